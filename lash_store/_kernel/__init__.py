@@ -1,0 +1,1 @@
+"""What the four stores share; nothing in here knows a store."""

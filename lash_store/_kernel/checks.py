@@ -1,0 +1,45 @@
+"""Checks of what a caller passes in: they run before any statement does.
+
+Every refusal is an :class:`~lash_store.errors.InvalidRecordError` that names field and value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lash_store.clock import MAX_INT
+from lash_store.errors import InvalidRecordError
+
+
+_LONGEST_SHOWN: Final = 80
+
+
+def check_count(field: str, value: int) -> int:
+    """Return `value` if it is a time, duration or counter: an int with 0 ≤ n < 2**63."""
+    # type(), not isinstance(): True is an int to Python, and never a time to a caller.
+    if type(value) is not int or not 0 <= value <= MAX_INT:
+        raise InvalidRecordError(field, shown(value), "must be an int, 0 ≤ n < 2**63")
+    return value
+
+
+def check_name(field: str, value: str) -> str:
+    """Return `value` if it can name something: a non-empty str that UTF-8 can carry."""
+    if not isinstance(value, str) or not value:
+        raise InvalidRecordError(field, shown(value), "must be a non-empty str")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRecordError(field, shown(value), "holds a lone surrogate") from error
+    return value
+
+
+def saturating_add(now_ms: int, ttl_ms: int) -> int:
+    """Add a duration to a time; a sum that an INTEGER can't hold becomes the largest that it can."""
+    return min(now_ms + ttl_ms, MAX_INT)
+
+
+def shown(value: Any) -> str:
+    """Return a short repr for an error message."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

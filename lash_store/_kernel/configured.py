@@ -1,0 +1,126 @@
+"""A consumer's own engine, prepared so that a Tx can join its transactions (K-TX-8).
+
+``configure(engine)`` makes every transaction of the engine begin as the stores' own do, and
+records on the connection how it began. ``Tx.on(connection)`` trusts that record and nothing
+else: a transaction that took no write lock at its begin may fail in the middle, and one in
+AUTOCOMMIT is none at all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import weakref
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Engine, event
+
+from lash_store._kernel import dialects
+from lash_store._kernel.connection import execute, store_error
+from lash_store._kernel.opening import Settings, enter_wal
+from lash_store.errors import NotConfiguredError, StoreBusyError
+
+READ_OPTION: Final = "lash_store_read"
+"""The execution option that makes a transaction of a configured engine one that only reads."""
+
+_INFO: Final = "lash_store"
+
+Mode = Literal["write", "read"]
+
+
+class Begun:
+    """The record of one transaction of a consumer: how it began, and who has joined it."""
+
+    def __init__(self, raw: sqlite3.Connection, mode: Mode) -> None:
+        self.raw = raw
+        self.mode = mode
+        self.joined: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def configure(
+    engine: Engine, *, busy_timeout_ms: int = 15_000, synchronous: dialects.Synchronous = "NORMAL"
+) -> Engine:
+    """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
+
+    Its connections get the stores' settings (WAL, foreign keys, `synchronous`, a busy handler
+    of `busy_timeout_ms` milliseconds). Its transactions begin with BEGIN IMMEDIATE, or as a
+    snapshot that refuses writes under ``execution_options(lash_store_read=True)``. Writers
+    wait in SQLite's busy handler, outside the stores' fair queue. Configuring twice is
+    harmless. Raises NotConfiguredError for an engine that is not ``sqlite+pysqlite``.
+    """
+    if not isinstance(engine, Engine) or engine.dialect.driver != dialects.SQLITE.driver:
+        raise NotConfiguredError(
+            f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
+        )
+    settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
+
+    def begin(connection: Connection) -> None:
+        _begin(connection, settings)
+
+    if not event.contains(engine, "commit", _end):
+        event.listen(engine, "begin", begin)
+        event.listen(engine, "commit", _end)
+        event.listen(engine, "rollback", _end)
+    return engine
+
+
+def begun_transaction(connection: Connection) -> Begun:
+    """Return the record of the transaction open on `connection`; NotConfiguredError if there is none."""
+    if not isinstance(connection, Connection):
+        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
+    raw: Any = connection.connection.dbapi_connection
+    begun = connection.info.get(_INFO)
+    if not isinstance(begun, Begun) or begun.raw is not raw or not connection.in_transaction():
+        raise NotConfiguredError(
+            f"{connection!r} has no transaction that a configured engine began: call "
+            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
+        )
+    return begun
+
+
+def _begin(connection: Connection, settings: Settings) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
+    connection.info.pop(_INFO, None)
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return  # each statement commits by itself: there is no transaction to join
+    mode: Mode = "read" if options.get(READ_OPTION) else "write"
+    started_s = time.monotonic()
+    try:
+        if raw.isolation_level is not None or _INFO_SETTINGS not in connection.info:
+            _prepare(raw, settings)
+            connection.info[_INFO_SETTINGS] = True
+        if mode == "read":
+            execute(raw, dialects.READ_ONLY_ON)
+        execute(raw, dialects.BEGIN_READ if mode == "read" else dialects.BEGIN_WRITE)
+    except sqlite3.Error as error:
+        if dialects.is_busy(error):
+            waited_ms = round((time.monotonic() - started_s) * 1000)
+            raise StoreBusyError(str(connection.engine.url.database), waited_ms) from error
+        raise store_error(error, raw) from error
+    connection.info[_INFO] = Begun(raw, mode)
+
+
+_INFO_SETTINGS: Final = "lash_store_settings"
+
+
+def _prepare(raw: sqlite3.Connection, settings: Settings) -> None:
+    # The driver's own transaction control would begin late, and as a reader.
+    raw.isolation_level = None
+    for setting in dialects.connection_settings(
+        busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
+    ):
+        execute(raw, setting)
+    enter_wal(raw, "the database", settings.busy_timeout_ms)
+
+
+def _end(connection: Connection) -> None:
+    begun = connection.info.pop(_INFO, None)
+    if begun is None:
+        return
+    for tx in begun.joined:
+        tx.leave("the transaction that it had joined has ended")
+    if begun.mode == "read":
+        execute(begun.raw, dialects.READ_ONLY_OFF)

@@ -1,0 +1,200 @@
+"""One SQLite connection: guarding its transaction and explaining its errors."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn, cast
+
+from sqlalchemy import Engine
+
+from lash_store._kernel import dialects
+from lash_store.errors import (
+    LashStoreError,
+    ReadOnlyStoreError,
+    StorageError,
+    StoreBusyError,
+    StoreClosedError,
+    TransactionControlError,
+    TransactionEndedError,
+)
+
+IN_MEMORY: Final = ":memory:"
+"""How an in-memory store is called in messages; SQLite's own name for one."""
+
+execute: Final = sqlite3.Connection.execute
+"""The C method itself. The store's own statements go through it, past the methods with which
+:class:`StoreConnection` meets a consumer, and at the price of a plain connection."""
+
+
+class _Control:
+    """Whether the transaction statement that is being prepared is the store's own."""
+
+    __slots__ = ("ours",)
+
+    def __init__(self) -> None:
+        self.ours = False
+
+
+class StoreConnection(sqlite3.Connection):
+    """A connection whose transactions only the store begins and ends (K-TX-7).
+
+    What a consumer reaches through ``tx.connection`` is refused to end the transaction, to run
+    outside one, and to run in a forked child; its cursors are remembered, because one that is
+    still open at COMMIT would keep a read transaction alive behind our back.
+    """
+
+    path: str
+    pid: int
+    busy_timeout_ms: int
+    engine: Engine | None
+    """The engine that ``tx.connection`` stands on, made when it is first asked for."""
+
+    _control: _Control
+    _cursors: weakref.WeakSet[sqlite3.Cursor]
+    _texts: dict[str, str]
+
+    def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
+        """Take charge of this connection, just opened on `path`."""
+        self.path = path
+        self.pid = os.getpid()
+        self.busy_timeout_ms = busy_timeout_ms
+        self.engine = None
+        self._letting_go = False
+        self._cursors = weakref.WeakSet()
+        # The driver caches statements by text and SQLite authorises one when it is prepared,
+        # so our COMMIT must not have the text of a consumer's: hence a remark of our own.
+        remark = f" /* {secrets.token_hex(8)} */"
+        controls = (dialects.BEGIN_WRITE, dialects.BEGIN_READ, dialects.COMMIT, dialects.ROLLBACK)
+        self._texts = {text: text + remark for text in controls}
+        # The callback may not refer to the connection: such a cycle is never collected.
+        control = self._control = _Control()
+
+        def authorise(action: int, *_: str | None) -> int:
+            denied = action == sqlite3.SQLITE_TRANSACTION and not control.ours
+            return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+        sqlite3.Connection.set_authorizer(self, authorise)
+
+    def control(self, text: str) -> None:
+        """Begin or end a transaction: `text` is one of the constants in ``dialects``."""
+        control = self._control
+        control.ours = True
+        try:
+            execute(self, self._texts[text])
+        finally:
+            control.ours = False
+
+    def end(self, text: str) -> None:
+        """Commit or roll back, with no cursor of the consumer's left open."""
+        if self._cursors:
+            for cursor in list(self._cursors):
+                cursor.close()
+            self._cursors.clear()
+        if self.in_transaction:
+            self.control(text)
+        elif text == dialects.COMMIT:
+            raise TransactionEndedError(
+                f"SQLite rolled the transaction on {self.path!r} back after an error; nothing of it was kept"
+            )
+
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
+        self._letting_go = True
+        try:
+            yield
+        finally:
+            self._letting_go = False
+
+    def really_close(self) -> None:
+        """Close the connection; a consumer's ``close()`` is refused."""
+        self.engine = None
+        sqlite3.Connection.close(self)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TransactionControlError(
+            f"{what} on a connection of the store {self.path!r}: the store ends its own "
+            "transaction, by leaving begin() or read(); nothing was changed"
+        )
+
+    def _check_usable(self) -> None:
+        if self.pid != os.getpid():
+            raise TransactionEndedError(
+                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
+            )
+        if not self.in_transaction:
+            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
+
+    # What follows is what SQLAlchemy, or a consumer past it, calls.
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        """Open a cursor inside the current transaction."""
+        self._check_usable()
+        cursor = sqlite3.Connection.cursor(self, factory)
+        self._cursors.add(cursor)
+        return cursor
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Execute inside the current transaction."""
+        return cast("sqlite3.Cursor", self.cursor().execute(*args))
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Execute for each parameter set inside the current transaction."""
+        return cast("sqlite3.Cursor", self.cursor().executemany(*args))
+
+    def executescript(self, *_: Any) -> NoReturn:
+        """Refuse: it would commit first."""
+        self._refuse("executescript()")
+
+    def commit(self) -> None:
+        """Refuse: the store commits."""
+        if not self._letting_go:
+            self._refuse("commit()")
+
+    def rollback(self) -> None:
+        """Refuse: the store rolls back."""
+        if not self._letting_go:
+            self._refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        """Refuse: the store closes."""
+        self._refuse("close()")
+
+    def __exit__(self, *_: object) -> NoReturn:
+        self._refuse("leaving a with block")
+
+    def set_authorizer(self, *_: Any) -> NoReturn:
+        """Refuse: the authorizer is what keeps COMMIT as text out."""
+        self._refuse("set_authorizer()")
+
+    def deserialize(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: it would replace the database."""
+        self._refuse("deserialize()")
+
+    @property
+    def isolation_level(self) -> None:
+        """None: the driver begins nothing by itself."""
+        return None
+
+    @isolation_level.setter
+    def isolation_level(self, _: object) -> NoReturn:
+        # The driver commits when this is set to None.
+        self._refuse("setting isolation_level")
+
+
+def store_error(error: sqlite3.Error, connection: sqlite3.Connection) -> LashStoreError:
+    """Return the error of ours that explains `error`, for the caller to raise from it."""
+    path = getattr(connection, "path", "the database")
+    code = dialects.primary_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
+    if code == sqlite3.SQLITE_READONLY:
+        return ReadOnlyStoreError(path)
+    if code is None and "closed database" in str(error):
+        return StoreClosedError(path)
+    return StorageError(path, getattr(error, "sqlite_errorname", type(error).__name__), str(error))

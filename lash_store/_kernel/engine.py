@@ -1,0 +1,234 @@
+"""One database as one store has it open: connections, transactions, close, fork.
+
+A file has one connection that writes and as many that only read as there are readers at
+once. Writers of this process wait for each other in a :class:`~.fairness.FairLock`, then for
+other processes in a :class:`~.fairness.WriteQueue`. A database in memory has one connection
+for everything, so its reads wait for the lock as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import time
+import weakref
+from typing import Any, Final
+
+from lash_store._kernel import dialects, guard
+from lash_store._kernel.connection import IN_MEMORY, StoreConnection, execute, store_error
+from lash_store._kernel.ddl import Schema
+from lash_store._kernel.fairness import FairLock, WriteQueue
+from lash_store._kernel.opening import Settings, check_file, open_connection, prepare_file
+from lash_store._kernel.tx import Tx
+from lash_store.errors import ReadOnlyStoreError, StoreBusyError, StoreClosedError
+
+_MAX_IDLE_READERS: Final = 8
+
+
+class Database:
+    """One open database, usable from any thread; see the head of this module."""
+
+    def __init__(self, schema: Schema, path: str, settings: Settings) -> None:
+        self.schema = schema
+        self.path = path
+        self.settings = settings
+        self.in_memory = path == IN_MEMORY
+        self.closed = False
+        self.open_transactions: set[Tx] = set()
+        self._busy_timeout_s = settings.busy_timeout_ms / 1000
+        self._connections: list[StoreConnection] = []
+        self._idle_readers: list[StoreConnection] = []
+        self._lock = FairLock()
+        self._queue: WriteQueue | None = None
+        self._writer: StoreConnection | None = None
+        if settings.read_only:
+            self._idle_readers.append(self._open_reader())
+        else:
+            self._writer = self._open_writer()
+        _databases.add(self)
+
+    def begin_write(self) -> StoreConnection:
+        """Begin a write transaction, with the write lock held; end it with :meth:`end_write`."""
+        if self.settings.read_only:
+            raise ReadOnlyStoreError(self.path)
+        started_s = time.monotonic()
+        self._take_lock(started_s)
+        try:
+            connection = self._writer
+            if connection is None:
+                connection = self._writer = self._open_writer()
+            try:
+                if self._queue is None:
+                    connection.control(dialects.BEGIN_WRITE)
+                else:
+                    self._queue.begin(connection, started_s)
+            except sqlite3.Error as error:
+                raise store_error(error, connection) from error
+        except BaseException:
+            self._lock.release()
+            raise
+        return connection
+
+    def end_write(self, connection: StoreConnection, how: str) -> None:
+        """Commit or roll back; whatever happens, the lock is free and nothing is half done."""
+        try:
+            _end(connection, how)
+        finally:
+            self._lock.release()
+
+    def begin_read(self) -> StoreConnection:
+        """Begin a snapshot; end it with :meth:`end_read`."""
+        if self.in_memory:
+            self._take_lock(time.monotonic())
+            connection = self._writer
+            assert connection is not None
+        else:
+            if self.closed:
+                raise StoreClosedError(self.path)
+            try:
+                connection = self._idle_readers.pop()
+            except IndexError:
+                connection = self._open_reader()
+        try:
+            if self.in_memory:
+                execute(connection, dialects.READ_ONLY_ON)
+            connection.control(dialects.BEGIN_READ)
+        except BaseException as error:
+            self._return_reader(connection)
+            if isinstance(error, sqlite3.Error):
+                raise store_error(error, connection) from error
+            raise
+        return connection
+
+    def end_read(self, connection: StoreConnection) -> None:
+        """End a snapshot."""
+        try:
+            _end(connection, dialects.ROLLBACK)
+        finally:
+            self._return_reader(connection)
+
+    def check_schema(self) -> None:
+        """Raise SchemaVersionError or SchemaDriftError unless the file is as declared."""
+        connection = self.begin_read()
+        try:
+            guard.needs_initialising(self.schema, guard.read_catalogue(connection), self.path)
+        except sqlite3.Error as error:
+            raise store_error(error, connection) from error
+        finally:
+            self.end_read(connection)
+
+    def close(self) -> None:
+        """Close every connection, after the write transaction that is running; idempotent.
+
+        A reader's connection is closed when its snapshot ends.
+        """
+        if self.closed:
+            return
+        try:
+            self._take_lock(time.monotonic())
+        except StoreClosedError:
+            return
+        try:
+            self.closed = True
+            if self._writer is not None:
+                self._discard(self._writer)
+                self._writer = None
+            while self._idle_readers:
+                self._discard(self._idle_readers.pop())
+            if self._queue is not None:
+                self._queue.close()
+        finally:
+            self._lock.release()
+
+    def leave_to_parent(self) -> None:
+        """Give up everything inherited from the parent process; the next use opens anew.
+
+        SQLite's locks belong to a process: closing an inherited connection here, or letting
+        it be collected, would drop the parent's locks and could damage the file (K-OPEN-5).
+        """
+        for connection in self._connections:
+            _make_immortal(connection)
+        for tx in list(self.open_transactions):
+            tx.leave("this transaction belongs to the process that forked this one")
+        if self._queue is not None:
+            self._queue.close()
+        self.closed = self.closed or self.in_memory
+        self.open_transactions = set()
+        self._connections = []
+        self._idle_readers = []
+        self._lock = FairLock()
+        self._queue = None
+        self._writer = None
+
+    def _take_lock(self, started_s: float) -> None:
+        if not self._lock.acquire(self._busy_timeout_s):
+            raise StoreBusyError(self.path, round((time.monotonic() - started_s) * 1000))
+        if self.closed:
+            self._lock.release()
+            raise StoreClosedError(self.path)
+
+    def _open_writer(self) -> StoreConnection:
+        connection = open_connection(self.path, self.settings, read_only=False)
+        try:
+            prepare_file(connection, self.schema, self.settings)
+            if not self.in_memory:
+                self._queue = WriteQueue(self.path, busy_timeout_ms=self.settings.busy_timeout_ms)
+                if self._queue.is_fair:
+                    # The queue does the waiting: the busy handler would sleep through its turn.
+                    execute(connection, dialects.busy_timeout(0))
+        except BaseException:
+            connection.really_close()
+            raise
+        self._connections.append(connection)
+        return connection
+
+    def _open_reader(self) -> StoreConnection:
+        connection = open_connection(self.path, self.settings, read_only=True)
+        try:
+            if self.settings.read_only:
+                check_file(connection, self.schema)
+        except BaseException:
+            connection.really_close()
+            raise
+        self._connections.append(connection)
+        return connection
+
+    def _return_reader(self, connection: StoreConnection) -> None:
+        if self.in_memory:
+            execute(connection, dialects.READ_ONLY_OFF)
+            self._lock.release()
+        elif self.closed or len(self._idle_readers) >= _MAX_IDLE_READERS:
+            self._discard(connection)
+        else:
+            self._idle_readers.append(connection)
+
+    def _discard(self, connection: StoreConnection) -> None:
+        self._connections.remove(connection)
+        connection.really_close()
+
+
+def _end(connection: StoreConnection, how: str) -> None:
+    try:
+        connection.end(how)
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.control(dialects.ROLLBACK)
+        raise store_error(error, connection) from error
+
+
+def _make_immortal(connection: StoreConnection) -> None:
+    """Hold a reference that even the interpreter's shutdown does not give back."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+_databases: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for database in list(_databases):
+        database.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -1,0 +1,380 @@
+"""The lease protocol.
+
+What a lease is
+    A row that says who alone may act on something (a session, a process) and until when.
+    The row belongs to the thing, not to the holder: it is made by the first claim and stays.
+
+What identifies a term
+    Four values, together the *fence*: the key, the owner id, a random token and the fencing
+    number. Acting on a term takes all four. The owner id alone is not enough, because a
+    worker that restarts under its old name is not the executor that held the term before;
+    the number alone is not enough, because it can be guessed.
+
+Who is authoritative
+    The row, read inside the transaction that acts. Nobody may act on what they remember: a
+    holder that was paused for a minute remembers a term that someone else has now.
+
+When a term is live
+    While its token is present and ``expires_at_ms > now_ms``. The end is exclusive: at
+    ``expires_at_ms`` itself the term is over. ``now_ms`` is the clock of the transaction
+    that asks, read after it got the write lock, so no wait for a lock can stretch a term.
+
+What happens to the fencing number
+    It grows by one with every new term and never otherwise. Release and expiry keep it, and
+    so do re-opening the file and the death of every process. A higher number therefore
+    always means a later term, for outside systems too: whoever passes the number along with
+    each write lets the receiver refuse a smaller one.
+
+How each call can end
+    ``claim``    free, released or expired: a new term. Live with somebody else: a refusal
+                 *value* that names the holder, because losing that race is normal. Live with
+                 the same owner: the table decides (see ``LeaseTable.reentrant``).
+    ``renew``    the exact live term: its end moves. Anything else is an error, even if
+                 nobody took over yet: the holder has already acted without a lease.
+    ``release``  the exact term, live or expired: owner, token and times are cleared. Anything
+                 else is a no-op that says so, because the caller wanted to be rid of it.
+    A write      is fenced by ``fence.holds(now_ms=…)`` in its own WHERE, or by
+                 ``tx.require(fence)`` in its transaction.
+
+What a crash does
+    Nothing: the term runs out by itself, and the next claim gets a higher number. If the
+    dead holder turns out to be alive after all, its fence no longer holds anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    Table,
+    Update,
+    and_,
+    case,
+    exists,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.dialects import upsert_insert
+from lash_store.errors import CorruptRecordError, InvalidRecordError, LeaseLostReason
+
+
+def masked(token: str) -> str:
+    """Return the part of a token that may be shown."""
+    return f"{token[:4]}…"
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """The four values that prove one term of ownership; see the head of this module.
+
+    `key` is the id of what is leased, `owner_id` the holder's own name for itself, `token` a
+    secret and `fencing_token` the number of the term, 1 for the first.
+    """
+
+    leases: ClassVar[LeaseTable]
+    """The table that the term stands in."""
+
+    key: str
+    owner_id: str
+    token: str
+    fencing_token: int
+
+    def holds(self, *, now_ms: int) -> ColumnElement[bool]:
+        """Return the SQL predicate "this term is live at `now_ms`" (K-LEASE-6).
+
+        An EXISTS over the lease table, for the WHERE of any statement in the same database:
+        an UPDATE fenced by it changes no row once the term is lost.
+        """
+        return self.leases.holds(
+            key=self.key,
+            owner_id=self.owner_id,
+            token=self.token,
+            fencing_token=self.fencing_token,
+            now_ms=check_count("now_ms", now_ms),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(key={self.key!r}, owner_id={self.owner_id!r}, "
+            f"token={masked(self.token)!r}, fencing_token={self.fencing_token})"
+        )
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        """Show the token masked to rich as well."""
+        yield "key", self.key
+        yield "owner_id", self.owner_id
+        yield "token", masked(self.token)
+        yield "fencing_token", self.fencing_token
+
+
+class LeaseTerm(msgspec.Struct, frozen=True, array_like=True):
+    """A lease row as it stands: the current term, or what is left of the last one.
+
+    Times are milliseconds since the epoch. Owner and token are None and the times 0 after a
+    release; the fencing number is that of the last term.
+    """
+
+    key: str
+    owner_id: str | None
+    token: str | None
+    fencing_token: int
+    claimed_at_ms: int
+    expires_at_ms: int
+
+    def __repr__(self) -> str:
+        token = None if self.token is None else masked(self.token)
+        return (
+            f"LeaseTerm(key={self.key!r}, owner_id={self.owner_id!r}, token={token!r}, "
+            f"fencing_token={self.fencing_token}, claimed_at_ms={self.claimed_at_ms}, "
+            f"expires_at_ms={self.expires_at_ms})"
+        )
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        """Show the token masked to rich as well."""
+        yield "key", self.key
+        yield "owner_id", self.owner_id
+        yield "token", None if self.token is None else masked(self.token)
+        yield "fencing_token", self.fencing_token
+        yield "claimed_at_ms", self.claimed_at_ms
+        yield "expires_at_ms", self.expires_at_ms
+
+
+class LeaseHeld(msgspec.Struct, frozen=True):
+    """Somebody else holds the lease: the refusal *value* of a claim (K-LEASE-2).
+
+    `owner_id` holds `key` until `expires_at_ms` (milliseconds since the epoch), as term number
+    `fencing_token`; it may renew, so the time is the earliest at which a claim can succeed.
+    """
+
+    key: str
+    owner_id: str
+    fencing_token: int
+    claimed_at_ms: int
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, eq=False)
+class LeaseTable:
+    """The columns that the protocol needs, and the statements that it consists of.
+
+    Every table that carries a lease has one of these; column order stays the table's own.
+    """
+
+    table: Table[Any]
+    key: Column[str]
+    owner_id: Column[str | None]
+    token: Column[str | None]
+    fencing_token: Column[int]
+    claimed_at_ms: Column[int]
+    expires_at_ms: Column[int]
+    reentrant: bool
+    """Whether the live owner that claims again re-enters its term or gets a new one."""
+
+    def is_free(self, *, now_ms: int) -> ColumnElement[bool]:
+        """Nobody holds it: never claimed, released, or expired — at its end, not after it."""
+        return or_(self.token.is_(None), self.expires_at_ms <= now_ms)
+
+    def is_live(self, *, now_ms: int) -> ColumnElement[bool]:
+        """Somebody holds it; the end is exclusive."""
+        return and_(self.token.is_not(None), self.expires_at_ms > now_ms)
+
+    def is_term(
+        self, *, key: str, owner_id: str, token: str, fencing_token: int
+    ) -> ColumnElement[bool]:
+        """The row still carries this very term, live or expired."""
+        return and_(
+            self.key == key,
+            # All four: the owner may have come back under its name, the number can be guessed,
+            # and a token alone would let a restored backup revive a superseded term.
+            self.owner_id == owner_id,
+            self.token == token,
+            self.fencing_token == fencing_token,
+        )
+
+    def is_live_term(
+        self, *, key: str, owner_id: str, token: str, fencing_token: int, now_ms: int
+    ) -> ColumnElement[bool]:
+        """The row carries this very term, and it has not run out."""
+        term = self.is_term(key=key, owner_id=owner_id, token=token, fencing_token=fencing_token)
+        return and_(term, self.expires_at_ms > now_ms)
+
+    def holds(
+        self, *, key: str, owner_id: str, token: str, fencing_token: int, now_ms: int
+    ) -> ColumnElement[bool]:
+        """Return an EXISTS that is true while the term is live, for any WHERE (K-LEASE-6)."""
+        live = self.is_live_term(
+            key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
+        )
+        return exists().where(live)
+
+    def select_lease(self, *, key: str) -> Select[str, str | None, str | None, int, int, int]:
+        """Read the row of one lease, live or not."""
+        return select(*self._term()).where(self.key == key)
+
+    def claim_lease(
+        self, *, key: str, owner_id: str, token: str, now_ms: int, expires_at_ms: int
+    ) -> ReturningInsert[str, str | None, str | None, int, int, int]:
+        """Take the lease if it is free (K-LEASE-1); no row comes back while another holds it.
+
+        One statement, so that no second claimant can stand between looking and taking.
+        """
+        fresh = upsert_insert(self.table).values(
+            {
+                self.key: key,
+                self.owner_id: owner_id,
+                self.token: token,
+                self.fencing_token: 1,
+                self.claimed_at_ms: now_ms,
+                self.expires_at_ms: expires_at_ms,
+            }
+        )
+        own = self.owner_id == owner_id
+        return fresh.on_conflict_do_update(
+            index_elements=[self.key],
+            set_=self._reentered_term(fresh.excluded, now_ms=now_ms)
+            if self.reentrant
+            else self._new_term(fresh.excluded),
+            # While somebody else is live no row changes, and none is returned.
+            where=or_(self.is_free(now_ms=now_ms), own),
+        ).returning(*self._term())
+
+    def renew_lease(
+        self,
+        *,
+        key: str,
+        owner_id: str,
+        token: str,
+        fencing_token: int,
+        now_ms: int,
+        expires_at_ms: int,
+    ) -> ReturningUpdate[str, str | None, str | None, int, int, int]:
+        """Move the end of the exact live term (K-LEASE-3); no row comes back for any other."""
+        live = self.is_live_term(
+            key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
+        )
+        moved = update(self.table).where(live).values({self.expires_at_ms: expires_at_ms})
+        return moved.returning(*self._term())
+
+    def release_lease(self, *, key: str, owner_id: str, token: str, fencing_token: int) -> Update:
+        """End the exact term, live or expired, and keep its fencing number (K-LEASE-4)."""
+        term = self.is_term(key=key, owner_id=owner_id, token=token, fencing_token=fencing_token)
+        cleared = {
+            self.owner_id: None,
+            self.token: None,
+            self.claimed_at_ms: 0,
+            self.expires_at_ms: 0,
+        }
+        return update(self.table).where(term).values(cleared)
+
+    def _term(
+        self,
+    ) -> tuple[
+        Column[str], Column[str | None], Column[str | None], Column[int], Column[int], Column[int]
+    ]:
+        return (
+            self.key,
+            self.owner_id,
+            self.token,
+            self.fencing_token,
+            self.claimed_at_ms,
+            self.expires_at_ms,
+        )
+
+    def _new_term(self, offered: Any) -> dict[Any, Any]:
+        return {
+            self.owner_id: offered[self.owner_id.name],
+            self.token: offered[self.token.name],
+            self.fencing_token: self.fencing_token + 1,
+            self.claimed_at_ms: offered[self.claimed_at_ms.name],
+            self.expires_at_ms: offered[self.expires_at_ms.name],
+        }
+
+    def _reentered_term(self, offered: Any, *, now_ms: int) -> dict[Any, Any]:
+        # The WHERE lets only a free lease or its own owner through, so "not free" means that
+        # the owner re-enters: its term keeps token, number and start, and only the end moves.
+        free = self.is_free(now_ms=now_ms)
+        kept = {
+            column: case((free, taken), else_=column)
+            for column, taken in self._new_term(offered).items()
+            if column is not self.owner_id
+        }
+        return {
+            **kept,
+            self.owner_id: offered[self.owner_id.name],
+            self.expires_at_ms: offered[self.expires_at_ms.name],
+        }
+
+
+def read_term(leases: LeaseTable, row: tuple[object, ...]) -> LeaseTerm:
+    """Build the term from a row in ``LeaseTable`` order; raise CorruptRecordError if it is none."""
+    try:
+        return msgspec.convert(row, LeaseTerm)
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(leases.table.name, str(row[0]), str(error)) from error
+
+
+def owner_and_token(leases: LeaseTable, term: LeaseTerm) -> tuple[str, str]:
+    """Return the holder of a live term; raise CorruptRecordError if the row names only half of it."""
+    if term.owner_id is None or term.token is None:
+        raise CorruptRecordError(leases.table.name, term.key, "a live term without owner or token")
+    return term.owner_id, term.token
+
+
+def held_by_another(leases: LeaseTable, term: LeaseTerm | None) -> LeaseHeld:
+    """Make the refusal value from the row that kept a claim out."""
+    if term is None:
+        raise CorruptRecordError(leases.table.name, "?", "a claim was refused, but there is no row")
+    owner_id, _ = owner_and_token(leases, term)
+    return LeaseHeld(term.key, owner_id, term.fencing_token, term.claimed_at_ms, term.expires_at_ms)
+
+
+def check_fence(fence: Fence, kind: type[Fence]) -> None:
+    """Raise InvalidRecordError unless `fence` is one of this kind, with values that can be one."""
+    if not isinstance(fence, kind):
+        raise InvalidRecordError("fence", shown(fence), f"must be a {kind.__name__}")
+    check_name("fence.key", fence.key)
+    check_name("fence.owner_id", fence.owner_id)
+    check_count("fence.fencing_token", fence.fencing_token)
+    if not isinstance(fence.token, str) or not fence.token:
+        # The value is not shown: a token in the wrong place may still be a secret.
+        raise InvalidRecordError(
+            "fence.token", type(fence.token).__name__, "must be a non-empty str"
+        )
+
+
+def is_live_term(term: LeaseTerm, fence: Fence, *, now_ms: int) -> bool:
+    """``LeaseTable.is_live_term`` on a row that was read."""
+    return (
+        term.owner_id == fence.owner_id
+        and term.token == fence.token
+        and term.fencing_token == fence.fencing_token
+        and term.expires_at_ms > now_ms
+    )
+
+
+def lost_reason(fence: Fence, actual: LeaseTerm | None) -> LeaseLostReason:
+    """Say why `fence` is not live, given the row as it stands (K-LEASE-5).
+
+    Meant for a fence that was just refused: a term that matches in full has expired.
+    """
+    if actual is None or actual.fencing_token < fence.fencing_token:
+        return "never_claimed"
+    if actual.fencing_token > fence.fencing_token:
+        return "superseded"
+    if actual.token is None:
+        return "released"
+    if actual.token == fence.token and actual.owner_id == fence.owner_id:
+        return "expired"
+    return "never_claimed"

@@ -1,0 +1,83 @@
+"""What every store's transaction class has: the clock's one reading, the connection, its end."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import ClassVar
+
+from sqlalchemy import Connection
+
+from lash_store._kernel import bridge, guard
+from lash_store._kernel.checks import check_count
+from lash_store._kernel.configured import Begun
+from lash_store._kernel.connection import StoreConnection, store_error
+from lash_store._kernel.ddl import Schema
+from lash_store.clock import Clock, IdSource
+from lash_store.errors import SchemaVersionError, TransactionEndedError
+
+
+class Tx:
+    """The operations of one store, on a transaction that is open.
+
+    Made by ``store.begin()`` and ``store.read()``, or by ``on()`` over a consumer's own
+    connection. Usable until that transaction ends; after that, TransactionEndedError.
+    """
+
+    __slots__ = ("__weakref__", "_connection", "_raw", "_why_ended", "ids", "now_ms")
+
+    schema: ClassVar[Schema]
+
+    def __init__(self, raw: sqlite3.Connection, clock: Clock, ids: IdSource) -> None:
+        self._raw: sqlite3.Connection | None = raw
+        self._connection: Connection | None = None
+        self._why_ended = ""
+        self.ids = ids
+        self.now_ms = check_count("clock.now_ms()", clock.now_ms())
+        """The clock's one reading in this transaction, in milliseconds since the epoch."""
+
+    @property
+    def raw(self) -> sqlite3.Connection:
+        """The bare DBAPI connection, for prepared statements; raises once the transaction is over.
+
+        Asked for again by every operation: SQLite itself rolls a transaction back on some
+        errors, and what runs after that would commit by itself, statement by statement.
+        """
+        raw = self._raw
+        if raw is None or not raw.in_transaction:
+            raise TransactionEndedError(self._why_ended or "SQLite rolled this transaction back")
+        return raw
+
+    @property
+    def connection(self) -> Connection:
+        """A SQLAlchemy Connection on this transaction, for the consumer's own statements.
+
+        It can't end the transaction: commit, rollback and close are refused (K-TX-7).
+        """
+        raw = self.raw
+        if self._connection is None:
+            assert isinstance(raw, StoreConnection)  # on() brings its own connection
+            self._connection = bridge.connect(raw)
+        return self._connection
+
+    def leave(self, why: str) -> None:
+        """Make every further use of this Tx a TransactionEndedError that says `why`."""
+        self._why_ended = why
+        self._raw = None
+        if isinstance(self._connection, bridge.TransactionConnection):
+            bridge.disconnect(self._connection)
+        self._connection = None
+
+    def join(self, begun: Begun, connection: Connection) -> None:
+        """Stand on a consumer's transaction instead of one of a store (K-TX-8, K-GUARD-5)."""
+        path = connection.engine.url.database or "the database"
+        try:
+            catalogue = guard.read_catalogue(begun.raw)
+            is_empty = guard.needs_initialising(self.schema, catalogue, path)
+            if is_empty and begun.mode == "read":
+                raise SchemaVersionError(self.schema.kind, self.schema.version, 0, path)
+            if is_empty:
+                guard.initialise(begun.raw, self.schema)
+        except sqlite3.Error as error:
+            raise store_error(error, begun.raw) from error
+        self._connection = connection
+        begun.joined.add(self)

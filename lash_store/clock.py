@@ -1,0 +1,57 @@
+"""Time and randomness: the two things that tests and crash replays have to own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from typing import Protocol
+
+MAX_INT = 2**63 - 1
+"""The largest time, counter and duration: what an SQLite INTEGER holds."""
+
+
+class Clock(Protocol):
+    """Where a store gets the time: once per transaction, after the lock is held."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch, 0 ≤ n < 2**63."""
+        ...
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    __slots__ = ()
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+
+class IdSource(Protocol):
+    """Where a store gets tokens and ids, which are opaque."""
+
+    def new_token(self) -> str:
+        """Return a token that nobody can guess and that never comes twice."""
+        ...
+
+
+class RandomIds:
+    """Tokens of 128 random bits from the operating system."""
+
+    __slots__ = ()
+
+    def new_token(self) -> str:
+        """Return 32 hexadecimal digits."""
+        return secrets.token_hex(16)
+
+
+def unique_owner_id(label: str = "worker") -> str:
+    """Make an owner id for one executor: its label, host, process id and eight random digits.
+
+    Two executors that share an owner id share a term of the session lease (S-LEASE-1), so
+    each of them should make its own id, once, when it starts.
+    """
+    return f"{label}:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

@@ -1,0 +1,220 @@
+"""Every error that lash_store raises.
+
+::
+
+    LashStoreError
+    ├── StoreOpenError            a path or file that can't be opened as a store
+    ├── StoreClosedError          use after close()
+    ├── ReadOnlyStoreError        a write through a reader
+    ├── StoreBusyError            the write lock was not free within the busy budget; try again
+    ├── SchemaVersionError        the file is of another kind, release or program
+    ├── SchemaDriftError          the right version, but our tables are not as declared
+    ├── TransactionError          a transaction used against its rules
+    │   ├── TransactionEndedError     a Tx used after its transaction has ended
+    │   ├── TransactionControlError   an attempt to end a transaction that the store owns
+    │   ├── NestedTransactionError    a transaction inside another of the same store and thread
+    │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
+    ├── LeaseLostError            acting on a term of ownership that is over
+    ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
+    ├── CorruptRecordError        a stored row that can't be read as what it should be
+    ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
+    └── UnpreparableStatementError    a construct that has no fixed SQL text (a TypeError)
+
+A lost race is a value (``LeaseHeld``); acting after it is lost is an error. Every error
+pickles, keeps what it knows as attributes, and chains the driver's exception as its cause.
+Tokens are secrets: messages show their first characters only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lash_store._kernel.leases import Fence, LeaseTerm
+
+__all__ = [
+    "CorruptRecordError",
+    "InvalidRecordError",
+    "LashStoreError",
+    "LeaseLostError",
+    "LeaseLostReason",
+    "NestedTransactionError",
+    "NotConfiguredError",
+    "ReadOnlyStoreError",
+    "SchemaDriftError",
+    "SchemaVersionError",
+    "StorageError",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreOpenError",
+    "TransactionControlError",
+    "TransactionEndedError",
+    "TransactionError",
+    "UnpreparableStatementError",
+]
+
+LeaseLostReason = Literal["expired", "superseded", "released", "never_claimed"]
+"""Why a term of ownership no longer holds (K-LEASE-5)."""
+
+
+class LashStoreError(Exception):
+    """The root of every error that this library raises."""
+
+
+class StoreOpenError(LashStoreError):
+    """A store could not be opened; the message names the path and the cause (K-OPEN-4)."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"cannot open {self.path!r}: {self.cause}"
+
+
+class StoreClosedError(LashStoreError):
+    """The store was used after ``close()`` (K-OPEN-5)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"the store {self.path!r} is closed"
+
+
+class ReadOnlyStoreError(LashStoreError):
+    """A write through a read-only store or inside ``read()`` (K-OPEN-2)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path!r} can only be read here: write inside begin(), on a store opened for writing"
+
+
+class StoreBusyError(LashStoreError):
+    """The lock was not free within the busy budget; nothing happened, so try again (K-TX-3)."""
+
+    def __init__(self, path: str, waited_ms: int) -> None:
+        super().__init__(path, waited_ms)
+        self.path = path
+        self.waited_ms = waited_ms
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path!r} is busy: waited {self.waited_ms} ms for its lock; trying again is safe"
+        )
+
+
+class SchemaVersionError(LashStoreError):
+    """The file does not carry the schema version of this kind of store (K-GUARD-1)."""
+
+    def __init__(self, kind: str, expected: int, found: int, path: str) -> None:
+        super().__init__(kind, expected, found, path)
+        self.kind = kind
+        self.expected = expected
+        self.found = found
+        self.path = path
+
+    def __str__(self) -> str:
+        found = f"version {self.found}" if self.found else "tables without a version"
+        return (
+            f"{self.path!r} is no {self.kind} store of this release: expected version "
+            f"{self.expected}, found {found}. There is no migration chain: delete the "
+            "database, or open it with the release or program that made it"
+        )
+
+
+class SchemaDriftError(LashStoreError):
+    """The version is right, but tables or indexes of ours are not as declared (K-GUARD-4)."""
+
+    def __init__(self, kind: str, path: str, differences: Sequence[str]) -> None:
+        super().__init__(kind, path, tuple(differences))
+        self.kind = kind
+        self.path = path
+        self.differences = tuple(differences)
+
+    def __str__(self) -> str:
+        listed = "".join(f"\n  {difference}" for difference in self.differences)
+        return f"{self.path!r} has drifted from the {self.kind} schema:{listed}"
+
+
+class TransactionError(LashStoreError):
+    """A transaction was used against its rules; the message says which."""
+
+
+class TransactionEndedError(TransactionError):
+    """A Tx was used after its transaction had ended, or in a forked child (K-TX-8)."""
+
+
+class TransactionControlError(TransactionError):
+    """Only the store ends its own transaction; the attempt changed nothing (K-TX-7)."""
+
+
+class NestedTransactionError(TransactionError):
+    """A transaction was opened inside another one of the same store on the same thread."""
+
+
+class NotConfiguredError(TransactionError):
+    """The engine or connection is not one that ``configure()`` has prepared (K-TX-8)."""
+
+
+class LeaseLostError(LashStoreError):
+    """The caller acted on a term of ownership that is over; nothing was changed (K-LEASE-5)."""
+
+    def __init__(self, expected: Fence, actual: LeaseTerm | None, reason: LeaseLostReason) -> None:
+        super().__init__(expected, actual, reason)
+        self.expected = expected
+        self.actual = actual
+        self.reason = reason
+
+    def __str__(self) -> str:
+        found = f"found {self.actual}" if self.actual else "no term was ever claimed"
+        return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
+
+
+class InvalidRecordError(LashStoreError, ValueError):
+    """Bad input, refused before anything was written: names the field and the value."""
+
+    def __init__(self, field: str, value: str, problem: str) -> None:
+        super().__init__(field, value, problem)
+        self.field = field
+        self.value = value
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.value}: {self.problem}"
+
+
+class CorruptRecordError(LashStoreError):
+    """A stored row can't be read as what it should be: names table, key and cause (K-CODEC-2)."""
+
+    def __init__(self, table: str, key: str, cause: str) -> None:
+        super().__init__(table, key, cause)
+        self.table = table
+        self.key = key
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"corrupt row in {self.table}, key {self.key!r}: {self.cause}"
+
+
+class StorageError(LashStoreError):
+    """SQLite reported I/O trouble, a full disk, corruption or another failure of the file."""
+
+    def __init__(self, path: str, code: str, cause: str) -> None:
+        super().__init__(path, code, cause)
+        self.path = path
+        self.code = code
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path!r}: {self.cause} ({self.code})"
+
+
+class UnpreparableStatementError(LashStoreError, TypeError):
+    """A construct whose SQL text or parameters are not fixed, so it can't be compiled once."""

@@ -1,0 +1,1 @@
+"""The process registry: background processes. Its tables are declared; operations are to come."""

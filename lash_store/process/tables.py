@@ -1,0 +1,100 @@
+"""The tables of a process database, column for column as in ``schema/process.sql``."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, ForeignKey, Index, MetaData, Named, Table, Text, TypedColumns, text
+
+from lash_store._kernel.ddl import Int, Schema, ordered_indexes
+
+metadata = MetaData()
+
+
+class ProcessColumns(TypedColumns):
+    """Background processes; status, owner and time repeat what ``record_json`` says, for queries."""
+
+    process_id = Column(Text, primary_key=True, nullable=True)
+    registration_hash: Named[str] = Column(Text, nullable=False)
+    owner_scope_id: Named[str] = Column(Text, nullable=False)
+    created_at_ms: Named[int] = Column(Int, nullable=False)
+    updated_at_ms: Named[int] = Column(Int, nullable=False)
+    status: Named[str] = Column(Text, nullable=False)
+    record_json: Named[str] = Column(Text, nullable=False)
+
+
+class ProcessEventColumns(TypedColumns):
+    """Each process's event log, numbered from 1 without gaps."""
+
+    process_id = Column(
+        Text, ForeignKey("processes.process_id", ondelete="CASCADE"), primary_key=True
+    )
+    sequence = Column(Int, primary_key=True, autoincrement=False)
+    event_type: Named[str] = Column(Text, nullable=False)
+    payload_hash: Named[str] = Column(Text, nullable=False)
+    idempotency_key: Named[str | None] = Column(Text)
+    occurred_at_ms: Named[int] = Column(Int, nullable=False)
+    event_json: Named[str] = Column(Text, nullable=False)
+
+
+class ProcessWakeAckColumns(TypedColumns):
+    """Wakes that were delivered and need not be shown again."""
+
+    process_id = Column(
+        Text, ForeignKey("processes.process_id", ondelete="CASCADE"), primary_key=True
+    )
+    sequence = Column(Int, primary_key=True, autoincrement=False)
+
+
+class ProcessHandleGrantColumns(TypedColumns):
+    """Which scope of which session may see and steer a process."""
+
+    session_id: Named[str] = Column(Text, nullable=False)
+    scope_id = Column(Text, primary_key=True)
+    process_id = Column(
+        Text, ForeignKey("processes.process_id", ondelete="CASCADE"), primary_key=True
+    )
+    descriptor_json: Named[str] = Column(Text, nullable=False)
+
+
+class ProcessLeaseColumns(TypedColumns):
+    """Which worker runs a process now."""
+
+    process_id = Column(
+        Text,
+        ForeignKey("processes.process_id", ondelete="CASCADE"),
+        primary_key=True,
+        nullable=True,
+    )
+    lease_owner_id: Named[str | None] = Column(Text)
+    lease_token: Named[str | None] = Column(Text)
+    lease_fencing_token: Named[int] = Column(Int, nullable=False, server_default=text("0"))
+    lease_claimed_at_ms: Named[int] = Column(Int, nullable=False, server_default=text("0"))
+    lease_expires_at_ms: Named[int] = Column(Int, nullable=False, server_default=text("0"))
+
+
+processes = ordered_indexes(Table("processes", metadata, ProcessColumns))
+process_events = ordered_indexes(Table("process_events", metadata, ProcessEventColumns))
+process_wake_acks = Table("process_wake_acks", metadata, ProcessWakeAckColumns)
+process_handle_grants = ordered_indexes(
+    Table("process_handle_grants", metadata, ProcessHandleGrantColumns)
+)
+process_leases = Table("process_leases", metadata, ProcessLeaseColumns)
+
+Index("idx_processes_status", processes.c.status)
+_keyed = process_events.c.idempotency_key.is_not(None)
+Index(
+    "idx_process_events_key",
+    process_events.c.process_id,
+    process_events.c.idempotency_key,
+    unique=True,
+    sqlite_where=_keyed,
+    postgresql_where=_keyed,
+)
+Index("idx_process_handle_grants_session", process_handle_grants.c.session_id)
+Index("idx_process_handle_grants_process", process_handle_grants.c.process_id)
+
+SCHEMA = Schema(
+    kind="process",
+    version=7,
+    metadata=metadata,
+    tables=(processes, process_events, process_wake_acks, process_handle_grants, process_leases),
+)

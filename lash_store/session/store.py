@@ -1,0 +1,87 @@
+"""The session store's facades: sync and asyncio, one line for each operation."""
+
+from __future__ import annotations
+
+import os
+from typing import Self, Unpack
+
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.connection import StoreConnection
+from lash_store._kernel.engine import Database
+from lash_store._kernel.opening import OpenOptions, Settings, resolve
+from lash_store._kernel.store import (
+    AsyncStore,
+    Store,
+    in_async_snapshot,
+    in_async_transaction,
+    in_snapshot,
+    in_transaction,
+)
+from lash_store.session.tables import SCHEMA
+from lash_store.session.tx import SessionTx
+
+
+class SessionStore(Store[SessionTx]):
+    """One session's durable state, in one database file.
+
+    Every operation is one transaction; several go together in ``begin()``. The arguments,
+    results and errors of each are documented on :class:`SessionTx`.
+    """
+
+    session_id: str
+    """The session that operations act on when they are given none."""
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None,
+        *,
+        session_id: str,
+        **options: Unpack[OpenOptions],
+    ) -> Self:
+        """Open the database at `path`, or a private one in memory if it is None.
+
+        A file that does not exist is created, readable and writable by its owner only. See
+        ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
+        SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for an
+        empty session id or a bad option.
+        """
+        store = cls()
+        store.session_id = check_name("session_id", session_id)
+        settings = Settings(**options)
+        store._database = Database(SCHEMA, resolve(path), settings)
+        store._make = store._begin
+        return store
+
+    def _begin(self, raw: StoreConnection) -> SessionTx:
+        settings = self._database.settings
+        return SessionTx(raw, session_id=self.session_id, clock=settings.clock, ids=settings.ids)
+
+    claim_lease = in_transaction(SessionTx.claim_lease)
+    renew_lease = in_transaction(SessionTx.renew_lease)
+    release_lease = in_transaction(SessionTx.release_lease)
+    current_lease = in_snapshot(SessionTx.current_lease)
+
+
+class AsyncSessionStore(AsyncStore[SessionTx]):
+    """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
+
+    session_id: str
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None,
+        *,
+        session_id: str,
+        **options: Unpack[OpenOptions],
+    ) -> Self:
+        """Make a store that ``async with`` or ``await`` opens, as :meth:`SessionStore.open` does."""
+        store = cls(lambda: SessionStore.open(path, session_id=session_id, **options))
+        store.session_id = session_id
+        return store
+
+    claim_lease = in_async_transaction(SessionTx.claim_lease)
+    renew_lease = in_async_transaction(SessionTx.renew_lease)
+    release_lease = in_async_transaction(SessionTx.release_lease)
+    current_lease = in_async_snapshot(SessionTx.current_lease)
