@@ -10,7 +10,6 @@ from typing import Any, Final
 from lash_store.clock import MAX_INT
 from lash_store.errors import InvalidRecordError
 
-
 _LONGEST_SHOWN: Final = 80
 
 
@@ -34,8 +33,10 @@ def check_name(field: str, value: str) -> str:
     return value
 
 
-def saturating_add(now_ms: int, ttl_ms: int) -> int:
-    """Add a duration to a time; a sum that an INTEGER can't hold becomes the largest that it can."""
+def end_of_term(now_ms: int, ttl_ms: int) -> int:
+    """Return `now_ms + ttl_ms`, after checking `ttl_ms` (K-LEASE-7); a sum too large saturates."""
+    if type(ttl_ms) is not int or not 0 <= ttl_ms <= MAX_INT:
+        check_count("ttl_ms", ttl_ms)
     return min(now_ms + ttl_ms, MAX_INT)
 
 

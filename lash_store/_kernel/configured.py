@@ -121,6 +121,6 @@ def _end(connection: Connection) -> None:
     if begun is None:
         return
     for tx in begun.joined:
-        tx.leave("the transaction that it had joined has ended")
+        tx.abandon()
     if begun.mode == "read":
         execute(begun.raw, dialects.READ_ONLY_OFF)

@@ -54,8 +54,11 @@ class StoreConnection(sqlite3.Connection):
     engine: Engine | None
     """The engine that ``tx.connection`` stands on, made when it is first asked for."""
 
+    hot: sqlite3.Cursor
+    """The store's own cursor, for every statement that fetches all its rows at once."""
+
     _control: _Control
-    _cursors: weakref.WeakSet[sqlite3.Cursor]
+    _cursors: list[weakref.ref[sqlite3.Cursor]]
     _texts: dict[str, str]
 
     def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
@@ -65,7 +68,8 @@ class StoreConnection(sqlite3.Connection):
         self.busy_timeout_ms = busy_timeout_ms
         self.engine = None
         self._letting_go = False
-        self._cursors = weakref.WeakSet()
+        self.hot = sqlite3.Cursor(self)
+        self._cursors = []
         # The driver caches statements by text and SQLite authorises one when it is prepared,
         # so our COMMIT must not have the text of a consumer's: hence a remark of our own.
         remark = f" /* {secrets.token_hex(8)} */"
@@ -80,27 +84,43 @@ class StoreConnection(sqlite3.Connection):
 
         sqlite3.Connection.set_authorizer(self, authorise)
 
-    def control(self, text: str) -> None:
-        """Begin or end a transaction: `text` is one of the constants in ``dialects``."""
+    def begin(self, how: str) -> None:
+        """Begin a transaction: `how` is ``BEGIN_WRITE`` or ``BEGIN_READ`` of ``dialects``."""
         control = self._control
         control.ours = True
         try:
-            execute(self, self._texts[text])
+            self.hot.execute(self._texts[how])
         finally:
             control.ours = False
 
-    def end(self, text: str) -> None:
-        """Commit or roll back, with no cursor of the consumer's left open."""
+    def end(self, how: str) -> None:
+        """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and the consumer's open cursors with it."""
         if self._cursors:
-            for cursor in list(self._cursors):
+            self._close_cursors()
+        if not self.in_transaction:
+            if how == dialects.COMMIT:
+                raise TransactionEndedError(
+                    f"SQLite rolled the transaction on {self.path!r} back after an error; "
+                    "nothing of it was kept"
+                )
+            return
+        control = self._control
+        control.ours = True
+        try:
+            self.hot.execute(self._texts[how])
+        except sqlite3.Error as error:
+            if self.in_transaction:
+                self.hot.execute(self._texts[dialects.ROLLBACK])
+            raise store_error(error, self) from error
+        finally:
+            control.ours = False
+
+    def _close_cursors(self) -> None:
+        for reference in self._cursors:
+            cursor = reference()
+            if cursor is not None:
                 cursor.close()
-            self._cursors.clear()
-        if self.in_transaction:
-            self.control(text)
-        elif text == dialects.COMMIT:
-            raise TransactionEndedError(
-                f"SQLite rolled the transaction on {self.path!r} back after an error; nothing of it was kept"
-            )
+        self._cursors.clear()
 
     @contextmanager
     def letting_go(self) -> Iterator[None]:
@@ -136,7 +156,7 @@ class StoreConnection(sqlite3.Connection):
         """Open a cursor inside the current transaction."""
         self._check_usable()
         cursor = sqlite3.Connection.cursor(self, factory)
-        self._cursors.add(cursor)
+        self._cursors.append(weakref.ref(cursor))
         return cursor
 
     def execute(self, *args: Any) -> sqlite3.Cursor:

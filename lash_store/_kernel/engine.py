@@ -11,8 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
-import time
 import weakref
+from time import monotonic
 from typing import Any, Final
 
 from lash_store._kernel import dialects, guard
@@ -35,7 +35,8 @@ class Database:
         self.settings = settings
         self.in_memory = path == IN_MEMORY
         self.closed = False
-        self.open_transactions: set[Tx] = set()
+        self.writing: Tx | None = None
+        self.reading: set[Tx] = set()
         self._busy_timeout_s = settings.busy_timeout_ms / 1000
         self._connections: list[StoreConnection] = []
         self._idle_readers: list[StoreConnection] = []
@@ -50,50 +51,36 @@ class Database:
 
     def begin_write(self) -> StoreConnection:
         """Begin a write transaction, with the write lock held; end it with :meth:`end_write`."""
-        if self.settings.read_only:
-            raise ReadOnlyStoreError(self.path)
-        started_s = time.monotonic()
-        self._take_lock(started_s)
+        started_s = monotonic()
+        if not self._lock.acquire(self._busy_timeout_s):
+            raise self._busy(started_s)
         try:
-            connection = self._writer
-            if connection is None:
-                connection = self._writer = self._open_writer()
-            try:
-                if self._queue is None:
-                    connection.control(dialects.BEGIN_WRITE)
-                else:
-                    self._queue.begin(connection, started_s)
-            except sqlite3.Error as error:
-                raise store_error(error, connection) from error
-        except BaseException:
+            connection = self._writer or self._open_in_child()
+            if self._queue is None:
+                connection.begin(dialects.BEGIN_WRITE)
+            else:
+                self._queue.begin(connection, started_s)
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise store_error(error, connection) from error
             raise
         return connection
 
     def end_write(self, connection: StoreConnection, how: str) -> None:
         """Commit or roll back; whatever happens, the lock is free and nothing is half done."""
         try:
-            _end(connection, how)
+            connection.end(how)
         finally:
             self._lock.release()
 
     def begin_read(self) -> StoreConnection:
         """Begin a snapshot; end it with :meth:`end_read`."""
-        if self.in_memory:
-            self._take_lock(time.monotonic())
-            connection = self._writer
-            assert connection is not None
-        else:
-            if self.closed:
-                raise StoreClosedError(self.path)
-            try:
-                connection = self._idle_readers.pop()
-            except IndexError:
-                connection = self._open_reader()
+        connection = self._take_reader()
         try:
             if self.in_memory:
                 execute(connection, dialects.READ_ONLY_ON)
-            connection.control(dialects.BEGIN_READ)
+            connection.begin(dialects.BEGIN_READ)
         except BaseException as error:
             self._return_reader(connection)
             if isinstance(error, sqlite3.Error):
@@ -104,7 +91,7 @@ class Database:
     def end_read(self, connection: StoreConnection) -> None:
         """End a snapshot."""
         try:
-            _end(connection, dialects.ROLLBACK)
+            connection.end(dialects.ROLLBACK)
         finally:
             self._return_reader(connection)
 
@@ -125,10 +112,7 @@ class Database:
         """
         if self.closed:
             return
-        try:
-            self._take_lock(time.monotonic())
-        except StoreClosedError:
-            return
+        self._take_lock()
         try:
             self.closed = True
             if self._writer is not None:
@@ -149,24 +133,35 @@ class Database:
         """
         for connection in self._connections:
             _make_immortal(connection)
-        for tx in list(self.open_transactions):
-            tx.leave("this transaction belongs to the process that forked this one")
+        for tx in [*self.reading, *([self.writing] if self.writing else [])]:
+            tx.abandon()
         if self._queue is not None:
             self._queue.close()
         self.closed = self.closed or self.in_memory
-        self.open_transactions = set()
+        self.reading = set()
+        self.writing = None
         self._connections = []
         self._idle_readers = []
         self._lock = FairLock()
         self._queue = None
         self._writer = None
 
-    def _take_lock(self, started_s: float) -> None:
+    def _take_lock(self) -> None:
+        started_s = monotonic()
         if not self._lock.acquire(self._busy_timeout_s):
-            raise StoreBusyError(self.path, round((time.monotonic() - started_s) * 1000))
+            raise self._busy(started_s)
+
+    def _busy(self, started_s: float) -> StoreBusyError:
+        return StoreBusyError(self.path, round((monotonic() - started_s) * 1000))
+
+    def _open_in_child(self) -> StoreConnection:
+        """Open the writing connection anew after a fork; raise if there is to be none."""
         if self.closed:
-            self._lock.release()
             raise StoreClosedError(self.path)
+        if self.settings.read_only:
+            raise ReadOnlyStoreError(self.path)
+        self._writer = self._open_writer()
+        return self._writer
 
     def _open_writer(self) -> StoreConnection:
         connection = open_connection(self.path, self.settings, read_only=False)
@@ -194,6 +189,21 @@ class Database:
         self._connections.append(connection)
         return connection
 
+    def _take_reader(self) -> StoreConnection:
+        if self.in_memory:
+            self._take_lock()
+            try:
+                return self._writer or self._open_in_child()
+            except BaseException:
+                self._lock.release()
+                raise
+        if self.closed:
+            raise StoreClosedError(self.path)
+        try:
+            return self._idle_readers.pop()
+        except IndexError:
+            return self._open_reader()
+
     def _return_reader(self, connection: StoreConnection) -> None:
         if self.in_memory:
             execute(connection, dialects.READ_ONLY_OFF)
@@ -206,15 +216,6 @@ class Database:
     def _discard(self, connection: StoreConnection) -> None:
         self._connections.remove(connection)
         connection.really_close()
-
-
-def _end(connection: StoreConnection, how: str) -> None:
-    try:
-        connection.end(how)
-    except sqlite3.Error as error:
-        if connection.in_transaction:
-            connection.control(dialects.ROLLBACK)
-        raise store_error(error, connection) from error
 
 
 def _make_immortal(connection: StoreConnection) -> None:

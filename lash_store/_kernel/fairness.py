@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from threading import get_ident
 from typing import Final
 
 from lash_store._kernel import dialects
@@ -35,15 +36,17 @@ SIDECAR_SUFFIX: Final = "-queue"
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
 
-_BURST_S: Final = 0.003
+_BURST_S: Final = 0.005
 """How long the head of the queue lets the present holder begin again: bursts are cheap."""
+
+_LOOK_AGAIN_S: Final = 0.001
+"""A writer that begins again sooner than this keeps what it last saw of the gate."""
 
 _PATIENCE_S: Final = 0.25
 """After this long in the queue a writer no longer trusts its head to be running."""
 
 _LONGEST_NAP_S: Final = 0.002
-_SHORTEST_NAP_S: Final = 0.0001
-_HEAD_NAP_S: Final = 0.0001
+_SHORTEST_NAP_S: Final = 0.0002
 
 
 class FairLock:
@@ -53,52 +56,69 @@ class FairLock:
     asks again stands behind the others. Asking again while holding it is an error at once.
     """
 
-    __slots__ = ("_holder", "_mutex", "_waiters")
+    __slots__ = ("_holder", "_lock", "_waiters")
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._lock = threading.Lock()
         self._holder: int | None = None
         self._waiters: deque[tuple[threading.Lock, int]] = deque()
 
     def acquire(self, timeout_s: float) -> bool:
         """Take the lock within `timeout_s` seconds; tell whether it was taken."""
-        me = threading.get_ident()
-        with self._mutex:
-            if self._holder is None:
-                self._holder = me
-                return True
-            if self._holder == me:
-                raise NestedTransactionError(
-                    "this thread is inside a transaction of this store already: use that one's Tx"
-                )
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiters.append((turn, me))
-        try:
-            if turn.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX)):
-                return True
-        except BaseException:
-            if not self._withdraw(turn, me):
-                self.release()  # it was handed over while the exception was on its way
-            raise
-        return not self._withdraw(turn, me)
+        me = get_ident()
+        if self._lock.acquire(blocking=False):
+            self._holder = me
+            return True
+        if self._holder == me:
+            raise NestedTransactionError(
+                "this thread is inside a transaction of this store already: use that one's Tx"
+            )
+        return self._wait(me, timeout_s)
 
     def release(self) -> None:
         """Hand the lock to the thread that waits longest, or free it."""
-        with self._mutex:
-            if self._waiters:
-                turn, self._holder = self._waiters.popleft()
-                turn.release()
-            else:
-                self._holder = None
+        if self._waiters and self._hand_over():
+            return
+        self._holder = None
+        self._lock.release()
+        # A thread that began to wait just before the lock was free has to be served: by itself,
+        # by whoever took the lock in between, or here.
+        if self._waiters and self._lock.acquire(blocking=False) and not self._hand_over():
+            self._lock.release()
 
-    def _withdraw(self, turn: threading.Lock, me: int) -> bool:
+    def _wait(self, me: int, timeout_s: float) -> bool:
+        turn = threading.Lock()
+        turn.acquire()
+        waiter = (turn, me)
+        self._waiters.append(waiter)
+        try:
+            # Once more, now that a releaser can see us: it may have looked just before.
+            if self._lock.acquire(blocking=False) and not self._hand_over():
+                self._lock.release()
+            if turn.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX)):
+                return True
+        except BaseException:
+            if not self._withdraw(waiter):
+                self.release()  # it was handed over while the exception was on its way
+            raise
+        return not self._withdraw(waiter)
+
+    def _hand_over(self) -> bool:
+        """Give the lock, which is held, to the first waiter; False if nobody waits any more."""
+        try:
+            turn, self._holder = self._waiters.popleft()
+        except IndexError:
+            return False
+        turn.release()
+        return True
+
+    def _withdraw(self, waiter: tuple[threading.Lock, int]) -> bool:
         """Stop waiting; False if the lock was handed over in the meantime."""
-        with self._mutex:
-            if (turn, me) not in self._waiters:
-                return False
-            self._waiters.remove((turn, me))
-            return True
+        try:
+            self._waiters.remove(waiter)
+        except ValueError:
+            return False
+        return True
 
 
 class WriteQueue:
@@ -110,12 +130,14 @@ class WriteQueue:
     the holder to the back of the queue. Nothing here ever blocks in the kernel.
     """
 
-    __slots__ = ("_busy_timeout_s", "_descriptor", "_path")
+    __slots__ = ("_busy_timeout_s", "_descriptor", "_looked_s", "_may_try", "_path")
 
     def __init__(self, path: str, *, busy_timeout_ms: int) -> None:
         self._path = path
         self._busy_timeout_s = busy_timeout_ms / 1000
         self._descriptor = _open_sidecar(path)
+        self._looked_s = 0.0
+        self._may_try = True
 
     @property
     def is_fair(self) -> bool:
@@ -125,13 +147,22 @@ class WriteQueue:
     def begin(self, connection: StoreConnection, started_s: float) -> None:
         """Begin a write transaction; StoreBusyError once the budget since `started_s` is spent."""
         descriptor = self._descriptor
-        # An empty sidecar is a new one: nobody has closed its gate yet.
-        may_try = descriptor is None or os.pread(descriptor, 1, 0) != _CLOSED
-        if may_try and _try_begin(connection):
-            return
+        if descriptor is not None and started_s - self._looked_s > _LOOK_AGAIN_S:
+            # An empty sidecar is a new one: nobody has closed its gate yet.
+            self._may_try = os.pread(descriptor, 1, 0) != _CLOSED
+            self._looked_s = started_s
+        if self._may_try:
+            try:
+                connection.begin(dialects.BEGIN_WRITE)
+            except sqlite3.Error as error:
+                if not dialects.is_busy(error):
+                    raise
+            else:
+                return
         if descriptor is None:
             raise self._busy(started_s)
         self._wait(descriptor, connection, started_s)
+        self._may_try = True
 
     def close(self) -> None:
         """Close the sidecar's descriptor, and with it leave the queue."""
@@ -146,19 +177,20 @@ class WriteQueue:
             while True:
                 waited_s = time.monotonic() - queued_s
                 is_head = is_head or _try_lock(descriptor)
-                if is_head and not closed_gate and waited_s > _BURST_S:
+                # A head that is stopped, or a dead one whose child keeps its descriptor, must
+                # not keep the others from SQLite's lock: after a while each acts as the head.
+                acts = is_head or waited_s > _PATIENCE_S
+                if acts and not closed_gate and waited_s > _BURST_S:
                     os.pwrite(descriptor, _CLOSED, 0)
                     closed_gate = True
-                # A head that is stopped, or a dead one whose child keeps its descriptor, must
-                # not keep the others from SQLite's lock: after a while each tries by itself.
-                if (is_head or waited_s > _PATIENCE_S) and _try_begin(connection):
+                if acts and _try_begin(connection):
                     os.pwrite(descriptor, _OPEN, 0)
                     return
                 if time.monotonic() - started_s >= self._busy_timeout_s:
                     if closed_gate:
                         os.pwrite(descriptor, _OPEN, 0)
                     raise self._busy(started_s)
-                time.sleep(_HEAD_NAP_S if is_head else _nap_s(waited_s))
+                time.sleep(_SHORTEST_NAP_S if acts else _nap_s(waited_s))
         finally:
             if is_head:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
@@ -196,7 +228,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def _try_begin(connection: StoreConnection) -> bool:
     try:
-        connection.control(dialects.BEGIN_WRITE)
+        connection.begin(dialects.BEGIN_WRITE)
     except sqlite3.Error as error:
         if dialects.is_busy(error):
             return False

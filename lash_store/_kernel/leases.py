@@ -87,6 +87,16 @@ class Fence(msgspec.Struct, frozen=True):
     token: str
     fencing_token: int
 
+    def __post_init__(self) -> None:
+        check_name("fence.key", self.key)
+        check_name("fence.owner_id", self.owner_id)
+        check_count("fence.fencing_token", self.fencing_token)
+        if not isinstance(self.token, str) or not self.token:
+            # The value is not shown: a token that is no token may still be a secret.
+            raise InvalidRecordError(
+                "fence.token", type(self.token).__name__, "must be a non-empty str"
+            )
+
     def holds(self, *, now_ms: int) -> ColumnElement[bool]:
         """Return the SQL predicate "this term is live at `now_ms`" (K-LEASE-6).
 
@@ -341,17 +351,9 @@ def held_by_another(leases: LeaseTable, term: LeaseTerm | None) -> LeaseHeld:
 
 
 def check_fence(fence: Fence, kind: type[Fence]) -> None:
-    """Raise InvalidRecordError unless `fence` is one of this kind, with values that can be one."""
+    """Raise InvalidRecordError unless `fence` is one of this kind: it may be for another table."""
     if not isinstance(fence, kind):
         raise InvalidRecordError("fence", shown(fence), f"must be a {kind.__name__}")
-    check_name("fence.key", fence.key)
-    check_name("fence.owner_id", fence.owner_id)
-    check_count("fence.fencing_token", fence.fencing_token)
-    if not isinstance(fence.token, str) or not fence.token:
-        # The value is not shown: a token in the wrong place may still be a secret.
-        raise InvalidRecordError(
-            "fence.token", type(fence.token).__name__, "must be a non-empty str"
-        )
 
 
 def is_live_term(term: LeaseTerm, fence: Fence, *, now_ms: int) -> bool:

@@ -213,15 +213,14 @@ def enter_wal(connection: sqlite3.Connection, path: str, busy_timeout_ms: int) -
 
 
 def _initialise(connection: StoreConnection, schema: Schema) -> None:
-    connection.control(dialects.BEGIN_WRITE)
+    connection.begin(dialects.BEGIN_WRITE)
     try:
         # Again under the write lock: another process may have been first.
         guard.ensure_schema(connection, schema, connection.path)
-        connection.control(dialects.COMMIT)
     except BaseException:
-        if connection.in_transaction:
-            connection.control(dialects.ROLLBACK)
+        connection.end(dialects.ROLLBACK)
         raise
+    connection.end(dialects.COMMIT)
 
 
 def _renew_lock() -> None:

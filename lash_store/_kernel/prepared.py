@@ -1,4 +1,4 @@
-"""A Core construct, compiled once, run on the bare DBAPI connection.
+"""A Core construct, compiled once, run on a bare DBAPI cursor.
 
 Executing a construct through ``Connection.execute`` costs five to nine times a hand-written
 ``sqlite3`` call: every call looks up the compile cache, orders the parameters and builds a
@@ -8,13 +8,15 @@ remains per call is a generated function of the same keyword arguments, whose bo
 ``execute`` with a tuple::
 
     claim_lease = prepare(statements.claim_lease)
-    row = claim_lease.one(dbapi_connection, session_id=…, owner_id=…, …)
+    row = claim_lease.one(dbapi_cursor, session_id=…, owner_id=…, …)
 
 A builder that is to be prepared must treat its arguments as opaque values: it may compare
 and insert them, but not compute or branch with them in Python. One whose SQL text depends on
 its arguments (an expanding ``IN``) or whose parameters are not all its arguments is refused.
 
-Everything is compiled on first use, so importing a store compiles nothing.
+The cursor is used again and again, which saves making one per statement; every row is
+fetched at once, so no statement is left open on it. Everything is compiled on first use, so
+importing a store compiles nothing.
 """
 
 from __future__ import annotations
@@ -74,27 +76,27 @@ _TYPES: Final[dict[Any, TypeEngine[Any]]] = {
 }
 
 _RUN = """\
-def run(connection, *, {names}):
+def run(cursor, *, {names}):
     try:
-        return execute(connection, SQL, {values}).rowcount
+        return cursor.execute(SQL, {values}).rowcount
     except Error as error:
-        raise store_error(error, connection) from error
+        raise store_error(error, cursor.connection) from error
 """
 _ALL = """\
-def all(connection, *, {names}):
+def all(cursor, *, {names}):
     try:
-        rows = execute(connection, SQL, {values}).fetchall()
+        rows = cursor.execute(SQL, {values}).fetchall()
     except Error as error:
-        raise store_error(error, connection) from error
+        raise store_error(error, cursor.connection) from error
     return {rows}
 """
 # Every row is fetched although one is wanted: a cursor left half-read would block COMMIT.
 _ONE = """\
-def one(connection, *, {names}):
+def one(cursor, *, {names}):
     try:
-        rows = execute(connection, SQL, {values}).fetchall()
+        rows = cursor.execute(SQL, {values}).fetchall()
     except Error as error:
-        raise store_error(error, connection) from error
+        raise store_error(error, cursor.connection) from error
     if len(rows) > 1:
         raise TooManyRows(f"one() got {{len(rows)}} rows from: {{SQL}}")
     return {row} if rows else None
@@ -137,9 +139,9 @@ class Prepared(Generic[P]):
         return str(self.compiled)
 
     @cached_property
-    def run(self) -> Callable[Concatenate[sqlite3.Connection, P], int]:
+    def run(self) -> Callable[Concatenate[sqlite3.Cursor, P], int]:
         """Execute once; return how many rows were changed."""
-        function: Callable[Concatenate[sqlite3.Connection, P], int] = self._generate("run", _RUN)
+        function: Callable[Concatenate[sqlite3.Cursor, P], int] = self._generate("run", _RUN)
         return function
 
     @cached_property
@@ -148,12 +150,12 @@ class Prepared(Generic[P]):
         function: Callable[P, tuple[Any, ...]] = self._generate("bind", _BIND)
         return function
 
-    def many(self, connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> int:
+    def many(self, cursor: sqlite3.Cursor, rows: Iterable[tuple[Any, ...]]) -> int:
         """Execute once for each row that :attr:`bind` has ordered; return how many rows were changed."""
         try:
-            return sqlite3.Connection.executemany(connection, self.sql, rows).rowcount
+            return cursor.executemany(self.sql, rows).rowcount
         except sqlite3.Error as error:
-            raise store_error(error, connection) from error
+            raise store_error(error, cursor.connection) from error
 
     def _generate(self, name: str, template: str) -> Any:
         """Compile the function `name` from `template`, over this statement's SQL and parameters."""
@@ -161,7 +163,6 @@ class Prepared(Generic[P]):
             "SQL": self.sql,
             "Error": sqlite3.Error,
             "TooManyRows": UnpreparableStatementError,
-            "execute": sqlite3.Connection.execute,
             "store_error": store_error,
         }
         row = self._row_expression(scope)
@@ -239,19 +240,15 @@ class PreparedRows(Prepared[P], Generic[P, Row]):
     """A statement that returns rows, typed by its builder's parameters and construct."""
 
     @cached_property
-    def one(self) -> Callable[Concatenate[sqlite3.Connection, P], Row | None]:
+    def one(self) -> Callable[Concatenate[sqlite3.Cursor, P], Row | None]:
         """Execute once; return the row as a plain tuple, or None; more than one is an error."""
-        function: Callable[Concatenate[sqlite3.Connection, P], Row | None] = self._generate(
-            "one", _ONE
-        )
+        function: Callable[Concatenate[sqlite3.Cursor, P], Row | None] = self._generate("one", _ONE)
         return function
 
     @cached_property
-    def all(self) -> Callable[Concatenate[sqlite3.Connection, P], list[Row]]:
+    def all(self) -> Callable[Concatenate[sqlite3.Cursor, P], list[Row]]:
         """Execute once; return every row as a plain tuple."""
-        function: Callable[Concatenate[sqlite3.Connection, P], list[Row]] = self._generate(
-            "all", _ALL
-        )
+        function: Callable[Concatenate[sqlite3.Cursor, P], list[Row]] = self._generate("all", _ALL)
         return function
 
 
@@ -264,7 +261,7 @@ def prepare(builder: Callable[P, UpdateBase], dialect: Dialect = ...) -> Prepare
 def prepare(builder: Callable[..., Any], dialect: Dialect = SQLITE) -> Any:
     """Prepare the construct that `builder` returns; it is built and compiled on first use.
 
-    The result takes the builder's own keyword arguments, after a DBAPI connection, and is
+    The result takes the builder's own keyword arguments, after a DBAPI cursor, and is
     typed by the construct: ``one``, ``all`` and ``run`` once, ``many`` for a list of rows.
     """
     returns = get_type_hints(builder)["return"]

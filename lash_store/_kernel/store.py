@@ -9,7 +9,6 @@ into a one-call method of the store, which is a transaction of its own, and keep
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
@@ -29,7 +28,11 @@ T_co = TypeVar("T_co", bound=Tx, covariant=True)
 
 
 class Transaction(Generic[T_co]):
-    """What ``begin()`` returns: commits at the end, rolls back on any exception."""
+    """What ``begin()`` returns: commits at the end, rolls back on any exception.
+
+    A store has one of these and returns it again and again: its state is set only while the
+    write lock is held, so no two transactions can share it.
+    """
 
     # A slotted class: contextlib.contextmanager would cost a fifth of a short transaction.
     __slots__ = ("_database", "_make", "_raw", "_tx")
@@ -39,13 +42,13 @@ class Transaction(Generic[T_co]):
         self._make = make
 
     def __enter__(self) -> T_co:
-        raw = self._raw = self._begin()
+        database = self._database
+        raw = self._raw = database.begin_write()
         try:
-            tx = self._tx = self._make(raw)
+            tx = self._tx = database.writing = self._make(raw)
         except BaseException:
-            self._end(raw, dialects.ROLLBACK)
+            database.end_write(raw, dialects.ROLLBACK)
             raise
-        self._database.open_transactions.add(tx)
         return tx
 
     def __exit__(
@@ -54,35 +57,56 @@ class Transaction(Generic[T_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tx, raw = self._tx, self._raw
-        if raw.pid != os.getpid():
-            # A forked child: the transaction is the parent's, and so is its end.
+        tx = self._tx
+        if tx.raw is None:  # a forked child: transaction and lock are the parent's
             if kind is None:
-                _ = tx.raw  # raises
+                _ = tx.cursor  # raises
             return
-        self._database.open_transactions.discard(tx)
+        database = self._database
+        database.writing = None
         try:
-            tx.leave("this transaction has ended")
+            tx.leave()
         finally:
-            self._end(raw, dialects.COMMIT if kind is None else dialects.ROLLBACK)
-
-    def _begin(self) -> StoreConnection:
-        return self._database.begin_write()
-
-    def _end(self, raw: StoreConnection, how: str) -> None:
-        self._database.end_write(raw, how)
+            database.end_write(self._raw, dialects.COMMIT if kind is None else dialects.ROLLBACK)
 
 
-class Snapshot(Transaction[T_co]):
+class Snapshot(Generic[T_co]):
     """What ``read()`` returns: one consistent state of the database; nothing can be written."""
 
-    __slots__ = ()
+    __slots__ = ("_database", "_make", "_raw", "_tx")
 
-    def _begin(self) -> StoreConnection:
-        return self._database.begin_read()
+    def __init__(self, database: Database, make: Callable[[StoreConnection], T_co]) -> None:
+        self._database = database
+        self._make = make
 
-    def _end(self, raw: StoreConnection, how: str) -> None:  # noqa: ARG002 # reason: a snapshot has one way to end
-        self._database.end_read(raw)
+    def __enter__(self) -> T_co:
+        raw = self._database.begin_read()
+        try:
+            tx = self._make(raw)
+        except BaseException:
+            self._database.end_read(raw)
+            raise
+        self._raw = raw
+        self._tx = tx
+        self._database.reading.add(tx)
+        return tx
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        tx = self._tx
+        if tx.raw is None:  # a forked child: the snapshot is the parent's
+            if kind is None:
+                _ = tx.cursor  # raises
+            return
+        self._database.reading.discard(tx)
+        try:
+            tx.leave()
+        finally:
+            self._database.end_read(self._raw)
 
 
 class Store(Generic[T_co]):
@@ -91,8 +115,11 @@ class Store(Generic[T_co]):
     A subclass adds ``open()``, which says what its Tx is made of, and the operations.
     """
 
-    _database: Database
-    _make: Callable[[StoreConnection], T_co]
+    def __init__(self, database: Database, make: Callable[[StoreConnection], T_co]) -> None:
+        self._database = database
+        self._make = make
+        self.transaction = Transaction(database, make)
+        """What ``begin()`` returns."""
 
     @property
     def path(self) -> str:
@@ -112,7 +139,7 @@ class Store(Generic[T_co]):
         free within the busy budget, and NestedTransactionError inside another transaction of
         this store on the same thread.
         """
-        return Transaction(self._database, self._make)
+        return self.transaction
 
     def read(self) -> Snapshot[T_co]:
         """Open a snapshot: ``with store.read() as tx:``; a write inside is ReadOnlyStoreError."""
@@ -216,7 +243,7 @@ def in_transaction(
 
     @wraps(operation)
     def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with store.begin() as tx:
+        with store.transaction as tx:
             return operation(tx, *args, **kwargs)
 
     return call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from typing import ClassVar
 
 from sqlalchemy import Connection
@@ -16,6 +17,17 @@ from lash_store.clock import Clock, IdSource
 from lash_store.errors import SchemaVersionError, TransactionEndedError
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every transaction of one store shares."""
+
+    session_id: str
+    """The session that operations act on when they are given none; empty where there is none."""
+
+    clock: Clock
+    ids: IdSource
+
+
 class Tx:
     """The operations of one store, on a transaction that is open.
 
@@ -23,29 +35,36 @@ class Tx:
     connection. Usable until that transaction ends; after that, TransactionEndedError.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_raw", "_why_ended", "ids", "now_ms")
+    __slots__ = ("__weakref__", "_connection", "_cursor", "context", "now_ms", "raw")
 
     schema: ClassVar[Schema]
 
-    def __init__(self, raw: sqlite3.Connection, clock: Clock, ids: IdSource) -> None:
-        self._raw: sqlite3.Connection | None = raw
+    now_ms: int
+    """The clock's one reading in this transaction, in milliseconds since the epoch."""
+
+    def __init__(self, context: Context, raw: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
+        self.context = context
+        self.now_ms = check_count("clock.now_ms()", context.clock.now_ms())
+        self.raw: sqlite3.Connection | None = raw
+        """The DBAPI connection while the transaction is open, then None; see :attr:`cursor`."""
+        self._cursor = cursor
         self._connection: Connection | None = None
-        self._why_ended = ""
-        self.ids = ids
-        self.now_ms = check_count("clock.now_ms()", clock.now_ms())
-        """The clock's one reading in this transaction, in milliseconds since the epoch."""
 
     @property
-    def raw(self) -> sqlite3.Connection:
-        """The bare DBAPI connection, for prepared statements; raises once the transaction is over.
+    def cursor(self) -> sqlite3.Cursor:
+        """The DBAPI cursor for prepared statements; raises once the transaction is over.
 
         Asked for again by every operation: SQLite itself rolls a transaction back on some
         errors, and what runs after that would commit by itself, statement by statement.
         """
-        raw = self._raw
+        raw = self.raw
         if raw is None or not raw.in_transaction:
-            raise TransactionEndedError(self._why_ended or "SQLite rolled this transaction back")
-        return raw
+            raise TransactionEndedError(
+                "this transaction has ended, or belongs to the process that forked this one"
+                if raw is None
+                else "SQLite rolled this transaction back after an error"
+            )
+        return self._cursor
 
     @property
     def connection(self) -> Connection:
@@ -53,18 +72,23 @@ class Tx:
 
         It can't end the transaction: commit, rollback and close are refused (K-TX-7).
         """
-        raw = self.raw
+        raw = self.cursor.connection
         if self._connection is None:
             assert isinstance(raw, StoreConnection)  # on() brings its own connection
             self._connection = bridge.connect(raw)
         return self._connection
 
-    def leave(self, why: str) -> None:
-        """Make every further use of this Tx a TransactionEndedError that says `why`."""
-        self._why_ended = why
-        self._raw = None
-        if isinstance(self._connection, bridge.TransactionConnection):
-            bridge.disconnect(self._connection)
+    def leave(self) -> None:
+        """End this Tx, while its transaction is still open: every further use is refused."""
+        self.raw = None
+        if self._connection is not None:
+            if isinstance(self._connection, bridge.TransactionConnection):
+                bridge.disconnect(self._connection)
+            self._connection = None
+
+    def abandon(self) -> None:
+        """End this Tx without touching its connection; every further use is refused."""
+        self.raw = None
         self._connection = None
 
     def join(self, begun: Begun, connection: Connection) -> None:

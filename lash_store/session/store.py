@@ -17,6 +17,7 @@ from lash_store._kernel.store import (
     in_snapshot,
     in_transaction,
 )
+from lash_store._kernel.tx import Context
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
 
@@ -46,16 +47,17 @@ class SessionStore(Store[SessionTx]):
         SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for an
         empty session id or a bad option.
         """
-        store = cls()
-        store.session_id = check_name("session_id", session_id)
+        check_name("session_id", session_id)
         settings = Settings(**options)
-        store._database = Database(SCHEMA, resolve(path), settings)
-        store._make = store._begin
-        return store
 
-    def _begin(self, raw: StoreConnection) -> SessionTx:
-        settings = self._database.settings
-        return SessionTx(raw, session_id=self.session_id, clock=settings.clock, ids=settings.ids)
+        context = Context(session_id, settings.clock, settings.ids)
+
+        def make(raw: StoreConnection) -> SessionTx:
+            return SessionTx(context, raw, raw.hot)
+
+        store = cls(Database(SCHEMA, resolve(path), settings), make)
+        store.session_id = session_id
+        return store
 
     claim_lease = in_transaction(SessionTx.claim_lease)
     renew_lease = in_transaction(SessionTx.renew_lease)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import ClassVar, Self
 
 from sqlalchemy import Connection
 
-from lash_store._kernel.checks import check_count, check_name, saturating_add
+from lash_store._kernel.checks import check_name, end_of_term
 from lash_store._kernel.configured import begun_transaction
 from lash_store._kernel.ddl import Schema
 from lash_store._kernel.leases import (
@@ -21,7 +20,7 @@ from lash_store._kernel.leases import (
     read_term,
 )
 from lash_store._kernel.prepared import prepare
-from lash_store._kernel.tx import Tx
+from lash_store._kernel.tx import Context, Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import LeaseLostError
 from lash_store.session import statements
@@ -37,18 +36,9 @@ _renew_lease = prepare(statements.renew_lease)
 class SessionTx(Tx):
     """Every operation of a session store, on one open transaction."""
 
-    __slots__ = ("session_id",)
+    __slots__ = ()
 
     schema: ClassVar[Schema] = SCHEMA
-
-    session_id: str
-    """The session that operations act on when they are given none."""
-
-    def __init__(
-        self, raw: sqlite3.Connection, *, session_id: str, clock: Clock, ids: IdSource
-    ) -> None:
-        super().__init__(raw, clock, ids)
-        self.session_id = session_id
 
     @classmethod
     def on(
@@ -67,12 +57,9 @@ class SessionTx(Tx):
         SchemaVersionError and SchemaDriftError as opening a store does.
         """
         begun = begun_transaction(connection)
-        tx = cls(
-            begun.raw,
-            session_id=check_name("session_id", session_id),
-            clock=clock or SystemClock(),
-            ids=ids or RandomIds(),
-        )
+        name = check_name("session_id", session_id)
+        context = Context(name, clock or SystemClock(), ids or RandomIds())
+        tx = cls(context, begun.raw, begun.raw.cursor())
         tx.join(begun, connection)
         return tx
 
@@ -91,12 +78,12 @@ class SessionTx(Tx):
         """
         key = self._session(session_id)
         row = _claim_lease.one(
-            self.raw,
+            self.cursor,
             session_id=key,
             owner_id=check_name("owner_id", owner_id),
-            token=self.ids.new_token(),
+            token=self.context.ids.new_token(),
             now_ms=self.now_ms,
-            expires_at_ms=saturating_add(self.now_ms, check_count("ttl_ms", ttl_ms)),
+            expires_at_ms=end_of_term(self.now_ms, ttl_ms),
         )
         if row is None:
             return held_by_another(EXECUTION_LEASES, self._term(key))
@@ -111,17 +98,18 @@ class SessionTx(Tx):
         """
         check_fence(fence, SessionFence)
         row = _renew_lease.one(
-            self.raw,
+            self.cursor,
             session_id=fence.key,
             owner_id=fence.owner_id,
             token=fence.token,
             fencing_token=fence.fencing_token,
             now_ms=self.now_ms,
-            expires_at_ms=saturating_add(self.now_ms, check_count("ttl_ms", ttl_ms)),
+            expires_at_ms=end_of_term(self.now_ms, ttl_ms),
         )
         if row is None:
             raise self._lost(fence)
-        return _lease(read_term(EXECUTION_LEASES, row))
+        term = read_term(EXECUTION_LEASES, row)
+        return SessionLease(fence, term.claimed_at_ms, term.expires_at_ms)
 
     def release_lease(self, fence: SessionFence) -> bool:
         """End the term of `fence` and keep its fencing number (K-LEASE-4).
@@ -131,7 +119,7 @@ class SessionTx(Tx):
         """
         check_fence(fence, SessionFence)
         released = _release_lease.run(
-            self.raw,
+            self.cursor,
             session_id=fence.key,
             owner_id=fence.owner_id,
             token=fence.token,
@@ -157,10 +145,12 @@ class SessionTx(Tx):
             raise LeaseLostError(fence, term, lost_reason(fence, term))
 
     def _session(self, session_id: str | None) -> str:
-        return self.session_id if session_id is None else check_name("session_id", session_id)
+        return (
+            self.context.session_id if session_id is None else check_name("session_id", session_id)
+        )
 
     def _term(self, session_id: str) -> LeaseTerm | None:
-        row = _current_lease.one(self.raw, session_id=session_id)
+        row = _current_lease.one(self.cursor, session_id=session_id)
         return None if row is None else read_term(EXECUTION_LEASES, row)
 
     def _lost(self, fence: SessionFence) -> LeaseLostError:
