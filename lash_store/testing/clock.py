@@ -1,0 +1,41 @@
+"""Time and ids that a test owns."""
+
+from __future__ import annotations
+
+from lash_store._kernel.checks import check_count
+
+
+class ManualClock:
+    """A clock that stands still until the test moves it, and never goes backwards."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self._now_ms = check_count("now_ms", now_ms)
+
+    def now_ms(self) -> int:
+        """Return the time that was last set, in milliseconds since the epoch."""
+        return self._now_ms
+
+    def advance(self, by_ms: int) -> int:
+        """Let `by_ms` milliseconds pass; return the new time."""
+        self._now_ms = check_count("now_ms", self._now_ms + check_count("by_ms", by_ms))
+        return self._now_ms
+
+    def advance_to(self, now_ms: int) -> int:
+        """Move to `now_ms`; a time that has passed already is a ValueError."""
+        return self.advance(now_ms - self._now_ms)
+
+    def __repr__(self) -> str:
+        return f"ManualClock({self._now_ms})"
+
+
+class SequentialIds:
+    """Tokens that count up, the same in every run: ``token-1``, then ``token-2``."""
+
+    def __init__(self, prefix: str = "token") -> None:
+        self._prefix = prefix
+        self._count = 0
+
+    def new_token(self) -> str:
+        """Return the next token."""
+        self._count += 1
+        return f"{self._prefix}-{self._count}"

@@ -1,0 +1,52 @@
+"""Profiles and fixtures for every layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from lash_store import SessionStore
+from lash_store.testing import ManualClock, SequentialIds
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile(
+    "default", max_examples=60, deadline=None, suppress_health_check=_SLOW_IS_FINE
+)
+settings.register_profile(
+    "deep",
+    max_examples=2_000,
+    stateful_step_count=100,
+    deadline=None,
+    suppress_health_check=_SLOW_IS_FINE,
+)
+settings.load_profile(os.environ.get("LASH_STORE_PROFILE", "default"))
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a database may be made."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path, clock: ManualClock) -> Iterator[SessionStore]:
+    """A session store on a file, whose time and ids the test owns."""
+    with SessionStore.open(path, session_id="s", clock=clock, ids=SequentialIds()) as store:
+        yield store
