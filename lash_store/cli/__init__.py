@@ -1,0 +1,16 @@
+"""The ``lash-store`` command, also ``python -m lash_store`` (extra: ``cli``)."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command; without the extra, say how to get it."""
+    try:
+        from lash_store.cli.app import app  # noqa: PLC0415 # reason: the extra may be missing
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(f"the lash-store command needs {error.name}: pip install 'lash-store[cli]'")
+    app()

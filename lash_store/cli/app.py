@@ -1,0 +1,70 @@
+"""The commands and their arguments; what they do stands elsewhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lash_store.cli.demo import run_demo
+from lash_store.errors import LashStoreError
+from lash_store.schemas import KINDS, SCHEMAS, check_file, init_file, schema_of
+
+app = typer.Typer(
+    help="Durable state for agent runtimes, on SQLite.", no_args_is_help=True, add_completion=False
+)
+
+KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc] # reason: typer lists an enum's members as choices
+
+
+@app.command()
+def init(
+    kind: Annotated[KindName, typer.Argument(help="Which kind of store.")],
+    path: Annotated[Path, typer.Argument(help="The database file to make.")],
+) -> None:
+    """Make a database file; one that is there and sound stays as it is."""
+    try:
+        init_file(str(kind), path)
+    except LashStoreError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{path}  {kind}, version {schema_of(str(kind)).version}")
+
+
+@app.command()
+def schema(
+    kind: Annotated[KindName | None, typer.Argument(help="One kind only.")] = None,
+) -> None:
+    """Print the canonical DDL."""
+    wanted = SCHEMAS.values() if kind is None else [schema_of(str(kind))]
+    typer.echo("\n".join(each.render() for each in wanted), nl=False)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Database files.")],
+) -> None:
+    """Check version, schema, pages and references; exit status 1 if anything is wrong."""
+    sound = True
+    for path in paths:
+        try:
+            report = check_file(path)
+        except LashStoreError as error:
+            typer.echo(f"{path}  {error}")
+            sound = False
+            continue
+        what = "no store" if report.kind is None else report.kind
+        verdict = "ok" if report.is_sound else "NOT OK"
+        typer.echo(f"{path}  {what}, version {report.version}  {verdict}")
+        for problem in report.problems:
+            typer.echo(f"  {problem}")
+        sound = sound and report.is_sound
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def demo() -> None:
+    """Kill a worker that holds the lease, watch the takeover, and refuse the one that returns."""
+    raise typer.Exit(0 if run_demo() else 1)

@@ -1,0 +1,78 @@
+"""Everything that can be run on this project; ``nox`` alone runs what CI runs.
+
+Each session installs what it needs into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+
+# The wheel of pyright carries its own JavaScript; with this set it fetches none.
+PYRIGHT = {"PYRIGHT_PYTHON_USE_BUNDLED_PYRIGHT": "1", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+
+
+def _install(session: nox.Session, group: str) -> None:
+    pyproject = nox.project.load_toml("pyproject.toml")
+    session.install("-e", ".[cli,testing]", *nox.project.dependency_groups(pyproject, group))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and who may import whom."""
+    _install(session, "lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check mypy --strict on everything, and pyright on what consumers see."""
+    _install(session, "types")
+    session.run("mypy")
+    session.run("pyright", env=PYRIGHT)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests; arguments go to pytest."""
+    _install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def property(session: nox.Session) -> None:  # noqa: A001 # reason: the session's name on the command line
+    """Run the property tests again, deeper."""
+    _install(session, "test")
+    session.run("pytest", "tests/property", *session.posargs, env={"LASH_STORE_PROFILE": "deep"})
+
+
+@nox.session
+def schema(session: nox.Session) -> None:
+    """Render schema/*.sql from the MetaData."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.support.render_schema")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and write the figures to bench/results/."""
+    _install(session, "test")
+    Path("bench/results").mkdir(exist_ok=True)
+    for name in ("hot_paths", "fairness", "guard"):
+        session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the sdist into dist/."""
+    session.install("build")
+    session.run("python", "-m", "build", *session.posargs)
+    session.log(f"built {sorted(os.listdir('dist'))}")

@@ -1,0 +1,12 @@
+"""Write schema/*.sql from the MetaData: ``python -m tests.support.render_schema``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lash_store.schemas import SCHEMAS
+
+if __name__ == "__main__":
+    for kind, schema in SCHEMAS.items():
+        target = Path(__file__).parents[2] / "schema" / f"{kind}.sql"
+        target.write_text(schema.render(), encoding="utf-8")
