@@ -39,12 +39,11 @@ from typing import (
     overload,
 )
 
-from sqlalchemy import BigInteger, BindParameter, Dialect, LargeBinary, Text, bindparam
+from sqlalchemy import BindParameter, Dialect, bindparam
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import TypedReturnsRows
-from sqlalchemy.sql.type_api import TypeEngine
 
 from lash_store._kernel.connection import store_error
 from lash_store._kernel.dialects import SQLITE
@@ -66,14 +65,8 @@ UNDOCUMENTED_ATTRIBUTES: Final = (
 )
 """What this module reads of a ``SQLCompiler`` beyond its documented interface; tested by name."""
 
-_TYPES: Final[dict[Any, TypeEngine[Any]]] = {
-    int: BigInteger(),
-    int | None: BigInteger(),
-    str: Text(),
-    str | None: Text(),
-    bytes: LargeBinary(),
-    bytes | None: LargeBinary(),
-}
+_SCALARS: Final = (int, str, bytes, int | None, str | None, bytes | None)
+"""What an argument of a builder may be: one value that the driver takes as it is."""
 
 _RUN = """\
 def run(cursor, *, {names}):
@@ -116,10 +109,11 @@ class Prepared(Generic[P]):
 
     @cached_property
     def construct(self) -> ClauseElement:
-        """The builder's construct, with a bindparam ``p_<name>`` for each argument."""
-        return self.builder(
-            **{name: bindparam(f"p_{name}", type_=kind) for name, kind in self._arguments.items()}
-        )
+        """The builder's construct, with a bindparam ``p_<name>`` for each argument.
+
+        They are untyped, so that each takes the type of what it is compared with or stored in.
+        """
+        return self.builder(**{name: bindparam(f"p_{name}") for name in self._arguments})
 
     @cached_property
     def compiled(self) -> SQLCompiler:
@@ -180,16 +174,14 @@ class Prepared(Generic[P]):
         return function
 
     @cached_property
-    def _arguments(self) -> dict[str, TypeEngine[Any]]:
+    def _arguments(self) -> tuple[str, ...]:
         hints = get_type_hints(self.builder)
-        arguments = {}
         for name, parameter in inspect.signature(self.builder).parameters.items():
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 self._refuse(f"its argument {name!r} is not keyword-only")
-            if hints.get(name) not in _TYPES:
+            if hints.get(name) not in _SCALARS:
                 self._refuse(f"its argument {name!r} is no int, str or bytes (or None)")
-            arguments[name] = _TYPES[hints[name]]
-        return arguments
+        return tuple(inspect.signature(self.builder).parameters)
 
     def _values_expression(self, scope: dict[str, Any]) -> str:
         """Write the tuple of parameters: arguments by name, constants by a name in `scope`."""

@@ -1,0 +1,8 @@
+INSERT INTO session_execution_leases (session_id, lease_owner_id, lease_token, lease_fencing_token, lease_claimed_at_ms, lease_expires_at_ms)
+VALUES (%(p_session_id)s::VARCHAR, %(p_owner_id)s::VARCHAR, %(p_token)s::VARCHAR, %(lease_fencing_token)s::BIGINT, %(p_now_ms)s::BIGINT, %(p_expires_at_ms)s::BIGINT)
+ON CONFLICT (session_id)
+DO UPDATE SET lease_owner_id = excluded.lease_owner_id, lease_token = CASE WHEN (session_execution_leases.lease_token IS NULL OR session_execution_leases.lease_expires_at_ms <= %(p_now_ms)s::BIGINT) THEN excluded.lease_token ELSE session_execution_leases.lease_token END, lease_fencing_token = CASE WHEN (session_execution_leases.lease_token IS NULL OR session_execution_leases.lease_expires_at_ms <= %(p_now_ms)s::BIGINT) THEN session_execution_leases.lease_fencing_token + %(lease_fencing_token_1)s::BIGINT ELSE session_execution_leases.lease_fencing_token END, lease_claimed_at_ms = CASE WHEN (session_execution_leases.lease_token IS NULL OR session_execution_leases.lease_expires_at_ms <= %(p_now_ms)s::BIGINT) THEN excluded.lease_claimed_at_ms ELSE session_execution_leases.lease_claimed_at_ms END, lease_expires_at_ms = excluded.lease_expires_at_ms
+WHERE session_execution_leases.lease_token IS NULL OR session_execution_leases.lease_expires_at_ms <= %(p_now_ms)s::BIGINT OR session_execution_leases.lease_owner_id = %(p_owner_id)s::VARCHAR
+RETURNING session_execution_leases.session_id, session_execution_leases.lease_owner_id, session_execution_leases.lease_token, session_execution_leases.lease_fencing_token, session_execution_leases.lease_claimed_at_ms, session_execution_leases.lease_expires_at_ms
+-- lease_fencing_token = 1
+-- lease_fencing_token_1 = 1

@@ -1,0 +1,3 @@
+UPDATE session_execution_leases SET lease_expires_at_ms=%(p_expires_at_ms)s::BIGINT
+WHERE session_execution_leases.session_id = %(p_session_id)s::VARCHAR AND session_execution_leases.lease_owner_id = %(p_owner_id)s::VARCHAR AND session_execution_leases.lease_token = %(p_token)s::VARCHAR AND session_execution_leases.lease_fencing_token = %(p_fencing_token)s::BIGINT AND session_execution_leases.lease_expires_at_ms > %(p_now_ms)s::BIGINT
+RETURNING session_execution_leases.session_id, session_execution_leases.lease_owner_id, session_execution_leases.lease_token, session_execution_leases.lease_fencing_token, session_execution_leases.lease_claimed_at_ms, session_execution_leases.lease_expires_at_ms

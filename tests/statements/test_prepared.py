@@ -1,0 +1,314 @@
+"""Prepared statements: the same rows and types as ordinary execution, and what is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import sqlalchemy
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Delete,
+    Insert,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    TypeDecorator,
+    Update,
+    bindparam,
+    create_engine,
+    delete,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.sql.elements import ClauseElement
+
+from lash_store import (
+    StorageError,
+    StoreBusyError,
+    UnpreparableStatementError,
+    prepare,
+)
+from lash_store._kernel import prepared
+from lash_store._kernel.dialects import SQLITE
+from lash_store.schemas import SCHEMAS
+from lash_store.session import tx as session_tx
+from lash_store.testing import strategies
+from tests.statements.catalogue import CONDITIONS, EXAMPLES
+from tests.support.dialects import POSTGRESQL
+
+metadata = MetaData()
+
+
+class Reversed(TypeDecorator[str]):
+    """A type with processors both ways."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        return None if value is None else value[::-1]
+
+
+things = Table(
+    "things",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text),
+    Column("body", LargeBinary),
+    Column("secret", Reversed),
+    Column("state", Text, server_default="new"),
+)
+
+
+def insert_thing(*, name: str | None, body: bytes | None, secret: str) -> Insert:
+    """Insert one, with a constant beside the arguments."""
+    return insert(things).values(name=name, body=body, secret=secret, state="made")
+
+
+def insert_returning(*, name: str) -> ReturningInsert[int, str | None]:
+    return insert(things).values(name=name).returning(things.c.id, things.c.name)
+
+
+def select_things(*, state: str) -> Select[int, str | None, bytes | None, str | None]:
+    columns = (things.c.id, things.c.name, things.c.body, things.c.secret)
+    return select(*columns).where(things.c.state == state).order_by(things.c.id)
+
+
+def rename_thing(*, thing_id: int, name: str) -> Update:
+    return update(things).where(things.c.id == thing_id).values(name=name)
+
+
+def delete_things() -> Delete:
+    return delete(things)
+
+
+@pytest.fixture
+def cursor() -> Iterator[sqlite3.Cursor]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        engine = create_engine("sqlite://", creator=lambda: connection)
+        metadata.create_all(engine)
+        yield connection.cursor()
+
+
+def ordinary(cursor: sqlite3.Cursor, construct: Any) -> list[tuple[Any, ...]] | int:
+    """Execute the construct the way SQLAlchemy does, on the same database."""
+    engine = create_engine("sqlite://", creator=lambda: cursor.connection)
+    with engine.connect() as connection:
+        result = connection.execute(construct)
+        return [tuple(row) for row in result] if result.returns_rows else result.rowcount
+
+
+class TestEveryStatementOfTheProject:
+    """Walks the catalogue of builders; each runs both ways on equal databases."""
+
+    @staticmethod
+    def database(rows: list[tuple[Any, ...]]) -> sqlite3.Connection:
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in SCHEMAS["session"].statements:
+            connection.execute(statement)
+        connection.executemany(
+            "INSERT INTO session_execution_leases VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
+        return connection
+
+    @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in CONDITIONS])
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [],
+            [("chat-42", "worker-a", "c0ffee", 7, 500, 5_000)],
+            [("chat-42", "worker-b", "beef", 9, 500, 5_000)],
+            [("chat-42", None, None, 7, 0, 0), ("other", "worker-a", "c0ffee", 1, 1, 9_999)],
+        ],
+        ids=["no row", "own live term", "another's term", "released"],
+    )
+    def test_gives_what_ordinary_execution_gives(
+        self, name: str, rows: list[tuple[Any, ...]]
+    ) -> None:
+        builder, arguments = EXAMPLES[name]
+        construct = builder(**arguments)
+        with closing(self.database(rows)) as one, closing(self.database(rows)) as two:
+            expected: Any = ordinary(one.cursor(), construct)
+            statement: Any = prepare(builder)  # type: ignore[arg-type] # reason: any builder
+            if isinstance(statement, prepared.PreparedRows):
+                found: Any = statement.all(two.cursor(), **arguments)
+                assert [[type(v) for v in row] for row in found] == [
+                    [type(v) for v in row] for row in expected
+                ]
+            else:
+                found = statement.run(two.cursor(), **arguments)
+            assert found == expected
+            everything = "SELECT * FROM session_execution_leases ORDER BY 1"
+            assert two.execute(everything).fetchall() == one.execute(everything).fetchall()
+
+    def test_the_operations_use_builders_of_the_catalogue(self) -> None:
+        """Nothing is prepared that the test above does not walk."""
+        used = [v.builder for v in vars(session_tx).values() if isinstance(v, prepared.Prepared)]
+        catalogued = [builder for builder, _ in EXAMPLES.values()]
+        assert used
+        assert all(builder in catalogued for builder in used)
+
+
+def test_run_changes_rows_and_counts_them(cursor: sqlite3.Cursor) -> None:
+    assert prepare(insert_thing).run(cursor, name="a", body=b"\0\1", secret="abc") == 1
+    assert prepare(rename_thing).run(cursor, thing_id=1, name="b") == 1
+    assert prepare(rename_thing).run(cursor, thing_id=2, name="b") == 0
+    assert cursor.execute("SELECT name, body, secret, state FROM things").fetchall() == [
+        ("b", b"\0\1", "cba", "made")
+    ]
+    assert prepare(delete_things).run(cursor) == 1
+
+
+def test_many_binds_in_order_and_counts(cursor: sqlite3.Cursor) -> None:
+    statement = prepare(insert_thing)
+    rows = [statement.bind(secret=str(at), name=f"n{at}", body=None) for at in range(10)]
+    assert statement.many(cursor, rows) == 10
+    assert prepare(select_things).all(cursor, state="made") == ordinary(
+        cursor, select_things(state="made")
+    )
+
+
+def test_one_gives_the_row_or_none_and_refuses_two(cursor: sqlite3.Cursor) -> None:
+    one = prepare(select_things).one
+    assert one(cursor, state="made") is None
+    insert_one = prepare(insert_thing)
+    insert_one.run(cursor, name=None, body=None, secret="x")
+    assert one(cursor, state="made") == (1, None, None, "x")
+    insert_one.run(cursor, name=None, body=None, secret="y")
+    with pytest.raises(UnpreparableStatementError, match="2 rows"):
+        one(cursor, state="made")
+
+
+def test_returning_is_fetched_whole_so_that_commit_works(cursor: sqlite3.Cursor) -> None:
+    cursor.execute("BEGIN IMMEDIATE")
+    assert prepare(insert_returning).one(cursor, name="a") == (1, "a")
+    cursor.execute("COMMIT")
+
+
+@given(name=strategies.names(), body=st.binary(), secret=strategies.names())
+def test_any_value_comes_back_as_by_ordinary_execution(
+    cursor: sqlite3.Cursor, name: str, body: bytes, secret: str
+) -> None:
+    prepare(delete_things).run(cursor)
+    prepare(insert_thing).run(cursor, name=name, body=body, secret=secret)
+    (row,) = prepare(select_things).all(cursor, state="made")
+    assert row[1:] == (name, body, secret)
+    assert [row] == ordinary(cursor, select_things(state="made"))
+
+
+def test_a_driver_error_becomes_a_typed_one(cursor: sqlite3.Cursor) -> None:
+    cursor.execute("CREATE UNIQUE INDEX unique_name ON things (name)")
+    statement = prepare(insert_thing)
+    statement.run(cursor, name="a", body=None, secret="")
+    with pytest.raises(StorageError) as failure:
+        statement.run(cursor, name="a", body=None, secret="")
+    assert isinstance(failure.value.__cause__, sqlite3.IntegrityError)
+    assert failure.value.code == "SQLITE_CONSTRAINT_UNIQUE"
+    with pytest.raises(StorageError):
+        statement.many(cursor, [statement.bind(name="a", body=None, secret="")])
+
+
+def test_a_locked_database_becomes_store_busy_error(tmp_path: Any) -> None:
+    one = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    two = sqlite3.connect(tmp_path / "x.db", isolation_level=None, timeout=0)
+    with closing(one), closing(two):
+        metadata.create_all(create_engine("sqlite://", creator=lambda: one))
+        one.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError):
+            prepare(delete_things).run(two.cursor())
+
+
+def positional(thing_id: int) -> Select[int]:
+    return select(things.c.id).where(things.c.id == thing_id)
+
+
+def expanding(*, names: list[str]) -> Select[int]:
+    return select(things.c.id).where(things.c.name.in_(names))
+
+
+def post_compiled(*, name: str) -> Select[int]:
+    return select(things.c.id).where(things.c.name.in_(bindparam("p_name", expanding=True)))
+
+
+def open_parameter(*, name: str) -> Select[int]:
+    return select(things.c.id).where(things.c.name == name, things.c.state == bindparam("other"))
+
+
+def unused(*, name: str, other: int) -> Select[int]:
+    return select(things.c.id).where(things.c.name == name)
+
+
+defaulted = Table(
+    "defaulted",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text),
+    Column("made", Integer, default=lambda: 7),
+)
+
+
+def python_default(*, name: str) -> Insert:
+    return insert(defaulted).values(name=name)
+
+
+@pytest.mark.parametrize(
+    ("builder", "why"),
+    [
+        (positional, "'thing_id' is not keyword-only"),
+        (expanding, "'names' is no int, str or bytes"),
+        (post_compiled, "depends on its parameters"),
+        (open_parameter, "'other' is neither an argument nor a constant"),
+        (unused, "does not use other"),
+        (python_default, "default in Python"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_can_not_be_prepared_is_refused(
+    cursor: sqlite3.Cursor, builder: Any, why: str
+) -> None:
+    with pytest.raises(UnpreparableStatementError, match=why):
+        _ = prepare(builder).run
+
+
+def test_a_driver_that_names_its_parameters_is_refused() -> None:
+    with pytest.raises(UnpreparableStatementError, match="by name"):
+        _ = prepare(rename_thing, POSTGRESQL).sql
+
+
+@pytest.mark.parametrize("name", prepared.UNDOCUMENTED_ATTRIBUTES)
+def test_sqlalchemy_still_has(name: str) -> None:
+    """What the module reads beyond SQLAlchemy's documented interface, by name."""
+    construct: ClauseElement = select(literal_column("1", BigInteger))
+    assert hasattr(construct.compile(dialect=SQLITE), name), sqlalchemy.__version__
+
+
+def test_the_undocumented_attributes_mean_what_they_did() -> None:
+    construct = insert(things).values(name=bindparam("p_name"), state="made").returning(things.c.id)
+    compiled: Any = construct.compile(dialect=SQLITE)
+    assert compiled.positional is True
+    assert compiled.positiontup == ["p_name", "state"]
+    assert compiled.binds["p_name"].required
+    assert compiled.binds["state"].value == "made"
+    assert [entry.type for entry in compiled._result_columns] == [things.c.id.type]
+    assert not compiled.insert_prefetch
+    assert not compiled.update_prefetch
+    expanded: Any = expanding(names=["a"]).compile(dialect=SQLITE)
+    assert expanded.post_compile_params
+    assert not compiled.post_compile_params
+    assert not compiled.literal_execute_params

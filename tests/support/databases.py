@@ -1,0 +1,59 @@
+"""Looking at databases with plain sqlite3, past everything that is under test."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+def tokens(sql: str) -> list[str]:
+    """Split SQL at white space and punctuation, strings kept whole."""
+    text = sql.replace("IF NOT EXISTS", "")
+    return re.findall(r"'(?:[^']|'')*'|\w+|[^\s\w]", text)
+
+
+def pragma_facts(connection: sqlite3.Connection) -> dict[str, Any]:
+    """What SQLite says about every table and index."""
+    facts: dict[str, Any] = {}
+    objects = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    for kind, name in objects:
+        pragmas = (
+            ["table_xinfo", "index_list", "foreign_key_list"]
+            if kind == "table"
+            else ["index_xinfo"]
+        )
+        for pragma in pragmas:
+            facts[f"{pragma} {name}"] = connection.execute(f"PRAGMA {pragma}({name})").fetchall()
+    return facts
+
+
+def object_texts(connection: sqlite3.Connection) -> dict[str, list[str] | None]:
+    """The catalogue's text of every object, as tokens; None for automatic indexes."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    return {f"{kind} {name}": tokens(sql) if sql else None for kind, name, sql in rows}
+
+
+def all_rows(path: Path) -> Rows:
+    """Every row of every table in the file, and the version: what a refusal must not change."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        )
+        rows = {
+            name: connection.execute(f'SELECT * FROM "{name}" ORDER BY 1').fetchall()
+            for (name,) in names.fetchall()
+        }
+        rows["user_version"] = connection.execute("PRAGMA user_version").fetchall()
+        rows["schema"] = connection.execute("SELECT * FROM sqlite_master ORDER BY 2").fetchall()
+        return rows
+
+
+def run_script(path: Path, script: str) -> None:
+    """Change a file behind the library's back."""
+    with closing(sqlite3.connect(path, timeout=15)) as connection:
+        connection.executescript(script)
