@@ -115,11 +115,12 @@ class Database:
         self._take_lock()
         try:
             self.closed = True
+            # The writer last: only it can empty the WAL and remove SQLite's sidecars.
+            while self._idle_readers:
+                self._discard(self._idle_readers.pop())
             if self._writer is not None:
                 self._discard(self._writer)
                 self._writer = None
-            while self._idle_readers:
-                self._discard(self._idle_readers.pop())
             if self._queue is not None:
                 self._queue.close()
         finally:

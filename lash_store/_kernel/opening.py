@@ -98,9 +98,9 @@ def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreC
             busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
         ):
             execute(connection, setting)
-    except BaseException:
+    except sqlite3.Error as error:
         connection.really_close()
-        raise
+        raise open_error(path, error) from error
     return connection
 
 
