@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from lash_store._kernel import dialects
 from lash_store._kernel.connection import StoreConnection
-from lash_store.errors import TransactionControlError
+from lash_store.errors import LashStoreError, TransactionControlError
 
 _URL = make_url("sqlite://")
 
@@ -56,7 +56,18 @@ def connect(raw: StoreConnection) -> TransactionConnection:
     return connection
 
 
-def disconnect(connection: TransactionConnection) -> None:
+def is_usable(connection: Connection | None) -> bool:
+    """Whether SQLAlchemy still lets `connection` execute.
+
+    It does not once ``commit()`` was refused on the Transaction object rather than here.
+    """
+    if connection is None:
+        return False
+    transaction = connection.get_transaction()
+    return transaction is None or transaction.is_active
+
+
+def disconnect(connection: Connection) -> None:
     """Close it, before the transaction ends: any later use of it is an error."""
     raw: Any = connection.connection.dbapi_connection
     with raw.letting_go():
@@ -72,7 +83,7 @@ def _engine(raw: StoreConnection) -> Engine:
     # first connect does not roll back either.
     pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialects.SQLITE)
     engine = Engine(pool, dialects.SQLITE, _URL)
-    event.listen(engine, "handle_error", _explain_denial)
+    event.listen(engine, "handle_error", _explain)
     return engine
 
 
@@ -80,8 +91,10 @@ def _creator(raw: StoreConnection) -> Callable[[], Any]:
     return lambda: raw
 
 
-def _explain_denial(context: ExceptionContext) -> None:
+def _explain(context: ExceptionContext) -> None:
     error = context.original_exception
+    if isinstance(error, LashStoreError):
+        raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
     if isinstance(error, sqlite3.Error) and dialects.primary_code(error) == sqlite3.SQLITE_AUTH:
         raise TransactionControlError(
             f"{context.statement!r} would begin or end a transaction, and this one is the "

@@ -70,7 +70,7 @@ def begun_transaction(connection: Connection) -> Begun:
         raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
     raw: Any = connection.connection.dbapi_connection
     begun = connection.info.get(_INFO)
-    if not isinstance(begun, Begun) or begun.raw is not raw or not connection.in_transaction():
+    if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise NotConfiguredError(
             f"{connection!r} has no transaction that a configured engine began: call "
             "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"

@@ -172,13 +172,13 @@ class StoreConnection(sqlite3.Connection):
         self._refuse("executescript()")
 
     def commit(self) -> None:
-        """Refuse: the store commits."""
-        if not self._letting_go:
+        """Refuse: the store commits. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
             self._refuse("commit()")
 
     def rollback(self) -> None:
-        """Refuse: the store rolls back."""
-        if not self._letting_go:
+        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
             self._refuse("rollback()")
 
     def close(self) -> NoReturn:

@@ -72,18 +72,19 @@ class Tx:
 
         It can't end the transaction: commit, rollback and close are refused (K-TX-7).
         """
-        raw = self.cursor.connection
-        if self._connection is None:
-            assert isinstance(raw, StoreConnection)  # on() brings its own connection
-            self._connection = bridge.connect(raw)
-        return self._connection
+        raw, connection = self.cursor.connection, self._connection
+        if isinstance(raw, StoreConnection) and not bridge.is_usable(connection):
+            if connection is not None:
+                bridge.disconnect(connection)
+            connection = self._connection = bridge.connect(raw)
+        assert connection is not None  # on() brings its own
+        return connection
 
     def leave(self) -> None:
         """End this Tx, while its transaction is still open: every further use is refused."""
         self.raw = None
         if self._connection is not None:
-            if isinstance(self._connection, bridge.TransactionConnection):
-                bridge.disconnect(self._connection)
+            bridge.disconnect(self._connection)
             self._connection = None
 
     def abandon(self) -> None:

@@ -1,0 +1,280 @@
+"""K-TX-8: joining a consumer's own transaction, and every connection that is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from lash_store import (
+    InvalidRecordError,
+    LeaseLostError,
+    NotConfiguredError,
+    ReadOnlyStoreError,
+    SchemaDriftError,
+    SchemaVersionError,
+    SessionLease,
+    SessionStore,
+    SessionTx,
+    StoreBusyError,
+    TransactionEndedError,
+    configure,
+)
+from lash_store.testing import ManualClock, SequentialIds
+from tests.support.databases import all_rows
+
+READ = {"lash_store_read": True}
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[Engine]:
+    SessionStore.open(path, session_id="s").close()
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    yield engine
+    engine.dispose()
+
+
+def test_k_tx_8_operations_and_statements_are_one_transaction(engine: Engine, path: Path) -> None:
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s", clock=ManualClock(5), ids=SequentialIds())
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        assert isinstance(lease, SessionLease)
+        assert (tx.now_ms, lease.fence.token) == (5, "token-1")
+        assert tx.connection is connection
+        connection.execute(text("INSERT INTO blobs VALUES ('h', x'00')"))
+        tx.require(lease.fence)
+    rows = all_rows(path)
+    assert (len(rows["blobs"]), len(rows["session_execution_leases"])) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["exception", "rollback", "close"])
+def test_k_tx_8_the_consumers_rollback_undoes_the_operations(
+    engine: Engine, path: Path, how: str
+) -> None:
+    before = all_rows(path)
+    with engine.connect() as connection:
+        connection.begin()
+        tx = SessionTx.on(connection, session_id="s")
+        tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        if how == "rollback":
+            connection.rollback()
+        elif how == "close":
+            connection.close()
+        with pytest.raises(TransactionEndedError) if how != "exception" else _nothing():
+            tx.current_lease()
+    assert all_rows(path) == before
+
+
+class _nothing:  # noqa: N801 # reason: stands where a function would
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_k_tx_8_its_transactions_take_the_write_lock_at_once(engine: Engine, path: Path) -> None:
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=0) as store:
+        with engine.begin(), pytest.raises(StoreBusyError):
+            store.claim_lease(owner_id="ann", ttl_ms=1)
+        store.claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_a_busy_database_is_our_error(path: Path) -> None:
+    engine = configure(create_engine(f"sqlite:///{path}"), busy_timeout_ms=30)
+    with SessionStore.open(path, session_id="s") as store, store.begin():
+        with pytest.raises(StoreBusyError) as refusal, engine.begin():
+            pass
+        assert refusal.value.waited_ms >= 30
+    engine.dispose()
+
+
+def test_k_tx_8_it_gets_the_stores_settings(engine: Engine) -> None:
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "temp_store")
+    with engine.begin() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+    assert found == ["wal", 1, 1, 15_000, 2]
+
+
+def test_k_tx_8_configuring_twice_is_harmless(engine: Engine) -> None:
+    assert configure(engine) is engine
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_an_engine_that_was_in_use_can_be_configured(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    configure(engine)
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+    engine.dispose()
+
+
+def test_k_tx_8_a_recorded_read_reads_and_refuses_writes(engine: Engine, path: Path) -> None:
+    before = all_rows(path)
+    with engine.connect().execution_options(**READ) as connection, connection.begin():
+        tx = SessionTx.on(connection, session_id="s")
+        assert tx.current_lease() is None
+        with pytest.raises(ReadOnlyStoreError):
+            tx.claim_lease(owner_id="ann", ttl_ms=1)
+        with SessionStore.open(path, session_id="s", busy_timeout_ms=0) as store:
+            store.claim_lease(owner_id="bob", ttl_ms=60_000)  # it holds no lock
+        assert tx.current_lease() is None  # it is a snapshot
+    assert all_rows(path) != before
+    with engine.begin() as connection:  # the same pooled connection writes again
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_a_read_does_not_initialise(path: Path) -> None:
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    with (
+        engine.connect().execution_options(**READ) as connection,
+        connection.begin(),
+        pytest.raises(SchemaVersionError),
+    ):
+        SessionTx.on(connection, session_id="s")
+    engine.dispose()
+
+
+def test_k_tx_8_the_tx_ends_with_the_transaction(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.begin()
+        tx = SessionTx.on(connection, session_id="s")
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        connection.commit()
+        assert isinstance(lease, SessionLease)
+        connection.begin()
+        for use in (
+            tx.current_lease,
+            lambda: tx.renew_lease(lease.fence, ttl_ms=1),
+            lambda: tx.connection,
+        ):
+            with pytest.raises(TransactionEndedError):
+                use()
+        with pytest.raises(LeaseLostError):
+            SessionTx.on(connection, session_id="s", clock=ManualClock(2**62)).require(lease.fence)
+
+
+def test_k_tx_8_savepoints_of_the_consumer_work(engine: Engine, path: Path) -> None:
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s")
+        with pytest.raises(ZeroDivisionError), connection.begin_nested():
+            tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+            raise ZeroDivisionError
+        assert tx.current_lease() is None
+        tx.claim_lease(owner_id="bob", ttl_ms=60_000)
+    assert [row[1] for row in all_rows(path)["session_execution_leases"]] == ["bob"]
+
+
+def test_k_tx_8_an_engine_that_was_not_configured_is_refused(path: Path) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection, pytest.raises(NotConfiguredError):
+        SessionTx.on(connection, session_id="s")
+    engine.dispose()
+
+
+def test_k_tx_8_a_deferred_write_transaction_is_refused(path: Path) -> None:
+    """One that another listener began: it was not recorded, so it proves nothing."""
+    engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})
+    with engine.begin() as connection:
+        connection.exec_driver_sql("BEGIN DEFERRED")
+        with pytest.raises(NotConfiguredError):
+            SessionTx.on(connection, session_id="s")
+    engine.dispose()
+
+
+def test_k_tx_8_autocommit_is_refused(engine: Engine, path: Path) -> None:
+    before = all_rows(path)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SELECT 1"))
+        with pytest.raises(NotConfiguredError):
+            SessionTx.on(connection, session_id="s")
+    assert all_rows(path) == before
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_no_transaction_is_refused(engine: Engine) -> None:
+    with engine.connect() as connection, pytest.raises(NotConfiguredError):
+        SessionTx.on(connection, session_id="s")
+
+
+def test_k_tx_8_a_transaction_ended_behind_sqlalchemys_back_is_refused(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.begin()
+        tx = SessionTx.on(connection, session_id="s")
+        connection.exec_driver_sql("COMMIT")
+        with pytest.raises(TransactionEndedError):
+            tx.current_lease()
+        with pytest.raises(NotConfiguredError):
+            SessionTx.on(connection, session_id="s")
+
+
+@pytest.mark.parametrize("what", [None, "sqlite://", object(), sqlite3.connect])
+def test_k_tx_8_what_is_no_connection_is_refused(what: Any) -> None:
+    with pytest.raises(NotConfiguredError):
+        SessionTx.on(what, session_id="s")
+    with pytest.raises(NotConfiguredError):
+        configure(what)
+
+
+def test_k_tx_8_a_bare_dbapi_connection_is_refused() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(NotConfiguredError):
+        SessionTx.on(connection, session_id="s")  # type: ignore[arg-type] # reason: that is the test
+
+
+def test_k_tx_8_async_adapters_are_refused(path: Path) -> None:
+    async def check() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
+        wrong: Any = engine
+        with pytest.raises(NotConfiguredError):
+            configure(wrong)
+        with pytest.raises(NotConfiguredError):
+            configure(engine.sync_engine)
+        async with engine.begin() as connection:
+            wrong = connection
+            with pytest.raises(NotConfiguredError):
+                SessionTx.on(wrong, session_id="s")
+            with pytest.raises(NotConfiguredError):
+                await connection.run_sync(lambda sync: SessionTx.on(sync, session_id="s"))
+        await engine.dispose()
+
+    asyncio.run(check())
+
+
+def test_k_tx_8_another_database_is_refused() -> None:
+    with pytest.raises(NotConfiguredError):
+        configure(create_engine("postgresql+psycopg2://nobody@localhost/none"))
+
+
+def test_k_tx_8_the_connection_of_a_store_is_refused(store: SessionStore) -> None:
+    """Its operations are those of the store's own Tx."""
+    with store.begin() as tx, pytest.raises(NotConfiguredError):
+        SessionTx.on(tx.connection, session_id="s")
+
+
+def test_k_tx_8_a_drifted_file_and_a_bad_session_id_are_refused(engine: Engine) -> None:
+    with engine.begin() as connection, pytest.raises(InvalidRecordError):
+        SessionTx.on(connection, session_id="")
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE usage_deltas"))
+        with pytest.raises(SchemaDriftError):
+            SessionTx.on(connection, session_id="s")
+
+
+def test_an_in_memory_engine_can_be_configured() -> None:
+    engine = configure(create_engine("sqlite://"))
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=60_000)
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").current_lease() is not None
+    engine.dispose()

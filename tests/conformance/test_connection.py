@@ -1,0 +1,274 @@
+"""K-TX-7: what a consumer can do with ``tx.connection``, and all that is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, exc, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session
+
+from lash_store import SessionStore, TransactionControlError, TransactionEndedError
+from lash_store.session.tables import blobs
+from tests.support.databases import all_rows
+
+BLOB = text("INSERT INTO blobs VALUES ('h', x'00')")
+
+
+def raw(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
+
+
+def leave_with(connection: Connection) -> None:
+    with connection:
+        connection.execute(text("SELECT 1"))
+
+
+def begin_and_leave(connection: Connection) -> None:
+    with connection.engine.begin() as second:
+        second.execute(text("SELECT 1"))
+
+
+def second_connection(connection: Connection, how: str) -> None:
+    second = connection.engine.connect()
+    second.execute(text("SELECT 1"))
+    getattr(second, how)()
+
+
+def session_rollback(connection: Connection) -> None:
+    session = Session(connection)
+    session.execute(text("SELECT 1"))
+    session.rollback()
+
+
+def with_raw(connection: Connection) -> None:
+    with raw(connection):
+        pass
+
+
+def set_isolation_level(connection: Connection) -> None:
+    raw(connection).isolation_level = None
+
+
+def cursor_commit(connection: Connection) -> None:
+    raw(connection).cursor().connection.commit()
+
+
+ENDINGS: dict[str, Callable[[Connection], object]] = {
+    "commit": lambda c: c.commit(),
+    "rollback": lambda c: c.rollback(),
+    "close": lambda c: c.close(),
+    "with": leave_with,
+    "invalidate": lambda c: c.invalidate(),
+    "detach": lambda c: c.detach(),
+    "transaction.commit": lambda c: c.get_transaction().commit(),  # type: ignore[union-attr] # reason: there is one
+    "transaction.rollback": lambda c: c.get_transaction().rollback(),  # type: ignore[union-attr] # reason: there is one
+    "transaction.close": lambda c: c.get_transaction().close(),  # type: ignore[union-attr] # reason: there is one
+    "session.rollback": session_rollback,
+    "engine.begin": begin_and_leave,
+    "second commit": lambda c: second_connection(c, "commit"),
+    "second rollback": lambda c: second_connection(c, "rollback"),
+    "second close": lambda c: second_connection(c, "close"),
+    "fairy.commit": lambda c: c.connection.commit(),
+    "fairy.rollback": lambda c: c.connection.rollback(),
+    "dbapi.commit": lambda c: raw(c).commit(),
+    "dbapi.rollback": lambda c: raw(c).rollback(),
+    "dbapi.close": lambda c: raw(c).close(),
+    "dbapi with": with_raw,
+    "dbapi.executescript": lambda c: raw(c).executescript("SELECT 1"),
+    "dbapi.isolation_level": set_isolation_level,
+    "dbapi.set_authorizer": lambda c: raw(c).set_authorizer(None),
+    "dbapi.deserialize": lambda c: raw(c).deserialize(b""),
+    "cursor.connection.commit": cursor_commit,
+    **{
+        words: lambda c, words=words: c.execute(text(words))  # type: ignore[misc] # reason: bound per entry
+        for words in ("COMMIT", "commit;", "END", "END TRANSACTION", "ROLLBACK", "/* x */ COMMIT")
+    },
+    "COMMIT by the driver": lambda c: c.exec_driver_sql("COMMIT"),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+@pytest.mark.parametrize("used", [False, True], ids=["at once", "after a statement"])
+def test_k_tx_7_no_way_to_end_the_transaction(
+    store: SessionStore, path: Path, how: str, used: bool
+) -> None:
+    """Refused with our error, nothing is lost, and nothing is kept before the block ends."""
+    before = all_rows(path)
+    with store.begin() as tx:
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        connection = tx.connection
+        if used:
+            connection.execute(BLOB)
+        with pytest.raises(TransactionControlError):
+            ENDINGS[how](connection)
+        assert all_rows(path) == before  # seen from outside: not committed
+        assert tx.current_lease() == lease  # seen from inside: not rolled back
+        if not used:
+            tx.connection.execute(BLOB)
+    after = all_rows(path)
+    assert after["blobs"] == [("h", b"\0")]
+    assert len(after["session_execution_leases"]) == 1
+    store.claim_lease(owner_id="ann", ttl_ms=1)
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_k_tx_7_a_refusal_that_is_not_caught_rolls_back(
+    store: SessionStore, path: Path, how: str
+) -> None:
+    before = all_rows(path)
+    with pytest.raises(TransactionControlError), store.begin() as tx:
+        tx.connection.execute(BLOB)
+        ENDINGS[how](tx.connection)
+    assert all_rows(path) == before
+    store.claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_7_beginning_another_transaction_is_refused(store: SessionStore, path: Path) -> None:
+    with store.begin() as tx:
+        tx.connection.execute(BLOB)
+        for words in ("BEGIN", "BEGIN IMMEDIATE"):
+            with pytest.raises(TransactionControlError):
+                tx.connection.execute(text(words))
+        with pytest.raises(exc.InvalidRequestError):
+            tx.connection.begin()
+    assert len(all_rows(path)["blobs"]) == 1
+
+
+@pytest.mark.parametrize("how", ["COMMIT", "ROLLBACK"])
+def test_k_tx_7_a_snapshot_can_not_be_ended_either(store: SessionStore, how: str) -> None:
+    with store.read() as tx:
+        with pytest.raises(TransactionControlError):
+            tx.connection.execute(text(how))
+        with pytest.raises(TransactionControlError):
+            getattr(tx.connection, how.lower())()
+        assert tx.current_lease() is None
+
+
+def test_k_tx_7_savepoints_work(store: SessionStore, path: Path) -> None:
+    with store.begin() as tx:
+        with tx.connection.begin_nested():
+            tx.connection.execute(insert(blobs).values(hash="kept", content=b""))
+        with pytest.raises(ZeroDivisionError), tx.connection.begin_nested():
+            tx.connection.execute(insert(blobs).values(hash="undone", content=b""))
+            raise ZeroDivisionError
+        savepoint = tx.connection.begin_nested()
+        tx.connection.execute(insert(blobs).values(hash="undone too", content=b""))
+        savepoint.rollback()
+        tx.claim_lease(owner_id="ann", ttl_ms=1)
+    rows = all_rows(path)
+    assert rows["blobs"] == [("kept", b"")]
+    assert len(rows["session_execution_leases"]) == 1
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Blob(Base):
+    __table__ = blobs
+    hash: Mapped[str]
+    content: Mapped[bytes]
+
+
+def test_k_tx_7_an_orm_session_on_the_connection_works(store: SessionStore, path: Path) -> None:
+    with store.begin() as tx:
+        with Session(tx.connection) as session:
+            session.add(Blob(hash="orm", content=b"1"))
+            session.commit()  # flushes; the store commits
+            assert session.scalars(select(Blob)).one().content == b"1"
+        with Session(tx.connection) as session, session.begin():
+            session.add(Blob(hash="orm 2", content=b"2"))
+        assert all_rows(path)["blobs"] == []
+    assert [row[0] for row in all_rows(path)["blobs"]] == ["orm", "orm 2"]
+
+
+def test_k_tx_7_an_orm_session_is_undone_with_the_transaction(
+    store: SessionStore, path: Path
+) -> None:
+    with pytest.raises(ZeroDivisionError), store.begin() as tx:
+        with Session(tx.connection) as session:
+            session.add(Blob(hash="orm", content=b"1"))
+            session.commit()
+        raise ZeroDivisionError
+    assert all_rows(path)["blobs"] == []
+
+
+def test_k_tx_7_a_swallowed_constraint_error_costs_one_statement(
+    store: SessionStore, path: Path
+) -> None:
+    with store.begin() as tx:
+        tx.connection.execute(BLOB)
+        with pytest.raises(exc.IntegrityError):
+            tx.connection.execute(BLOB)
+        tx.claim_lease(owner_id="ann", ttl_ms=1)
+    rows = all_rows(path)
+    assert (len(rows["blobs"]), len(rows["session_execution_leases"])) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["begin", "read"])
+@pytest.mark.parametrize("driver", ["sqlalchemy", "cursor", "execute"])
+def test_k_tx_7_results_still_open_are_closed_before_the_end(
+    store: SessionStore, how: str, driver: str
+) -> None:
+    with store.begin() as tx:
+        rows = [{"hash": str(at), "content": b""} for at in range(10)]
+        tx.connection.execute(insert(blobs), rows)
+    query = "SELECT hash FROM blobs"
+    with getattr(store, how)() as tx:
+        if driver == "sqlalchemy":
+            result: Any = tx.connection.execute(text(query))
+        elif driver == "cursor":
+            result = raw(tx.connection).cursor().execute(query)
+        else:
+            result = raw(tx.connection).execute(query)
+        assert result.fetchone() is not None
+    with pytest.raises((sqlite3.ProgrammingError, exc.SQLAlchemyError)):
+        result.fetchall()
+    store.claim_lease(owner_id="ann", ttl_ms=1)
+    with store.read() as tx:
+        assert tx.connection.scalar(text("SELECT count(*) FROM blobs")) == 10
+
+
+def test_k_tx_7_a_returning_cursor_still_open_does_not_block_commit(
+    store: SessionStore, path: Path
+) -> None:
+    with store.begin() as tx:
+        cursor = raw(tx.connection).cursor()
+        cursor.execute("INSERT INTO blobs VALUES ('a', x''), ('b', x'') RETURNING hash")
+        assert cursor.fetchone() == ("a",)
+    assert len(all_rows(path)["blobs"]) == 2
+
+
+@pytest.mark.parametrize("how", ["begin", "read"])
+def test_k_tx_7_a_connection_that_was_kept_is_of_no_use(
+    store: SessionStore, path: Path, how: str
+) -> None:
+    with getattr(store, how)() as tx:
+        kept, driver = tx.connection, raw(tx.connection)
+        second = kept.engine.connect()
+    before = all_rows(path)
+    with pytest.raises(exc.ResourceClosedError):
+        kept.execute(BLOB)
+    uses: list[Callable[[], object]] = [
+        lambda: driver.execute(str(BLOB)),
+        lambda: second.execute(BLOB),
+    ]
+    for use in uses:
+        with pytest.raises(TransactionEndedError):
+            use()
+    assert all_rows(path) == before
+
+
+def test_k_tx_7_statements_and_operations_see_each_other(store: SessionStore) -> None:
+    with store.begin() as tx:
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        token = "SELECT lease_token FROM session_execution_leases"
+        assert tx.connection.scalar(text(token)) == lease.fence.token  # type: ignore[union-attr] # reason: it was free
+        tx.connection.execute(text("DELETE FROM session_execution_leases"))
+        assert tx.current_lease() is None
+        assert tx.connection is tx.connection
+        assert tx.connection.scalar(text("SELECT 'abc' REGEXP 'b'")) == 1
