@@ -56,14 +56,19 @@ class Database:
             raise self._busy(started_s)
         try:
             connection = self._writer or self._open_in_child()
-            if self._queue is None:
-                connection.begin(dialects.BEGIN_WRITE)
-            else:
-                self._queue.begin(connection, started_s)
-        except BaseException as error:
+            try:
+                if self._queue is None:
+                    connection.begin(dialects.BEGIN_WRITE)
+                else:
+                    self._queue.begin(connection, started_s)
+            except BaseException as error:
+                # It may have begun all the same: an interrupt can come right after.
+                connection.end(dialects.ROLLBACK)
+                if isinstance(error, sqlite3.Error):
+                    raise store_error(error, connection) from error
+                raise
+        except BaseException:
             self._lock.release()
-            if isinstance(error, sqlite3.Error):
-                raise store_error(error, connection) from error
             raise
         return connection
 
@@ -82,7 +87,7 @@ class Database:
                 execute(connection, dialects.READ_ONLY_ON)
             connection.begin(dialects.BEGIN_READ)
         except BaseException as error:
-            self._return_reader(connection)
+            self.end_read(connection)
             if isinstance(error, sqlite3.Error):
                 raise store_error(error, connection) from error
             raise

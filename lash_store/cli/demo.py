@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def verdict(path: Path, killed: str) -> Iterator[tuple[str, bool]]:
     yield "fencing numbers never go down", numbers == sorted(numbers)
     yield (
         "no two workers were at work at once",
-        all(last[number] <= first[number + 1] for number in terms[:-1]),
+        all(last[one] <= first[next_one] for one, next_one in pairwise(terms)),
     )
     yield (
         "the takeover waited until the dead worker's term had run out",

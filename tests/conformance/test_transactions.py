@@ -329,3 +329,29 @@ def test_k_tx_4_a_sidecar_left_in_any_state_delays_nobody_for_long(path: Path, l
         assert isinstance(store.claim_lease(owner_id="ann", ttl_ms=1), SessionLease)
         os.unlink(f"{path}-queue")
         assert isinstance(store.claim_lease(owner_id="ann", ttl_ms=1), SessionLease)
+
+
+def test_k_tx_5_a_conditional_write_that_changes_no_row_is_a_refusal(store: SessionStore) -> None:
+    """Nobody else is involved: the row is gone by the time of the write, in the same transaction."""
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    assert isinstance(lease, SessionLease)
+    with store.begin() as tx:
+        tx.renew_lease(lease.fence, ttl_ms=60_000)
+        tx.connection.execute(text("DELETE FROM session_execution_leases"))
+        with pytest.raises(LeaseLostError):
+            tx.renew_lease(lease.fence, ttl_ms=60_000)
+        assert tx.release_lease(lease.fence) is False
+
+
+def test_k_tx_6_no_operation_leaves_a_transaction_or_a_cursor_open(store: SessionStore) -> None:
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    assert isinstance(lease, SessionLease)
+    for operation in (
+        store.current_lease,
+        lambda: store.claim_lease(owner_id="bob", ttl_ms=1),
+        lambda: store.renew_lease(lease.fence, ttl_ms=60_000),
+        lambda: store.release_lease(lease.fence),
+    ):
+        operation()
+        assert not any(c.in_transaction for c in store._database._connections)
+        assert not any(c._cursors for c in store._database._connections)

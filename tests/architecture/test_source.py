@@ -1,0 +1,111 @@
+"""Rules about the source that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lash_store
+
+PACKAGE = Path(lash_store.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    for function in functions(ast.parse(text)):
+        assert (function.end_lineno or 0) - function.lineno < 60, function.name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_dialects_knows_a_dialect(file: Path) -> None:
+    """SQL that one database alone understands, and the names of databases, stand in one file."""
+    if file.name in ("dialects.py", "ddl.py", "tables.py"):
+        return  # ddl.py hangs its hook on "sqlite"; tables.py declares sqlite_ and postgresql_ options
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in docstrings:
+                continue
+            assert not node.value.upper().startswith(("PRAGMA ", "BEGIN ")), node.value
+            assert node.value not in ("sqlite", "postgresql"), node.lineno
+
+
+def public_objects() -> Iterator[tuple[str, object]]:
+    for module in pkgutil.walk_packages([str(PACKAGE)], "lash_store."):
+        if "._" in module.name:
+            continue
+        loaded = importlib.import_module(module.name)
+        yield module.name, loaded
+        for name, value in vars(loaded).items():
+            if name.startswith("_") or getattr(value, "__module__", None) != module.name:
+                continue
+            if inspect.isfunction(value) or inspect.isclass(value):
+                yield f"{module.name}.{name}", value
+    for name in lash_store.__all__:
+        yield f"lash_store.{name}", getattr(lash_store, name)
+
+
+OBJECTS = dict(public_objects())
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_every_public_name_is_documented(name: str) -> None:
+    value = OBJECTS[name]
+    if isinstance(value, str):
+        return  # a version
+    assert inspect.getdoc(value), name
+    if inspect.isclass(value):
+        for attribute, member in vars(value).items():
+            if not attribute.startswith("_") and (
+                inspect.isfunction(member) or isinstance(member, property)
+            ):
+                assert inspect.getdoc(member), f"{name}.{attribute}"
+
+
+def test_everything_exported_is_there_and_sorted() -> None:
+    assert sorted(lash_store.__all__) == list(lash_store.__all__)
+    assert len(set(lash_store.__all__)) == len(lash_store.__all__)
+
+
+def test_one_verb_phrase_through_every_layer() -> None:
+    """An operation has one name: as statement, on the Tx, and on both stores."""
+    statements = vars(importlib.import_module("lash_store.session.statements"))
+    for name in ("claim_lease", "renew_lease", "release_lease", "current_lease"):
+        assert name in statements
+        operation = getattr(lash_store.SessionTx, name)
+        for store in (lash_store.SessionStore, lash_store.AsyncSessionStore):
+            method = getattr(store, name)
+            assert inspect.signature(method) == inspect.signature(operation)
+            assert inspect.getdoc(method) == inspect.getdoc(operation)
+
+
+def test_every_rule_of_the_kernel_is_tested_by_name(root: Path) -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py"))
+    rules = [
+        *(f"k_open_{n}" for n in range(1, 9)),
+        *(f"k_tx_{n}" for n in range(1, 9)),
+        *(f"k_guard_{n}" for n in range(1, 6)),
+        *(f"k_lease_{n}" for n in range(1, 8)),
+        "s_lease_1",
+    ]
+    assert [rule for rule in rules if f"def test_{rule}_" not in tests] == []

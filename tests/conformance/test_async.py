@@ -1,0 +1,291 @@
+"""The asyncio store: same operations, whole transactions on threads, cancelling, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from lash_store import (
+    AsyncSessionStore,
+    LeaseHeld,
+    LeaseLostError,
+    NestedTransactionError,
+    SessionLease,
+    SessionStore,
+    StoreClosedError,
+    StoreOpenError,
+)
+from lash_store.session.tx import SessionTx
+from lash_store.testing import ManualClock
+from tests.support.databases import all_rows
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+def claim(tx: SessionTx) -> SessionLease | LeaseHeld:
+    return tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+
+
+def test_the_operations_are_those_of_the_store(path: Path) -> None:
+    async def main() -> None:
+        clock = ManualClock()
+        async with AsyncSessionStore.open(path, session_id="s", clock=clock) as store:
+            lease = await store.claim_lease(owner_id="ann", ttl_ms=100)
+            assert isinstance(lease, SessionLease)
+            assert isinstance(await store.claim_lease(owner_id="bob", ttl_ms=1), LeaseHeld)
+            assert await store.current_lease() == lease
+            renewed = await store.renew_lease(lease.fence, ttl_ms=200)
+            assert renewed.expires_at_ms == clock.now_ms() + 200
+            assert await store.release_lease(lease.fence) is True
+            assert await store.release_lease(lease.fence) is False
+            with pytest.raises(LeaseLostError, match="released"):
+                await store.renew_lease(lease.fence, ttl_ms=1)
+            await store.check_schema()
+
+    asyncio.run(main())
+
+
+def test_several_operations_are_one_transaction(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            with pytest.raises(ZeroDivisionError):
+                await store.transact(lambda tx: (claim(tx), 1 / 0))
+            assert await store.current_lease() is None
+            assert await store.read(lambda tx: tx.current_lease()) is None
+
+    asyncio.run(main())
+
+
+def test_it_opens_by_await_and_by_its_first_operation(path: Path) -> None:
+    async def main() -> None:
+        store = await AsyncSessionStore.open(path, session_id="s")
+        assert path.exists()
+        await store.aclose()
+        path.unlink()
+        lazy = AsyncSessionStore.open(path, session_id="s")
+        assert not path.exists()
+        assert await lazy.current_lease() is None
+        await lazy.aclose()
+
+    asyncio.run(main())
+
+
+def test_an_open_that_fails_says_so_each_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = AsyncSessionStore.open(tmp_path / "no" / "x.db", session_id="s")
+        for _ in range(2):
+            with pytest.raises(StoreOpenError):
+                await store.current_lease()
+        with pytest.raises(StoreOpenError):
+            async with store:
+                pass
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+def test_in_memory(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(None, session_id="s") as store:
+            claims = [store.claim_lease(owner_id="ann", ttl_ms=0) for _ in range(20)]
+            reads = [store.current_lease() for _ in range(20)]
+            await asyncio.gather(*claims, *reads)
+            lease = await store.claim_lease(owner_id="ann", ttl_ms=60_000)
+            assert isinstance(lease, SessionLease)
+            assert lease.fencing_token == 21
+
+    asyncio.run(main())
+
+
+def test_work_sees_the_callers_context(path: Path) -> None:
+    async def main() -> None:
+        variable.set("the caller's")
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            assert await store.transact(lambda _: variable.get()) == "the caller's"
+            assert await store.read(lambda _: variable.get()) == "the caller's"
+
+    asyncio.run(main())
+
+
+def test_a_long_read_does_not_delay_a_renewal(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            lease = await store.claim_lease(owner_id="ann", ttl_ms=60_000)
+            assert isinstance(lease, SessionLease)
+            started, finish = threading.Event(), threading.Event()
+
+            def long_read(tx: SessionTx) -> None:
+                tx.current_lease()
+                started.set()
+                finish.wait()
+
+            reading = asyncio.create_task(store.read(long_read))
+            await asyncio.to_thread(started.wait)
+            await store.renew_lease(lease.fence, ttl_ms=60_000)
+            assert not reading.done()
+            finish.set()
+            await reading
+
+    asyncio.run(main())
+
+
+def test_work_cancelled_before_it_starts_does_not_run(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            entered, leave = threading.Event(), threading.Event()
+            ran: list[str] = []
+
+            def block(_: SessionTx) -> None:
+                entered.set()
+                leave.wait()
+
+            first = asyncio.create_task(store.transact(block))
+            await asyncio.to_thread(entered.wait)
+            second = asyncio.create_task(store.transact(lambda _: ran.append("second")))
+            await asyncio.sleep(0)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            leave.set()
+            await first
+            await store.transact(lambda _: ran.append("third"))
+            assert ran == ["third"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_work_cancelled_while_it_runs_is_waited_for(path: Path, times: int) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            entered, leave = threading.Event(), threading.Event()
+
+            def work(tx: SessionTx) -> None:
+                claim(tx)
+                entered.set()
+                leave.wait()
+
+            task = asyncio.create_task(store.transact(work))
+            await asyncio.to_thread(entered.wait)
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0.01)
+                assert not task.done()
+            leave.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert isinstance(await store.current_lease(), SessionLease)  # the outcome is known
+
+    asyncio.run(main())
+
+
+def test_an_error_of_cancelled_work_rolls_back_and_is_not_lost_track_of(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            entered, leave = threading.Event(), threading.Event()
+
+            def work(tx: SessionTx) -> None:
+                claim(tx)
+                entered.set()
+                leave.wait()
+                raise ValueError
+
+            task = asyncio.create_task(store.transact(work))
+            await asyncio.to_thread(entered.wait)
+            task.cancel()
+            await asyncio.sleep(0)
+            leave.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await store.current_lease() is None
+
+    asyncio.run(main())
+
+
+def test_stop_iteration_of_the_work_is_an_error_not_a_hang(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await asyncio.wait_for(store.transact(lambda _: next(iter(()))), timeout=5)
+            assert await store.current_lease() is None
+
+    asyncio.run(main())
+
+
+def test_the_work_can_not_begin_another_transaction(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            inner = await store.transact(lambda _: store._sync())
+            with pytest.raises(NestedTransactionError):
+                await store.transact(lambda _: inner.begin().__enter__())
+
+    asyncio.run(main())
+
+
+def test_aclose_finishes_what_runs_and_refuses_the_rest(path: Path) -> None:
+    async def main() -> None:
+        store = await AsyncSessionStore.open(path, session_id="s")
+        entered, leave = threading.Event(), threading.Event()
+
+        def work(tx: SessionTx) -> str:
+            entered.set()
+            leave.wait()
+            claim(tx)
+            return "done"
+
+        running = asyncio.create_task(store.transact(work))
+        await asyncio.to_thread(entered.wait)
+        waiting = asyncio.create_task(store.claim_lease(owner_id="bob", ttl_ms=1))
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0.01)
+        leave.set()
+        await closing
+        assert await running == "done"
+        with pytest.raises(StoreClosedError):
+            await waiting
+        for use in (store.current_lease, store.check_schema, store.aclose):
+            if use == store.aclose:
+                await store.aclose()  # closing twice is harmless
+            else:
+                with pytest.raises(StoreClosedError):
+                    await use()
+        with pytest.raises(StoreClosedError):
+            await store.transact(claim)
+
+    asyncio.run(main())
+    assert [row[1] for row in all_rows(path)["session_execution_leases"]] == ["ann"]
+
+
+def test_it_outlives_its_event_loop(path: Path) -> None:
+    store = AsyncSessionStore.open(path, session_id="s")
+    for expected in (1, 2, 3):
+        lease = asyncio.run(store.claim_lease(owner_id="ann", ttl_ms=0))
+        assert isinstance(lease, SessionLease)
+        assert lease.fencing_token == expected
+    asyncio.run(store.aclose())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # that is the test
+def test_a_forked_child_starts_threads_of_its_own(path: Path) -> None:
+    store = AsyncSessionStore.open(path, session_id="s")
+    asyncio.run(store.claim_lease(owner_id="ann", ttl_ms=0))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            lease = asyncio.run(store.claim_lease(owner_id="ann", ttl_ms=0))
+            code = 0 if isinstance(lease, SessionLease) and lease.fencing_token == 2 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    asyncio.run(store.aclose())
+    with SessionStore.open(path, session_id="s") as check:
+        lease = check.claim_lease(owner_id="ann", ttl_ms=1)
+        assert isinstance(lease, SessionLease)
+        assert lease.fencing_token == 3

@@ -1,0 +1,175 @@
+"""The ``lash-store`` command: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lash_store import InvalidRecordError, SessionStore
+from lash_store.schemas import KINDS, check_file, schema_of
+from tests.support.databases import all_rows, run_script
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lash_store", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_init_makes_a_file_that_check_finds_sound(path: Path, kind: str) -> None:
+    version = schema_of(kind).version
+    made = run("init", kind, path)
+    assert (made.returncode, made.stdout) == (0, f"{path}  {kind}, version {version}\n")
+    checked = run("check", path)
+    assert (checked.returncode, checked.stdout) == (0, f"{path}  {kind}, version {version}  ok\n")
+    before = all_rows(path)
+    assert run("init", kind, path).returncode == 0
+    assert all_rows(path) == before
+
+
+def test_init_refuses_another_kind_and_an_unknown_one(path: Path) -> None:
+    assert run("init", "session", path).returncode == 0
+    before = all_rows(path)
+    refused = run("init", "process", path)
+    assert refused.returncode == 1
+    assert "expected version 7, found version 4" in refused.stderr
+    assert run("init", "nothing", path).returncode == 2
+    assert all_rows(path) == before
+
+
+def test_schema_prints_the_canonical_ddl() -> None:
+    every = run("schema")
+    assert every.returncode == 0
+    assert every.stdout == "\n".join(schema_of(kind).render() for kind in KINDS)
+    assert run("schema", "effect").stdout == schema_of("effect").render()
+
+
+def test_check_reports_every_problem_and_goes_on(path: Path, tmp_path: Path) -> None:
+    sound, drifted, broken = path, tmp_path / "drifted.db", tmp_path / "broken.db"
+    for each in (sound, drifted, broken):
+        SessionStore.open(each, session_id="s").close()
+    run_script(drifted, "DROP INDEX idx_queued_work_claim")
+    run_script(broken, "INSERT INTO queued_work_items VALUES ('none', 0, 'i', '{}')")
+    text = tmp_path / "text.db"
+    text.write_text("no database " * 100)
+    foreign = tmp_path / "foreign.db"
+    run_script(foreign, "CREATE TABLE theirs (id); PRAGMA user_version = 99")
+    checked = run("check", drifted, broken, text, foreign, tmp_path / "absent.db", sound)
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines() == [
+        f"{drifted}  session, version 4  NOT OK",
+        "  index idx_queued_work_claim: missing",
+        f"{broken}  session, version 4  NOT OK",
+        "  queued_work_items row 1: refers to a missing row of queued_work_batches",
+        f"{text}  cannot open {str(text)!r}: it is a file, but no SQLite database",
+        f"{foreign}  no store, version 99  NOT OK",
+        "  no store of this release has version 99",
+        f"{tmp_path / 'absent.db'}  cannot open {str(tmp_path / 'absent.db')!r}: there is no such file",
+        f"{sound}  session, version 4  ok",
+    ]
+
+
+def test_check_finds_damage_inside_the_file(path: Path) -> None:
+    """An index that lacks a row of its table: hidden from SQLite while the row was inserted."""
+    SessionStore.open(path, session_id="s").close()
+    with closing(sqlite3.connect(path)) as connection:
+        index = connection.execute(
+            "SELECT * FROM sqlite_master WHERE name = 'idx_attachment_manifest_session'"
+        ).fetchone()
+    schema = "PRAGMA writable_schema = ON;"
+    run_script(path, f"{schema} DELETE FROM sqlite_master WHERE name = '{index[1]}'")
+    run_script(path, "INSERT INTO attachment_manifest VALUES ('a', 's', 'u', 1, NULL)")
+    values = ", ".join(repr(value) for value in index)
+    run_script(path, f"{schema} INSERT INTO sqlite_master VALUES ({values})")
+    report = check_file(path)
+    assert report.kind == "session"
+    assert f"row 1 missing from index {index[1]}" in report.problems
+    assert run("check", path).returncode == 1
+
+
+def test_check_reads_a_file_that_is_being_written(store: SessionStore, path: Path) -> None:
+    with store.begin() as tx:
+        tx.claim_lease(owner_id="ann", ttl_ms=1)
+        assert check_file(path).is_sound
+
+
+def test_an_unknown_kind_is_named() -> None:
+    with pytest.raises(InvalidRecordError, match=r"kind = 'x': must be one of session, process"):
+        schema_of("x")
+
+
+def test_demo_holds_its_promises() -> None:
+    demo = run("demo")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    timeline, verdict = demo.stdout.split("the verdict, from the database:")
+    for expected in ("killed (SIGKILL)", "fencing number 2", "its write changed 0 rows"):
+        assert expected in timeline
+    assert verdict.count("yes") == 9
+    assert "NO" not in verdict
+
+
+def test_the_verdict_is_read_from_the_rows(path: Path) -> None:
+    """Rows that break a promise are found, one promise at a time."""
+    from lash_store.cli import demo, worker  # noqa: PLC0415 # reason: the extra may be missing
+
+    def verdict(*changes: str) -> list[str]:
+        for sidecar in path.parent.glob(f"{path.name}*"):
+            sidecar.unlink()
+        with SessionStore.open(path, session_id=worker.SESSION_ID) as store, store.begin() as tx:
+            worker.metadata.create_all(tx.connection)
+        rows = [
+            (name, term, term * 1000 + step)
+            for name, term, count in (("a", 1, 3), ("b", 2, 6), ("c", 3, 6))
+            for step in range(count)
+        ]
+        values = ",".join(f"(NULL, '{n}', {t}, {at}, {at + 500})" for n, t, at in rows)
+        run_script(
+            path,
+            f"INSERT INTO demo_steps VALUES {values};"
+            "INSERT INTO demo_refusals VALUES (1, 'a', 1, 'superseded');"
+            "INSERT INTO session_execution_leases VALUES ('demo', NULL, NULL, 3, 0, 0);"
+            + ";".join(changes),
+        )
+        return [claim for claim, held in demo.verdict(path, "a") if not held]
+
+    assert verdict() == []
+    assert any(
+        "numbered" in claim
+        for claim in verdict("UPDATE demo_steps SET fencing_token = 4 WHERE fencing_token = 3")
+    )
+    assert any(
+        "one worker" in claim
+        for claim in verdict("UPDATE demo_steps SET worker = 'c' WHERE id = 5")
+    )
+    assert any(
+        "never go down" in claim
+        for claim in verdict("UPDATE demo_steps SET fencing_token = 1 WHERE id = 6")
+    )
+    assert any(
+        "at once" in claim for claim in verdict("UPDATE demo_steps SET at_ms = 2500 WHERE id = 3")
+    )
+    assert any(
+        "run out" in claim
+        for claim in verdict("UPDATE demo_steps SET expires_at_ms = 9999 WHERE id = 3")
+    )
+    assert any(
+        "wrote nothing" in claim
+        for claim in verdict("UPDATE demo_refusals SET reason = 'not refused'")
+    )
+    assert any("wrote nothing" in claim for claim in verdict("DELETE FROM demo_refusals"))
+    assert any(
+        "is free" in claim
+        for claim in verdict("UPDATE session_execution_leases SET lease_token = 'x'")
+    )
+    assert any(
+        "sound" in claim
+        for claim in verdict("INSERT INTO queued_work_items VALUES ('none', 0, 'i', '{}')")
+    )
+    assert any(
+        "did not finish" in claim for claim in verdict("DELETE FROM demo_steps WHERE id = 15")
+    )

@@ -1,0 +1,138 @@
+"""What a type checker sees: mypy --strict and pyright --strict both check this file.
+
+It also runs, so that what it says is true of values as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, assert_type
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Engine,
+    Select,
+    Update,
+    create_engine,
+    delete,
+)
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+from lash_store import (
+    AsyncSessionStore,
+    LeaseHeld,
+    Prepared,
+    PreparedRows,
+    SessionFence,
+    SessionLease,
+    SessionStore,
+    SessionTx,
+    configure,
+    prepare,
+)
+from lash_store.session import statements
+from lash_store.session.tables import blobs
+
+Term = tuple[str, str | None, str | None, int, int, int]
+
+
+def test_builders() -> None:
+    assert_type(
+        statements.current_lease(session_id="s"),
+        Select[str, str | None, str | None, int, int, int],
+    )
+    assert_type(
+        statements.select_leases().where(statements.is_live(now_ms=1)).limit(3),
+        Select[str, str | None, str | None, int, int, int],
+    )
+    assert_type(statements.is_live(now_ms=1), ColumnElement[bool])
+    assert_type(
+        statements.claim_lease(session_id="s", owner_id="o", token="t", now_ms=1, expires_at_ms=2),
+        ReturningInsert[str, str | None, str | None, int, int, int],
+    )
+    assert_type(
+        statements.renew_lease(
+            session_id="s", owner_id="o", token="t", fencing_token=1, now_ms=1, expires_at_ms=2
+        ),
+        ReturningUpdate[str, str | None, str | None, int, int, int],
+    )
+    assert_type(
+        statements.release_lease(session_id="s", owner_id="o", token="t", fencing_token=1), Update
+    )
+
+
+def delete_blob(*, hash: str) -> Delete:  # noqa: A002 # reason: the column's name
+    return delete(blobs).where(blobs.c.hash == hash)
+
+
+def test_prepared_statements_take_their_types_from_the_builder() -> None:
+    with SessionStore.open(None, session_id="s") as store, store.begin() as tx:
+        current = prepare(statements.current_lease)
+        assert_type(current.one(tx.cursor, session_id="s"), Term | None)
+        assert_type(current.all(tx.cursor, session_id="s"), list[Term])
+        assert isinstance(current, PreparedRows)
+        gone = prepare(delete_blob)
+        assert_type(gone.run(tx.cursor, hash="h"), int)
+        assert_type(gone.bind(hash="h"), tuple[Any, ...])
+        assert_type(gone.many(tx.cursor, [gone.bind(hash="h")]), int)
+        assert isinstance(gone, Prepared)
+
+
+def test_operations() -> None:
+    with SessionStore.open(None, session_id="s") as store:
+        assert_type(store, SessionStore)
+        lease = store.claim_lease(owner_id="a", ttl_ms=1_000)
+        assert_type(lease, SessionLease | LeaseHeld)
+        assert isinstance(lease, SessionLease)
+        assert_type(lease.fence, SessionFence)
+        assert_type(store.renew_lease(lease.fence, ttl_ms=1), SessionLease)
+        assert_type(store.current_lease(), SessionLease | None)
+        assert_type(store.release_lease(lease.fence), bool)
+        with store.begin() as tx:
+            assert_type(tx, SessionTx)
+            assert_type(tx.claim_lease(owner_id="a", ttl_ms=1), SessionLease | LeaseHeld)
+            assert_type(tx.now_ms, int)
+            assert_type(tx.connection, Connection)
+            assert_type(lease.fence.holds(now_ms=tx.now_ms), ColumnElement[bool])
+        with store.read() as tx:
+            assert_type(tx, SessionTx)
+
+
+def test_async_operations() -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(None, session_id="s") as store:
+            assert_type(store, AsyncSessionStore)
+            lease = await store.claim_lease(owner_id="a", ttl_ms=1_000)
+            assert_type(lease, SessionLease | LeaseHeld)
+            assert isinstance(lease, SessionLease)
+            assert_type(await store.renew_lease(lease.fence, ttl_ms=1), SessionLease)
+            assert_type(await store.current_lease(), SessionLease | None)
+            assert_type(await store.transact(lambda tx: tx.release_lease(lease.fence)), bool)
+            assert_type(await store.read(lambda tx: tx.now_ms), int)
+
+    asyncio.run(main())
+
+
+def test_configure() -> None:
+    engine = configure(create_engine("sqlite://"))
+    assert_type(engine, Engine)
+    with engine.begin() as connection:
+        assert_type(SessionTx.on(connection, session_id="s"), SessionTx)
+    engine.dispose()
+
+
+def never(store: SessionStore, fence: SessionFence, tx: SessionTx) -> None:
+    """Misuse that both checkers must refuse: to both, an ignore that is not needed is an error."""
+    gone = prepare(delete_blob)
+    gone.run(tx.cursor, hash=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    gone.run(tx.cursor)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    gone.one(tx.cursor, hash="h")  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    store.claim_lease(owner_id="a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    store.claim_lease(owner_id=1, ttl_ms=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    store.renew_lease("fence", ttl_ms=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    SessionStore.open("x")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    SessionStore.open("x", session_id="s", synchronous="OFF")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    SessionStore.open("x", session_id="s", unknown=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    SessionStore.claim_lease(fence, owner_id="a", ttl_ms=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
