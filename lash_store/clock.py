@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
+from time import time_ns
 from typing import Protocol
 
 MAX_INT = 2**63 - 1
@@ -27,7 +27,7 @@ class SystemClock:
 
     def now_ms(self) -> int:
         """Return milliseconds since the epoch."""
-        return time.time_ns() // 1_000_000
+        return time_ns() // 1_000_000
 
 
 class IdSource(Protocol):

@@ -35,7 +35,7 @@ class Database:
         self.settings = settings
         self.in_memory = path == IN_MEMORY
         self.closed = False
-        self.writing: Tx | None = None
+        self.writing: Tx | None = None  # the last one: it may have ended
         self.reading: set[Tx] = set()
         self._busy_timeout_s = settings.busy_timeout_ms / 1000
         self._connections: list[StoreConnection] = []

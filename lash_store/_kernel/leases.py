@@ -47,6 +47,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec import convert
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -330,7 +331,7 @@ class LeaseTable:
 def read_term(leases: LeaseTable, row: tuple[object, ...]) -> LeaseTerm:
     """Build the term from a row in ``LeaseTable`` order; raise CorruptRecordError if it is none."""
     try:
-        return msgspec.convert(row, LeaseTerm)
+        return convert(row, LeaseTerm)
     except msgspec.ValidationError as error:
         raise CorruptRecordError(leases.table.name, str(row[0]), str(error)) from error
 

@@ -57,13 +57,11 @@ class Transaction(Generic[T_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        tx = self._tx
+        tx, database = self._tx, self._database
         if tx.raw is None:  # a forked child: transaction and lock are the parent's
             if kind is None:
                 _ = tx.cursor  # raises
             return
-        database = self._database
-        database.writing = None
         try:
             tx.leave()
         finally:

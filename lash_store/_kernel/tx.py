@@ -13,7 +13,7 @@ from lash_store._kernel.checks import check_count
 from lash_store._kernel.configured import Begun
 from lash_store._kernel.connection import StoreConnection, store_error
 from lash_store._kernel.ddl import Schema
-from lash_store.clock import Clock, IdSource
+from lash_store.clock import MAX_INT, Clock, IdSource
 from lash_store.errors import SchemaVersionError, TransactionEndedError
 
 
@@ -44,7 +44,10 @@ class Tx:
 
     def __init__(self, context: Context, raw: sqlite3.Connection, cursor: sqlite3.Cursor) -> None:
         self.context = context
-        self.now_ms = check_count("clock.now_ms()", context.clock.now_ms())
+        now_ms = context.clock.now_ms()
+        if type(now_ms) is not int or not 0 <= now_ms <= MAX_INT:
+            check_count("clock.now_ms()", now_ms)  # raises
+        self.now_ms = now_ms
         self.raw: sqlite3.Connection | None = raw
         """The DBAPI connection while the transaction is open, then None; see :attr:`cursor`."""
         self._cursor = cursor
