@@ -15,6 +15,7 @@
     │   ├── NestedTransactionError    a transaction inside another of the same store and thread
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
     ├── LeaseLostError            acting on a term of ownership that is over
+    ├── NodeConflictError         a node id that the graph has already
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
     ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
@@ -40,6 +41,7 @@ __all__ = [
     "LeaseLostError",
     "LeaseLostReason",
     "NestedTransactionError",
+    "NodeConflictError",
     "NotConfiguredError",
     "ReadOnlyStoreError",
     "SchemaDriftError",
@@ -175,6 +177,17 @@ class LeaseLostError(LashStoreError):
     def __str__(self) -> str:
         found = f"found {self.actual}" if self.actual else "no term was ever claimed"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
+
+
+class NodeConflictError(LashStoreError):
+    """A node's id is in the graph already, tombstoned or not; nothing was written (S-COMMIT-6)."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(node_id)
+        self.node_id = node_id
+
+    def __str__(self) -> str:
+        return f"the graph has a node {self.node_id!r} already, and an id is never used again"
 
 
 class InvalidRecordError(LashStoreError, ValueError):

@@ -8,11 +8,14 @@ stands here as constants, so that the files which use it read the same for any d
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Dialect
+from sqlalchemy import ColumnElement, Dialect, Text, literal_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 upsert_insert = postgresql.insert
 """``INSERT … ON CONFLICT``: the clause is a syntax extension in SQLAlchemy 2.1, and
@@ -82,3 +85,26 @@ def primary_code(error: sqlite3.Error) -> int | None:
     """Return SQLite's primary result code, or None where the driver itself raised."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+class JsonText(FunctionElement[str]):
+    """The text of one member of a JSON object that is stored in a TEXT column, or NULL."""
+
+    inherit_cache = True
+    type = Text()
+
+    def __init__(self, column: ColumnElement[str], member: str) -> None:
+        super().__init__(column, literal_column(f"'{member}'", Text()))
+
+
+@compiles(JsonText)
+def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
+    column, member = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"CAST({column} AS JSON) ->> {member}"
+
+
+@compiles(JsonText, "sqlite")
+def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
+    # json_extract(), which is older than the arrow operators (SQLite 3.38).
+    column, member = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"json_extract({column}, '$.' || {member})"

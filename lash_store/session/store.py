@@ -17,9 +17,10 @@ from lash_store._kernel.store import (
     in_snapshot,
     in_transaction,
 )
-from lash_store._kernel.tx import Context
+from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
+from lash_store.session.tx.blobs import SessionContext, check_profile
 
 
 class SessionStore(Store[SessionTx]):
@@ -38,19 +39,22 @@ class SessionStore(Store[SessionTx]):
         path: str | os.PathLike[str] | None,
         *,
         session_id: str,
+        profile: Profile | None = None,
         **options: Unpack[OpenOptions],
     ) -> Self:
         """Open the database at `path`, or a private one in memory if it is None.
 
-        A file that does not exist is created, readable and writable by its owner only. See
-        ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
+        A file that does not exist is created, readable and writable by its owner only.
+        `profile` says when blobs are compressed; by default "balanced" for a file, and
+        "low_latency", which is never, in memory. See ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
         SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for an
         empty session id or a bad option.
         """
         check_name("session_id", session_id)
         settings = Settings(**options)
 
-        context = Context(session_id, settings.clock, settings.ids)
+        chosen = check_profile(profile or ("low_latency" if path is None else "balanced"))
+        context = SessionContext(session_id, settings.clock, settings.ids, chosen)
 
         def make(raw: StoreConnection) -> SessionTx:
             return SessionTx(context, raw, raw.hot)
@@ -64,6 +68,17 @@ class SessionStore(Store[SessionTx]):
     release_lease = in_transaction(SessionTx.release_lease)
     current_lease = in_snapshot(SessionTx.current_lease)
 
+    load_head = in_snapshot(SessionTx.load_head)
+    load_graph = in_snapshot(SessionTx.load_graph)
+    load_path = in_snapshot(SessionTx.load_path)
+    load_node = in_snapshot(SessionTx.load_node)
+    tombstone_nodes = in_transaction(SessionTx.tombstone_nodes)
+    vacuum_graph = in_transaction(SessionTx.vacuum_graph)
+
+    put_blob = in_transaction(SessionTx.put_blob)
+    load_blob = in_snapshot(SessionTx.load_blob)
+    load_checkpoint = in_snapshot(SessionTx.load_checkpoint)
+
 
 class AsyncSessionStore(AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
@@ -76,10 +91,13 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
         path: str | os.PathLike[str] | None,
         *,
         session_id: str,
+        profile: Profile | None = None,
         **options: Unpack[OpenOptions],
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as :meth:`SessionStore.open` does."""
-        store = cls(lambda: SessionStore.open(path, session_id=session_id, **options))
+        store = cls(
+            lambda: SessionStore.open(path, session_id=session_id, profile=profile, **options)
+        )
         store.session_id = session_id
         return store
 
@@ -87,3 +105,14 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     renew_lease = in_async_transaction(SessionTx.renew_lease)
     release_lease = in_async_transaction(SessionTx.release_lease)
     current_lease = in_async_snapshot(SessionTx.current_lease)
+
+    load_head = in_async_snapshot(SessionTx.load_head)
+    load_graph = in_async_snapshot(SessionTx.load_graph)
+    load_path = in_async_snapshot(SessionTx.load_path)
+    load_node = in_async_snapshot(SessionTx.load_node)
+    tombstone_nodes = in_async_transaction(SessionTx.tombstone_nodes)
+    vacuum_graph = in_async_transaction(SessionTx.vacuum_graph)
+
+    put_blob = in_async_transaction(SessionTx.put_blob)
+    load_blob = in_async_snapshot(SessionTx.load_blob)
+    load_checkpoint = in_async_snapshot(SessionTx.load_checkpoint)

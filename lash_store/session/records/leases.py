@@ -1,4 +1,4 @@
-"""The frozen records of a session store: what its operations take and return."""
+"""The session execution lease, as its holder has it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""The statements of a session store: arguments in, SQLAlchemy construct out, nothing run.
-
-They serve twice. The store prepares them once and runs them on its hot paths, and a consumer
-composes them: a ``Select`` can be filtered, joined and paged, a write can run in a
-transaction of the consumer's own. ``now_ms`` is always an argument, milliseconds since the
-epoch; so is every other time.
-"""
+"""Statements on the session execution lease."""
 
 from __future__ import annotations
 

@@ -1,14 +1,8 @@
-"""The operations of a session store, on an open transaction."""
+"""The session execution lease, on an open transaction."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
-
-from sqlalchemy import Connection
-
 from lash_store._kernel.checks import check_name, end_of_term
-from lash_store._kernel.configured import begun_transaction
-from lash_store._kernel.ddl import Schema
 from lash_store._kernel.leases import (
     LeaseHeld,
     LeaseTerm,
@@ -20,12 +14,11 @@ from lash_store._kernel.leases import (
     read_term,
 )
 from lash_store._kernel.prepared import prepare
-from lash_store._kernel.tx import Context, Tx
-from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store._kernel.tx import Tx
 from lash_store.errors import LeaseLostError
 from lash_store.session import statements
 from lash_store.session.records import SessionFence, SessionLease
-from lash_store.session.tables import EXECUTION_LEASES, SCHEMA
+from lash_store.session.tables import EXECUTION_LEASES
 
 _claim_lease = prepare(statements.claim_lease)
 _current_lease = prepare(statements.current_lease)
@@ -33,35 +26,10 @@ _release_lease = prepare(statements.release_lease)
 _renew_lease = prepare(statements.renew_lease)
 
 
-class SessionTx(Tx):
-    """Every operation of a session store, on one open transaction."""
+class LeaseOperations(Tx):
+    """Operations on the session execution lease."""
 
     __slots__ = ()
-
-    schema: ClassVar[Schema] = SCHEMA
-
-    @classmethod
-    def on(
-        cls,
-        connection: Connection,
-        *,
-        session_id: str,
-        clock: Clock | None = None,
-        ids: IdSource | None = None,
-    ) -> Self:
-        """Join the transaction that is open on a consumer's own connection (K-TX-8).
-
-        Its engine must have been prepared by ``lash_store.configure()``. In a write
-        transaction an empty database gets the session schema; it is committed, or not, with
-        the consumer's transaction. Raises NotConfiguredError for any other connection,
-        SchemaVersionError and SchemaDriftError as opening a store does.
-        """
-        begun = begun_transaction(connection)
-        name = check_name("session_id", session_id)
-        context = Context(name, clock or SystemClock(), ids or RandomIds())
-        tx = cls(context, begun.raw, begun.raw.cursor())
-        tx.join(begun, connection)
-        return tx
 
     def claim_lease(
         self, *, owner_id: str, ttl_ms: int, session_id: str | None = None

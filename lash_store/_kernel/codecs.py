@@ -1,0 +1,169 @@
+"""JSON, MessagePack and stable hashes, as the wire has them.
+
+Free-form JSON that a consumer passes in goes through :func:`free_json` once, before anything
+is written: it refuses what can't be stored faithfully, and gives the value its one written
+form (object keys sorted, floats in shortest form with a signed exponent), so that equal
+values have equal hashes in any program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from lash_store._kernel.checks import shown
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+"""A consumer's own JSON value; tuples count as arrays, bytes as arrays of integers."""
+
+_SMALLEST_INT: Final = -(2**63)
+_LARGEST_INT: Final = 2**64 - 1
+_PLAIN_FROM: Final = 1e-5
+_PLAIN_BELOW: Final = 1e16
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode
+_encode_msgpack = msgspec.msgpack.Encoder().encode
+_decode_msgpack = msgspec.msgpack.Decoder().decode
+
+
+def free_json(field: str, value: Any) -> Any:
+    """Check a consumer's JSON value and return its written form, for :func:`encode_json`.
+
+    Raises InvalidRecordError that names the place inside `field` for NaN and infinities,
+    integers outside -2⁶³ … 2⁶⁴-1, lone surrogates, keys that are no str, other types, and
+    nesting too deep to be read again (K-CODEC-4).
+    """
+    return _checked(field, value, _written_float)
+
+
+def free_msgpack(field: str, value: Any) -> Any:
+    """Like :func:`free_json`, for :func:`encode_msgpack`, which has floats of its own."""
+    return _checked(field, value, _finite)
+
+
+def free_object(field: str, value: Any) -> dict[str, Any]:
+    """Like :func:`free_json`, for a value that has to be an object."""
+    if not isinstance(value, Mapping):
+        raise InvalidRecordError(field, shown(value), "must be an object")
+    written: dict[str, Any] = free_json(field, dict(value))
+    return written
+
+
+def encode_json(value: Any) -> str:
+    """Write compact JSON: keys in the order that the value has them, UTF-8 unescaped."""
+    return _encode_json(value).decode()
+
+
+def decode_json(table: str, key: str, text: str) -> Any:
+    """Read stored JSON; CorruptRecordError names table and key if it is none (K-CODEC-2)."""
+    try:
+        return _decode_json(text)
+    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+        raise CorruptRecordError(table, key, f"no JSON: {error}") from error
+
+
+def decode_object(table: str, key: str, text: str) -> dict[str, Any]:
+    """Read a stored JSON object; CorruptRecordError if it is anything else."""
+    value = decode_json(table, key, text)
+    if not isinstance(value, dict):
+        raise CorruptRecordError(table, key, f"a JSON object is expected, not {shown(value)}")
+    return value
+
+
+def encode_msgpack(value: Any) -> bytes:
+    """Write MessagePack with named fields."""
+    return _encode_msgpack(value)
+
+
+def decode_msgpack(table: str, key: str, content: bytes) -> Any:
+    """Read stored MessagePack; CorruptRecordError names table and key if it is none."""
+    try:
+        return _decode_msgpack(content)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptRecordError(table, key, f"no MessagePack: {error}") from error
+
+
+def stable_hash(value: Any) -> str:
+    """Return the SHA-256 of the compact JSON of a written form, lower-case hex (K-CODEC-1)."""
+    return hashlib.sha256(_encode_json(value)).hexdigest()
+
+
+def content_hash(content: bytes) -> str:
+    """Return the SHA-256 of bytes, lower-case hex: the key of a blob."""
+    return hashlib.sha256(content).hexdigest()
+
+
+_WriteFloat: TypeAlias = Callable[[str, float], Any]
+
+
+def _checked(field: str, value: Any, write_float: _WriteFloat) -> Any:
+    try:
+        return _free(field, value, write_float)
+    except RecursionError as error:
+        raise InvalidRecordError(field, "a deeply nested value", "nested too deep") from error
+
+
+def _free(field: str, value: Any, write_float: _WriteFloat) -> Any:
+    kind = type(value)
+    written = value
+    if kind is dict:
+        written = {
+            _text(field, key): _free(f"{field}.{key}", value[key], write_float)
+            for key in _sorted(field, value)
+        }
+    elif kind is list or kind is tuple:
+        written = [_free(f"{field}[{at}]", item, write_float) for at, item in enumerate(value)]
+    elif kind is str:
+        written = _text(field, value)
+    elif kind is int:
+        if not _SMALLEST_INT <= value <= _LARGEST_INT:
+            raise InvalidRecordError(field, shown(value), "an integer outside -2**63 to 2**64 - 1")
+    elif kind is float:
+        written = write_float(field, value)
+    elif kind is bytes:
+        written = list(value)
+    elif value is not None and kind is not bool:
+        raise InvalidRecordError(field, shown(value), f"{kind.__name__} is no JSON type")
+    return written
+
+
+def _sorted(field: str, value: dict[Any, Any]) -> list[Any]:
+    for key in value:
+        if type(key) is not str:
+            raise InvalidRecordError(field, shown(key), "a key must be a str")
+    return sorted(value)
+
+
+def _text(field: str, value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRecordError(field, shown(value), "holds a lone surrogate") from error
+    return value
+
+
+def _finite(field: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise InvalidRecordError(field, shown(value), "JSON has no NaN and no infinity")
+    return value
+
+
+def _written_float(field: str, value: float) -> msgspec.Raw:
+    """Write a float: plain from 1e-5 to below 1e16, else with a signed exponent, no padding."""
+    text = repr(_finite(field, value))
+    if "e" not in text:
+        written = text
+    elif _PLAIN_FROM <= abs(value) < _PLAIN_BELOW:
+        written = format(Decimal(text), "f")
+    else:
+        digits, exponent = text.split("e")
+        written = f"{digits}e{exponent[0]}{exponent[1:].lstrip('0')}"
+    return msgspec.Raw(written.encode())

@@ -1,0 +1,93 @@
+"""The conversation graph: nodes, what a turn does to it, and what a read gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.codecs import Json, free_object
+from lash_store.errors import InvalidRecordError
+
+_NAMED = ("node_id", "parent_node_id", "caused_by", "agent_frame_id", "timestamp")
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node of a conversation (S-GRAPH-1).
+
+    `fields` are the consumer's own, JSON, beside the named ones; a file that the original
+    program shall open has ``kind`` and what belongs to it there. `timestamp` is text; a
+    commit writes the transaction's time (RFC 3339, UTC) where it is None. `caused_by` is an
+    object tagged by ``type``.
+    """
+
+    node_id: str
+    parent_node_id: str | None
+    fields: Mapping[str, Json] = {}
+    caused_by: Mapping[str, Json] | None = None
+    agent_frame_id: str | None = None
+    timestamp: str | None = None
+
+
+class Unchanged(msgspec.Struct, frozen=True):
+    """The turn adds no node; `leaf` moves the head's leaf, None leaves it where it is."""
+
+    leaf: str | None = None
+
+
+class Append(msgspec.Struct, frozen=True):
+    """The turn adds `nodes`, in order, and ends at `leaf`, a live node."""
+
+    nodes: Sequence[Node]
+    leaf: str | None
+
+
+class ReplaceFull(msgspec.Struct, frozen=True):
+    """The turn replaces every node, tombstoned ones too, by `nodes`, and ends at `leaf`."""
+
+    nodes: Sequence[Node]
+    leaf: str | None
+
+
+GraphDelta: TypeAlias = Unchanged | Append | ReplaceFull
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """Nodes that were read: all live ones by seq, or the path from the root to the leaf.
+
+    `leaf_node_id` is the head's leaf, or the one that was asked for.
+    """
+
+    nodes: tuple[Node, ...]
+    leaf_node_id: str | None
+
+
+def written_node(node: Node, timestamp: str) -> dict[str, Any]:
+    """Return the node's written form: the named fields in order, then its own, sorted.
+
+    Raises InvalidRecordError for a value that can't be stored and for a field whose name is
+    taken.
+    """
+    if not isinstance(node, Node):
+        raise InvalidRecordError("node", ascii(node), "must be a Node")
+    fields = free_object(f"node {node.node_id!r}", node.fields)
+    for name in _NAMED:
+        if name in fields:
+            raise InvalidRecordError(f"node {node.node_id!r}", name, "is a field of Node itself")
+    written: dict[str, Any] = {"node_id": check_name("node_id", node.node_id)}
+    if node.parent_node_id is not None:
+        written["parent_node_id"] = check_name("parent_node_id", node.parent_node_id)
+    if node.caused_by is not None:
+        written["caused_by"] = free_object("caused_by", node.caused_by)
+    if node.agent_frame_id is not None:
+        written["agent_frame_id"] = check_name("agent_frame_id", node.agent_frame_id)
+    moment = timestamp if node.timestamp is None else check_name("timestamp", node.timestamp)
+    return {**written, "timestamp": moment, **fields}
+
+
+def read_node(written: dict[str, Any]) -> Node:
+    """Build a node from its stored form; every field that is not named is among `fields`."""
+    named = {name: written.pop(name) for name in _NAMED if name in written}
+    return msgspec.convert({"parent_node_id": None, **named, "fields": written}, Node)

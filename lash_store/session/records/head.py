@@ -1,0 +1,29 @@
+"""The session's head: where the conversation stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lash_store._kernel.codecs import Json
+
+
+class SessionHead(msgspec.Struct, frozen=True):
+    """Where a session stands after its last commit (S-HEAD-1).
+
+    `head_revision` grows by one with each commit. `config` and `agent_frames` are the
+    consumer's own JSON. `checkpoint_ref` is a blob's hash. `graph_node_count` counts the live
+    nodes. `extra` are fields of the stored head that this library does not know; they survive.
+    """
+
+    session_id: str
+    head_revision: int
+    config: Json = None
+    agent_frames: Sequence[Json] = ()
+    current_agent_frame_id: str | None = None
+    checkpoint_ref: str | None = None
+    leaf_node_id: str | None = None
+    graph_node_count: int = 0
+    extra: Mapping[str, Any] = {}

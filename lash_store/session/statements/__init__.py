@@ -1,0 +1,57 @@
+"""The statements of a session store: arguments in, SQLAlchemy construct out, nothing run.
+
+They serve twice. The store prepares them once and runs them on its hot paths, and a consumer
+composes them: a ``Select`` can be filtered, joined and paged, a write can run in a
+transaction of the consumer's own. ``now_ms`` is always an argument, milliseconds since the
+epoch; so is every other time.
+"""
+
+from lash_store.session.statements.blobs import find_blob, load_blob, put_blob, select_blobs
+from lash_store.session.statements.graph import (
+    ancestry,
+    count_nodes,
+    delete_nodes,
+    insert_node,
+    load_graph,
+    load_node,
+    load_path,
+    newest_nodes,
+    select_nodes,
+    tombstone_node,
+    vacuum_nodes,
+)
+from lash_store.session.statements.head import load_head, save_head
+from lash_store.session.statements.leases import (
+    claim_lease,
+    current_lease,
+    is_live,
+    release_lease,
+    renew_lease,
+    select_leases,
+)
+
+__all__ = [
+    "ancestry",
+    "claim_lease",
+    "count_nodes",
+    "current_lease",
+    "delete_nodes",
+    "find_blob",
+    "insert_node",
+    "is_live",
+    "load_blob",
+    "load_graph",
+    "load_head",
+    "load_node",
+    "load_path",
+    "newest_nodes",
+    "put_blob",
+    "release_lease",
+    "renew_lease",
+    "save_head",
+    "select_blobs",
+    "select_leases",
+    "select_nodes",
+    "tombstone_node",
+    "vacuum_nodes",
+]

@@ -1,0 +1,89 @@
+"""Statements on the conversation graph; a tombstoned node is seen by none of the reads."""
+
+from __future__ import annotations
+
+from sqlalchemy import CTE, Delete, Insert, Select, Update, delete, func, select, update
+
+from lash_store._kernel.dialects import JsonText, upsert_insert
+from lash_store.session.tables import graph_nodes
+
+_live = graph_nodes.c.tombstoned == 0
+
+
+def select_nodes() -> Select[int, str, str]:
+    """Every live node: seq, node id, node_json; to filter, join, order and page by seq.
+
+    After a vacuum the seq of a removed newest node is used again, so a cursor over seq that a
+    consumer keeps has to start anew.
+    """
+    return select(graph_nodes.c.seq, graph_nodes.c.node_id, graph_nodes.c.node_json).where(_live)
+
+
+def load_graph() -> Select[int, str, str]:
+    """Read every live node in seq order."""
+    return select_nodes().order_by(graph_nodes.c.seq)
+
+
+def load_node(*, node_id: str) -> Select[int, str, str]:
+    """Read one live node."""
+    return select_nodes().where(graph_nodes.c.node_id == node_id)
+
+
+def ancestry(*, leaf_node_id: str) -> CTE:
+    """The path from a leaf to its root as a recursive CTE: node_id and parent_node_id.
+
+    Join it to ``graph_nodes`` or to tables of your own. A tombstoned or absent ancestor ends
+    the path. It ends on a cycle too: UNION, not UNION ALL, so no row is followed twice.
+    """
+    parent = JsonText(graph_nodes.c.node_json, "parent_node_id").label("parent_node_id")
+    path = (
+        select(graph_nodes.c.node_id, parent)
+        .where(graph_nodes.c.node_id == leaf_node_id, _live)
+        .cte("ancestry", recursive=True)
+    )
+    return path.union(
+        select(graph_nodes.c.node_id, parent)
+        .join(path, graph_nodes.c.node_id == path.c.parent_node_id)
+        .where(_live)
+    )
+
+
+def load_path(*, leaf_node_id: str) -> Select[str, str]:
+    """Read the nodes between a leaf and its root, node id and node_json, in no order.
+
+    Their own parent_node_id orders them; SQL gives no order to the rows of a recursive CTE.
+    """
+    path = ancestry(leaf_node_id=leaf_node_id)
+    nodes = select(graph_nodes.c.node_id, graph_nodes.c.node_json)
+    return nodes.join(path, path.c.node_id == graph_nodes.c.node_id)
+
+
+def count_nodes() -> Select[int]:
+    """Count the live nodes, by looking at all of them."""
+    return select(func.count()).select_from(graph_nodes).where(_live)
+
+
+def insert_node(*, node_id: str, node_json: str) -> Insert:
+    """Add a node at the end; no row changes if the id exists, tombstoned or not (S-COMMIT-6)."""
+    fresh = upsert_insert(graph_nodes).values(node_id=node_id, node_json=node_json)
+    return fresh.on_conflict_do_nothing(index_elements=[graph_nodes.c.node_id])
+
+
+def newest_nodes(*, count: int) -> Select[str]:
+    """The ids of the `count` nodes that were added last, tombstoned ones too."""
+    return select(graph_nodes.c.node_id).order_by(graph_nodes.c.seq.desc()).limit(count)
+
+
+def tombstone_node(*, node_id: str) -> Update:
+    """Hide a live node for good; no row changes if it is hidden or absent."""
+    return update(graph_nodes).where(graph_nodes.c.node_id == node_id, _live).values(tombstoned=1)
+
+
+def vacuum_nodes() -> Delete:
+    """Remove the tombstoned nodes."""
+    return delete(graph_nodes).where(graph_nodes.c.tombstoned != 0)
+
+
+def delete_nodes() -> Delete:
+    """Remove every node, tombstoned ones too."""
+    return delete(graph_nodes)

@@ -1,0 +1,186 @@
+"""Blobs and checkpoints, on an open transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack, free_msgpack
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.tx import Context, Tx
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.session import statements
+from lash_store.session.records.blobs import (
+    KINDS,
+    PROFILES,
+    BlobKind,
+    Profile,
+    pack_blob,
+    unpack_blob,
+)
+from lash_store.session.records.checkpoints import Checkpoint, Manifest
+from lash_store.session.tables import blobs
+
+_find_blob = prepare(statements.find_blob)
+_load_blob = prepare(statements.load_blob)
+_put_blob = prepare(statements.put_blob)
+
+_TABLE: Final = blobs.name
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext(Context):
+    """What every transaction of a session store shares."""
+
+    profile: Profile
+
+
+def check_profile(profile: Profile) -> Profile:
+    """Return `profile` if it is one; InvalidRecordError names those there are."""
+    if profile not in PROFILES:
+        raise InvalidRecordError("profile", shown(profile), f"must be one of {', '.join(PROFILES)}")
+    return profile
+
+
+class BlobOperations(Tx):
+    """Operations on blobs and checkpoints."""
+
+    __slots__ = ()
+
+    context: SessionContext
+
+    def put_blob(self, content: bytes, *, kind: BlobKind = "GenericBlob") -> str:
+        """Store `content` and return its key, the SHA-256 of it in hex; storing again is harmless.
+
+        Nothing refers to a blob that was stored so: the next garbage collection removes it
+        unless an artifact or the head's checkpoint leads to it (S-GC-1).
+        """
+        if not isinstance(content, bytes):
+            raise InvalidRecordError("content", shown(content), "must be bytes")
+        if kind not in KINDS:
+            raise InvalidRecordError("kind", shown(kind), f"must be one of {', '.join(KINDS)}")
+        key = content_hash(content)
+        _put_blob.run(self.cursor, key=key, content=pack_blob(content, kind, self.context.profile))
+        return key
+
+    def load_blob(self, key: str) -> bytes | None:
+        """Return a blob's content, or None if there is none of that key (S-BLOB-3).
+
+        Raises CorruptRecordError if no form of what is stored has the key's hash.
+        """
+        row = _load_blob.one(self.cursor, key=check_name("key", key))
+        if row is None:
+            return None
+        stored = row[0]
+        content = unpack_blob(key, stored) if isinstance(stored, bytes) else None
+        if content is None:
+            raise CorruptRecordError(_TABLE, key, "the content does not have the key's hash")
+        return content
+
+    def load_checkpoint(self, checkpoint_ref: str) -> Checkpoint | None:
+        """Return a checkpoint with its components, or None if its manifest is not there (S-CKPT-2).
+
+        Raises CorruptRecordError for a component that is missing, and for anything that can't
+        be read.
+        """
+        manifest = self.load_manifest(checkpoint_ref)
+        if manifest is None:
+            return None
+        execution_state = self._component(manifest.execution_state_ref)
+        if isinstance(execution_state, list):
+            execution_state = _bytes_of(manifest.execution_state_ref, execution_state)
+        return Checkpoint(
+            turn_state=manifest.turn_state,
+            tool_state=self._component(manifest.tool_state_ref),
+            tool_state_ref=manifest.tool_state_ref,
+            plugin_snapshot=self._component(manifest.plugin_snapshot_ref),
+            plugin_snapshot_ref=manifest.plugin_snapshot_ref,
+            plugin_snapshot_revision=manifest.plugin_snapshot_revision,
+            execution_state=execution_state,
+            execution_state_ref=manifest.execution_state_ref,
+        )
+
+    def load_manifest(self, checkpoint_ref: str) -> Manifest | None:
+        """Return a checkpoint's manifest, without its components."""
+        content = self.load_blob(checkpoint_ref)
+        if content is None:
+            return None
+        written = decode_msgpack(_TABLE, checkpoint_ref, content)
+        try:
+            return msgspec.convert(written, Manifest)
+        except msgspec.ValidationError as error:
+            raise CorruptRecordError(_TABLE, checkpoint_ref, f"no manifest: {error}") from error
+
+    def put_checkpoint(self, checkpoint: Checkpoint) -> tuple[str, Manifest]:
+        """Store a checkpoint's components and manifest; return the checkpoint_ref and manifest.
+
+        Raises InvalidRecordError for a ref that is not among the blobs, before anything is
+        written. A turn's commit does this; on its own, nothing refers to the result.
+        """
+        parts = _written(checkpoint)
+        manifest = Manifest(
+            turn_state=parts["turn_state"],
+            tool_state_ref=self._ref("tool_state", parts, checkpoint.tool_state_ref),
+            plugin_snapshot_ref=self._ref("plugin_snapshot", parts, checkpoint.plugin_snapshot_ref),
+            plugin_snapshot_revision=checkpoint.plugin_snapshot_revision,
+            execution_state_ref=self._ref("execution_state", parts, checkpoint.execution_state_ref),
+        )
+        for name, kind in _COMPONENT_KINDS.items():
+            if name in parts:
+                self.put_blob(encode_msgpack(parts[name]), kind=kind)
+        return self.put_blob(encode_msgpack(manifest), kind="CheckpointManifest"), manifest
+
+    def _component(self, ref: str | None) -> Any:
+        if ref is None:
+            return None
+        content = self.load_blob(ref)
+        if content is None:
+            raise CorruptRecordError(_TABLE, ref, "a checkpoint's component is missing")
+        return decode_msgpack(_TABLE, ref, content)
+
+    def _ref(self, name: str, parts: dict[str, Any], given: str | None) -> str | None:
+        """Mint the ref of a body, or check the one that was given."""
+        if name in parts:
+            return content_hash(encode_msgpack(parts[name]))
+        if given is None:
+            return None
+        if _find_blob.one(self.cursor, key=check_name(f"{name}_ref", given)) is None:
+            raise InvalidRecordError(f"{name}_ref", shown(given), "no such blob is stored")
+        return given
+
+
+_COMPONENT_KINDS: Final[dict[str, BlobKind]] = {
+    "tool_state": "ToolState",
+    "plugin_snapshot": "PluginSessionSnapshot",
+    "execution_state": "ExecutionStateSnapshot",
+}
+
+
+def _written(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Check everything that a checkpoint carries and return its bodies in written form."""
+    if not isinstance(checkpoint, Checkpoint):
+        raise InvalidRecordError("checkpoint", shown(checkpoint), "must be a Checkpoint")
+    parts = {"turn_state": free_msgpack("turn_state", checkpoint.turn_state)}
+    for name in ("tool_state", "plugin_snapshot"):
+        body = getattr(checkpoint, name)
+        if body is not None:
+            parts[name] = free_msgpack(name, body)
+    if checkpoint.execution_state is not None:
+        if not isinstance(checkpoint.execution_state, bytes):
+            raise InvalidRecordError(
+                "execution_state", shown(checkpoint.execution_state), "must be bytes"
+            )
+        parts["execution_state"] = checkpoint.execution_state
+    if checkpoint.plugin_snapshot_revision is not None:
+        check_count("plugin_snapshot_revision", checkpoint.plugin_snapshot_revision)
+    return parts
+
+
+def _bytes_of(ref: str | None, numbers: list[Any]) -> bytes:
+    try:
+        return bytes(numbers)
+    except (TypeError, ValueError) as error:
+        raise CorruptRecordError(_TABLE, str(ref), f"no bytes: {error}") from error

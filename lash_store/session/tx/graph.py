@@ -1,0 +1,140 @@
+"""The conversation graph: read, tombstone, vacuum; a turn's commit adds to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.prepared import prepare
+from lash_store.errors import CorruptRecordError, NodeConflictError
+from lash_store.session import statements
+from lash_store.session.records import Graph, Node
+from lash_store.session.records.graph import read_node, written_node
+from lash_store.session.tables import graph_nodes
+from lash_store.session.tx.head import HeadOperations, save_head
+
+_count_nodes = prepare(statements.count_nodes)
+_delete_nodes = prepare(statements.delete_nodes)
+_insert_node = prepare(statements.insert_node)
+_load_graph = prepare(statements.load_graph)
+_load_node = prepare(statements.load_node)
+_load_path = prepare(statements.load_path)
+_newest_nodes = prepare(statements.newest_nodes)
+_tombstone_node = prepare(statements.tombstone_node)
+_vacuum_nodes = prepare(statements.vacuum_nodes)
+
+_TABLE: Final = graph_nodes.name
+
+
+class GraphOperations(HeadOperations):
+    """Operations on the conversation graph."""
+
+    __slots__ = ()
+
+    def load_graph(self) -> Graph | None:
+        """Return every live node by seq, with the head's leaf; None without a head (S-GRAPH-2)."""
+        head = self.load_head()
+        if head is None:
+            return None
+        rows = _load_graph.all(self.cursor)
+        return Graph(tuple(_node(node_id, text) for _, node_id, text in rows), head.leaf_node_id)
+
+    def load_path(self, leaf_node_id: str | None = None) -> Graph | None:
+        """Return the path from the root to a leaf, the head's unless given (S-GRAPH-2).
+
+        None without a head. A tombstoned or absent ancestor ends the path; a leaf that is
+        absent itself gives an empty path under its id. A cycle is a CorruptRecordError.
+        """
+        head = self.load_head()
+        if head is None:
+            return None
+        leaf = (
+            head.leaf_node_id if leaf_node_id is None else check_name("leaf_node_id", leaf_node_id)
+        )
+        if leaf is None:
+            return Graph((), None)
+        rows = _load_path.all(self.cursor, leaf_node_id=leaf)
+        return Graph(
+            _in_order(leaf, {node_id: _node(node_id, text) for node_id, text in rows}), leaf
+        )
+
+    def load_node(self, node_id: str) -> Node | None:
+        """Return one live node, or None."""
+        row = _load_node.one(self.cursor, node_id=check_name("node_id", node_id))
+        return None if row is None else _node(row[1], row[2])
+
+    def tombstone_nodes(self, node_ids: Iterable[str]) -> int:
+        """Hide nodes for good, the head's leaf included; return how many were live (S-GRAPH-3).
+
+        Unknown and hidden ids are passed over. The head's count follows, its revision stays.
+        """
+        names = [check_name("node_id", node_id) for node_id in node_ids]
+        cursor = self.cursor
+        changed = sum(_tombstone_node.run(cursor, node_id=name) for name in names)
+        head = self.load_head() if changed else None
+        if head is not None:
+            count = max(0, head.graph_node_count - changed)
+            save_head(cursor, msgspec.structs.replace(head, graph_node_count=count))
+        return changed
+
+    def vacuum_graph(self) -> int:
+        """Remove the hidden nodes for good; return how many (S-GRAPH-3).
+
+        Counts what is left and mends the head's count if another program left it stale.
+        """
+        cursor = self.cursor
+        removed = _vacuum_nodes.run(cursor)
+        head = self.load_head()
+        count = _count_nodes.one(cursor)
+        if head is not None and count is not None and head.graph_node_count != count[0]:
+            save_head(cursor, msgspec.structs.replace(head, graph_node_count=count[0]))
+        return removed
+
+
+def append_nodes(cursor: sqlite3.Cursor, nodes: Sequence[Node], timestamp: str) -> None:
+    """Add nodes at the end, in order; NodeConflictError for an id that exists (S-COMMIT-6)."""
+    written = [written_node(node, timestamp) for node in nodes]
+    rows = [
+        _insert_node.bind(node_id=node["node_id"], node_json=encode_json(node)) for node in written
+    ]
+    added = _insert_node.many(cursor, rows) if rows else 0
+    if added < len(rows):
+        newest = {node_id for (node_id,) in _newest_nodes.all(cursor, count=added)}
+        ids = [node["node_id"] for node in written]
+        known = next(i for at, i in enumerate(ids) if i not in newest or i in ids[:at])
+        raise NodeConflictError(known)
+
+
+def delete_nodes(cursor: sqlite3.Cursor) -> None:
+    """Remove every node, tombstoned ones too."""
+    _delete_nodes.run(cursor)
+
+
+def is_live_node(cursor: sqlite3.Cursor, node_id: str) -> bool:
+    """Whether a node is there and not hidden."""
+    return _load_node.one(cursor, node_id=node_id) is not None
+
+
+def _node(node_id: str, text: str) -> Node:
+    written = decode_object(_TABLE, node_id, text)
+    try:
+        return read_node(written)
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(_TABLE, node_id, str(error)) from error
+
+
+def _in_order(leaf: str, nodes: dict[str, Node]) -> tuple[Node, ...]:
+    """Follow the parents from the leaf; the rows came in no order, and may hold a cycle."""
+    path: list[Node] = []
+    at: str | None = leaf
+    while at is not None and at in nodes:
+        path.append(nodes.pop(at))
+        at = path[-1].parent_node_id
+    if at is not None and any(node.node_id == at for node in path):
+        raise CorruptRecordError(_TABLE, at, "the node is its own ancestor")
+    return tuple(reversed(path))

@@ -1,0 +1,76 @@
+"""Reading and writing the head, and what it says about the graph."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+import msgspec
+
+from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.tx import Tx
+from lash_store.errors import CorruptRecordError
+from lash_store.session import statements
+from lash_store.session.records import SessionHead
+from lash_store.session.tables import session_head
+
+_load_head = prepare(statements.load_head)
+_save_head = prepare(statements.save_head)
+
+_NAMED: Final = (
+    "session_id",
+    "head_revision",
+    "config",
+    "agent_frames",
+    "current_agent_frame_id",
+    "checkpoint_ref",
+    "leaf_node_id",
+    "graph_node_count",
+)
+_LEFT_OUT_WHEN_EMPTY: Final = ("current_agent_frame_id", "checkpoint_ref", "leaf_node_id")
+_TABLE: Final = session_head.name
+
+
+class HeadOperations(Tx):
+    """Operations on the session's head."""
+
+    __slots__ = ()
+
+    def load_head(self) -> SessionHead | None:
+        """Return where the session stands, or None before its first commit (S-HEAD-1).
+
+        Raises CorruptRecordError if the stored head is none.
+        """
+        return load_head(self.cursor)
+
+
+def load_head(cursor: sqlite3.Cursor) -> SessionHead | None:
+    """Read the head."""
+    row = _load_head.one(cursor)
+    if row is None:
+        return None
+    session_id, text, revision = row
+    written = decode_object(_TABLE, session_id, text)
+    # An empty object is a head that another program made and never wrote to.
+    named: dict[str, Any] = {name: written.pop(name) for name in _NAMED if name in written}
+    named["session_id"] = named.get("session_id", session_id)
+    named["head_revision"] = revision
+    try:
+        return msgspec.convert({**named, "extra": written}, SessionHead)
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(_TABLE, session_id, str(error)) from error
+
+
+def save_head(cursor: sqlite3.Cursor, head: SessionHead) -> None:
+    """Write the head; its JSON values are in written form already."""
+    written: dict[str, Any] = {name: getattr(head, name) for name in _NAMED}
+    for name in _LEFT_OUT_WHEN_EMPTY:
+        if not written[name]:
+            del written[name]
+    _save_head.run(
+        cursor,
+        session_id=head.session_id,
+        head_json=encode_json({**written, **head.extra}),
+        head_revision=head.head_revision,
+    )
