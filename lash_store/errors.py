@@ -15,6 +15,7 @@
     │   ├── NestedTransactionError    a transaction inside another of the same store and thread
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
     ├── LeaseLostError            acting on a term of ownership that is over
+    ├── ClaimLostError            acting on claimed work that somebody else has taken
     ├── NodeConflictError         a node id that the graph has already
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lash_store._kernel.leases import Fence, LeaseTerm
 
 __all__ = [
+    "ClaimLostError",
     "CorruptRecordError",
     "InvalidRecordError",
     "LashStoreError",
@@ -177,6 +179,22 @@ class LeaseLostError(LashStoreError):
     def __str__(self) -> str:
         found = f"found {self.actual}" if self.actual else "no term was ever claimed"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
+
+
+class ClaimLostError(LashStoreError):
+    """A claim does not stand on exactly its batches any more; nothing was changed (S-QUEUE-6)."""
+
+    def __init__(self, claim_id: str, expected: Sequence[str], found: Sequence[str]) -> None:
+        super().__init__(claim_id, tuple(expected), tuple(found))
+        self.claim_id = claim_id
+        self.expected = tuple(expected)
+        self.found = tuple(found)
+
+    def __str__(self) -> str:
+        return (
+            f"the claim {self.claim_id!r} is lost: it should stand on {list(self.expected)}, "
+            f"and stands on {list(self.found)}"
+        )
 
 
 class NodeConflictError(LashStoreError):

@@ -79,6 +79,17 @@ class SessionStore(Store[SessionTx]):
     load_blob = in_snapshot(SessionTx.load_blob)
     load_checkpoint = in_snapshot(SessionTx.load_checkpoint)
 
+    enqueue_work = in_transaction(SessionTx.enqueue_work)
+    enqueue_all_work = in_transaction(SessionTx.enqueue_all_work)
+    claim_work = in_transaction(SessionTx.claim_work)
+    claim_work_batches = in_transaction(SessionTx.claim_work_batches)
+    renew_claim = in_transaction(SessionTx.renew_claim)
+    abandon_claim = in_transaction(SessionTx.abandon_claim)
+    cancel_work = in_transaction(SessionTx.cancel_work)
+    list_work = in_snapshot(SessionTx.list_work)
+    list_pending_work = in_snapshot(SessionTx.list_pending_work)
+    work_depth = in_snapshot(SessionTx.work_depth)
+
 
 class AsyncSessionStore(AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
@@ -116,3 +127,14 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     put_blob = in_async_transaction(SessionTx.put_blob)
     load_blob = in_async_snapshot(SessionTx.load_blob)
     load_checkpoint = in_async_snapshot(SessionTx.load_checkpoint)
+
+    enqueue_work = in_async_transaction(SessionTx.enqueue_work)
+    enqueue_all_work = in_async_transaction(SessionTx.enqueue_all_work)
+    claim_work = in_async_transaction(SessionTx.claim_work)
+    claim_work_batches = in_async_transaction(SessionTx.claim_work_batches)
+    renew_claim = in_async_transaction(SessionTx.renew_claim)
+    abandon_claim = in_async_transaction(SessionTx.abandon_claim)
+    cancel_work = in_async_transaction(SessionTx.cancel_work)
+    list_work = in_async_snapshot(SessionTx.list_work)
+    list_pending_work = in_async_snapshot(SessionTx.list_pending_work)
+    work_depth = in_async_snapshot(SessionTx.work_depth)

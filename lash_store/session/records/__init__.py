@@ -12,19 +12,41 @@ from lash_store.session.records.graph import (
 )
 from lash_store.session.records.head import SessionHead
 from lash_store.session.records.leases import SessionFence, SessionLease
+from lash_store.session.records.queue import (
+    AlreadyQueued,
+    Boundary,
+    DeliveryPolicy,
+    NewWork,
+    SlotPolicy,
+    WorkBatch,
+    WorkClaim,
+    WorkDepth,
+    WorkItem,
+    claimable_prefix,
+)
 
 __all__ = [
+    "AlreadyQueued",
     "Append",
     "BlobKind",
+    "Boundary",
     "Checkpoint",
+    "DeliveryPolicy",
     "Graph",
     "GraphDelta",
     "Manifest",
+    "NewWork",
     "Node",
     "Profile",
     "ReplaceFull",
     "SessionFence",
     "SessionHead",
     "SessionLease",
+    "SlotPolicy",
     "Unchanged",
+    "WorkBatch",
+    "WorkClaim",
+    "WorkDepth",
+    "WorkItem",
+    "claimable_prefix",
 ]

@@ -14,10 +14,10 @@ from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx.blobs import BlobOperations, SessionContext, check_profile
 from lash_store.session.tx.graph import GraphOperations
-from lash_store.session.tx.leases import LeaseOperations
+from lash_store.session.tx.queue import QueueOperations
 
 
-class SessionTx(LeaseOperations, GraphOperations, BlobOperations):
+class SessionTx(QueueOperations, GraphOperations, BlobOperations):
     """Every operation of a session store, on one open transaction."""
 
     __slots__ = ()

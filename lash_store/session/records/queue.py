@@ -1,0 +1,198 @@
+"""Work that waits for a session: batches, what is claimed of them, and which prefix a claim takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+
+from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.codecs import Json, encode_json, free_json
+from lash_store._kernel.leases import masked
+from lash_store.errors import InvalidRecordError
+
+DeliveryPolicy = Literal["earliest_safe_boundary", "after_current_turn_commit"]
+"""When a batch may be taken: inside a running turn too, or only between turns."""
+
+SlotPolicy = Literal["join", "exclusive"]
+"""Whether a batch may be claimed together with the ones behind it."""
+
+Boundary = Literal["idle", "active_turn_checkpoint"]
+"""Where the claimant stands: between turns, or at a safe point inside one."""
+
+DELIVERY_POLICIES: Final[tuple[str, ...]] = get_args(DeliveryPolicy)
+SLOT_POLICIES: Final[tuple[str, ...]] = get_args(SlotPolicy)
+BOUNDARIES: Final[tuple[str, ...]] = get_args(Boundary)
+
+
+class NewWork(msgspec.Struct, frozen=True):
+    """A batch to enqueue (S-QUEUE-1).
+
+    `payloads` are the items, JSON, in order. `source_key` makes enqueueing idempotent for as
+    long as the batch exists. `merge_key` is "never", "payload_default" or ``{"group": NAME}``;
+    batches with different keys are never claimed together. `available_at_ms` is the earliest
+    time at which it may be claimed, milliseconds since the epoch.
+    """
+
+    payloads: Sequence[Json]
+    source_key: str | None = None
+    delivery_policy: DeliveryPolicy = "after_current_turn_commit"
+    slot_policy: SlotPolicy = "exclusive"
+    merge_key: Json = "never"
+    available_at_ms: int = 0
+
+
+class WorkItem(msgspec.Struct, frozen=True):
+    """One payload of a batch."""
+
+    item_id: str
+    payload: Any
+
+
+class WorkBatch(msgspec.Struct, frozen=True):
+    """A batch as it stands in the queue; times are milliseconds since the epoch."""
+
+    enqueue_seq: int
+    batch_id: str
+    session_id: str
+    source_key: str | None
+    delivery_policy: DeliveryPolicy
+    slot_policy: SlotPolicy
+    merge_key: Any
+    available_at_ms: int
+    enqueued_at_ms: int
+    items: tuple[WorkItem, ...] = ()
+
+
+class AlreadyQueued(msgspec.Struct, frozen=True):
+    """The source was enqueued before and its batch still exists: nothing was added (S-QUEUE-2)."""
+
+    batch: WorkBatch
+
+
+class WorkClaim(msgspec.Struct, frozen=True):
+    """Batches that one claimant has taken, and the proof of it (S-QUEUE-4).
+
+    The random `token` proves it; `claim_id` and `fencing_token` may come again once the queue
+    has run dry. It holds until somebody else takes the batches, which nobody may before
+    `expires_at_ms`.
+    """
+
+    session_id: str
+    claim_id: str
+    owner_id: str
+    token: str
+    fencing_token: int
+    claimed_at_ms: int
+    expires_at_ms: int
+    batches: tuple[WorkBatch, ...]
+
+    @property
+    def batch_ids(self) -> tuple[str, ...]:
+        """The ids of the batches, in order."""
+        return tuple(batch.batch_id for batch in self.batches)
+
+    def __repr__(self) -> str:
+        return (
+            f"WorkClaim(session_id={self.session_id!r}, claim_id={self.claim_id!r}, "
+            f"owner_id={self.owner_id!r}, token={masked(self.token)!r}, "
+            f"fencing_token={self.fencing_token}, expires_at_ms={self.expires_at_ms}, "
+            f"batch_ids={self.batch_ids!r})"
+        )
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        """Show the token masked to rich as well."""
+        yield "claim_id", self.claim_id
+        yield "owner_id", self.owner_id
+        yield "token", masked(self.token)
+        yield "batch_ids", self.batch_ids
+
+
+class WorkDepth(msgspec.Struct, frozen=True):
+    """How much waits for a session (S-QUEUE-9).
+
+    `batches` in all, `claimed` of them under a live claim, `ready` to be claimed now; the rest
+    is not available yet. `oldest_enqueued_at_ms` is that of the oldest batch, None if empty.
+    """
+
+    batches: int
+    claimed: int
+    ready: int
+    oldest_enqueued_at_ms: int | None
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """What the prefix rule looks at, of a batch that is available and under no live claim."""
+
+    enqueue_seq: int
+    batch_id: str
+    delivery_policy: str
+    slot_policy: str
+    merge_key_json: str
+    claim_fencing_token: int
+
+
+Prefix: TypeAlias = Sequence[Candidate]
+
+
+def claimable_prefix(candidates: Prefix, *, boundary: Boundary, max_batches: int) -> Prefix:
+    """Return which of the candidates, in enqueue order, one claim takes (S-QUEUE-3).
+
+    The head decides: inside a turn it must be made for that; an exclusive head goes alone; a
+    joining one takes what follows while it joins too, under the same policy and merge key.
+    """
+    if not candidates or max_batches == 0:
+        return ()
+    head = candidates[0]
+    if boundary == "active_turn_checkpoint" and head.delivery_policy != "earliest_safe_boundary":
+        return ()
+    if head.slot_policy != "join":
+        return candidates[:1]
+    taken = 1
+    for candidate in candidates[1:max_batches]:
+        fits = (
+            candidate.slot_policy == "join"
+            and candidate.delivery_policy == head.delivery_policy
+            and candidate.merge_key_json == head.merge_key_json
+        )
+        if not fits:
+            break
+        taken += 1
+    return candidates[:taken]
+
+
+def check_work(work: NewWork) -> tuple[str, list[str]]:
+    """Check a batch and return its merge key and payloads in written form."""
+    if not isinstance(work, NewWork):
+        raise InvalidRecordError("work", shown(work), "must be a NewWork")
+    if work.source_key is not None:
+        check_name("source_key", work.source_key)
+    check_count("available_at_ms", work.available_at_ms)
+    check_choice("delivery_policy", work.delivery_policy, DELIVERY_POLICIES)
+    check_choice("slot_policy", work.slot_policy, SLOT_POLICIES)
+    if isinstance(work.payloads, (str, bytes)) or not work.payloads:
+        raise InvalidRecordError("payloads", shown(work.payloads), "must be a non-empty sequence")
+    payloads = [
+        encode_json(free_json(f"payloads[{at}]", payload))
+        for at, payload in enumerate(work.payloads)
+    ]
+    return encode_json(_merge_key(work.merge_key)), payloads
+
+
+def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
+    """Raise InvalidRecordError, naming the choices, unless `value` is one of them."""
+    if value not in choices:
+        raise InvalidRecordError(field, shown(value), f"must be one of {', '.join(choices)}")
+
+
+def _merge_key(key: Json) -> Json:
+    if key in ("never", "payload_default"):
+        return key
+    if isinstance(key, dict) and list(key) == ["group"] and isinstance(key["group"], str):
+        return {"group": check_name("merge_key.group", key["group"])}
+    raise InvalidRecordError(
+        "merge_key", shown(key), 'must be "never", "payload_default" or {"group": NAME}'
+    )

@@ -1,0 +1,297 @@
+"""Statements on the work queue."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Insert,
+    Integer,
+    Select,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert
+
+from lash_store._kernel.dialects import upsert_insert
+from lash_store.session.tables import queued_work_batches, queued_work_items
+
+_batches = queued_work_batches.c
+_items = queued_work_items.c
+_ZERO = literal_column("0", Integer())
+
+
+def has_live_claim(*, now_ms: int) -> ColumnElement[bool]:
+    """A condition on ``queued_work_batches``: somebody works on the batch at `now_ms`."""
+    return and_(_batches.claim_token.is_not(None), _batches.claim_expires_at_ms > now_ms)
+
+
+def select_work(*, session_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
+    """A session's batches, without their items; to filter, join, order and page.
+
+    Columns: enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy,
+    merge_key_json, available_at_ms, enqueued_at_ms.
+    """
+    return _select_batches().where(_batches.session_id == session_id)
+
+
+def _select_batches() -> Select[int, str, str, str | None, str, str, str, int, int]:
+    return select(
+        _batches.enqueue_seq,
+        _batches.batch_id,
+        _batches.session_id,
+        _batches.source_key,
+        _batches.delivery_policy,
+        _batches.slot_policy,
+        _batches.merge_key_json,
+        _batches.available_at_ms,
+        _batches.enqueued_at_ms,
+    )
+
+
+def list_work(
+    *, session_id: str, after_seq: int, limit: int
+) -> Select[int, str, str, str | None, str, str, str, int, int]:
+    """Read a page of a session's batches in enqueue order, those behind `after_seq` (S-QUEUE-9)."""
+    work = select_work(session_id=session_id).where(_batches.enqueue_seq > after_seq)
+    return work.order_by(_batches.enqueue_seq).limit(limit)
+
+
+def list_pending_work(
+    *, session_id: str, now_ms: int, after_seq: int, limit: int
+) -> Select[int, str, str, str | None, str, str, str, int, int]:
+    """Read a page of the batches that are under no live claim."""
+    work = list_work(session_id=session_id, after_seq=after_seq, limit=limit)
+    return work.where(~has_live_claim(now_ms=now_ms))
+
+
+def load_work(*, batch_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
+    """Read one batch, of any session."""
+    return _select_batches().where(_batches.batch_id == batch_id)
+
+
+def find_source(*, session_id: str, source_key: str) -> Select[str]:
+    """Find the batch that a source has in the queue."""
+    return select(_batches.batch_id).where(
+        _batches.session_id == session_id, _batches.source_key == source_key
+    )
+
+
+def load_items(*, session_id: str, first_seq: int, last_seq: int) -> Select[str, str, str]:
+    """Read the items of every batch of a session between two places of the queue, in order."""
+    return (
+        select(_items.batch_id, _items.item_id, _items.payload_json)
+        .join(queued_work_batches, _batches.batch_id == _items.batch_id)
+        .where(
+            _batches.session_id == session_id,
+            _batches.enqueue_seq >= first_seq,
+            _batches.enqueue_seq <= last_seq,
+        )
+        .order_by(_batches.enqueue_seq, _items.item_index)
+    )
+
+
+def work_depth(*, session_id: str, now_ms: int) -> Select[int, int, int, int | None]:
+    """Count a session's batches: all, under a live claim, ready; and when the oldest came."""
+    live = has_live_claim(now_ms=now_ms)
+    ready = and_(~live, _batches.available_at_ms <= now_ms)
+    return select(
+        func.count(),
+        func.coalesce(func.sum(case((live, 1), else_=0)), 0),
+        func.coalesce(func.sum(case((ready, 1), else_=0)), 0),
+        func.min(_batches.enqueued_at_ms),
+    ).where(_batches.session_id == session_id)
+
+
+def enqueue_work(
+    *,
+    session_id: str,
+    batch_id: str,
+    source_key: str | None,
+    delivery_policy: str,
+    slot_policy: str,
+    merge_key_json: str,
+    available_at_ms: int,
+    enqueued_at_ms: int,
+) -> ReturningInsert[int]:
+    """Add a batch; no row comes back if its source is in the queue already (S-QUEUE-2)."""
+    fresh = upsert_insert(queued_work_batches).values(
+        session_id=session_id,
+        batch_id=batch_id,
+        source_key=source_key,
+        delivery_policy=delivery_policy,
+        slot_policy=slot_policy,
+        merge_key_json=merge_key_json,
+        available_at_ms=available_at_ms,
+        enqueued_at_ms=enqueued_at_ms,
+    )
+    once = fresh.on_conflict_do_nothing(index_elements=[_batches.session_id, _batches.source_key])
+    return once.returning(_batches.enqueue_seq)
+
+
+def enqueue_item(*, batch_id: str, item_index: int, item_id: str, payload_json: str) -> Insert:
+    """Add one item to a batch."""
+    return upsert_insert(queued_work_items).values(
+        batch_id=batch_id, item_index=item_index, item_id=item_id, payload_json=payload_json
+    )
+
+
+def claimable_work(
+    *, session_id: str, now_ms: int, max_batches: int
+) -> Select[int, str, str, str, str, int]:
+    """Read the first batches that are available and under no live claim (S-QUEUE-3, S-QUEUE-10).
+
+    Columns: enqueue_seq, batch_id, delivery_policy, slot_policy, merge_key_json,
+    claim_fencing_token. Three ranges of the claim index, merged; together they are exactly
+    "no live claim", half-set rows of a foreign program included:
+
+    - never claimed: both columns NULL. In that index such rows stand in enqueue order, so the
+      scan ends at the first candidates, however long the queue is;
+    - claimed, without a token or expired: reads every claimed row, of which there are few;
+    - a token without a claim id, expired.
+    """
+    never = and_(_batches.claim_id.is_(None), _batches.claim_token.is_(None))
+    over = _batches.claim_expires_at_ms <= now_ms
+    claimed = and_(_batches.claim_id.is_not(None), or_(_batches.claim_token.is_(None), over))
+    half_set = and_(_batches.claim_id.is_(None), _batches.claim_token.is_not(None), over)
+    ranges = [
+        select(
+            _batches.enqueue_seq,
+            _batches.batch_id,
+            _batches.delivery_policy,
+            _batches.slot_policy,
+            _batches.merge_key_json,
+            _batches.claim_fencing_token,
+        )
+        .where(
+            _batches.session_id == session_id,
+            condition,
+            # "+ 0" keeps the planner off the ready index, which would sort every ready row.
+            _batches.available_at_ms + _ZERO <= now_ms,
+        )
+        .order_by(_batches.enqueue_seq)
+        .limit(max_batches)
+        .subquery()
+        for condition in (never, claimed, half_set)
+    ]
+    merged = union_all(*(select(each) for each in ranges)).subquery()
+    found = merged.c
+    return (
+        select(
+            found.enqueue_seq,
+            found.batch_id,
+            found.delivery_policy,
+            found.slot_policy,
+            found.merge_key_json,
+            found.claim_fencing_token,
+        )
+        .order_by(found.enqueue_seq)
+        .limit(max_batches)
+    )
+
+
+def claim_batch(
+    *,
+    enqueue_seq: int,
+    claim_id: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
+    expires_at_ms: int,
+) -> Update:
+    """Put a claim on one batch; no row changes if somebody else has a live one on it."""
+    return (
+        update(queued_work_batches)
+        .where(_batches.enqueue_seq == enqueue_seq, ~has_live_claim(now_ms=now_ms))
+        .values(
+            {
+                _batches.claim_id: claim_id,
+                _batches.claim_owner_id: owner_id,
+                _batches.claim_token: token,
+                _batches.claim_fencing_token: _batches.claim_fencing_token + 1,
+                _batches.claim_claimed_at_ms: now_ms,
+                _batches.claim_expires_at_ms: expires_at_ms,
+            }
+        )
+    )
+
+
+def carries_claim(*, session_id: str, claim_id: str, token: str) -> ColumnElement[bool]:
+    """A condition on ``queued_work_batches``: the row carries this very claim, live or expired."""
+    return and_(
+        _batches.session_id == session_id,
+        _batches.claim_id == claim_id,
+        # The token: a drained queue gives the same claim id and number again.
+        _batches.claim_token == token,
+    )
+
+
+def claimed_work(*, session_id: str, claim_id: str, token: str) -> Select[str]:
+    """Read the ids of the batches that carry a claim."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    return select(_batches.batch_id).where(carries)
+
+
+def load_claimed_work(
+    *, session_id: str, claim_id: str, token: str
+) -> Select[int, str, str, str | None, str, str, str, int, int]:
+    """Read the batches that carry a claim, in order."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    return _select_batches().where(carries).order_by(_batches.enqueue_seq)
+
+
+def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
+    """Read the items of the batches that carry a claim, in order."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    return (
+        select(_items.batch_id, _items.item_id, _items.payload_json)
+        .join(queued_work_batches, _batches.batch_id == _items.batch_id)
+        .where(carries)
+        .order_by(_batches.enqueue_seq, _items.item_index)
+    )
+
+
+def renew_claim(*, session_id: str, claim_id: str, token: str, expires_at_ms: int) -> Update:
+    """Move the end of a claim on every batch that carries it."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    moved = {_batches.claim_expires_at_ms: expires_at_ms}
+    return update(queued_work_batches).where(carries).values(moved)
+
+
+def abandon_claim(*, session_id: str, claim_id: str, token: str) -> Update:
+    """Take a claim off every batch that carries it, and keep the fencing numbers (S-QUEUE-7)."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    return (
+        update(queued_work_batches)
+        .where(carries)
+        .values(
+            {
+                _batches.claim_id: None,
+                _batches.claim_owner_id: None,
+                _batches.claim_token: None,
+                _batches.claim_claimed_at_ms: 0,
+                _batches.claim_expires_at_ms: 0,
+            }
+        )
+    )
+
+
+def complete_claim(*, session_id: str, claim_id: str, token: str) -> Delete:
+    """Remove every batch that carries a claim; its items go with it."""
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    return delete(queued_work_batches).where(carries)
+
+
+def cancel_work(*, batch_id: str, now_ms: int) -> Delete:
+    """Remove a batch that is under no live claim; its items go with it (S-QUEUE-8)."""
+    return delete(queued_work_batches).where(
+        _batches.batch_id == batch_id, ~has_live_claim(now_ms=now_ms)
+    )

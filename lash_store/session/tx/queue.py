@@ -1,0 +1,339 @@
+"""The work queue, on an open transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_count, check_name, end_of_term, shown
+from lash_store._kernel.codecs import decode_json
+from lash_store._kernel.prepared import prepare
+from lash_store.clock import MAX_INT
+from lash_store.errors import ClaimLostError, CorruptRecordError, InvalidRecordError
+from lash_store.session import statements
+from lash_store.session.records import SessionFence
+from lash_store.session.records.queue import (
+    BOUNDARIES,
+    AlreadyQueued,
+    Boundary,
+    Candidate,
+    NewWork,
+    Prefix,
+    WorkBatch,
+    WorkClaim,
+    WorkDepth,
+    WorkItem,
+    check_choice,
+    check_work,
+    claimable_prefix,
+)
+from lash_store.session.tables import queued_work_batches, queued_work_items
+from lash_store.session.tx.leases import LeaseOperations
+
+_abandon_claim = prepare(statements.abandon_claim)
+_cancel_work = prepare(statements.cancel_work)
+_claim_batch = prepare(statements.claim_batch)
+_claimable_work = prepare(statements.claimable_work)
+_claimed_work = prepare(statements.claimed_work)
+_complete_claim = prepare(statements.complete_claim)
+_enqueue_item = prepare(statements.enqueue_item)
+_enqueue_work = prepare(statements.enqueue_work)
+_find_source = prepare(statements.find_source)
+_list_pending_work = prepare(statements.list_pending_work)
+_list_work = prepare(statements.list_work)
+_load_claimed_items = prepare(statements.load_claimed_items)
+_load_claimed_work = prepare(statements.load_claimed_work)
+_load_items = prepare(statements.load_items)
+_load_work = prepare(statements.load_work)
+_renew_claim = prepare(statements.renew_claim)
+_work_depth = prepare(statements.work_depth)
+
+_TABLE: Final = queued_work_batches.name
+
+_BatchRow = tuple[int, str, str, str | None, str, str, str, int, int]
+
+
+class QueueOperations(LeaseOperations):
+    """Operations on the work queue."""
+
+    __slots__ = ()
+
+    def enqueue_work(
+        self, work: NewWork, *, session_id: str | None = None
+    ) -> WorkBatch | AlreadyQueued:
+        """Add a batch at the end of the session's queue (S-QUEUE-1, S-QUEUE-2).
+
+        AlreadyQueued, with the batch as it stands, if its source_key is in the queue. Raises
+        InvalidRecordError for anything that can't be stored, before anything is written.
+        """
+        merge_key_json, payloads = check_work(work)
+        key, cursor = self._session(session_id), self.cursor
+        batch_id = f"qwb:{self.context.ids.new_token()}"
+        row = _enqueue_work.one(
+            cursor,
+            session_id=key,
+            batch_id=batch_id,
+            source_key=work.source_key,
+            delivery_policy=work.delivery_policy,
+            slot_policy=work.slot_policy,
+            merge_key_json=merge_key_json,
+            available_at_ms=work.available_at_ms,
+            enqueued_at_ms=self.now_ms,
+        )
+        if row is None:
+            return AlreadyQueued(self._batch_of_source(key, work.source_key or ""))
+        items = [
+            _enqueue_item.bind(
+                batch_id=batch_id,
+                item_index=index,
+                item_id=f"{batch_id}:item:{index}",
+                payload_json=payload,
+            )
+            for index, payload in enumerate(payloads)
+        ]
+        _enqueue_item.many(cursor, items)
+        return self._batch(batch_id)
+
+    def enqueue_all_work(
+        self, works: Iterable[NewWork], *, session_id: str | None = None
+    ) -> list[WorkBatch | AlreadyQueued]:
+        """Add several batches in order, all or none; the results are in the same order."""
+        checked = list(works)
+        for work in checked:
+            check_work(work)
+        return [self.enqueue_work(work, session_id=session_id) for work in checked]
+
+    def claim_work(
+        self,
+        fence: SessionFence,
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        max_batches: int = 1,
+        boundary: Boundary = "idle",
+    ) -> WorkClaim | None:
+        """Take the batches at the head of the queue of the fence's session (S-QUEUE-3, 4, 10).
+
+        None if nothing is to be had at this boundary; `max_batches` 0 gives None before any
+        check. Raises LeaseLostError unless the session lease of `fence` is live.
+        """
+        if check_count("max_batches", max_batches) == 0:
+            return None
+        check_name("owner_id", owner_id)
+        check_choice("boundary", boundary, BOUNDARIES)
+        expires_at_ms = end_of_term(self.now_ms, ttl_ms)
+        self.require(fence)
+        taken = self._prefix(fence.session_id, boundary, max_batches)
+        return self._claim(fence.session_id, taken, owner_id, expires_at_ms) if taken else None
+
+    def claim_work_batches(
+        self,
+        fence: SessionFence,
+        batch_ids: Sequence[str],
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        boundary: Boundary = "idle",
+    ) -> WorkClaim | None:
+        """Take exactly these batches, in this order, or None and nothing (S-QUEUE-5).
+
+        They are taken only if ``claim_work`` for as many batches would take the same ones. An
+        empty list gives None before any check.
+        """
+        if not batch_ids:
+            return None
+        check_name("owner_id", owner_id)
+        check_choice("boundary", boundary, BOUNDARIES)
+        expires_at_ms = end_of_term(self.now_ms, ttl_ms)
+        self.require(fence)
+        taken = self._prefix(fence.session_id, boundary, len(batch_ids))
+        if [candidate.batch_id for candidate in taken] != list(batch_ids):
+            return None
+        return self._claim(fence.session_id, taken, owner_id, expires_at_ms)
+
+    def renew_claim(self, claim: WorkClaim, *, ttl_ms: int) -> WorkClaim:
+        """Move the end of a claim to `ttl_ms` milliseconds from now (S-QUEUE-6).
+
+        Raises ClaimLostError, and extends nothing, unless every batch still carries it. A
+        claim is lost when somebody else took a batch, not by time alone.
+        """
+        expires_at_ms = end_of_term(self.now_ms, ttl_ms)
+        self.require_claim(claim)
+        _renew_claim.run(
+            self.cursor,
+            session_id=claim.session_id,
+            claim_id=claim.claim_id,
+            token=claim.token,
+            expires_at_ms=expires_at_ms,
+        )
+        return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
+
+    def abandon_claim(self, claim: WorkClaim) -> int:
+        """Give the batches of a claim back; return how many still carried it (S-QUEUE-7)."""
+        _check_claim(claim)
+        return _abandon_claim.run(
+            self.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+        )
+
+    def require_claim(self, claim: WorkClaim) -> None:
+        """Raise ClaimLostError unless the claim stands on exactly its batches, each once."""
+        _check_claim(claim)
+        carrying = _claimed_work.all(
+            self.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+        )
+        found = tuple(batch_id for (batch_id,) in carrying)
+        if sorted(found) != sorted(claim.batch_ids):
+            raise ClaimLostError(claim.claim_id, claim.batch_ids, found)
+
+    def cancel_work(self, batch_id: str) -> WorkBatch | None:
+        """Remove a batch that nobody works on and return it; None otherwise (S-QUEUE-8)."""
+        row = _load_work.one(self.cursor, batch_id=check_name("batch_id", batch_id))
+        if row is None:
+            return None
+        (batch,) = self._with_items([row])
+        removed = _cancel_work.run(self.cursor, batch_id=batch_id, now_ms=self.now_ms)
+        return batch if removed else None
+
+    def list_work(
+        self, *, after_seq: int = 0, limit: int = MAX_INT, session_id: str | None = None
+    ) -> list[WorkBatch]:
+        """Return a page of the session's batches, claimed or not, in order (S-QUEUE-9).
+
+        The page starts behind `after_seq`: pass the last batch's ``enqueue_seq`` for the next.
+        """
+        rows = _list_work.all(
+            self.cursor,
+            session_id=self._session(session_id),
+            after_seq=check_count("after_seq", after_seq),
+            limit=check_count("limit", limit),
+        )
+        return self._with_items(rows)
+
+    def list_pending_work(
+        self, *, after_seq: int = 0, limit: int = MAX_INT, session_id: str | None = None
+    ) -> list[WorkBatch]:
+        """Return a page of the session's batches that are under no live claim."""
+        rows = _list_pending_work.all(
+            self.cursor,
+            session_id=self._session(session_id),
+            now_ms=self.now_ms,
+            after_seq=check_count("after_seq", after_seq),
+            limit=check_count("limit", limit),
+        )
+        return self._with_items(rows)
+
+    def work_depth(self, *, session_id: str | None = None) -> WorkDepth:
+        """Count what waits for the session, by looking at all of it."""
+        row = _work_depth.one(self.cursor, session_id=self._session(session_id), now_ms=self.now_ms)
+        assert row is not None  # an aggregate without GROUP BY has one row
+        return WorkDepth(*row)
+
+    def _prefix(self, session_id: str, boundary: Boundary, max_batches: int) -> Prefix:
+        rows = _claimable_work.all(
+            self.cursor, session_id=session_id, now_ms=self.now_ms, max_batches=max_batches
+        )
+        candidates = [Candidate(*row) for row in rows]
+        return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
+
+    def _claim(
+        self, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int
+    ) -> WorkClaim:
+        cursor, token = self.cursor, self.context.ids.new_token()
+        fencing_token = taken[0].claim_fencing_token + 1
+        claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
+        rows = [
+            _claim_batch.bind(
+                enqueue_seq=candidate.enqueue_seq,
+                claim_id=claim_id,
+                owner_id=owner_id,
+                token=token,
+                now_ms=self.now_ms,
+                expires_at_ms=expires_at_ms,
+            )
+            for candidate in taken
+        ]
+        if _claim_batch.many(cursor, rows) != len(taken):
+            raise CorruptRecordError(_TABLE, claim_id, "a row changed between two statements")
+        batches = _load_claimed_work.all(
+            cursor, session_id=session_id, claim_id=claim_id, token=token
+        )
+        items = _load_claimed_items.all(
+            cursor, session_id=session_id, claim_id=claim_id, token=token
+        )
+        return WorkClaim(
+            session_id=session_id,
+            claim_id=claim_id,
+            owner_id=owner_id,
+            token=token,
+            fencing_token=fencing_token,
+            claimed_at_ms=self.now_ms,
+            expires_at_ms=expires_at_ms,
+            batches=tuple(_assembled(batches, items)),
+        )
+
+    def _batch(self, batch_id: str) -> WorkBatch:
+        row = _load_work.one(self.cursor, batch_id=batch_id)
+        if row is None:
+            raise CorruptRecordError(_TABLE, batch_id, "the batch is gone")
+        (batch,) = self._with_items([row])
+        return batch
+
+    def _batch_of_source(self, session_id: str, source_key: str) -> WorkBatch:
+        row = _find_source.one(self.cursor, session_id=session_id, source_key=source_key)
+        if row is None:
+            raise CorruptRecordError(_TABLE, source_key, "neither enqueued nor there")
+        return self._batch(row[0])
+
+    def _with_items(self, rows: list[_BatchRow]) -> list[WorkBatch]:
+        """Add the items to batches of one session that were read in order, by one more query."""
+        if not rows:
+            return []
+        items = _load_items.all(
+            self.cursor, session_id=rows[0][2], first_seq=rows[0][0], last_seq=rows[-1][0]
+        )
+        return _assembled(rows, items)
+
+
+def complete_claim(cursor: sqlite3.Cursor, claim: WorkClaim) -> None:
+    """Remove the batches of a claim that stands."""
+    _complete_claim.run(
+        cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+    )
+
+
+def _assembled(rows: list[_BatchRow], items: list[tuple[str, str, str]]) -> list[WorkBatch]:
+    by_batch: dict[str, list[WorkItem]] = {}
+    wanted = {row[1] for row in rows}
+    for batch_id, item_id, payload_json in items:
+        if batch_id in wanted:
+            payload = decode_json(queued_work_items.name, item_id, payload_json)
+            by_batch.setdefault(batch_id, []).append(WorkItem(item_id, payload))
+    return [_record(row, by_batch.get(row[1], [])) for row in rows]
+
+
+def _record(row: _BatchRow, items: list[WorkItem]) -> WorkBatch:
+    seq, batch_id, session_id, source_key, delivery, slot, merge_key_json, available, enqueued = row
+    parts = {
+        "enqueue_seq": seq,
+        "batch_id": batch_id,
+        "session_id": session_id,
+        "source_key": source_key,
+        "delivery_policy": delivery,
+        "slot_policy": slot,
+        "merge_key": decode_json(_TABLE, batch_id, merge_key_json),
+        "available_at_ms": available,
+        "enqueued_at_ms": enqueued,
+        "items": items,
+    }
+    try:
+        return msgspec.convert(parts, WorkBatch)
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(_TABLE, batch_id, str(error)) from error
+
+
+def _check_claim(claim: WorkClaim) -> None:
+    if not isinstance(claim, WorkClaim):
+        raise InvalidRecordError("claim", shown(claim), "must be a WorkClaim")
