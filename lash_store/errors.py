@@ -15,6 +15,9 @@
     │   ├── NestedTransactionError    a transaction inside another of the same store and thread
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
     ├── LeaseLostError            acting on a term of ownership that is over
+    ├── SessionBindingError       a database that belongs to another session
+    ├── TurnConflictError         a turn id that was committed with other content
+    ├── RevisionConflictError     a head that has moved on
     ├── ClaimLostError            acting on claimed work that somebody else has taken
     ├── NodeConflictError         a node id that the graph has already
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
@@ -46,8 +49,10 @@ __all__ = [
     "NodeConflictError",
     "NotConfiguredError",
     "ReadOnlyStoreError",
+    "RevisionConflictError",
     "SchemaDriftError",
     "SchemaVersionError",
+    "SessionBindingError",
     "StorageError",
     "StoreBusyError",
     "StoreClosedError",
@@ -55,6 +60,7 @@ __all__ = [
     "TransactionControlError",
     "TransactionEndedError",
     "TransactionError",
+    "TurnConflictError",
     "UnpreparableStatementError",
 ]
 
@@ -179,6 +185,45 @@ class LeaseLostError(LashStoreError):
     def __str__(self) -> str:
         found = f"found {self.actual}" if self.actual else "no term was ever claimed"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
+
+
+class SessionBindingError(LashStoreError):
+    """The database belongs to another session; nothing was changed (S-COMMIT-1)."""
+
+    def __init__(self, bound: str, attempted: str) -> None:
+        super().__init__(bound, attempted)
+        self.bound = bound
+        self.attempted = attempted
+
+    def __str__(self) -> str:
+        return f"the database belongs to session {self.bound!r}, not to {self.attempted!r}"
+
+
+class TurnConflictError(LashStoreError):
+    """The turn was committed with other content, or is another session's (S-COMMIT-2)."""
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__(session_id, turn_id)
+        self.session_id = session_id
+        self.turn_id = turn_id
+
+    def __str__(self) -> str:
+        return (
+            f"turn {self.turn_id!r} of session {self.session_id!r} was committed with another "
+            "hash, or does not belong here; nothing was changed"
+        )
+
+
+class RevisionConflictError(LashStoreError):
+    """The head is not at the revision that the caller expected (S-COMMIT-4)."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(expected, actual)
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        return f"the head is at revision {self.actual}, not at {self.expected}"
 
 
 class ClaimLostError(LashStoreError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from sqlalchemy import Connection
 
-from lash_store._kernel import bridge, guard
+from lash_store._kernel import bridge, dialects, guard
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.configured import Begun
 from lash_store._kernel.connection import StoreConnection, store_error
@@ -83,6 +85,23 @@ class Tx:
         assert connection is not None  # on() brings its own
         return connection
 
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Undo what the block wrote if an exception leaves it, though the transaction goes on.
+
+        For operations of several writes: a consumer may catch their error inside ``begin()``.
+        """
+        cursor = self.cursor
+        _run(cursor, dialects.SAVEPOINT)
+        try:
+            yield
+        except BaseException:
+            if cursor.connection.in_transaction:
+                _run(cursor, dialects.UNDO_TO_SAVEPOINT)
+                _run(cursor, dialects.RELEASE_SAVEPOINT)
+            raise
+        _run(cursor, dialects.RELEASE_SAVEPOINT)
+
     def leave(self) -> None:
         """End this Tx, while its transaction is still open: every further use is refused."""
         self.raw = None
@@ -109,3 +128,10 @@ class Tx:
             raise store_error(error, begun.raw) from error
         self._connection = connection
         begun.joined.add(self)
+
+
+def _run(cursor: sqlite3.Cursor, statement: str) -> None:
+    try:
+        cursor.execute(statement)
+    except sqlite3.Error as error:
+        raise store_error(error, cursor.connection) from error

@@ -90,6 +90,11 @@ class SessionStore(Store[SessionTx]):
     list_pending_work = in_snapshot(SessionTx.list_pending_work)
     work_depth = in_snapshot(SessionTx.work_depth)
 
+    commit_turn = in_transaction(SessionTx.commit_turn)
+    load_receipt = in_snapshot(SessionTx.load_receipt)
+    record_usage = in_transaction(SessionTx.record_usage)
+    load_usage = in_snapshot(SessionTx.load_usage)
+
 
 class AsyncSessionStore(AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
@@ -138,3 +143,8 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     list_work = in_async_snapshot(SessionTx.list_work)
     list_pending_work = in_async_snapshot(SessionTx.list_pending_work)
     work_depth = in_async_snapshot(SessionTx.work_depth)
+
+    commit_turn = in_async_transaction(SessionTx.commit_turn)
+    load_receipt = in_async_snapshot(SessionTx.load_receipt)
+    record_usage = in_async_transaction(SessionTx.record_usage)
+    load_usage = in_async_snapshot(SessionTx.load_usage)

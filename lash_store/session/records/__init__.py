@@ -24,6 +24,13 @@ from lash_store.session.records.queue import (
     WorkItem,
     claimable_prefix,
 )
+from lash_store.session.records.turns import (
+    TurnCommit,
+    TurnReceipt,
+    TurnStamp,
+    UsageDelta,
+    turn_commit_hash,
+)
 
 __all__ = [
     "AlreadyQueued",
@@ -43,10 +50,15 @@ __all__ = [
     "SessionHead",
     "SessionLease",
     "SlotPolicy",
+    "TurnCommit",
+    "TurnReceipt",
+    "TurnStamp",
     "Unchanged",
+    "UsageDelta",
     "WorkBatch",
     "WorkClaim",
     "WorkDepth",
     "WorkItem",
     "claimable_prefix",
+    "turn_commit_hash",
 ]

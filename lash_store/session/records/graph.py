@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.codecs import Json, free_object
+from lash_store._kernel.codecs import free_object
 from lash_store.errors import InvalidRecordError
 
 _NAMED = ("node_id", "parent_node_id", "caused_by", "agent_frame_id", "timestamp")
@@ -25,8 +25,8 @@ class Node(msgspec.Struct, frozen=True):
 
     node_id: str
     parent_node_id: str | None
-    fields: Mapping[str, Json] = {}
-    caused_by: Mapping[str, Json] | None = None
+    fields: Mapping[str, Any] = {}
+    caused_by: Mapping[str, Any] | None = None
     agent_frame_id: str | None = None
     timestamp: str | None = None
 

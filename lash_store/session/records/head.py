@@ -7,8 +7,6 @@ from typing import Any
 
 import msgspec
 
-from lash_store._kernel.codecs import Json
-
 
 class SessionHead(msgspec.Struct, frozen=True):
     """Where a session stands after its last commit (S-HEAD-1).
@@ -20,8 +18,8 @@ class SessionHead(msgspec.Struct, frozen=True):
 
     session_id: str
     head_revision: int
-    config: Json = None
-    agent_frames: Sequence[Json] = ()
+    config: Any = None
+    agent_frames: Sequence[Any] = ()
     current_agent_frame_id: str | None = None
     checkpoint_ref: str | None = None
     leaf_node_id: str | None = None

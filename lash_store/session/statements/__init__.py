@@ -6,6 +6,9 @@ transaction of the consumer's own. ``now_ms`` is always an argument, millisecond
 epoch; so is every other time.
 """
 
+from lash_store.session.statements.attachments import (
+    commit_attachment,
+)
 from lash_store.session.statements.blobs import find_blob, load_blob, put_blob, select_blobs
 from lash_store.session.statements.graph import (
     ancestry,
@@ -51,6 +54,14 @@ from lash_store.session.statements.queue import (
     select_work,
     work_depth,
 )
+from lash_store.session.statements.turns import (
+    load_receipt,
+    load_usage,
+    record_usage,
+    save_receipt,
+    select_receipts,
+    select_usage,
+)
 
 __all__ = [
     "abandon_claim",
@@ -61,6 +72,7 @@ __all__ = [
     "claim_lease",
     "claimable_work",
     "claimed_work",
+    "commit_attachment",
     "complete_claim",
     "count_nodes",
     "current_lease",
@@ -82,16 +94,22 @@ __all__ = [
     "load_items",
     "load_node",
     "load_path",
+    "load_receipt",
+    "load_usage",
     "load_work",
     "newest_nodes",
     "put_blob",
+    "record_usage",
     "release_lease",
     "renew_claim",
     "renew_lease",
     "save_head",
+    "save_receipt",
     "select_blobs",
     "select_leases",
     "select_nodes",
+    "select_receipts",
+    "select_usage",
     "select_work",
     "tombstone_node",
     "vacuum_nodes",

@@ -12,12 +12,11 @@ from lash_store._kernel.ddl import Schema
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
-from lash_store.session.tx.blobs import BlobOperations, SessionContext, check_profile
-from lash_store.session.tx.graph import GraphOperations
-from lash_store.session.tx.queue import QueueOperations
+from lash_store.session.tx.blobs import SessionContext, check_profile
+from lash_store.session.tx.turns import TurnOperations
 
 
-class SessionTx(QueueOperations, GraphOperations, BlobOperations):
+class SessionTx(TurnOperations):
     """Every operation of a session store, on one open transaction."""
 
     __slots__ = ()

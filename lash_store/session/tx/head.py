@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.codecs import decode_object, encode_json, free_json
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.tx import Tx
 from lash_store.errors import CorruptRecordError
@@ -63,14 +63,16 @@ def load_head(cursor: sqlite3.Cursor) -> SessionHead | None:
 
 
 def save_head(cursor: sqlite3.Cursor, head: SessionHead) -> None:
-    """Write the head; its JSON values are in written form already."""
+    """Write the head: the named fields in order, then those that this library does not know."""
     written: dict[str, Any] = {name: getattr(head, name) for name in _NAMED}
+    written["config"] = free_json("config", head.config)
+    written["agent_frames"] = free_json("agent_frames", list(head.agent_frames))
     for name in _LEFT_OUT_WHEN_EMPTY:
         if not written[name]:
             del written[name]
     _save_head.run(
         cursor,
         session_id=head.session_id,
-        head_json=encode_json({**written, **head.extra}),
+        head_json=encode_json({**written, **free_json("head", dict(head.extra))}),
         head_revision=head.head_revision,
     )
