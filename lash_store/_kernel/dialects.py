@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+UpsertInsert = postgresql.Insert
 upsert_insert = postgresql.insert
 """``INSERT … ON CONFLICT``: the clause is a syntax extension in SQLAlchemy 2.1, and
 PostgreSQL's carries all that SQLite's compiler reads, so one construct compiles for both."""
@@ -39,6 +40,7 @@ ROLLBACK: Final = "ROLLBACK"
 SAVEPOINT: Final = "SAVEPOINT lash_store"
 UNDO_TO_SAVEPOINT: Final = "ROLLBACK TO lash_store"
 RELEASE_SAVEPOINT: Final = "RELEASE lash_store"
+LEAVE_WAL: Final = "PRAGMA journal_mode = DELETE"
 ENTER_WAL: Final = "PRAGMA journal_mode = WAL"
 READ_ONLY_ON: Final = "PRAGMA query_only = ON"
 READ_ONLY_OFF: Final = "PRAGMA query_only = OFF"
@@ -91,23 +93,25 @@ def primary_code(error: sqlite3.Error) -> int | None:
 
 
 class JsonText(FunctionElement[str]):
-    """The text of one member of a JSON object that is stored in a TEXT column, or NULL."""
+    """The text of a member of a JSON object that is stored in a TEXT column, or NULL."""
 
     inherit_cache = True
     type = Text()
 
-    def __init__(self, column: ColumnElement[str], member: str) -> None:
-        super().__init__(column, literal_column(f"'{member}'", Text()))
+    def __init__(self, column: ColumnElement[str], *path: str) -> None:
+        # Names from this library's own source, never a consumer's: they stand in the text.
+        steps = [literal_column(f"'{name}'", Text()) for name in path]
+        super().__init__(column, *steps)
 
 
 @compiles(JsonText)
 def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
-    column, member = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"CAST({column} AS JSON) ->> {member}"
+    column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"json_extract_path_text(CAST({column} AS JSON), {', '.join(path)})"
 
 
 @compiles(JsonText, "sqlite")
 def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     # json_extract(), which is older than the arrow operators (SQLite 3.38).
-    column, member = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"json_extract({column}, '$.' || {member})"
+    column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"json_extract({column}, '$.{'.'.join(name.strip(chr(39)) for name in path)}')"

@@ -95,6 +95,17 @@ class SessionStore(Store[SessionTx]):
     record_usage = in_transaction(SessionTx.record_usage)
     load_usage = in_snapshot(SessionTx.load_usage)
 
+    save_meta = in_transaction(SessionTx.save_meta)
+    record_attachment_intent = in_transaction(SessionTx.record_attachment_intent)
+    commit_attachments = in_transaction(SessionTx.commit_attachments)
+    forget_attachment = in_transaction(SessionTx.forget_attachment)
+    put_artifact = in_transaction(SessionTx.put_artifact)
+    collect_blobs = in_transaction(SessionTx.collect_blobs)
+    load_meta = in_snapshot(SessionTx.load_meta)
+    load_summary = in_snapshot(SessionTx.load_summary)
+    list_uncommitted_attachments = in_snapshot(SessionTx.list_uncommitted_attachments)
+    load_artifact = in_snapshot(SessionTx.load_artifact)
+
 
 class AsyncSessionStore(AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
@@ -148,3 +159,14 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     load_receipt = in_async_snapshot(SessionTx.load_receipt)
     record_usage = in_async_transaction(SessionTx.record_usage)
     load_usage = in_async_snapshot(SessionTx.load_usage)
+
+    save_meta = in_async_transaction(SessionTx.save_meta)
+    record_attachment_intent = in_async_transaction(SessionTx.record_attachment_intent)
+    commit_attachments = in_async_transaction(SessionTx.commit_attachments)
+    forget_attachment = in_async_transaction(SessionTx.forget_attachment)
+    put_artifact = in_async_transaction(SessionTx.put_artifact)
+    collect_blobs = in_async_transaction(SessionTx.collect_blobs)
+    load_meta = in_async_snapshot(SessionTx.load_meta)
+    load_summary = in_async_snapshot(SessionTx.load_summary)
+    list_uncommitted_attachments = in_async_snapshot(SessionTx.list_uncommitted_attachments)
+    load_artifact = in_async_snapshot(SessionTx.load_artifact)

@@ -1,5 +1,9 @@
 """The frozen records of a session store: what its operations take and return."""
 
+from lash_store.session.records.attachments import (
+    Attachment,
+    CollectionReport,
+)
 from lash_store.session.records.blobs import BlobKind, Profile
 from lash_store.session.records.checkpoints import Checkpoint, Manifest
 from lash_store.session.records.graph import (
@@ -12,6 +16,11 @@ from lash_store.session.records.graph import (
 )
 from lash_store.session.records.head import SessionHead
 from lash_store.session.records.leases import SessionFence, SessionLease
+from lash_store.session.records.meta import (
+    Relation,
+    SessionMeta,
+    SessionSummary,
+)
 from lash_store.session.records.queue import (
     AlreadyQueued,
     Boundary,
@@ -35,9 +44,11 @@ from lash_store.session.records.turns import (
 __all__ = [
     "AlreadyQueued",
     "Append",
+    "Attachment",
     "BlobKind",
     "Boundary",
     "Checkpoint",
+    "CollectionReport",
     "DeliveryPolicy",
     "Graph",
     "GraphDelta",
@@ -45,10 +56,13 @@ __all__ = [
     "NewWork",
     "Node",
     "Profile",
+    "Relation",
     "ReplaceFull",
     "SessionFence",
     "SessionHead",
     "SessionLease",
+    "SessionMeta",
+    "SessionSummary",
     "SlotPolicy",
     "TurnCommit",
     "TurnReceipt",

@@ -77,3 +77,13 @@ def _content_of_map(stored: bytes) -> bytes | None:
         return zlib.decompress(content) if envelope["compression"] == "Zlib" else content
     except (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError, zlib.error):
         return None  # no map: the caller looks at the other form, and at the hash
+
+
+def kind_of_blob(key: str, stored: bytes) -> str | None:
+    """Return the kind that a stored blob names, or None if it is bare content."""
+    packed = _content_of_map(stored)
+    if packed is None or content_hash(packed) != key:
+        return None
+    descriptor = msgspec.msgpack.decode(stored).get("descriptor")
+    kind = descriptor.get("kind") if isinstance(descriptor, dict) else None
+    return kind if isinstance(kind, str) else None

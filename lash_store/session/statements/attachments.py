@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Update, update
+from sqlalchemy import Delete, Insert, Select, Update, and_, delete, select, update
 
-from lash_store.session.tables import attachment_manifest
+from lash_store._kernel.dialects import upsert_insert
+from lash_store.session.tables import artifact_refs, attachment_manifest
 
 _manifest = attachment_manifest.c
 
@@ -19,4 +20,63 @@ def commit_attachment(*, session_id: str, attachment_id: str, now_ms: int) -> Up
             _manifest.committed_at_ms.is_(None),
         )
         .values(committed_at_ms=now_ms)
+    )
+
+
+def select_attachments() -> Select[str, str, str, int, int | None]:
+    """Every attachment: id, session id, canonical URI, intent time, commit time."""
+    return select(
+        _manifest.attachment_id,
+        _manifest.session_id,
+        _manifest.canonical_uri,
+        _manifest.intent_at_ms,
+        _manifest.committed_at_ms,
+    )
+
+
+def list_uncommitted_attachments(*, older_than_ms: int) -> Select[str, str, str, int, int | None]:
+    """Read the attachments announced up to a time and never committed, the oldest first."""
+    waiting = and_(_manifest.committed_at_ms.is_(None), _manifest.intent_at_ms <= older_than_ms)
+    order = (_manifest.intent_at_ms, _manifest.attachment_id)
+    return select_attachments().where(waiting).order_by(*order)
+
+
+def record_attachment_intent(
+    *, attachment_id: str, session_id: str, canonical_uri: str, intent_at_ms: int
+) -> Insert:
+    """Announce an attachment; an uncommitted one gets the new time and stays as it is."""
+    fresh = upsert_insert(attachment_manifest).values(
+        attachment_id=attachment_id,
+        session_id=session_id,
+        canonical_uri=canonical_uri,
+        intent_at_ms=intent_at_ms,
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=[_manifest.attachment_id],
+        set_={_manifest.intent_at_ms: fresh.excluded.intent_at_ms},
+        where=_manifest.committed_at_ms.is_(None),
+    )
+
+
+def forget_attachment(*, attachment_id: str) -> Delete:
+    """Remove an attachment's row."""
+    return delete(attachment_manifest).where(_manifest.attachment_id == attachment_id)
+
+
+def select_artifacts() -> Select[str, str]:
+    """Every artifact: its name, and the key of its blob."""
+    return select(artifact_refs.c.artifact_ref, artifact_refs.c.blob_ref)
+
+
+def load_artifact(*, artifact_ref: str) -> Select[str, str]:
+    """Read where one artifact's bytes are."""
+    return select_artifacts().where(artifact_refs.c.artifact_ref == artifact_ref)
+
+
+def put_artifact(*, artifact_ref: str, blob_ref: str) -> Insert:
+    """Point an artifact's name at a blob, wherever it pointed before."""
+    fresh = upsert_insert(artifact_refs).values(artifact_ref=artifact_ref, blob_ref=blob_ref)
+    return fresh.on_conflict_do_update(
+        index_elements=[artifact_refs.c.artifact_ref],
+        set_={artifact_refs.c.blob_ref: fresh.excluded.blob_ref},
     )

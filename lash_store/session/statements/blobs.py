@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Insert, Select, func, select
+from sqlalchemy import Delete, Insert, Select, delete, func, select
 
 from lash_store._kernel.dialects import upsert_insert
 from lash_store.session.tables import blobs
@@ -27,3 +27,8 @@ def put_blob(*, key: str, content: bytes) -> Insert:
     """Store a blob; one that is there stays as it is, for it has the same content."""
     fresh = upsert_insert(blobs).values(hash=key, content=content)
     return fresh.on_conflict_do_nothing(index_elements=[blobs.c.hash])
+
+
+def delete_blob(*, key: str) -> Delete:
+    """Remove a blob."""
+    return delete(blobs).where(blobs.c.hash == key)

@@ -13,10 +13,12 @@ from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx.blobs import SessionContext, check_profile
+from lash_store.session.tx.collection import CollectionOperations
+from lash_store.session.tx.meta import MetaOperations
 from lash_store.session.tx.turns import TurnOperations
 
 
-class SessionTx(TurnOperations):
+class SessionTx(TurnOperations, CollectionOperations, MetaOperations):
     """Every operation of a session store, on one open transaction."""
 
     __slots__ = ()

@@ -1,0 +1,98 @@
+"""Statements on the session's meta, one row, and on what a picker shows."""
+
+from __future__ import annotations
+
+from sqlalchemy import Insert, Select, func, select
+
+from lash_store._kernel.dialects import JsonText, UpsertInsert, upsert_insert
+from lash_store.session.tables import graph_nodes, session_meta
+
+_meta = session_meta.c
+
+
+def load_meta() -> Select[str, str, str, str, str | None, str | None]:
+    """Read session id, name, created-at, model, cwd and relation_json."""
+    return select(
+        _meta.session_id,
+        _meta.session_name,
+        _meta.created_at,
+        _meta.model,
+        _meta.cwd,
+        _meta.relation_json,
+    )
+
+
+def save_meta(
+    *,
+    session_id: str,
+    session_name: str,
+    created_at: str,
+    model: str,
+    cwd: str | None,
+    relation_json: str | None,
+) -> Insert:
+    """Write the meta, in place of any that is there."""
+    fresh = _meta_row(
+        session_id=session_id,
+        session_name=session_name,
+        created_at=created_at,
+        model=model,
+        cwd=cwd,
+        relation_json=relation_json,
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=[_meta.singleton],
+        set_={
+            _meta.session_id: fresh.excluded.session_id,
+            _meta.session_name: fresh.excluded.session_name,
+            _meta.created_at: fresh.excluded.created_at,
+            _meta.model: fresh.excluded.model,
+            _meta.cwd: fresh.excluded.cwd,
+            _meta.relation_json: fresh.excluded.relation_json,
+        },
+    )
+
+
+def create_meta(
+    *,
+    session_id: str,
+    session_name: str,
+    created_at: str,
+    model: str,
+    cwd: str | None,
+    relation_json: str | None,
+) -> Insert:
+    """Write the meta if there is none: one statement, so that two creators agree (S-DIR-2)."""
+    fresh = _meta_row(
+        session_id=session_id,
+        session_name=session_name,
+        created_at=created_at,
+        model=model,
+        cwd=cwd,
+        relation_json=relation_json,
+    )
+    return fresh.on_conflict_do_nothing(index_elements=[_meta.singleton])
+
+
+def select_user_messages() -> Select[int, str]:
+    """Every user message of every branch: seq and node_json, in no order."""
+    event = ("event", "Conversation", "role")
+    return select(graph_nodes.c.seq, graph_nodes.c.node_json).where(
+        graph_nodes.c.tombstoned == 0,
+        JsonText(graph_nodes.c.node_json, "kind") == "event",
+        JsonText(graph_nodes.c.node_json, *event) == "User",
+    )
+
+
+def count_user_messages() -> Select[int]:
+    """Count the user messages, without reading one into the program."""
+    return select_user_messages().with_only_columns(func.count())
+
+
+def first_user_message() -> Select[int, str]:
+    """Read the first user message."""
+    return select_user_messages().order_by(graph_nodes.c.seq).limit(1)
+
+
+def _meta_row(**columns: str | None) -> UpsertInsert:
+    return upsert_insert(session_meta).values(singleton=1, **columns)

@@ -1,0 +1,94 @@
+"""Meta and summary of a session, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.tx import Tx
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.session import statements
+from lash_store.session.records.meta import (
+    Relation,
+    SessionMeta,
+    SessionSummary,
+    message_text,
+    read_relation,
+    written_relation,
+)
+from lash_store.session.tables import graph_nodes, session_meta
+
+_count_user_messages = prepare(statements.count_user_messages)
+_create_meta = prepare(statements.create_meta)
+_first_user_message = prepare(statements.first_user_message)
+_load_meta = prepare(statements.load_meta)
+_save_meta = prepare(statements.save_meta)
+
+_TABLE: Final = session_meta.name
+
+
+class MetaOperations(Tx):
+    """Operations on what a session is called and where it came from."""
+
+    __slots__ = ()
+
+    def load_meta(self) -> SessionMeta | None:
+        """Return the session's meta, or None if none was saved (S-META-1)."""
+        row = _load_meta.one(self.cursor)
+        if row is None:
+            return None
+        return SessionMeta(*row[:5], _relation(row[0], row[5]))
+
+    def save_meta(self, meta: SessionMeta) -> None:
+        """Save the meta, in place of any that is there."""
+        _save_meta.run(self.cursor, **_columns(meta))
+
+    def create_meta(self, meta: SessionMeta) -> bool:
+        """Save the meta unless there is one; tell whether it was saved (S-DIR-2)."""
+        return _create_meta.run(self.cursor, **_columns(meta)) == 1
+
+    def load_summary(self) -> SessionSummary | None:
+        """Return what a picker shows, without loading the graph; None without meta (S-GC-3)."""
+        meta = self.load_meta()
+        if meta is None:
+            return None
+        counted = _count_user_messages.one(self.cursor)
+        first = _first_user_message.one(self.cursor)
+        return SessionSummary(
+            session_id=meta.session_id,
+            cwd=meta.cwd,
+            relation=meta.relation,
+            user_messages=0 if counted is None else counted[0],
+            first_user_message="" if first is None else _text(str(first[0]), first[1]),
+        )
+
+
+def _columns(meta: SessionMeta) -> dict[str, Any]:
+    if not isinstance(meta, SessionMeta):
+        raise InvalidRecordError("meta", shown(meta), "must be a SessionMeta")
+    columns = {
+        name: check_name(name, getattr(meta, name))
+        for name in ("session_id", "session_name", "created_at", "model")
+    }
+    cwd = None if meta.cwd is None else check_name("cwd", meta.cwd)
+    return {**columns, "cwd": cwd, "relation_json": encode_json(written_relation(meta.relation))}
+
+
+def _relation(session_id: str, text: str | None) -> Relation:
+    if text is None:
+        return Relation()  # SQL NULL reads as root
+    try:
+        return read_relation(decode_object(_TABLE, session_id, text))
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(_TABLE, session_id, str(error)) from error
+
+
+def _text(seq: str, node_json: str) -> str:
+    try:
+        return message_text(decode_object(graph_nodes.name, seq, node_json))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CorruptRecordError(graph_nodes.name, seq, f"no user message: {error!r}") from error
