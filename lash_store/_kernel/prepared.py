@@ -189,10 +189,10 @@ class Prepared(Generic[P]):
         unused = [name for name in self._arguments if f"p_{name}" not in order]
         if unused:
             self._refuse(f"its SQL does not use {', '.join(unused)}")
+        arguments = {f"p_{name}": name for name in self._arguments}
         words = []
         for at, key in enumerate(order):
-            name = key.removeprefix("p_")
-            word = name if name in self._arguments else self._constant(key, at, scope)
+            word = arguments.get(key) or self._constant(key, at, scope)
             processor = (
                 self.compiled.binds[key]
                 .type.dialect_impl(self.dialect)

@@ -5,6 +5,7 @@ A test fails when a public builder is missing here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,31 +15,57 @@ from lash_store.session import statements as session
 
 Builder = Callable[..., ClauseElement]
 
-TERM: Final[dict[str, Any]] = {
+_VALUES: Final[dict[str, Any]] = {
     "session_id": "chat-42",
     "owner_id": "worker-a",
     "token": "c0ffee",
     "fencing_token": 7,
+    "now_ms": 1000,
+    "expires_at_ms": 31000,
+    "batch_id": "qwb:2",
+    "claim_id": "qwc:1:1",
+    "source_key": "source-1",
+    "node_id": "n2",
+    "leaf_node_id": "n3",
+    "key": "blob-1",
+    "content": b"\x00\x01",
+    "turn_id": "turn-1",
+    "attachment_id": "att-1",
+    "artifact_ref": "env",
+    "head_revision": 5,
+    "after_seq": 1,
+    "first_seq": 1,
+    "last_seq": 3,
+    "enqueue_seq": 2,
+    "limit": 10,
+    "count": 2,
+    "max_batches": 8,
+    "older_than_ms": 1000,
+    "item_index": 1,
+    "cwd": None,
+    "relation_json": None,
 }
+"""Values by argument name; text that is not here is an example of itself, times are 1000."""
+
+
+def example(builder: Builder) -> dict[str, Any]:
+    """Arguments for one builder."""
+    return {
+        name: _VALUES.get(name, 1000 if "int" in str(parameter.annotation) else f"a {name}")
+        for name, parameter in inspect.signature(builder).parameters.items()
+    }
+
 
 EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
-    "session.select_leases": (session.select_leases, {}),
-    "session.is_live": (session.is_live, {"now_ms": 1000}),
-    "session.current_lease": (session.current_lease, {"session_id": "chat-42"}),
-    "session.claim_lease": (
-        session.claim_lease,
-        {
-            "session_id": "chat-42",
-            "owner_id": "worker-a",
-            "token": "c0ffee",
-            "now_ms": 1000,
-            "expires_at_ms": 31000,
-        },
-    ),
-    "session.renew_lease": (session.renew_lease, {**TERM, "now_ms": 1000, "expires_at_ms": 31000}),
-    "session.release_lease": (session.release_lease, TERM),
+    f"session.{name}": (getattr(session, name), example(getattr(session, name)))
+    for name in session.__all__
 }
 """Builder and example by ``store.name``."""
 
-CONDITIONS: Final = {"session.is_live"}
-"""Builders of a condition for a consumer's WHERE, which is no statement by itself."""
+CONDITIONS: Final = {
+    "session.ancestry",
+    "session.carries_claim",
+    "session.has_live_claim",
+    "session.is_live",
+}
+"""Builders of a condition or CTE for a consumer's statement, which are none by themselves."""

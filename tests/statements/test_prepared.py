@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -32,6 +34,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -94,6 +97,11 @@ def rename_thing(*, thing_id: int, name: str) -> Update:
     return update(things).where(things.c.id == thing_id).values(name=name)
 
 
+def forget_name(*, name: str) -> Update:
+    """A constant whose parameter SQLAlchemy calls by the name of an argument."""
+    return update(things).where(things.c.name == name).values(name=None)
+
+
 def delete_things() -> Delete:
     return delete(things)
 
@@ -117,51 +125,87 @@ def ordinary(cursor: sqlite3.Cursor, construct: Any) -> list[tuple[Any, ...]] | 
 class TestEveryStatementOfTheProject:
     """Walks the catalogue of builders; each runs both ways on equal databases."""
 
-    @staticmethod
-    def database(rows: list[tuple[Any, ...]]) -> sqlite3.Connection:
+    FILLED = """
+    INSERT INTO session_execution_leases VALUES ('other', 'worker-a', 'c0ffee', 1, 1, 9999);
+    INSERT INTO blobs VALUES ('blob-1', x'0001'), ('blob-2', x'02');
+    INSERT INTO session_head VALUES (1, 'chat-42', '{"a":1}', 4);
+    INSERT INTO session_meta VALUES (1, 'chat-42', 'name', 'unix:1', 'm', NULL, NULL);
+    INSERT INTO graph_nodes VALUES (1, 'n1', '{"node_id":"n1"}', 0),
+      (2, 'n2', '{"node_id":"n2","parent_node_id":"n1"}', 0),
+      (3, 'n3', '{"parent_node_id":"n2","kind":"event","event":{"Conversation":{"role":"User"}}}', 0),
+      (4, 'n4', '{"parent_node_id":"n2"}', 1);
+    INSERT INTO usage_deltas VALUES (1, 'a', 'm', 1, 2, 3, 4), (2, 'b', 'm', 0, 0, 9, 0),
+      (3, 'a', 'm', 1, 1, 1, 1);
+    INSERT INTO runtime_turn_commits VALUES ('chat-42', 'turn-1', 'hash', '{}', 900);
+    INSERT INTO queued_work_batches VALUES
+      (1, 'qwb:1', 'chat-42', 'source-1', 'p', 'join', '1', 0, 1, 'qwc:1:1', 'o', 'c0ffee', 1, 1, 9999),
+      (2, 'qwb:2', 'chat-42', NULL, 'p', 'join', '1', 0, 2, NULL, NULL, NULL, 3, 0, 0),
+      (3, 'qwb:3', 'chat-42', NULL, 'p', 'join', '1', 5000, 3, 'qwc:3:1', 'o', 'old', 1, 1, 500);
+    INSERT INTO queued_work_items VALUES ('qwb:1', 0, 'i1', '1'), ('qwb:2', 0, 'i2', '"x"');
+    INSERT INTO attachment_manifest VALUES ('att-1', 'chat-42', 'u', 900, NULL),
+      ('att-2', 'chat-42', 'u', 100, NULL), ('att-3', 'chat-42', 'u', 1, 2);
+    INSERT INTO artifact_refs VALUES ('env', 'blob-1');
+    """
+
+    @classmethod
+    def database(cls, lease: tuple[Any, ...] | None, *, filled: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         for statement in SCHEMAS["session"].statements:
             connection.execute(statement)
-        connection.executemany(
-            "INSERT INTO session_execution_leases VALUES (?, ?, ?, ?, ?, ?)", rows
-        )
+        if filled:
+            connection.executescript(cls.FILLED)
+        if lease is not None:
+            connection.execute(
+                "INSERT INTO session_execution_leases VALUES (?, ?, ?, ?, ?, ?)", lease
+            )
         return connection
 
     @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in CONDITIONS])
     @pytest.mark.parametrize(
-        "rows",
+        ("lease", "filled"),
         [
-            [],
-            [("chat-42", "worker-a", "c0ffee", 7, 500, 5_000)],
-            [("chat-42", "worker-b", "beef", 9, 500, 5_000)],
-            [("chat-42", None, None, 7, 0, 0), ("other", "worker-a", "c0ffee", 1, 1, 9_999)],
+            (None, False),
+            (("chat-42", "worker-a", "c0ffee", 7, 500, 5_000), True),
+            (("chat-42", "worker-b", "beef", 9, 500, 5_000), True),
+            (("chat-42", None, None, 7, 0, 0), True),
         ],
-        ids=["no row", "own live term", "another's term", "released"],
+        ids=["empty", "own live term", "another's term", "released"],
     )
     def test_gives_what_ordinary_execution_gives(
-        self, name: str, rows: list[tuple[Any, ...]]
+        self, name: str, lease: tuple[Any, ...] | None, filled: bool
     ) -> None:
         builder, arguments = EXAMPLES[name]
-        construct = builder(**arguments)
-        with closing(self.database(rows)) as one, closing(self.database(rows)) as two:
-            expected: Any = ordinary(one.cursor(), construct)
+        with (
+            closing(self.database(lease, filled=filled)) as one,
+            closing(self.database(lease, filled=filled)) as two,
+        ):
+            try:
+                expected: Any = ordinary(one.cursor(), builder(**arguments))
+            except IntegrityError:
+                with pytest.raises(StorageError):
+                    prepare(builder).run(two.cursor(), **arguments)  # type: ignore[arg-type] # reason: any builder
+                return
             statement: Any = prepare(builder)  # type: ignore[arg-type] # reason: any builder
             if isinstance(statement, prepared.PreparedRows):
                 found: Any = statement.all(two.cursor(), **arguments)
-                assert [[type(v) for v in row] for row in found] == [
-                    [type(v) for v in row] for row in expected
-                ]
+                types = [[type(value) for value in row] for row in found]
+                assert types == [[type(value) for value in row] for row in expected]
             else:
                 found = statement.run(two.cursor(), **arguments)
             assert found == expected
-            everything = "SELECT * FROM session_execution_leases ORDER BY 1"
-            assert two.execute(everything).fetchall() == one.execute(everything).fetchall()
+            assert list(two.iterdump()) == list(one.iterdump())
 
     def test_the_operations_use_builders_of_the_catalogue(self) -> None:
         """Nothing is prepared that the test above does not walk."""
-        used = [v.builder for v in vars(session_tx).values() if isinstance(v, prepared.Prepared)]
+        modules = pkgutil.iter_modules(session_tx.__path__, f"{session_tx.__name__}.")
+        used = [
+            value.builder
+            for module in modules
+            for value in vars(importlib.import_module(module.name)).values()
+            if isinstance(value, prepared.Prepared)
+        ]
         catalogued = [builder for builder, _ in EXAMPLES.values()]
-        assert used
+        assert len(used) > 40
         assert all(builder in catalogued for builder in used)
 
 
@@ -173,6 +217,12 @@ def test_run_changes_rows_and_counts_them(cursor: sqlite3.Cursor) -> None:
         ("b", b"\0\1", "cba", "made")
     ]
     assert prepare(delete_things).run(cursor) == 1
+
+
+def test_a_constant_named_like_an_argument_stays_a_constant(cursor: sqlite3.Cursor) -> None:
+    prepare(insert_thing).run(cursor, name="a", body=None, secret="")
+    assert prepare(forget_name).run(cursor, name="a") == 1
+    assert cursor.execute("SELECT name FROM things").fetchall() == [(None,)]
 
 
 def test_many_binds_in_order_and_counts(cursor: sqlite3.Cursor) -> None:

@@ -1,0 +1,3 @@
+DELETE
+FROM queued_work_batches
+WHERE queued_work_batches.batch_id = %(p_batch_id)s::VARCHAR AND NOT (queued_work_batches.claim_token IS NOT NULL AND queued_work_batches.claim_expires_at_ms > %(p_now_ms)s::BIGINT)

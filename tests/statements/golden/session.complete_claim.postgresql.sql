@@ -1,0 +1,3 @@
+DELETE
+FROM queued_work_batches
+WHERE queued_work_batches.session_id = %(p_session_id)s::VARCHAR AND queued_work_batches.claim_id = %(p_claim_id)s::VARCHAR AND queued_work_batches.claim_token = %(p_token)s::VARCHAR

@@ -1,0 +1,4 @@
+SELECT count(*) AS count_1
+FROM graph_nodes
+WHERE graph_nodes.tombstoned = :tombstoned_1
+-- tombstoned_1 = 0

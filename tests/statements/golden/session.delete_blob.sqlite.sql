@@ -1,0 +1,3 @@
+DELETE
+FROM blobs
+WHERE blobs.hash = :p_key

@@ -1,0 +1,2 @@
+DELETE
+FROM graph_nodes

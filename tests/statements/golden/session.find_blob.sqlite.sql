@@ -1,0 +1,3 @@
+SELECT blobs.hash
+FROM blobs
+WHERE blobs.hash = :p_key

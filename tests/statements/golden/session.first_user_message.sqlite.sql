@@ -1,0 +1,9 @@
+SELECT graph_nodes.seq, graph_nodes.node_json
+FROM graph_nodes
+WHERE graph_nodes.tombstoned = :tombstoned_1 AND json_extract(graph_nodes.node_json, '$.kind') = :param_1 AND json_extract(graph_nodes.node_json, '$.event.Conversation.role') = :param_2 ORDER BY graph_nodes.seq
+LIMIT :param_3 OFFSET :param_4
+-- param_1 = 'event'
+-- param_2 = 'User'
+-- param_3 = 1
+-- param_4 = 0
+-- tombstoned_1 = 0

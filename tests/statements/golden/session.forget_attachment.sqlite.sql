@@ -1,0 +1,3 @@
+DELETE
+FROM attachment_manifest
+WHERE attachment_manifest.attachment_id = :p_attachment_id

@@ -1,0 +1,4 @@
+INSERT INTO graph_nodes (node_id, node_json)
+VALUES (%(p_node_id)s::VARCHAR, %(p_node_json)s::VARCHAR)
+ON CONFLICT (node_id) DO NOTHING
+RETURNING graph_nodes.seq

@@ -1,0 +1,3 @@
+SELECT attachment_manifest.attachment_id, attachment_manifest.session_id, attachment_manifest.canonical_uri, attachment_manifest.intent_at_ms, attachment_manifest.committed_at_ms
+FROM attachment_manifest
+WHERE attachment_manifest.committed_at_ms IS NULL AND attachment_manifest.intent_at_ms <= %(p_older_than_ms)s::BIGINT ORDER BY attachment_manifest.intent_at_ms, attachment_manifest.attachment_id

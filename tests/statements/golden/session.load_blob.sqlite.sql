@@ -1,0 +1,3 @@
+SELECT blobs.content
+FROM blobs
+WHERE blobs.hash = :p_key

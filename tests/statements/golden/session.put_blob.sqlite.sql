@@ -1,0 +1,3 @@
+INSERT INTO blobs (hash, content)
+VALUES (:p_key, :p_content)
+ON CONFLICT (hash) DO NOTHING

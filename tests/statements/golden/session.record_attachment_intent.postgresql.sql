@@ -1,0 +1,5 @@
+INSERT INTO attachment_manifest (attachment_id, session_id, canonical_uri, intent_at_ms)
+VALUES (%(p_attachment_id)s::VARCHAR, %(p_session_id)s::VARCHAR, %(p_canonical_uri)s::VARCHAR, %(p_intent_at_ms)s::BIGINT)
+ON CONFLICT (attachment_id)
+DO UPDATE SET intent_at_ms = excluded.intent_at_ms
+WHERE attachment_manifest.committed_at_ms IS NULL

@@ -1,0 +1,5 @@
+INSERT INTO session_meta (singleton, session_id, session_name, created_at, model, cwd, relation_json)
+VALUES (:singleton, :p_session_id, :p_session_name, :p_created_at, :p_model, :p_cwd, :p_relation_json)
+ON CONFLICT (singleton)
+DO UPDATE SET session_id = excluded.session_id, session_name = excluded.session_name, created_at = excluded.created_at, model = excluded.model, cwd = excluded.cwd, relation_json = excluded.relation_json
+-- singleton = 1

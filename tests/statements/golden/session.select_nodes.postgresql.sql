@@ -1,0 +1,4 @@
+SELECT graph_nodes.seq, graph_nodes.node_id, graph_nodes.node_json
+FROM graph_nodes
+WHERE graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT
+-- tombstoned_1 = 0

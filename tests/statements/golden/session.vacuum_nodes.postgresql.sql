@@ -1,0 +1,4 @@
+DELETE
+FROM graph_nodes
+WHERE graph_nodes.tombstoned != %(tombstoned_1)s::BIGINT
+-- tombstoned_1 = 0
