@@ -8,11 +8,12 @@ stands here as constants, so that the files which use it read the same for any d
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Dialect, Text, literal_column
+from sqlalchemy import ColumnElement, Dialect, FromClause, Select, Table, Text, literal_column
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -22,7 +23,21 @@ upsert_insert = postgresql.insert
 """``INSERT … ON CONFLICT``: the clause is a syntax extension in SQLAlchemy 2.1, and
 PostgreSQL's carries all that SQLite's compiler reads, so one construct compiles for both."""
 
-SQLITE: Final[Dialect] = pysqlite.dialect(dbapi=sqlite3)
+
+class _HintingCompiler(SQLiteCompiler):
+    """SQLAlchemy's own drops ``with_hint()`` for SQLite without a word."""
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:  # noqa: ARG002 # reason: SQLAlchemy's signature
+        """Return the hint, which goes behind the table's name: INDEXED BY."""
+        return text
+
+
+class _StoreDialect(SQLiteDialect_pysqlite):
+    statement_compiler = _HintingCompiler
+    supports_statement_cache = True
+
+
+SQLITE: Final[Dialect] = _StoreDialect(dbapi=sqlite3)
 """The dialect that the stores compile their statements for."""
 
 MINIMUM_SQLITE: Final = (3, 35, 0)
@@ -90,6 +105,18 @@ def primary_code(error: sqlite3.Error) -> int | None:
     """Return SQLite's primary result code, or None where the driver itself raised."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
+
+
+def indexed_by(statement: SelectT, table: Table[Any], index: str) -> SelectT:
+    """Hold SQLite to one index of `table`, whatever its statistics make it think.
+
+    The stores' own connections obey; on a consumer's engine the hint is dropped, and the
+    statement means the same.
+    """
+    return statement.with_hint(table, f"INDEXED BY {index}", "sqlite")
 
 
 class JsonText(FunctionElement[str]):

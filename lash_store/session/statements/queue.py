@@ -6,14 +6,12 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Insert,
-    Integer,
     Select,
     Update,
     and_,
     case,
     delete,
     func,
-    literal_column,
     or_,
     select,
     union_all,
@@ -21,12 +19,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.dialects import indexed_by, upsert_insert
 from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
-_ZERO = literal_column("0", Integer())
 
 
 def has_live_claim(*, now_ms: int) -> ColumnElement[bool]:
@@ -163,19 +160,23 @@ def claimable_work(
     claimed = and_(_batches.claim_id.is_not(None), or_(_batches.claim_token.is_(None), over))
     half_set = and_(_batches.claim_id.is_(None), _batches.claim_token.is_not(None), over)
     ranges = [
-        select(
-            _batches.enqueue_seq,
-            _batches.batch_id,
-            _batches.delivery_policy,
-            _batches.slot_policy,
-            _batches.merge_key_json,
-            _batches.claim_fencing_token,
-        )
-        .where(
-            _batches.session_id == session_id,
-            condition,
-            # "+ 0" keeps the planner off the ready index, which would sort every ready row.
-            _batches.available_at_ms + _ZERO <= now_ms,
+        indexed_by(
+            select(
+                _batches.enqueue_seq,
+                _batches.batch_id,
+                _batches.delivery_policy,
+                _batches.slot_policy,
+                _batches.merge_key_json,
+                _batches.claim_fencing_token,
+            ).where(
+                _batches.session_id == session_id,
+                condition,
+                _batches.available_at_ms <= now_ms,
+            ),
+            queued_work_batches,
+            # With statistics of a queue in which nothing is claimed, the planner would read
+            # all of it in enqueue order; without, it would sort every ready row.
+            "idx_queued_work_claim",
         )
         .order_by(_batches.enqueue_seq)
         .limit(max_batches)

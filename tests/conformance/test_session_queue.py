@@ -1,0 +1,462 @@
+"""S-QUEUE, rule by rule; the prefix rule and the claim's plan by properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Column, MetaData, Table, Text, insert, select
+
+from lash_store import CorruptRecordError, InvalidRecordError, LeaseLostError, SessionStore
+from lash_store._kernel.dialects import SQLITE
+from lash_store.errors import ClaimLostError
+from lash_store.session import statements, tables
+from lash_store.session.records import AlreadyQueued, NewWork, WorkBatch, claimable_prefix
+from lash_store.session.records.queue import Candidate
+from lash_store.testing import ManualClock
+from tests.support.databases import all_rows, run_script
+from tests.support.sessions import claim_of, enqueue, lease_of
+
+
+def names(batches: Any) -> list[str]:
+    return [batch.items[0].payload for batch in batches]
+
+
+def test_s_queue_1_a_batch_on_the_wire(store: SessionStore, path: Path, clock: ManualClock) -> None:
+    batch = enqueue(
+        store,
+        {"b": 1, "a": 1e16},
+        "second",
+        source_key="k",
+        delivery_policy="earliest_safe_boundary",
+        slot_policy="join",
+        merge_key={"group": "g"},
+        available_at_ms=5,
+    )
+    assert batch.batch_id == "qwb:token-1"
+    assert [item.item_id for item in batch.items] == ["qwb:token-1:item:0", "qwb:token-1:item:1"]
+    rows = all_rows(path)
+    assert rows["queued_work_batches"] == [
+        (1, "qwb:token-1", "s", "k", "earliest_safe_boundary", "join", '{"group":"g"}', 5,
+         clock.now_ms(), None, None, None, 0, 0, 0)
+    ]  # fmt: skip
+    assert [row[3] for row in rows["queued_work_items"]] == ['{"a":1e+16,"b":1}', '"second"']
+    plain = enqueue(store)
+    assert (plain.merge_key, plain.available_at_ms, plain.source_key) == ("never", 0, None)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        NewWork([]),
+        NewWork("text"),
+        NewWork([float("nan")]),
+        NewWork(["x"], source_key=""),
+        NewWork(["x"], available_at_ms=-1),
+        NewWork(["x"], delivery_policy="later"),  # type: ignore[arg-type] # reason: that is the test
+        NewWork(["x"], slot_policy="shared"),  # type: ignore[arg-type] # reason: the same
+        NewWork(["x"], merge_key="sometimes"),
+        NewWork(["x"], merge_key={"group": ""}),
+        NewWork(["x"], merge_key={"group": "g", "more": 1}),
+        {"payloads": []},
+    ],
+    ids=ascii,
+)
+def test_s_queue_1_bad_work_is_refused_before_anything_is_written(
+    store: SessionStore, path: Path, bad: Any
+) -> None:
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError):
+        store.enqueue_work(bad)
+    with pytest.raises(InvalidRecordError):
+        store.enqueue_all_work([NewWork(["fine"]), bad])
+    with store.begin() as tx, pytest.raises(InvalidRecordError):
+        tx.enqueue_all_work([NewWork(["fine"]), bad])
+    assert all_rows(path) == before
+
+
+def test_s_queue_2_a_source_is_enqueued_once_while_its_batch_exists(
+    store: SessionStore, path: Path
+) -> None:
+    first = enqueue(store, "one", source_key="k")
+    before = all_rows(path)
+    assert store.enqueue_work(NewWork(["two", "three"], source_key="k")) == AlreadyQueued(first)
+    assert all_rows(path) == before
+    elsewhere = store.enqueue_work(NewWork(["two"], source_key="k"), session_id="other")
+    assert isinstance(elsewhere, WorkBatch)
+    store.cancel_work(first.batch_id)
+    again = enqueue(store, "two", source_key="k")
+    assert again.batch_id != first.batch_id
+    assert enqueue(store).batch_id != enqueue(store).batch_id
+
+
+def test_s_queue_2_several_at_once_keep_their_order(store: SessionStore) -> None:
+    work = [NewWork([n], source_key=key) for n, key in (("a", "x"), ("b", None), ("c", "x"))]
+    first, second, third = store.enqueue_all_work(work)
+    assert isinstance(first, WorkBatch)
+    assert isinstance(second, WorkBatch)
+    assert third == AlreadyQueued(first)
+    assert names(store.list_work()) == ["a", "b"]
+
+
+def test_s_queue_3_needs_the_live_session_lease(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    batch = enqueue(store)
+    fence = lease_of(store, ttl_ms=100).fence
+    clock.advance(100)
+    before = all_rows(path)
+    with pytest.raises(LeaseLostError):
+        store.claim_work(fence, owner_id="ann", ttl_ms=1)
+    with pytest.raises(LeaseLostError):
+        store.claim_work_batches(fence, [batch.batch_id], owner_id="ann", ttl_ms=1)
+    assert store.claim_work(fence, owner_id="ann", ttl_ms=1, max_batches=0) is None
+    assert store.claim_work_batches(fence, [], owner_id="ann", ttl_ms=1) is None
+    assert all_rows(path) == before
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"owner_id": ""}, {"ttl_ms": -1}, {"max_batches": -1}, {"boundary": "now"}],
+    ids=str,
+)
+def test_s_queue_3_bad_arguments_are_refused(
+    store: SessionStore, path: Path, bad: dict[str, Any]
+) -> None:
+    enqueue(store)
+    fence = lease_of(store).fence
+    before = all_rows(path)
+    arguments: dict[str, Any] = {"owner_id": "ann", "ttl_ms": 1, **bad}
+    with pytest.raises(InvalidRecordError):
+        store.claim_work(fence, **arguments)
+    assert all_rows(path) == before
+
+
+def test_s_queue_3_candidates_are_available_and_unclaimed_in_order(
+    store: SessionStore, clock: ManualClock
+) -> None:
+    enqueue(store, "later", available_at_ms=clock.now_ms() + 10)
+    enqueue(store, "first")
+    enqueue(store, "second")
+    assert names(claim_of(store).batches) == ["first"]
+    assert names(claim_of(store).batches) == ["second"]
+    assert store.claim_work(lease_of(store).fence, owner_id="ann", ttl_ms=1) is None
+    clock.advance(9)
+    assert store.claim_work(lease_of(store).fence, owner_id="ann", ttl_ms=1) is None
+    clock.advance(1)
+    assert names(claim_of(store).batches) == ["later"]
+
+
+@pytest.mark.parametrize("after_ms", [999, 1_000, 1_001])
+def test_s_queue_3_a_claim_ends_exclusively(
+    store: SessionStore, clock: ManualClock, after_ms: int
+) -> None:
+    enqueue(store)
+    claim_of(store)
+    clock.advance(after_ms)
+    again = store.claim_work(lease_of(store).fence, owner_id="bob", ttl_ms=1)
+    assert (again is None) == (after_ms < 1_000)
+
+
+def test_k_lease_7_a_claim_of_zero_ms_is_over_at_once(store: SessionStore) -> None:
+    enqueue(store)
+    fence = lease_of(store).fence
+    for number in (1, 2, 3):
+        claim = store.claim_work(fence, owner_id="ann", ttl_ms=0)
+        assert claim is not None
+        assert claim.claim_id == f"qwc:1:{number}"
+
+
+def test_s_queue_3_the_head_decides_at_a_boundary_inside_a_turn(store: SessionStore) -> None:
+    enqueue(store, "between turns")
+    enqueue(store, "any time", delivery_policy="earliest_safe_boundary")
+    fence = lease_of(store).fence
+    inside = {"owner_id": "ann", "ttl_ms": 1_000, "boundary": "active_turn_checkpoint"}
+    assert store.claim_work(fence, **inside) is None  # type: ignore[arg-type] # reason: as written
+    claim_of(store)
+    taken = store.claim_work(fence, **inside)  # type: ignore[arg-type] # reason: the same
+    assert taken is not None
+    assert names(taken.batches) == ["any time"]
+
+
+def test_s_queue_4_the_rows_of_a_claim_share_it(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    for n in "abc":
+        enqueue(store, n, slot_policy="join")
+    run_script(path, "UPDATE queued_work_batches SET claim_fencing_token = enqueue_seq * 10")
+    claim = claim_of(store, max_batches=2)
+    assert (claim.claim_id, claim.fencing_token) == ("qwc:1:11", 11)
+    now = clock.now_ms()
+    assert [row[9:] for row in all_rows(path)["queued_work_batches"]] == [
+        ("qwc:1:11", "ann", claim.token, 11, now, now + 1_000),
+        ("qwc:1:11", "ann", claim.token, 21, now, now + 1_000),
+        (None, None, None, 30, 0, 0),
+    ]
+    assert claim.token not in repr(claim) + str(claim) + str(list(claim.__rich_repr__()))
+
+
+def test_s_queue_4_a_drained_queue_repeats_ids_but_never_tokens(store: SessionStore) -> None:
+    seen = set()
+    for _ in range(3):
+        enqueue(store)
+        claim = claim_of(store)
+        assert (claim.claim_id, claim.fencing_token) == ("qwc:1:1", 1)
+        seen.add(claim.token)
+        store.abandon_claim(claim)
+        store.cancel_work(claim.batch_ids[0])
+    assert len(seen) == 3
+
+
+def test_s_queue_5_exactly_these_in_this_order_or_nothing(store: SessionStore, path: Path) -> None:
+    a, b, c = (enqueue(store, n, slot_policy="join").batch_id for n in "abc")
+    fence = lease_of(store).fence
+    before = all_rows(path)
+    for wrong in ([b], [b, a], [a, c], [a, b, c, "none"], [a, a], ["none"]):
+        assert store.claim_work_batches(fence, wrong, owner_id="ann", ttl_ms=1) is None
+        assert all_rows(path) == before
+    claim = store.claim_work_batches(fence, [a, b], owner_id="ann", ttl_ms=1_000)
+    assert claim is not None
+    assert claim.batch_ids == (a, b)
+
+
+def test_s_queue_6_a_claim_is_renewed_whole_or_not_at_all(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    enqueue(store, "a", slot_policy="join")
+    enqueue(store, "b", slot_policy="join")
+    claim = claim_of(store, max_batches=2)
+    clock.advance(5_000)  # lost by nobody taking it, not by time
+    renewed = store.renew_claim(claim, ttl_ms=70)
+    assert renewed.expires_at_ms == clock.now_ms() + 70
+    assert {row[-1] for row in all_rows(path)["queued_work_batches"]} == {clock.now_ms() + 70}
+    clock.advance(70)
+    assert claim_of(store).batch_ids == claim.batch_ids[:1]
+    before = all_rows(path)
+    with store.begin() as tx, pytest.raises(ClaimLostError) as refusal:
+        tx.renew_claim(claim, ttl_ms=70)
+    assert refusal.value.found == claim.batch_ids[1:]
+    assert all_rows(path) == before
+
+
+def test_s_queue_7_abandoning_keeps_the_numbers_and_may_come_twice(
+    store: SessionStore, path: Path
+) -> None:
+    enqueue(store)
+    claim = claim_of(store)
+    assert store.abandon_claim(claim) == 1
+    before = all_rows(path)
+    assert before["queued_work_batches"][0][9:] == (None, None, None, 1, 0, 0)
+    assert store.abandon_claim(claim) == 0
+    assert all_rows(path) == before
+    assert claim_of(store).fencing_token == 2
+    assert store.abandon_claim(claim) == 0
+
+
+def test_s_queue_8_only_what_nobody_works_on_is_cancelled(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    free, claimed = enqueue(store, "free"), enqueue(store, "claimed")
+    run_script(path, "UPDATE queued_work_batches SET available_at_ms = 9e15 WHERE enqueue_seq = 1")
+    claim_of(store)
+    before = all_rows(path)
+    assert store.cancel_work(claimed.batch_id) is None
+    assert store.cancel_work("none") is None
+    assert all_rows(path) == before
+    removed = store.cancel_work(free.batch_id)
+    assert removed is not None
+    assert names([removed]) == ["free"]
+    clock.advance(1_000)
+    assert store.cancel_work(claimed.batch_id) is not None
+    rows = all_rows(path)
+    assert rows["queued_work_batches"] == rows["queued_work_items"] == []
+
+
+def test_s_queue_9_lists_depth_and_age(store: SessionStore, clock: ManualClock) -> None:
+    assert store.work_depth().oldest_enqueued_at_ms is None
+    started = clock.now_ms()
+    for n in "abcd":
+        enqueue(store, n, slot_policy="join")
+        clock.advance(1)
+    enqueue(store, "later", available_at_ms=clock.now_ms() + 9_000)
+    store.enqueue_work(NewWork(["elsewhere"]), session_id="other")
+    claim_of(store, max_batches=2)
+    assert names(store.list_work()) == ["a", "b", "c", "d", "later"]
+    assert names(store.list_pending_work()) == ["c", "d", "later"]
+    assert names(store.list_pending_work(limit=1)) == ["c"]
+    page = store.list_work(limit=2)
+    assert names(store.list_work(after_seq=page[-1].enqueue_seq, limit=2)) == ["c", "d"]
+    assert names(store.list_work(session_id="other")) == ["elsewhere"]
+    depth = store.work_depth()
+    assert msgspec.structs.astuple(depth) == (5, 2, 2, started)
+
+
+def test_s_queue_9_items_come_by_one_query_more_however_many_batches(store: SessionStore) -> None:
+    from tests.conformance.test_transactions import traced  # noqa: PLC0415 # reason: one helper
+
+    store.list_work()  # opens the reading connection
+    for count in (1, 50):
+        for _ in range(count):
+            enqueue(store, "x", "y", slot_policy="join")
+        assert traced(store, store.list_work).count("SELECT") == 2
+    fence = lease_of(store).fence
+    statements_run = traced(
+        store, lambda: store.claim_work(fence, owner_id="a", ttl_ms=1, max_batches=8)
+    )
+    assert statements_run.count("SELECT") == 4
+    assert statements_run.count("UPDATE") == 8
+
+
+def test_a_consumer_composes_the_queue(store: SessionStore) -> None:
+    batches = tables.queued_work_batches.c
+    titles = Table("titles", MetaData(), Column("batch_id", Text), Column("title", Text))
+    wanted = enqueue(store, "a")
+    enqueue(store, "b")
+    with store.begin() as tx:
+        titles.create(tx.connection)
+        tx.connection.execute(insert(titles).values(batch_id=wanted.batch_id, title="A"))
+    with store.read() as tx:
+        waiting = (
+            statements.select_work(session_id="s")
+            .where(
+                batches.available_at_ms <= tx.now_ms, ~statements.has_live_claim(now_ms=tx.now_ms)
+            )
+            .join(titles, titles.c.batch_id == batches.batch_id)
+            .with_only_columns(batches.batch_id, titles.c.title)
+            .limit(20)
+        )
+        assert tx.connection.execute(waiting).all() == [(wanted.batch_id, "A")]
+
+
+@pytest.mark.parametrize(
+    "change", ["merge_key_json = '{'", "slot_policy = 'x'", "enqueued_at_ms = 'x'"]
+)
+def test_a_corrupt_batch_is_a_typed_error(store: SessionStore, path: Path, change: str) -> None:
+    enqueue(store)
+    run_script(path, f"UPDATE queued_work_batches SET {change}")
+    with pytest.raises(CorruptRecordError, match="queued_work_batches"):
+        store.list_work()
+    run_script(path, "UPDATE queued_work_items SET payload_json = '{'")
+    with pytest.raises(CorruptRecordError):
+        store.list_work()
+
+
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        enqueue_seq=st.just(0),
+        batch_id=st.just(""),
+        delivery_policy=st.sampled_from(["earliest_safe_boundary", "after_current_turn_commit"]),
+        slot_policy=st.sampled_from(["join", "join", "exclusive"]),
+        merge_key_json=st.sampled_from(['"never"', '"never"', '{"group":"g"}']),
+        claim_fencing_token=st.just(0),
+    ),
+    max_size=8,
+)
+
+
+@given(CANDIDATES, st.sampled_from(["idle", "active_turn_checkpoint"]), st.integers(0, 9))
+def test_s_queue_3_the_prefix_rule(candidates: list[Candidate], boundary: Any, most: int) -> None:
+    """Every promise of the rule by itself, and that no longer prefix would keep them."""
+    taken = claimable_prefix(candidates, boundary=boundary, max_batches=most)
+    assert list(taken) == candidates[: len(taken)]
+    assert len(taken) <= most
+
+    def allowed(prefix: list[Candidate]) -> bool:
+        if len(prefix) > most:
+            return False
+        if (
+            boundary == "active_turn_checkpoint"
+            and prefix[0].delivery_policy != "earliest_safe_boundary"
+        ):
+            return False
+        alike = {(c.slot_policy, c.delivery_policy, c.merge_key_json) for c in prefix}
+        return len(prefix) == 1 or (len(alike) == 1 and prefix[0].slot_policy == "join")
+
+    longest = max((n for n in range(1, len(candidates) + 1) if allowed(candidates[:n])), default=0)
+    assert len(taken) == longest
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["s", "s", "s", "other"]),
+        st.sampled_from([0, 500, 999, 1_000, 1_001, 5_000]),
+        st.sampled_from([None, None, "qwc:1:1"]),
+        st.sampled_from([None, None, "token"]),
+        st.sampled_from([0, 999, 1_000, 1_001, 9_000]),
+    ),
+    max_size=25,
+)
+
+
+@given(ROWS, st.integers(1, 9))
+def test_s_queue_10_the_merged_ranges_are_the_plain_query(
+    rows: list[tuple[Any, ...]], most: int
+) -> None:
+    """Half-set rows of a foreign program included."""
+    batches = tables.queued_work_batches.c
+    with SessionStore.open(None, session_id="s") as store, store.begin() as tx:
+        for at, (session_id, available, claim_id, token, expires) in enumerate(rows):
+            tx.connection.execute(
+                insert(tables.queued_work_batches).values(
+                    batch_id=str(at),
+                    session_id=session_id,
+                    delivery_policy="p",
+                    slot_policy="s",
+                    merge_key_json="1",
+                    available_at_ms=available,
+                    enqueued_at_ms=0,
+                    claim_id=claim_id,
+                    claim_token=token,
+                    claim_expires_at_ms=expires,
+                )
+            )
+        plain = (
+            select(batches.batch_id)
+            .where(
+                batches.session_id == "s",
+                batches.available_at_ms <= 1_000,
+                ~((batches.claim_token.is_not(None)) & (batches.claim_expires_at_ms > 1_000)),
+            )
+            .order_by(batches.enqueue_seq)
+            .limit(most)
+        )
+        claimable = statements.claimable_work(session_id="s", now_ms=1_000, max_batches=most)
+        found = [row.batch_id for row in tx.connection.execute(claimable)]
+        assert found == list(tx.connection.scalars(plain))
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 40])
+@pytest.mark.parametrize("analysed", [False, True])
+def test_s_queue_10_the_plan_reads_the_claim_index_in_order(
+    store: SessionStore, path: Path, claimed: int, analysed: bool
+) -> None:
+    """With statistics too, whatever they say about how many batches are claimed."""
+    for n in range(50):
+        enqueue(store, n)
+    run_script(
+        path,
+        f"UPDATE queued_work_batches SET claim_id = 'c' || enqueue_seq,"
+        f" claim_token = 't' || enqueue_seq WHERE enqueue_seq <= {claimed};"
+        + ("ANALYZE;" if analysed else ""),
+    )
+    claimable = statements.claimable_work(session_id="s", now_ms=1, max_batches=8)
+    compiled = claimable.compile(dialect=SQLITE, compile_kwargs={"literal_binds": True})
+    with SessionStore.open(path, session_id="s") as fresh, fresh.read() as tx:
+        rows = tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all()
+    plan = [row[-1] for row in rows]
+    index = (
+        "SEARCH queued_work_batches USING INDEX idx_queued_work_claim (session_id=? AND claim_id"
+    )
+    searches = [line for line in plan if "queued_work_batches" in line]
+    assert [line[len(index) :] for line in searches] == [
+        "=? AND claim_token=?)",
+        ">?)",
+        "=? AND claim_token>?)",
+    ]
+    # The first range stands in enqueue order already: nothing is sorted before its LIMIT.
+    assert "TEMP B-TREE" not in plan[plan.index(searches[0]) + 1], plan

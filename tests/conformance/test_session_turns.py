@@ -1,0 +1,375 @@
+"""S-COMMIT, rule by rule: the checks in their order, the receipt, and one effect per turn."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import create_engine, text
+
+from lash_store import LashStoreError, LeaseLostError, SessionStore, SessionTx, configure
+from lash_store.errors import (
+    ClaimLostError,
+    NodeConflictError,
+    RevisionConflictError,
+    SessionBindingError,
+    TurnConflictError,
+)
+from lash_store.session.records import (
+    Append,
+    Checkpoint,
+    Node,
+    TurnCommit,
+    TurnReceipt,
+    TurnStamp,
+    UsageDelta,
+    turn_commit_hash,
+)
+from lash_store.testing import ManualClock
+from tests.support.databases import all_rows, run_script
+from tests.support.sessions import (
+    chain,
+    claim_of,
+    commit,
+    enqueue,
+    lease_of,
+    node,
+    stamped,
+    whole_turn,
+)
+
+replace = msgspec.structs.replace
+
+
+def test_everything_that_a_turn_changes_is_one_transaction(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    enqueue(store, "work")
+    store.record_attachment_intent("att-1", canonical_uri="u")
+    turn = whole_turn(store, claim_of(store))
+    receipt = store.commit_turn(turn)
+    rows = all_rows(path)
+    assert receipt.head_revision == 1
+    assert len(rows["blobs"]) == 3
+    assert rows["usage_deltas"] == [(1, "chat", "m", 10, 5, 1, 2)]
+    assert rows["queued_work_batches"] == rows["queued_work_items"] == []
+    assert rows["attachment_manifest"] == [("att-1", "s", "u", clock.now_ms(), clock.now_ms())]
+    assert rows["session_execution_leases"] == [("s", None, None, 1, 0, 0)]
+    ((session_id, turn_id, hash_, _, at_ms),) = rows["runtime_turn_commits"]
+    assert (session_id, turn_id, hash_, at_ms) == ("s", "turn-1", "hash-1", clock.now_ms())
+    head = store.load_head()
+    assert head is not None
+    assert (head.leaf_node_id, head.graph_node_count) == ("n1", 1)
+    assert head.checkpoint_ref == receipt.checkpoint_ref
+
+
+def test_s_commit_1_a_database_of_another_session(path: Path) -> None:
+    with SessionStore.open(path, session_id="one") as one:
+        commit(one)
+    with SessionStore.open(path, session_id="two") as two:
+        fence = lease_of(two).fence
+        before = all_rows(path)
+        with pytest.raises(SessionBindingError) as refusal:
+            two.commit_turn(TurnCommit(fence=fence))
+        assert (refusal.value.bound, refusal.value.attempted) == ("one", "two")
+        assert all_rows(path) == before
+
+
+def test_s_commit_2_the_same_turn_again_gives_the_receipt_and_changes_nothing(
+    store: SessionStore, path: Path
+) -> None:
+    turn = stamped(store, graph=chain("a"), checkpoint=Checkpoint(turn_state={"x": 0.5}))
+    receipt = store.commit_turn(turn)
+    before = all_rows(path)
+    for _ in range(3):
+        assert store.commit_turn(turn) == receipt
+    # By another worker, whose fence is not even live, against another revision:
+    other = replace(turn, fence=replace(turn.fence, token="stale"), expected_head_revision=77)
+    assert store.commit_turn(other) == receipt
+    assert store.load_receipt("turn-1") == receipt
+    assert store.load_receipt("turn-2") is None
+    assert all_rows(path) == before
+
+
+def test_s_commit_2_a_release_that_is_asked_for_is_done_again(
+    store: SessionStore, path: Path
+) -> None:
+    turn = stamped(store)
+    receipt = store.commit_turn(turn)
+    before = all_rows(path)
+    assert store.commit_turn(replace(turn, release=True)) == receipt
+    after = all_rows(path)
+    assert after.pop("session_execution_leases") == [("s", None, None, 1, 0, 0)]
+    before.pop("session_execution_leases")
+    assert after == before
+
+
+def test_s_commit_2_the_same_turn_with_another_hash_is_a_conflict(
+    store: SessionStore, path: Path
+) -> None:
+    store.commit_turn(stamped(store, graph=chain("a")))
+    turn = stamped(store, commit_hash="hash-2", graph=chain("b"), release=True)
+    before = all_rows(path)
+    with pytest.raises(TurnConflictError) as refusal:
+        store.commit_turn(turn)
+    assert (refusal.value.session_id, refusal.value.turn_id) == ("s", "turn-1")
+    assert all_rows(path) == before
+
+
+def test_s_commit_2_a_stamp_for_another_session_is_a_conflict(
+    store: SessionStore, path: Path
+) -> None:
+    turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h", "other"))
+    before = all_rows(path)
+    with pytest.raises(TurnConflictError):
+        store.commit_turn(turn)
+    assert all_rows(path) == before
+
+
+def test_s_commit_3_a_live_lease_of_this_session_is_required(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    fence = lease_of(store, ttl_ms=100).fence
+    other = store.claim_lease(owner_id="ann", ttl_ms=1_000, session_id="other")
+    clock.advance(100)
+    before = all_rows(path)
+    for bad in (fence, replace(fence, token="x"), other.fence):  # type: ignore[union-attr] # reason: it was free
+        with pytest.raises(LeaseLostError):
+            store.commit_turn(TurnCommit(fence=bad, graph=chain("a")))
+    assert all_rows(path) == before
+
+
+@pytest.mark.parametrize("after_ms", [99, 100, 101])
+def test_s_commit_3_the_lease_ends_exclusively(
+    store: SessionStore, clock: ManualClock, after_ms: int
+) -> None:
+    fence = lease_of(store, ttl_ms=100).fence
+    clock.advance(after_ms)
+    if after_ms < 100:
+        assert store.commit_turn(TurnCommit(fence=fence)).head_revision == 1
+    else:
+        with pytest.raises(LeaseLostError, match="expired"):
+            store.commit_turn(TurnCommit(fence=fence))
+
+
+def test_s_commit_4_the_expected_revision_is_compared(store: SessionStore, path: Path) -> None:
+    commit(store, expected_head_revision=0)
+    commit(store, expected_head_revision=1)
+    before = all_rows(path)
+    for expected in (0, 1, 3):
+        with pytest.raises(RevisionConflictError) as refusal:
+            commit(store, chain("a"), expected_head_revision=expected)
+        assert (refusal.value.expected, refusal.value.actual) == (expected, 2)
+    assert all_rows(path) == before
+    commit(store)  # and it is not asked for
+
+
+@pytest.mark.parametrize(
+    "loss", ["taken", "abandoned", "missing", "extra", "twice", "two claims", "other"]
+)
+def test_s_commit_5_a_completed_claim_stands_on_exactly_its_batches(
+    store: SessionStore, path: Path, clock: ManualClock, loss: str
+) -> None:
+    for _ in range(3):
+        enqueue(store, slot_policy="join")
+    claim = claim_of(store, max_batches=2)
+    claims = [claim]
+    if loss == "taken":
+        clock.advance(1_000)
+        assert claim_of(store, max_batches=2).batch_ids == claim.batch_ids
+    elif loss == "abandoned":
+        store.abandon_claim(claim)
+    elif loss == "missing":
+        run_script(path, f"DELETE FROM queued_work_batches WHERE batch_id = '{claim.batch_ids[0]}'")
+    elif loss == "extra":
+        claims = [replace(claim, batches=claim.batches[:1])]
+    elif loss == "twice":
+        claims = [replace(claim, batches=claim.batches * 2)]
+    elif loss == "two claims":
+        claims = [claim, claim]
+    else:
+        claims = [replace(claim, session_id="other")]
+    lease_of(store)
+    before = all_rows(path)
+    with pytest.raises(ClaimLostError):
+        commit(store, chain("a"), completed=claims)
+    assert all_rows(path) == before
+
+
+def test_s_commit_5_expiry_alone_does_not_matter(store: SessionStore, clock: ManualClock) -> None:
+    enqueue(store)
+    claim = claim_of(store)
+    clock.advance(5_000)
+    commit(store, completed=[claim])
+    assert store.work_depth().batches == 0
+
+
+def test_the_first_check_that_fails_decides(store: SessionStore, path: Path) -> None:
+    """Mended one after the other, from the worst commit to one that passes."""
+    with SessionStore.open(path, session_id="other") as other:
+        commit(other, chain("a"))
+        fence = lease_of(other).fence
+        other.commit_turn(TurnCommit(fence=fence, stamp=TurnStamp("t", "h")))
+        enqueue(store)
+        claim = claim_of(store)
+        worst = TurnCommit(
+            fence=replace(fence, token="stale"),
+            stamp=TurnStamp("t", "other hash"),
+            expected_head_revision=9,
+            completed=[claim],
+            graph=Append([node("a")], "a"),
+        )
+        with pytest.raises(SessionBindingError):
+            store.commit_turn(replace(worst, fence=replace(worst.fence, key="s")))
+        steps: list[tuple[type[LashStoreError], dict[str, Any]]] = [
+            (TurnConflictError, {"stamp": TurnStamp("t2", "h")}),
+            (LeaseLostError, {"fence": fence}),
+            (RevisionConflictError, {"expected_head_revision": 2}),
+            (ClaimLostError, {"completed": []}),
+            (NodeConflictError, {"graph": Append([node("b")], "b")}),
+        ]
+        before = all_rows(path)
+        for error, mended in steps:
+            with pytest.raises(error):
+                other.commit_turn(worst)
+            assert all_rows(path) == before
+            worst = replace(worst, **mended)
+        assert other.commit_turn(worst).head_revision == 3
+
+
+class TestHash:
+    COMMIT = TurnCommit(
+        fence=None,  # type: ignore[arg-type] # reason: set by each test
+        config={"model": "m"},
+        agent_frames=[{"frame": 1}],
+        graph=Append(
+            [
+                Node(
+                    "n1",
+                    "n0",
+                    {
+                        "kind": "event",
+                        "event": {
+                            "Conversation": {
+                                "id": "m1",
+                                "role": "User",
+                                "parts": [
+                                    {
+                                        "id": "p1",
+                                        "kind": "Text",
+                                        "content": "hi",
+                                        "prune_state": "Full",
+                                    }
+                                ],
+                            }
+                        },
+                    },
+                    timestamp="then",
+                )
+            ],
+            "n1",
+        ),
+        checkpoint=Checkpoint(turn_state={"turn_index": 1}, execution_state=b"\0"),
+        usage=[UsageDelta("a", "m", 1)],
+        attachment_ids=["att"],
+    )
+
+    def variant(self, store: SessionStore, **changes: Any) -> str:
+        return turn_commit_hash(replace(self.COMMIT, fence=lease_of(store).fence, **changes))
+
+    def graph(self, **message: Any) -> Append:
+        body = {
+            "id": "m1",
+            "role": "User",
+            "parts": [{"id": "p1", "kind": "Text", "content": "hi", "prune_state": "Full"}],
+        } | message
+        fields = {"kind": "event", "event": {"Conversation": body}}
+        return Append([Node("n1", "n0", fields, timestamp="then")], "n1")
+
+    def test_s_commit_8_is_the_same_for_every_worker_that_retries(
+        self, store: SessionStore, clock: ManualClock
+    ) -> None:
+        first = self.variant(store)
+        enqueue(store)
+        claim = claim_of(store)
+        clock.advance(100_000)
+        part = {"id": "p9", "kind": "Text", "content": "hi", "prune_state": "Full"}
+        renamed = self.graph(id="m9", parts=[part])
+        node_again = replace(renamed.nodes[0], node_id="n9", parent_node_id=None, timestamp="now")
+        sames: tuple[dict[str, Any], ...] = (
+            {"stamp": TurnStamp("t", "h")},
+            {"expected_head_revision": 4, "release": True, "completed": [claim]},
+            {"graph": Append([node_again], "n9")},
+        )
+        for same in sames:
+            assert self.variant(store, **same) == first
+
+    def test_s_commit_8_differs_where_the_turn_differs(self, store: SessionStore) -> None:
+        differences: tuple[dict[str, Any], ...] = (
+            {"config": {"model": "n"}},
+            {"agent_frames": []},
+            {"current_agent_frame_id": "f"},
+            {"graph": self.graph(role="Assistant")},
+            {"graph": self.graph(parts=[])},
+            {"graph": Append([], None)},
+            {"checkpoint": Checkpoint(turn_state={"turn_index": 2}, execution_state=b"\0")},
+            {"checkpoint": None},
+            {"usage": [UsageDelta("a", "m", 2)]},
+            {"usage": []},
+            {"attachment_ids": ["other"]},
+        )
+        hashes = [self.variant(store), *(self.variant(store, **each) for each in differences)]
+        assert len(set(hashes)) == len(hashes)
+
+    def test_s_commit_8_ids_that_mean_something_stay(self, store: SessionStore) -> None:
+        one = Append([Node("n", None, {"tool": {"id": "call-1"}})], "n")
+        two = Append([Node("n", None, {"tool": {"id": "call-2"}})], "n")
+        assert self.variant(store, graph=one) != self.variant(store, graph=two)
+
+
+def test_s_commit_9_a_consumers_own_transaction_commits_a_turn_too(path: Path) -> None:
+    engine = configure(create_engine(f"sqlite:///{path}"))
+
+    def send() -> TurnReceipt:
+        with engine.begin() as connection:
+            tx = SessionTx.on(connection, session_id="s")
+            lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+            turn = TurnCommit(fence=lease.fence, stamp=TurnStamp("t", "h"), graph=chain("a"))  # type: ignore[union-attr] # reason: it is free
+            connection.execute(text("CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO orders DEFAULT VALUES"))
+            return tx.commit_turn(turn)
+
+    assert send() == send()
+    engine.dispose()
+    rows = all_rows(path)
+    assert (len(rows["orders"]), len(rows["graph_nodes"])) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SessionBindingError("a", "b"),
+        TurnConflictError("s", "t"),
+        RevisionConflictError(1, 2),
+        ClaimLostError("qwc:1:1", ["a"], []),
+        NodeConflictError("n"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_errors_pickle(error: LashStoreError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"head_revision":"one"}', "{}"])
+def test_a_corrupt_receipt_is_a_typed_error(store: SessionStore, path: Path, text: str) -> None:
+    turn = stamped(store)
+    store.commit_turn(turn)
+    run_script(path, f"UPDATE runtime_turn_commits SET result_json = '{text}'")
+    before = all_rows(path)
+    with pytest.raises(Exception, match="runtime_turn_commits"):
+        store.commit_turn(turn)
+    assert all_rows(path) == before
