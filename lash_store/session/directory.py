@@ -21,6 +21,7 @@ from lash_store._kernel.opening import OpenOptions
 from lash_store.errors import StoreBusyError
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import SessionStore
+from lash_store.session.tx.meta import check_meta
 
 _LONGEST_NAME: Final = 80
 _SUFFIX: Final = ".db"
@@ -59,7 +60,6 @@ class SessionDirectory:
         once the first one's stands. The name defaults to the id, `cwd` to the process's.
         """
         path = self.path_of(session_id)
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         meta = SessionMeta(
             session_id=session_id,
             session_name=session_id if session_name is None else session_name,
@@ -68,6 +68,8 @@ class SessionDirectory:
             cwd=str(Path.cwd()) if cwd is None else cwd,
             relation=relation or Relation(),
         )
+        check_meta(meta)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = SessionStore.open(path, session_id=session_id, **options)
         try:
             with store.begin() as tx:

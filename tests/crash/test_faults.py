@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from lash_store import LashStoreError, LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store import (
+    LashStoreError,
+    LeaseHeld,
+    LeaseLostError,
+    SessionFence,
+    SessionLease,
+    SessionStore,
+)
 from lash_store._kernel.connection import StoreConnection
 from lash_store._kernel.connection import execute as connection_execute
 from lash_store.schemas import init_file
+from lash_store.session.records import NewWork, TurnCommit
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import Rows, all_rows
+from tests.support.sessions import chain, whole_turn
 
 FENCE = SessionFence("s", "ann", "token-1", 1)
 
@@ -50,13 +62,19 @@ class FaultyCursor:
     def fetchall(self) -> list[object]:
         return self._cursor.fetchall()
 
+    def executemany(self, *arguments: object) -> FaultyCursor:
+        return self._run(self._cursor.executemany, arguments)
+
     def execute(self, *arguments: object) -> FaultyCursor:
+        return self._run(self._cursor.execute, arguments)
+
+    def _run(self, run: Callable[..., object], arguments: tuple[object, ...]) -> FaultyCursor:
         self._left -= 1
         fires = self._left == 0
         if fires and self._when == "before":
             self.fired = True
             raise Fault
-        self._cursor.execute(*arguments)  # type: ignore[arg-type] # reason: passed on as given
+        run(*arguments)
         if fires:
             self.fired = True
             raise Fault
@@ -156,3 +174,90 @@ def test_a_fault_at_every_statement_of_initialising(
     assert statements > 2
     init_file(kind, path)  # it is whole now
     assert all_rows(path) != empty
+
+
+def _turn(store: SessionStore, work: bool = True) -> TurnCommit:
+    fence = SessionFence("s", "ann", "token-1", 1)
+    claim = store.claim_work(fence, owner_id="ann", ttl_ms=40) if work else None
+    assert claim is not None
+    turn: TurnCommit = msgspec.structs.replace(whole_turn(store, claim), fence=fence)
+    return turn
+
+
+SESSION_OPERATIONS: dict[
+    str, tuple[Callable[[SessionStore], Any], Callable[[SessionStore, Any], object]]
+] = {
+    "commit_turn": (_turn, lambda store, turn: store.commit_turn(turn)),
+    "enqueue_work": (
+        lambda _: NewWork(["a", "b"], source_key="new"),
+        lambda store, work: store.enqueue_work(work),
+    ),
+    "enqueue_all_work": (
+        lambda _: [NewWork(["a"]), NewWork(["b"])],
+        lambda store, work: store.enqueue_all_work(work),
+    ),
+    "claim_work": (
+        lambda _: SessionFence("s", "ann", "token-1", 1),
+        lambda store, fence: store.claim_work(fence, owner_id="ann", ttl_ms=9, max_batches=3),
+    ),
+    "collect_blobs": (
+        lambda store: store.put_blob(b"alone"),
+        lambda store, _: store.collect_blobs(),
+    ),
+    "tombstone_nodes": (
+        lambda store: store.commit_turn(
+            TurnCommit(fence=SessionFence("s", "ann", "token-1", 1), graph=chain("x", "y"))
+        ),
+        lambda store, _: store.tombstone_nodes(["x", "y"]),
+    ),
+}
+
+
+def prepare_session(path: Path) -> SessionStore:
+    store = prepare(path, ManualClock())
+    for payload in "abc":
+        store.enqueue_work(NewWork([payload], slot_policy="join"))
+    store.record_attachment_intent("att-1", canonical_uri="u")
+    return store
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", SESSION_OPERATIONS)
+def test_a_fault_at_every_statement_of_a_session_operation(
+    path: Path, name: str, when: str
+) -> None:
+    """Before or after, never between; and the retry succeeds, with the same result."""
+    arrange, act = SESSION_OPERATIONS[name]
+    clean = path.parent / "clean.db"
+    with prepare_session(clean) as store:
+        act(store, arrange(store))
+    after = _without_tokens(all_rows(clean))
+    faults = 0
+    for at in range(1, 60):
+        for sidecar in path.parent.glob(f"{path.name}*"):
+            sidecar.unlink()
+        with prepare_session(path) as store:
+            argument = arrange(store)
+            before = all_rows(path)
+            with faulty(store, at, when) as cursor, suppress(LashStoreError):
+                act(store, argument)
+            if not cursor.fired:
+                break
+            faults += 1
+            found = all_rows(path)
+            assert found == before or _without_tokens(found) == after
+            if name != "claim_work" or found == before:
+                with suppress(LeaseLostError) if name == "claim_work" else nullcontext():
+                    act(store, argument)
+            if name in ("commit_turn", "collect_blobs", "tombstone_nodes"):
+                assert _without_tokens(all_rows(path)) == after
+    assert faults >= 3
+
+
+def _without_tokens(rows: Rows) -> Rows:
+    """Tokens and batch ids differ by how many were drawn before; their places do not."""
+    text = repr(rows)
+    order: dict[str, str] = {}
+    for token in re.findall(r"token-\d+", text):
+        order.setdefault(token, f"TOKEN{len(order)}")
+    return eval(re.sub(r"token-\d+", lambda match: order[match[0]], text))  # type: ignore[no-any-return] # reason: what repr() gave

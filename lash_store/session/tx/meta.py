@@ -45,11 +45,11 @@ class MetaOperations(Tx):
 
     def save_meta(self, meta: SessionMeta) -> None:
         """Save the meta, in place of any that is there."""
-        _save_meta.run(self.cursor, **_columns(meta))
+        _save_meta.run(self.cursor, **check_meta(meta))
 
     def create_meta(self, meta: SessionMeta) -> bool:
         """Save the meta unless there is one; tell whether it was saved (S-DIR-2)."""
-        return _create_meta.run(self.cursor, **_columns(meta)) == 1
+        return _create_meta.run(self.cursor, **check_meta(meta)) == 1
 
     def load_summary(self) -> SessionSummary | None:
         """Return what a picker shows, without loading the graph; None without meta (S-GC-3)."""
@@ -67,7 +67,8 @@ class MetaOperations(Tx):
         )
 
 
-def _columns(meta: SessionMeta) -> dict[str, Any]:
+def check_meta(meta: SessionMeta) -> dict[str, Any]:
+    """Check what is to be saved and return its columns; InvalidRecordError if it can't be."""
     if not isinstance(meta, SessionMeta):
         raise InvalidRecordError("meta", shown(meta), "must be a SessionMeta")
     columns = {

@@ -1,0 +1,366 @@
+"""S-ATT, S-GC and S-DIR, rule by rule."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from lash_store import (
+    AsyncSessionStore,
+    CorruptRecordError,
+    InvalidRecordError,
+    SchemaVersionError,
+    SessionStore,
+    StoreBusyError,
+)
+from lash_store.session.directory import SessionDirectory, file_name
+from lash_store.session.records import Append, Attachment, Checkpoint, Node, Relation, SessionMeta
+from lash_store.testing import ManualClock, strategies
+from tests.support.databases import all_rows, run_script
+from tests.support.processes import Says, workers
+from tests.support.sessions import commit, lease_of
+
+
+class TestAttachments:
+    def test_s_att_1_an_intent_is_recorded_and_refreshed_until_committed(
+        self, store: SessionStore, path: Path, clock: ManualClock
+    ) -> None:
+        assert store.record_attachment_intent("a", canonical_uri="u")
+        clock.advance(5)
+        assert store.record_attachment_intent("a", canonical_uri="other", session_id="other")
+        assert all_rows(path)["attachment_manifest"] == [("a", "s", "u", clock.now_ms(), None)]
+        assert store.commit_attachments(["a"]) == 1
+        before = all_rows(path)
+        clock.advance(5)
+        assert not store.record_attachment_intent("a", canonical_uri="u")
+        assert store.commit_attachments(["a"]) == 0  # the first stamp stays
+        assert all_rows(path) == before
+
+    def test_s_att_1_only_this_sessions_are_committed(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        store.record_attachment_intent("mine", canonical_uri="u")
+        store.record_attachment_intent("theirs", canonical_uri="u", session_id="other")
+        assert store.commit_attachments(["mine", "theirs", "unknown"]) == 1
+        commit(store, attachment_ids=["theirs"])
+        stamped = {row[0]: row[4] is not None for row in all_rows(path)["attachment_manifest"]}
+        assert stamped == {"mine": True, "theirs": False}
+        assert store.commit_attachments(["theirs"], session_id="other") == 1
+
+    def test_s_att_1_uncommitted_ones_are_listed_oldest_first_up_to_a_time(
+        self, store: SessionStore
+    ) -> None:
+        for name, at_ms in (("c", 30), ("b", 20), ("a", 20), ("d", 31), ("done", 1)):
+            store.record_attachment_intent(name, canonical_uri="u", intent_at_ms=at_ms)
+        store.commit_attachments(["done"])
+        listed = store.list_uncommitted_attachments(older_than_ms=30)
+        assert [each.attachment_id for each in listed] == ["a", "b", "c"]
+        assert listed[0] == Attachment("a", "s", "u", 20, None)
+        assert store.list_uncommitted_attachments(older_than_ms=19) == []
+        assert store.forget_attachment("a") is True
+        assert store.forget_attachment("a") is False
+
+    @given(bad=strategies.bad_names())
+    def test_s_att_1_bad_names_are_refused(self, store: SessionStore, path: Path, bad: Any) -> None:
+        store.record_attachment_intent("a", canonical_uri="u")
+        before = all_rows(path)
+        calls: list[Any] = [
+            lambda: store.record_attachment_intent(bad, canonical_uri="u"),
+            lambda: store.record_attachment_intent("b", canonical_uri=bad),
+            lambda: store.commit_attachments(["a", bad]),
+            lambda: store.forget_attachment(bad),
+            lambda: store.put_artifact(bad, kind="k", content=b""),
+            lambda: store.put_artifact("a", kind=bad, content=b""),
+            lambda: store.load_artifact(bad),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidRecordError):
+                call()
+        assert all_rows(path) == before
+
+    @pytest.mark.parametrize(
+        ("kind", "blob_kind"),
+        [
+            ("process_execution_env", "ProcessExecutionEnv"),
+            ("lashlang_module", "LashlangModule"),
+            ("anything else", "GenericBlob"),
+        ],
+    )
+    def test_s_att_2_artifacts_have_blobs_of_their_kind(
+        self, store: SessionStore, path: Path, kind: str, blob_kind: str
+    ) -> None:
+        key = store.put_artifact("ref", kind=kind, content=b"one")
+        ((_, stored),) = all_rows(path)["blobs"]
+        assert msgspec.msgpack.decode(stored)["descriptor"]["kind"] == blob_kind
+        assert key == hashlib.sha256(b"one").hexdigest()
+        assert store.load_artifact("ref") == b"one"
+        assert store.load_artifact("none") is None
+        store.put_artifact("ref", kind=kind, content=b"two")
+        assert store.load_artifact("ref") == b"two"
+        assert len(all_rows(path)["artifact_refs"]) == 1
+
+    def test_s_att_2_a_ref_without_its_blob_is_corrupt(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        store.put_artifact("ref", kind="k", content=b"one")
+        run_script(path, "DELETE FROM blobs")
+        with pytest.raises(CorruptRecordError, match="artifact_refs"):
+            store.load_artifact("ref")
+
+
+FULL = Checkpoint(turn_state=1, tool_state="t", plugin_snapshot="p", execution_state=b"e")
+
+
+class TestCollection:
+    def test_s_gc_1_what_a_root_leads_to_stays_and_the_rest_goes(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        commit(store, checkpoint=Checkpoint(turn_state="old", tool_state="old"))
+        receipt = commit(store, checkpoint=FULL)
+        kept = store.put_artifact("artifact", kind="k", content=b"artifact")
+        lost = store.put_blob(b"alone")
+        assert receipt.checkpoint_ref is not None
+        assert receipt.manifest is not None
+        plan = store.collect_blobs(dry_run=True)
+        before = all_rows(path)
+        assert len(before["blobs"]) == 8
+        report = store.collect_blobs()
+        assert report == msgspec.structs.replace(plan, dry_run=False)
+        assert report.roots == tuple(sorted([receipt.checkpoint_ref, kept]))
+        assert (report.retained, len(report.deleted), report.missing_roots) == (5, 3, ())
+        assert lost in report.deleted
+        sizes = {key: len(content) for key, content in before["blobs"]}
+        assert report.deleted_bytes == sum(sizes[key] for key in report.deleted)
+        left = {key for key, _ in all_rows(path)["blobs"]}
+        assert left == {kept, receipt.checkpoint_ref, *receipt.manifest.component_refs}
+        assert store.load_checkpoint(receipt.checkpoint_ref) is not None
+        assert store.collect_blobs().deleted == ()
+
+    def test_s_gc_1_a_manifest_keeps_its_components_whichever_root_reaches_it(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        old = commit(store, checkpoint=FULL)
+        assert old.checkpoint_ref is not None
+        commit(store, checkpoint=Checkpoint(turn_state="new"))
+        run_script(path, f"INSERT INTO artifact_refs VALUES ('saved', '{old.checkpoint_ref}')")
+        store.collect_blobs()
+        loaded = store.load_checkpoint(old.checkpoint_ref)
+        assert loaded is not None
+        assert loaded.execution_state == b"e"
+
+    def test_s_gc_1_missing_roots_are_reported(self, store: SessionStore, path: Path) -> None:
+        run_script(path, "INSERT INTO artifact_refs VALUES ('gone', 'nothing')")
+        report = store.collect_blobs()
+        assert (report.roots, report.missing_roots) == (("nothing",), ("nothing",))
+
+    @pytest.mark.parametrize("what", ["manifest", "head"])
+    def test_s_gc_2_what_can_not_be_read_aborts_with_nothing_deleted(
+        self, store: SessionStore, path: Path, what: str
+    ) -> None:
+        receipt = commit(store, checkpoint=FULL)
+        store.put_blob(b"alone")
+        if what == "head":
+            run_script(path, "UPDATE session_head SET head_json = '{'")
+        else:
+            run_script(
+                path, f"UPDATE blobs SET content = x'c1' WHERE hash = '{receipt.checkpoint_ref}'"
+            )
+        before = all_rows(path)
+        for dry_run in (True, False):
+            with pytest.raises(CorruptRecordError):
+                store.collect_blobs(dry_run=dry_run)
+        assert all_rows(path) == before
+
+
+def message(role: str, *parts: Any) -> dict[str, Any]:
+    body = {"id": "m", "role": role, "parts": list(parts)}
+    return {"kind": "event", "event": {"Conversation": body}}
+
+
+def part(kind: str, content: Any = None) -> dict[str, Any]:
+    return {"id": "p", "kind": kind, "content": content, "prune_state": "Full"}
+
+
+class TestSummary:
+    META = SessionMeta("s", "name", "unix:1", "m", "/cwd", Relation("child", "parent"))
+
+    def test_s_gc_3_without_meta_there_is_none(self, store: SessionStore) -> None:
+        assert store.load_summary() is None
+
+    def test_s_gc_3_counts_and_shows_the_first_user_message(self, store: SessionStore) -> None:
+        store.save_meta(self.META)
+        empty = store.load_summary()
+        assert empty is not None
+        assert (empty.user_messages, empty.first_user_message) == (0, "")
+        assert (empty.cwd, empty.relation) == ("/cwd", self.META.relation)
+        first = [
+            part("Text", "  first line "),
+            part("ToolCall", "call"),
+            part("Text", "   "),
+            part("Image", "base64"),
+            part("ToolResult", "result"),
+            part("Text", "last"),
+            part("Text", None),
+        ]
+        nodes = [
+            Node("0", None, message("System", part("Text", "not this"))),
+            Node("1", "0", message("User", *first)),
+            Node("2", "1", {"kind": "plugin", "event": message("User")["event"]}),
+            Node("3", "1", message("Assistant", part("Text", "nor this"))),
+            Node("4", "0", message("User", part("Text", "another branch"))),
+        ]
+        commit(store, Append(nodes, "4"))
+        summary = store.load_summary()
+        assert summary is not None
+        assert summary.user_messages == 2
+        assert summary.first_user_message == "first line \n\n[Image attached]\n\nlast"
+        store.tombstone_nodes(["1"])
+        summary = store.load_summary()
+        assert summary is not None
+        assert (summary.user_messages, summary.first_user_message) == (1, "another branch")
+
+    def test_s_gc_3_a_message_of_another_shape_is_corrupt(self, store: SessionStore) -> None:
+        store.save_meta(self.META)
+        commit(store, Append([Node("1", None, message("User", "no part"))], "1"))
+        with pytest.raises(CorruptRecordError, match="graph_nodes"):
+            store.load_summary()
+
+
+def create_same(say: Says, root: Path) -> None:
+    say("ready")
+    say.wait()
+    with SessionDirectory(root).create(
+        "same", model=f"model-{id(say)}-{threading.get_ident()}"
+    ) as store:
+        meta = store.load_meta()
+        say(None if meta is None else meta.model)
+
+
+class TestDirectory:
+    @pytest.mark.parametrize(
+        ("session_id", "readable"),
+        [
+            ("chat-42", "chat-42"),
+            ("a/b c", "a_b_c"),
+            ("../../etc/passwd", "etc_passwd"),
+            ("___", "session"),
+            ("é", "session"),
+            ("_a_", "a"),
+            ("x" * 200, "x" * 80),
+            ("a\0b", "a_b"),
+        ],
+    )
+    def test_s_dir_1_file_names(self, session_id: str, readable: str) -> None:
+        digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+        assert file_name(session_id) == f"{readable}-{digest}.db"
+
+    @given(session_id=strategies.names())
+    def test_s_dir_1_no_id_leads_out_of_the_root(self, session_id: str) -> None:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}-[0-9a-f]{16}\.db", file_name(session_id))
+
+    def test_s_dir_2_create_makes_what_is_missing_and_preserves_what_is_there(
+        self, tmp_path: Path
+    ) -> None:
+        directory = SessionDirectory(tmp_path / "deep" / "root")
+        with directory.create("a", model="one") as store:
+            meta = store.load_meta()
+        assert meta is not None
+        assert (meta.session_id, meta.session_name, meta.model) == ("a", "a", "one")
+        assert meta.cwd == str(Path.cwd())
+        assert re.fullmatch(r"unix:\d+", meta.created_at)
+        assert stat.S_IMODE(directory.root.stat().st_mode) == 0o700
+        with directory.create("a", model="two", session_name="other", cwd="/") as store:
+            assert store.load_meta() == meta
+        named = Relation("child", "a")
+        with directory.create("b", model="m", session_name="n", cwd="/x", relation=named) as store:
+            found = store.load_meta()
+        assert found is not None
+        assert (found.session_name, found.cwd, found.relation) == ("n", "/x", named)
+
+    def test_s_dir_2_creators_at_once_agree(self, tmp_path: Path) -> None:
+        with workers(6, create_same, tmp_path) as creators:
+            for creator in creators:
+                creator.receive()
+            for creator in creators:
+                creator.pipe.send("go")
+            assert len({creator.receive() for creator in creators}) == 1
+
+    def test_s_dir_2_open_creates_nothing(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path / "root")
+        assert directory.open("a") is None
+        assert not directory.root.exists()
+        directory.create("a", model="m").close()
+        store = directory.open("a", read_only=True)
+        assert store is not None
+        assert store.load_meta() is not None
+        store.close()
+
+    def test_s_dir_2_delete_removes_everything_and_is_idempotent(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path)
+        store = directory.create("a", model="m")
+        lease_of(store)
+        with pytest.raises(StoreBusyError):
+            directory.delete("a")
+        assert store.current_lease() is not None  # nothing was harmed
+        lease_of(store)
+        store.close()
+        assert directory.delete("a") is True
+        assert directory.delete("a") is False
+        assert list(tmp_path.iterdir()) == []
+
+    def test_s_dir_2_delete_is_refused_while_another_process_uses_it(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path)
+        with workers(1, hold_open, tmp_path) as (holder,):
+            holder.receive()
+            with pytest.raises(StoreBusyError):
+                directory.delete("held")
+            holder.kill()
+        assert directory.delete("held") is True
+        assert list(tmp_path.iterdir()) == []
+
+    def test_s_dir_2_list_pages_through_sessions_with_their_meta(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path)
+        assert SessionDirectory(tmp_path / "none").list() == []
+        for name in ("a", "b", "c"):
+            directory.create(name, model="m").close()
+        SessionStore.open(directory.path_of("d"), session_id="d").close()
+        (tmp_path / "notes.txt").touch()
+        page = directory.list(limit=2)
+        rest = directory.list(after=page[-1].file_name)
+        metas = [entry.meta for entry in [*page, *rest]]
+        assert [meta and meta.session_id for meta in metas] == ["a", "b", "c", None]
+        run_script(directory.path_of("b"), "PRAGMA user_version = 99")
+        with pytest.raises(SchemaVersionError):
+            directory.list()
+
+    def test_s_dir_2_bad_input_creates_nothing(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path / "root")
+        with pytest.raises(InvalidRecordError):
+            directory.create("", model="m")
+        with pytest.raises(InvalidRecordError):
+            directory.create("a", model="")
+        with pytest.raises(InvalidRecordError):
+            directory.create("a", model="m", relation=Relation("child"))
+        assert not directory.path_of("a").exists()
+
+
+def hold_open(say: Says, root: Path) -> None:
+    store = SessionDirectory(root).create("held", model="m")
+    say(store.path)
+    say.wait()
+
+
+def test_the_asyncio_store_has_every_operation() -> None:
+    def operations(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")} - {"open", "session_id"}
+
+    assert operations(AsyncSessionStore) == operations(SessionStore)
+    assert len(operations(SessionStore)) > 30
