@@ -284,7 +284,8 @@ def compare(conversation: Conversation, store: SessionStore) -> Iterator[str]:
     if used != sum(map(len, conversation.lines)):
         yield "usage was counted more or less than once"
     checkpoint = store.load_checkpoint(head.checkpoint_ref or "none") if head else None
-    if checkpoint is None or checkpoint.turn_state["messages"] != len(conversation.messages):
+    last = {"turn_index": len(turns) - 1, "messages": len(conversation.messages)}
+    if checkpoint is None or checkpoint.turn_state != last:
         yield "the checkpoint is not the last turn's"
     if store.work_depth().batches:
         yield "work is left in the queue"
