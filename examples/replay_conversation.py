@@ -219,7 +219,7 @@ def _direct(
 ) -> Counter[str]:
     events: queue.Queue[dict[str, Any]] = queue.Queue()
     names = iter(range(10**9))
-    running = {}
+    running: dict[str, subprocess.Popen[str]] = {}
     counts: Counter[str] = Counter()
     deadline_s = time.monotonic() + DEADLINE_S
     next_kill_s = time.monotonic() + 0.2

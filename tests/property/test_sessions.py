@@ -46,6 +46,8 @@ from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 
 TTL = 20
+MOSTLY_LIVE = st.sampled_from([False, False, False, False, True])
+"""Whether a worker acts under the live lease, or under whatever fence it finds."""
 
 
 @dataclass
@@ -84,8 +86,8 @@ class SessionMachine(RuleBasedStateMachine):
     claims: Bundle[WorkClaim] = Bundle("claims")
     commits: Bundle[TurnCommit] = Bundle("commits")
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(target=fences)
+    def start(self) -> SessionFence:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "session.db"
         self.clock = ManualClock()
@@ -93,6 +95,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.model = Model()
         self.numbers = 0
         self.store = self._open()
+        return SessionFence("s", "eve", "forged", 1)
 
     def _open(self) -> SessionStore:
         return SessionStore.open(self.path, session_id="s", clock=self.clock, ids=self.ids)
@@ -103,6 +106,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(target=fences, owner_id=st.sampled_from(["ann", "bob"]))
     def claim_lease(self, owner_id: str) -> Any:
+        return self._claim_lease(owner_id)
+
+    def _claim_lease(self, owner_id: str) -> Any:
         now_ms, model = self.clock.now_ms(), self.model
         live = model.fence if now_ms < model.lease_ends_ms else None
         lease = self.store.claim_lease(owner_id=owner_id, ttl_ms=TTL)
@@ -114,7 +120,16 @@ class SessionMachine(RuleBasedStateMachine):
         model.fence, model.lease_ends_ms = lease.fence, now_ms + TTL
         return lease.fence
 
-    @rule(by_ms=st.sampled_from([1, TTL - 1, TTL, 3 * TTL]))
+    def _fence(self, fence: SessionFence, *, stale: bool) -> SessionFence:
+        """The live lease's fence, claimed for that if it is free; or else `fence`, most often stale."""
+        if stale:
+            return fence
+        if self.model.fence is None or self.clock.now_ms() >= self.model.lease_ends_ms:
+            self._claim_lease("ann")
+        assert self.model.fence is not None
+        return self.model.fence
+
+    @rule(by_ms=st.sampled_from([1, 1, TTL - 1, TTL, 3 * TTL]))
     def wait(self, by_ms: int) -> None:
         self.clock.advance(by_ms)
 
@@ -139,9 +154,10 @@ class SessionMachine(RuleBasedStateMachine):
             assert isinstance(result, WorkBatch)
             self.model.queue.append(Batch(result))
 
-    @rule(target=claims, fence=fences, most=st.integers(1, 3))
-    def claim_work(self, fence: SessionFence, most: int) -> Any:
+    @rule(target=claims, fence=fences, stale=MOSTLY_LIVE, most=st.integers(1, 3))
+    def claim_work(self, fence: SessionFence, most: int, *, stale: bool) -> Any:
         now_ms = self.clock.now_ms()
+        fence = self._fence(fence, stale=stale)
         if not self.model.holds(fence, now_ms):
             self._refused(
                 LeaseLostError, lambda: self.store.claim_work(fence, owner_id="w", ttl_ms=TTL)
@@ -199,16 +215,18 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(
         target=commits,
         fence=fences,
-        claims=st.lists(claims, max_size=2),
+        stale=MOSTLY_LIVE,
+        claims=st.lists(claims, max_size=1) | st.lists(claims, max_size=2),
         count=st.integers(0, 3),
         replaces=st.booleans(),
         release=st.booleans(),
-        expected=st.sampled_from([None, None, 0, 1]),
+        expected=st.sampled_from([None, None, None, 0, 1]),
     )
     def commit_turn(
         self,
         *,
         fence: SessionFence,
+        stale: bool,
         claims: list[WorkClaim],
         count: int,
         replaces: bool,
@@ -216,6 +234,7 @@ class SessionMachine(RuleBasedStateMachine):
         expected: int | None,
     ) -> Any:
         number, model = self._number(), self.model
+        fence = self._fence(fence, stale=stale)
         ids = [f"n{number}-{at}" for at in range(count)]
         leaf = ids[-1] if ids else None
         nodes = [
@@ -350,4 +369,4 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSessions = SessionMachine.TestCase
-TestSessions.settings = settings(settings(), stateful_step_count=40)
+TestSessions.settings = settings(settings(), stateful_step_count=60)
