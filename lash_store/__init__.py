@@ -2,7 +2,7 @@
 
 What a consumer needs first stands here; the rest by its module:
 
-``lash_store.session``   the session store: ``statements`` to compose, ``tables``, records
+``lash_store.session``   the session store: ``statements`` to compose, ``tables``, ``records``
 ``lash_store.process``   the process registry's tables
 ``lash_store.trigger``   the trigger store's tables
 ``lash_store.effect``    the effect store's table
@@ -17,15 +17,19 @@ from lash_store._kernel.opening import OpenOptions
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
 from lash_store.errors import (
+    ClaimLostError,
     CorruptRecordError,
     InvalidRecordError,
     LashStoreError,
     LeaseLostError,
     NestedTransactionError,
+    NodeConflictError,
     NotConfiguredError,
     ReadOnlyStoreError,
+    RevisionConflictError,
     SchemaDriftError,
     SchemaVersionError,
+    SessionBindingError,
     StorageError,
     StoreBusyError,
     StoreClosedError,
@@ -33,19 +37,55 @@ from lash_store.errors import (
     TransactionControlError,
     TransactionEndedError,
     TransactionError,
+    TurnConflictError,
     UnpreparableStatementError,
 )
-from lash_store.session.records import SessionFence, SessionLease
+from lash_store.session.directory import SessionDirectory, SessionEntry
+from lash_store.session.records import (
+    AlreadyQueued,
+    Append,
+    Attachment,
+    Checkpoint,
+    CollectionReport,
+    Graph,
+    Manifest,
+    NewWork,
+    Node,
+    Relation,
+    ReplaceFull,
+    SessionFence,
+    SessionHead,
+    SessionLease,
+    SessionMeta,
+    SessionSummary,
+    TurnCommit,
+    TurnReceipt,
+    TurnStamp,
+    Unchanged,
+    UsageDelta,
+    WorkBatch,
+    WorkClaim,
+    WorkDepth,
+    WorkItem,
+    turn_commit_hash,
+)
 from lash_store.session.store import AsyncSessionStore, SessionStore
 from lash_store.session.tx import SessionTx
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyQueued",
+    "Append",
     "AsyncSessionStore",
+    "Attachment",
+    "Checkpoint",
+    "ClaimLostError",
     "Clock",
+    "CollectionReport",
     "CorruptRecordError",
     "Fence",
+    "Graph",
     "IdSource",
     "InvalidRecordError",
     "LashStoreError",
@@ -53,18 +93,31 @@ __all__ = [
     "LeaseLostError",
     "LeaseTable",
     "LeaseTerm",
+    "Manifest",
     "NestedTransactionError",
+    "NewWork",
+    "Node",
+    "NodeConflictError",
     "NotConfiguredError",
     "OpenOptions",
     "Prepared",
     "PreparedRows",
     "RandomIds",
     "ReadOnlyStoreError",
+    "Relation",
+    "ReplaceFull",
+    "RevisionConflictError",
     "SchemaDriftError",
     "SchemaVersionError",
+    "SessionBindingError",
+    "SessionDirectory",
+    "SessionEntry",
     "SessionFence",
+    "SessionHead",
     "SessionLease",
+    "SessionMeta",
     "SessionStore",
+    "SessionSummary",
     "SessionTx",
     "StorageError",
     "StoreBusyError",
@@ -74,9 +127,20 @@ __all__ = [
     "TransactionControlError",
     "TransactionEndedError",
     "TransactionError",
+    "TurnCommit",
+    "TurnConflictError",
+    "TurnReceipt",
+    "TurnStamp",
+    "Unchanged",
     "UnpreparableStatementError",
+    "UsageDelta",
+    "WorkBatch",
+    "WorkClaim",
+    "WorkDepth",
+    "WorkItem",
     "__version__",
     "configure",
     "prepare",
+    "turn_commit_hash",
     "unique_owner_id",
 ]

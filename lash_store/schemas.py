@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -14,12 +15,24 @@ from lash_store._kernel.ddl import Kind, Schema
 from lash_store._kernel.engine import Database
 from lash_store._kernel.opening import Settings, open_connection, open_error, resolve
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.tables import SCHEMA as PROCESS
+from lash_store.session.store import SessionStore
 from lash_store.session.tables import SCHEMA as SESSION
+from lash_store.session.tx.graph import count_nodes
+from lash_store.session.tx.head import load_head
 from lash_store.trigger.tables import SCHEMA as TRIGGER
 
-__all__ = ["KINDS", "SCHEMAS", "FileReport", "Kind", "check_file", "init_file", "schema_of"]
+__all__ = [
+    "KINDS",
+    "SCHEMAS",
+    "FileReport",
+    "Kind",
+    "check_file",
+    "init_file",
+    "mend_file",
+    "schema_of",
+]
 
 SCHEMAS: Final[dict[Kind, Schema]] = {
     schema.kind: schema for schema in (SESSION, PROCESS, TRIGGER, EFFECT)
@@ -27,6 +40,10 @@ SCHEMAS: Final[dict[Kind, Schema]] = {
 """Each kind's declared schema: its MetaData, tables and version."""
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
+
+
+STALE_COUNT: Final = "the head's graph_node_count is"
+"""How the one problem begins that :func:`mend_file` mends."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,27 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
         connection.really_close()
 
 
+def mend_file(path: str | os.PathLike[str]) -> None:
+    """Mend what another program may have left stale in a sound file: a session's node count.
+
+    A vacuum of the graph: removes hidden nodes and counts the others (S-COMMIT-7).
+    """
+    report = check_file(path)
+    if report.kind == "session":
+        with SessionStore.open(path, session_id="mend") as store:
+            store.vacuum_graph()
+
+
+def _stale_count(connection: StoreConnection) -> list[str]:
+    with suppress(CorruptRecordError):
+        head = load_head(connection.hot)
+        count = count_nodes(connection.hot)
+        if head is None or head.graph_node_count == count:
+            return []
+        return [f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes"]
+    return ["the session's head can't be read"]
+
+
 def _report(connection: StoreConnection) -> FileReport:
     catalogue = guard.read_catalogue(connection)
     candidates = [each for each in SCHEMAS.values() if each.version == catalogue.version]
@@ -98,5 +136,6 @@ def _report(connection: StoreConnection) -> FileReport:
         f"{table} row {row}: refers to a missing row of {parent}"
         for table, row, parent, _ in execute(connection, dialects.FOREIGN_KEY_CHECK)
     ]
-    problems = (*drift, *integrity, *references)
+    stale = [] if drift or schema is not SESSION else _stale_count(connection)
+    problems = (*drift, *integrity, *references, *stale)
     return FileReport(connection.path, schema.kind, catalogue.version, problems)

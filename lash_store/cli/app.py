@@ -10,7 +10,7 @@ import typer
 
 from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
-from lash_store.schemas import KINDS, SCHEMAS, check_file, init_file, schema_of
+from lash_store.schemas import KINDS, SCHEMAS, check_file, init_file, mend_file, schema_of
 
 app = typer.Typer(
     help="Durable state for agent runtimes, on SQLite.", no_args_is_help=True, add_completion=False
@@ -45,11 +45,16 @@ def schema(
 @app.command()
 def check(
     paths: Annotated[list[Path], typer.Argument(help="Database files.")],
+    mend: Annotated[
+        bool, typer.Option(help="Vacuum a session's graph, which mends its count.")
+    ] = False,
 ) -> None:
-    """Check version, schema, pages and references; exit status 1 if anything is wrong."""
+    """Check version, schema, pages, references and counts; exit status 1 if anything is wrong."""
     sound = True
     for path in paths:
         try:
+            if mend:
+                mend_file(path)
             report = check_file(path)
         except LashStoreError as error:
             typer.echo(f"{path}  {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Self, Unpack
 
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.connection import StoreConnection
 from lash_store._kernel.engine import Database
 from lash_store._kernel.opening import OpenOptions, Settings, resolve
@@ -17,7 +17,8 @@ from lash_store._kernel.store import (
     in_snapshot,
     in_transaction,
 )
-from lash_store.session.records import Profile
+from lash_store.errors import InvalidRecordError
+from lash_store.session.records import Profile, TurnCommit, TurnReceipt
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
 from lash_store.session.tx.blobs import SessionContext, check_profile
@@ -33,6 +34,9 @@ class SessionStore(Store[SessionTx]):
     session_id: str
     """The session that operations act on when they are given none."""
 
+    collect_every: int | None
+    """After how many commits blobs are collected; None is never."""
+
     @classmethod
     def open(
         cls,
@@ -40,19 +44,24 @@ class SessionStore(Store[SessionTx]):
         *,
         session_id: str,
         profile: Profile | None = None,
+        collect_every: int | None = None,
         **options: Unpack[OpenOptions],
     ) -> Self:
         """Open the database at `path`, or a private one in memory if it is None.
 
         A file that does not exist is created, readable and writable by its owner only.
         `profile` says when blobs are compressed; by default "balanced" for a file, and
-        "low_latency", which is never, in memory. See ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
-        SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for an
-        empty session id or a bad option.
+        "low_latency", which is never, in memory. With `collect_every`, the call of
+        ``commit_turn`` that makes the head's revision a multiple of it collects blobs as
+        well, in a transaction of its own after the commit (S-GC-2). See ``OpenOptions`` for
+        `options`.
+
+        Raises StoreOpenError (the path, and why), SchemaVersionError, SchemaDriftError,
+        StoreBusyError, and InvalidRecordError for an empty session id or a bad option.
         """
         check_name("session_id", session_id)
+        check_interval(collect_every)
         settings = Settings(**options)
-
         chosen = check_profile(profile or ("low_latency" if path is None else "balanced"))
         context = SessionContext(session_id, settings.clock, settings.ids, chosen)
 
@@ -61,6 +70,7 @@ class SessionStore(Store[SessionTx]):
 
         store = cls(Database(SCHEMA, resolve(path), settings), make)
         store.session_id = session_id
+        store.collect_every = collect_every
         return store
 
     claim_lease = in_transaction(SessionTx.claim_lease)
@@ -90,7 +100,14 @@ class SessionStore(Store[SessionTx]):
     list_pending_work = in_snapshot(SessionTx.list_pending_work)
     work_depth = in_snapshot(SessionTx.work_depth)
 
-    commit_turn = in_transaction(SessionTx.commit_turn)
+    def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
+        receipt = self._commit_turn(commit)
+        if collects_after(receipt, self.collect_every):
+            self.collect_blobs()
+        return receipt
+
+    commit_turn.__doc__ = SessionTx.commit_turn.__doc__
+    _commit_turn = in_transaction(SessionTx.commit_turn)
     load_receipt = in_snapshot(SessionTx.load_receipt)
     record_usage = in_transaction(SessionTx.record_usage)
     load_usage = in_snapshot(SessionTx.load_usage)
@@ -111,6 +128,7 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
 
     session_id: str
+    collect_every: int | None
 
     @classmethod
     def open(
@@ -119,6 +137,7 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
         *,
         session_id: str,
         profile: Profile | None = None,
+        collect_every: int | None = None,
         **options: Unpack[OpenOptions],
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as :meth:`SessionStore.open` does."""
@@ -126,6 +145,7 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
             lambda: SessionStore.open(path, session_id=session_id, profile=profile, **options)
         )
         store.session_id = session_id
+        store.collect_every = check_interval(collect_every)
         return store
 
     claim_lease = in_async_transaction(SessionTx.claim_lease)
@@ -155,7 +175,14 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     list_pending_work = in_async_snapshot(SessionTx.list_pending_work)
     work_depth = in_async_snapshot(SessionTx.work_depth)
 
-    commit_turn = in_async_transaction(SessionTx.commit_turn)
+    async def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
+        receipt = await self._commit_turn(commit)
+        if collects_after(receipt, self.collect_every):
+            await self.collect_blobs()
+        return receipt
+
+    commit_turn.__doc__ = SessionTx.commit_turn.__doc__
+    _commit_turn = in_async_transaction(SessionTx.commit_turn)
     load_receipt = in_async_snapshot(SessionTx.load_receipt)
     record_usage = in_async_transaction(SessionTx.record_usage)
     load_usage = in_async_snapshot(SessionTx.load_usage)
@@ -170,3 +197,15 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     load_summary = in_async_snapshot(SessionTx.load_summary)
     list_uncommitted_attachments = in_async_snapshot(SessionTx.list_uncommitted_attachments)
     load_artifact = in_async_snapshot(SessionTx.load_artifact)
+
+
+def check_interval(collect_every: int | None) -> int | None:
+    """Return the interval if it is one: at least 1, or None."""
+    if collect_every is not None and check_count("collect_every", collect_every) == 0:
+        raise InvalidRecordError("collect_every", "0", "must be at least 1, or None")
+    return collect_every
+
+
+def collects_after(receipt: TurnReceipt, collect_every: int | None) -> bool:
+    """Whether blobs are to be collected after the commit that gave `receipt`."""
+    return collect_every is not None and receipt.head_revision % collect_every == 0

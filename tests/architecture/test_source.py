@@ -99,13 +99,25 @@ def test_one_verb_phrase_through_every_layer() -> None:
             assert inspect.getdoc(method) == inspect.getdoc(operation)
 
 
-def test_every_rule_of_the_kernel_is_tested_by_name(root: Path) -> None:
+def test_every_rule_is_tested_by_name(root: Path) -> None:
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (root / "tests").rglob("*.py"))
     rules = [
         *(f"k_open_{n}" for n in range(1, 9)),
         *(f"k_tx_{n}" for n in range(1, 9)),
         *(f"k_guard_{n}" for n in range(1, 6)),
         *(f"k_lease_{n}" for n in range(1, 8)),
+        *(f"k_codec_{n}" for n in range(1, 5)),
+        *(f"s_dir_{n}" for n in (1, 2)),
+        "s_meta_1",
+        *(f"s_head_{n}" for n in (1, 2)),
+        *(f"s_graph_{n}" for n in range(1, 5)),
+        *(f"s_blob_{n}" for n in range(1, 4)),
+        *(f"s_ckpt_{n}" for n in (1, 2)),
+        "s_usage_1",
+        *(f"s_commit_{n}" for n in range(1, 10)),
         "s_lease_1",
+        *(f"s_queue_{n}" for n in range(1, 11)),
+        *(f"s_att_{n}" for n in (1, 2)),
+        *(f"s_gc_{n}" for n in range(1, 4)),
     ]
     assert [rule for rule in rules if f"def test_{rule}_" not in tests] == []

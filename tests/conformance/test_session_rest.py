@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import sqlite3
 import stat
 import threading
 from pathlib import Path
@@ -21,8 +23,18 @@ from lash_store import (
     SessionStore,
     StoreBusyError,
 )
+from lash_store.schemas import check_file, mend_file
 from lash_store.session.directory import SessionDirectory, file_name
-from lash_store.session.records import Append, Attachment, Checkpoint, Node, Relation, SessionMeta
+from lash_store.session.records import (
+    Append,
+    Attachment,
+    Checkpoint,
+    NewWork,
+    Node,
+    Relation,
+    SessionMeta,
+    TurnCommit,
+)
 from lash_store.testing import ManualClock, strategies
 from tests.support.databases import all_rows, run_script
 from tests.support.processes import Says, workers
@@ -360,7 +372,113 @@ def hold_open(say: Says, root: Path) -> None:
 
 def test_the_asyncio_store_has_every_operation() -> None:
     def operations(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")} - {"open", "session_id"}
+        return {name for name in vars(kind) if not name.startswith("_")} - {
+            "open",
+            "session_id",
+            "collect_every",
+        }
 
     assert operations(AsyncSessionStore) == operations(SessionStore)
     assert len(operations(SessionStore)) > 30
+
+
+class TestCollectEvery:
+    def test_s_gc_2_an_option_collects_after_every_nth_commit(self, path: Path) -> None:
+        with SessionStore.open(path, session_id="s", collect_every=2) as store:
+            kept = []
+            for number in range(4):
+                store.put_blob(b"alone %d" % number)
+                commit(store, checkpoint=Checkpoint(turn_state=number))
+                kept.append(len(all_rows(path)["blobs"]))
+        assert kept == [2, 1, 3, 1]
+
+    def test_s_gc_2_the_asyncio_store_collects_too(self, path: Path) -> None:
+        async def main() -> None:
+            async with AsyncSessionStore.open(path, session_id="s", collect_every=1) as store:
+                lease = await store.claim_lease(owner_id="a", ttl_ms=60_000)
+                await store.put_blob(b"alone")
+                await store.commit_turn(TurnCommit(fence=lease.fence))  # type: ignore[union-attr] # reason: it is free
+
+        asyncio.run(main())
+        assert all_rows(path)["blobs"] == []
+
+    @pytest.mark.parametrize("bad", [0, -1, True, "1"])
+    def test_s_gc_2_a_bad_interval_is_refused(self, path: Path, bad: Any) -> None:
+        for kind in (SessionStore, AsyncSessionStore):
+            with pytest.raises(InvalidRecordError, match="collect_every"):
+                kind.open(path, session_id="s", collect_every=bad)
+        assert not path.exists()
+
+
+def test_s_commit_7_check_reports_a_stale_count_and_mend_corrects_it(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        commit(store, Append([Node("a", None), Node("b", "a")], "b"))
+    run_script(path, "UPDATE graph_nodes SET tombstoned = 1 WHERE node_id = 'a'")
+    report = check_file(path)
+    assert report.problems == ("the head's graph_node_count is 2, and there are 1 live nodes",)
+    mend_file(path)
+    assert check_file(path).is_sound
+
+
+class Counted:
+    """A cursor that counts what it ran and fetched."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self.statements = self.rows = 0
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._cursor.connection
+
+    def execute(self, *arguments: Any) -> Counted:
+        self.statements += 1
+        self._cursor.execute(*arguments)
+        return self
+
+    def fetchall(self) -> list[Any]:
+        rows = self._cursor.fetchall()
+        self.rows += len(rows)
+        return rows
+
+
+def test_s_gc_3_fifty_thousand_nodes_are_not_loaded_for_a_path_or_a_summary(path: Path) -> None:
+    """A path of 200 fetches 200 rows and the head; the summary one message and a count."""
+    with SessionStore.open(path, session_id="s") as store:
+        store.save_meta(SessionMeta("s", "s", "unix:0", "m"))
+        commit(store)
+        body = """{"node_id":"n%d","parent_node_id":"n%d","timestamp":"t","kind":"event",
+            "event":{"Conversation":{"role":"User","parts":[]}}}"""
+        rows = [(f"n{n}", body % (n, n - 1 if n <= 200 else 200)) for n in range(1, 50_001)]
+        with store.begin() as tx:
+            raw = tx.connection.connection.cursor()
+            raw.executemany("INSERT INTO graph_nodes (node_id, node_json) VALUES (?, ?)", rows)
+        with store.read() as tx:
+            counted: Any = Counted(tx.cursor)
+            tx._cursor = counted
+            active = tx.load_path("n200")
+            assert active is not None
+            assert len(active.nodes) == 200
+            assert (counted.statements, counted.rows) == (2, 201)
+            counted.statements = counted.rows = 0
+            summary = tx.load_summary()
+            assert summary is not None
+            assert summary.user_messages == 50_000
+            assert (counted.statements, counted.rows) == (3, 3)
+
+
+def test_k_codec_2_one_undecodable_record_fails_a_listing(store: SessionStore, path: Path) -> None:
+    for payload in "ab":
+        store.enqueue_work(NewWork([payload]))
+    run_script(path, "UPDATE queued_work_items SET payload_json = '{' WHERE payload_json = '\"b\"'")
+    with pytest.raises(CorruptRecordError, match="queued_work_items"):
+        store.list_work()
+
+
+def test_k_codec_3_unknown_fields_survive_a_read_modify_write(
+    store: SessionStore, path: Path
+) -> None:
+    commit(store, Append([Node("a", None)], "a"))
+    run_script(path, "UPDATE session_head SET head_json = json_set(head_json, '$.new', 1e16)")
+    store.tombstone_nodes(["a"])
+    assert all_rows(path)["session_head"][0][2].endswith('"graph_node_count":0,"new":1e+16}')

@@ -90,10 +90,15 @@ class GraphOperations(HeadOperations):
         cursor = self.cursor
         removed = _vacuum_nodes.run(cursor)
         head = self.load_head()
-        count = _count_nodes.one(cursor)
-        if head is not None and count is not None and head.graph_node_count != count[0]:
-            save_head(cursor, msgspec.structs.replace(head, graph_node_count=count[0]))
+        count = count_nodes(cursor)
+        if head is not None and head.graph_node_count != count:
+            save_head(cursor, msgspec.structs.replace(head, graph_node_count=count))
         return removed
+
+
+def count_nodes(cursor: sqlite3.Cursor) -> int:
+    """Count the live nodes, by looking at all of them."""
+    return sum(count for (count,) in _count_nodes.all(cursor))
 
 
 def append_nodes(cursor: sqlite3.Cursor, nodes: Sequence[Node], timestamp: str) -> None:
