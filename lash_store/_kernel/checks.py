@@ -5,6 +5,7 @@ Every refusal is an :class:`~lash_store.errors.InvalidRecordError` that names fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from lash_store.clock import MAX_INT
@@ -31,6 +32,32 @@ def check_name(field: str, value: str) -> str:
         except UnicodeEncodeError as error:
             raise InvalidRecordError(field, shown(value), "holds a lone surrogate") from error
     return value
+
+
+def check_names(field: str, values: Iterable[str]) -> list[str]:
+    """Return `values` as a list if each of them can name something; one str is no list of ids."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidRecordError(field, shown(values), "must be an iterable of str")
+    return [check_name(field, value) for value in values]
+
+
+def check_kind(field: str, value: object, kind: type) -> None:
+    """Raise InvalidRecordError unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise InvalidRecordError(field, shown(value), f"must be a {kind.__name__}")
+
+
+def check_items(field: str, values: Sequence[object], kind: type) -> None:
+    """Raise InvalidRecordError unless `values` is a list or tuple of `kind`.
+
+    A str is a sequence of str to Python, and never a list of ids to a caller.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise InvalidRecordError(
+            field, shown(values), f"must be a list or tuple of {kind.__name__}"
+        )
+    for at, value in enumerate(values):
+        check_kind(f"{field}[{at}]", value, kind)
 
 
 def end_of_term(now_ms: int, ttl_ms: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
 from lash_store._kernel.codecs import Json, encode_json, free_json
 from lash_store._kernel.leases import masked
 from lash_store.errors import InvalidRecordError
@@ -166,20 +166,33 @@ def claimable_prefix(candidates: Prefix, *, boundary: Boundary, max_batches: int
 
 def check_work(work: NewWork) -> tuple[str, list[str]]:
     """Check a batch and return its merge key and payloads in written form."""
-    if not isinstance(work, NewWork):
-        raise InvalidRecordError("work", shown(work), "must be a NewWork")
+    check_kind("work", work, NewWork)
     if work.source_key is not None:
         check_name("source_key", work.source_key)
     check_count("available_at_ms", work.available_at_ms)
     check_choice("delivery_policy", work.delivery_policy, DELIVERY_POLICIES)
     check_choice("slot_policy", work.slot_policy, SLOT_POLICIES)
-    if isinstance(work.payloads, (str, bytes)) or not work.payloads:
-        raise InvalidRecordError("payloads", shown(work.payloads), "must be a non-empty sequence")
+    check_items("payloads", work.payloads, object)
+    if not work.payloads:
+        raise InvalidRecordError("payloads", "[]", "a batch has at least one item")
     payloads = [
         encode_json(free_json(f"payloads[{at}]", payload))
         for at, payload in enumerate(work.payloads)
     ]
     return encode_json(_merge_key(work.merge_key)), payloads
+
+
+def check_claim(claim: WorkClaim) -> None:
+    """Raise InvalidRecordError for a claim that can be none."""
+    check_kind("claim", claim, WorkClaim)
+    check_name("claim.session_id", claim.session_id)
+    check_name("claim.claim_id", claim.claim_id)
+    if not isinstance(claim.token, str) or not claim.token.isascii():
+        # The value is not shown: a token that is no token may still be a secret.
+        raise InvalidRecordError("claim.token", type(claim.token).__name__, "must be ASCII text")
+    check_items("claim.batches", claim.batches, WorkBatch)
+    for batch in claim.batches:
+        check_name("batch_id", batch.batch_id)
 
 
 def check_choice(field: str, value: str, choices: Sequence[str]) -> None:

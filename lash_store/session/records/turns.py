@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
 from lash_store._kernel.codecs import Json, free_json, stable_hash
+from lash_store._kernel.leases import check_fence
 from lash_store.errors import InvalidRecordError
 from lash_store.session.records.checkpoints import Checkpoint, Manifest
-from lash_store.session.records.graph import GraphDelta, ReplaceFull, Unchanged, written_node
+from lash_store.session.records.graph import GraphDelta, Node, ReplaceFull, Unchanged, written_node
 from lash_store.session.records.leases import SessionFence
-from lash_store.session.records.queue import WorkClaim
+from lash_store.session.records.queue import WorkClaim, check_claim
 
 _VOLATILE: Final = frozenset({"node_id", "parent_node_id", "leaf_node_id", "timestamp"})
 
@@ -81,6 +82,7 @@ def turn_commit_hash(commit: TurnCommit) -> str:
     the ids of messages and message parts (S-COMMIT-8). Raises InvalidRecordError for values
     that can't be committed.
     """
+    check_commit(commit)
     nodes = [] if isinstance(commit.graph, Unchanged) else commit.graph.nodes
     parts = {
         "session_id": commit.fence.session_id,
@@ -100,37 +102,58 @@ def turn_commit_hash(commit: TurnCommit) -> str:
 
 def check_commit(commit: TurnCommit) -> None:
     """Raise InvalidRecordError for anything in a commit that can't be stored."""
-    if not isinstance(commit, TurnCommit):
-        raise InvalidRecordError("commit", shown(commit), "must be a TurnCommit")
+    check_kind("commit", commit, TurnCommit)
+    check_fence(commit.fence, SessionFence)
+    check_kind("release", commit.release, bool)
     if commit.stamp is not None:
-        check_name("turn_id", commit.stamp.turn_id)
-        check_name("commit_hash", commit.stamp.commit_hash)
+        _check_stamp(commit.stamp)
     if commit.expected_head_revision is not None:
         check_count("expected_head_revision", commit.expected_head_revision)
     free_json("config", commit.config)
-    free_json("agent_frames", commit.agent_frames)
-    if commit.current_agent_frame_id:
-        check_name("current_agent_frame_id", commit.current_agent_frame_id)
+    if commit.agent_frames is not None:
+        check_items("agent_frames", commit.agent_frames, object)
+        free_json("agent_frames", commit.agent_frames)
+    if commit.current_agent_frame_id not in (None, ""):
+        check_name("current_agent_frame_id", commit.current_agent_frame_id or "")
+    _check_delta(commit.graph)
+    if commit.checkpoint is not None:
+        check_kind("checkpoint", commit.checkpoint, Checkpoint)
+    check_items("usage", commit.usage, UsageDelta)
+    check_items("completed", commit.completed, WorkClaim)
+    check_items("attachment_ids", commit.attachment_ids, str)
     for delta in commit.usage:
         check_usage(delta)
+    for claim in commit.completed:
+        check_claim(claim)
     for attachment_id in commit.attachment_ids:
         check_name("attachment_id", attachment_id)
-    _check_delta(commit.graph)
 
 
 def check_usage(delta: UsageDelta) -> None:
     """Raise InvalidRecordError for a report without source or model, or with a negative count."""
+    check_kind("usage", delta, UsageDelta)
     check_name("source", delta.source)
     check_name("model", delta.model)
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"):
         check_count(name, getattr(delta, name))
 
 
+def _check_stamp(stamp: TurnStamp) -> None:
+    check_kind("stamp", stamp, TurnStamp)
+    check_name("turn_id", stamp.turn_id)
+    check_name("commit_hash", stamp.commit_hash)
+    if stamp.session_id is not None:
+        check_name("stamp.session_id", stamp.session_id)
+
+
 def _check_delta(delta: GraphDelta) -> None:
     if not isinstance(delta, GraphDelta):
         raise InvalidRecordError("graph", shown(delta), "must be Unchanged, Append or ReplaceFull")
+    if delta.leaf is not None:
+        check_name("leaf", delta.leaf)
     if isinstance(delta, Unchanged):
         return
+    check_items("nodes", delta.nodes, Node)
     seen: set[str] = set()
     for node in delta.nodes:
         written_node(node, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lash_store._kernel.checks import check_count, check_name
+from lash_store._kernel.checks import check_count, check_name, check_names
 from lash_store._kernel.prepared import prepare
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
@@ -55,7 +55,7 @@ class AttachmentOperations(BlobOperations):
         """Stamp attachments of this session committed, once; return how many were stamped."""
         owner = self.context.session_id if session_id is None else session_id
         check_name("session_id", owner)
-        names = [check_name("attachment_id", each) for each in attachment_ids]
+        names = check_names("attachment_id", attachment_ids)
         cursor, now_ms = self.cursor, self.now_ms
         return sum(
             _commit_attachment.run(cursor, session_id=owner, attachment_id=name, now_ms=now_ms)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_name, check_names
 from lash_store._kernel.codecs import decode_object, encode_json
 from lash_store._kernel.prepared import prepare
 from lash_store.errors import CorruptRecordError, NodeConflictError
@@ -73,7 +73,7 @@ class GraphOperations(HeadOperations):
 
         Unknown and hidden ids are passed over. The head's count follows, its revision stays.
         """
-        names = [check_name("node_id", node_id) for node_id in node_ids]
+        names = check_names("node_id", node_ids)
         cursor = self.cursor
         changed = sum(_tombstone_node.run(cursor, node_id=name) for name in names)
         head = self.load_head() if changed else None

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_name, end_of_term, shown
+from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, end_of_term
 from lash_store._kernel.codecs import decode_json
 from lash_store._kernel.prepared import prepare
 from lash_store.clock import MAX_INT
-from lash_store.errors import ClaimLostError, CorruptRecordError, InvalidRecordError
+from lash_store.errors import ClaimLostError, CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.records import SessionFence
 from lash_store.session.records.queue import (
@@ -27,6 +27,7 @@ from lash_store.session.records.queue import (
     WorkDepth,
     WorkItem,
     check_choice,
+    check_claim,
     check_work,
     claimable_prefix,
 )
@@ -101,6 +102,7 @@ class QueueOperations(LeaseOperations):
         self, works: Iterable[NewWork], *, session_id: str | None = None
     ) -> list[WorkBatch | AlreadyQueued]:
         """Add several batches in order, all or none; the results are in the same order."""
+        check_kind("works", works, Iterable)
         checked = list(works)
         for work in checked:
             check_work(work)
@@ -143,6 +145,7 @@ class QueueOperations(LeaseOperations):
         They are taken only if ``claim_work`` for as many batches would take the same ones. An
         empty list gives None before any check.
         """
+        check_items("batch_ids", batch_ids, str)
         if not batch_ids:
             return None
         check_name("owner_id", owner_id)
@@ -173,14 +176,14 @@ class QueueOperations(LeaseOperations):
 
     def abandon_claim(self, claim: WorkClaim) -> int:
         """Give the batches of a claim back; return how many still carried it (S-QUEUE-7)."""
-        _check_claim(claim)
+        check_claim(claim)
         return _abandon_claim.run(
             self.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
         )
 
     def require_claim(self, claim: WorkClaim) -> None:
         """Raise ClaimLostError unless the claim stands on exactly its batches, each once."""
-        _check_claim(claim)
+        check_claim(claim)
         carrying = _claimed_work.all(
             self.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
         )
@@ -332,8 +335,3 @@ def _record(row: _BatchRow, items: list[WorkItem]) -> WorkBatch:
         return msgspec.convert(parts, WorkBatch)
     except msgspec.ValidationError as error:
         raise CorruptRecordError(_TABLE, batch_id, str(error)) from error
-
-
-def _check_claim(claim: WorkClaim) -> None:
-    if not isinstance(claim, WorkClaim):
-        raise InvalidRecordError("claim", shown(claim), "must be a WorkClaim")

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from lash_store._kernel.checks import check_name
 from lash_store._kernel.codecs import decode_object, encode_json
 from lash_store._kernel.prepared import prepare
 from lash_store.errors import (
@@ -86,7 +87,8 @@ class TurnOperations(QueueOperations, GraphOperations, BlobOperations):
 
     def load_receipt(self, turn_id: str) -> TurnReceipt | None:
         """Return the receipt of a turn of this session, or None if it was never committed."""
-        row = _load_receipt.one(self.cursor, session_id=self.context.session_id, turn_id=turn_id)
+        name = check_name("turn_id", turn_id)
+        row = _load_receipt.one(self.cursor, session_id=self.context.session_id, turn_id=name)
         return None if row is None else _read_receipt(turn_id, row[3])
 
     def record_usage(self, delta: UsageDelta) -> None:
