@@ -206,6 +206,16 @@ class StoreConnection(sqlite3.Connection):
         # The driver commits when this is set to None.
         self._refuse("setting isolation_level")
 
+    @property
+    def autocommit(self) -> int:
+        """-1, as ``sqlite3.LEGACY_TRANSACTION_CONTROL``: the driver's own control is off."""
+        return -1
+
+    @autocommit.setter
+    def autocommit(self, _: object) -> NoReturn:
+        # From Python 3.12 on, the driver commits when this is set to True.
+        self._refuse("setting autocommit")
+
 
 def store_error(error: sqlite3.Error, connection: sqlite3.Connection) -> LashStoreError:
     """Return the error of ours that explains `error`, for the caller to raise from it."""

@@ -53,6 +53,10 @@ def set_isolation_level(connection: Connection) -> None:
     raw(connection).isolation_level = None
 
 
+def set_autocommit(connection: Connection) -> None:
+    raw(connection).autocommit = True  # commits, from Python 3.12 on
+
+
 def cursor_commit(connection: Connection) -> None:
     raw(connection).cursor().connection.commit()
 
@@ -80,6 +84,7 @@ ENDINGS: dict[str, Callable[[Connection], object]] = {
     "dbapi with": with_raw,
     "dbapi.executescript": lambda c: raw(c).executescript("SELECT 1"),
     "dbapi.isolation_level": set_isolation_level,
+    "dbapi.autocommit": set_autocommit,
     "dbapi.set_authorizer": lambda c: raw(c).set_authorizer(None),
     "dbapi.deserialize": lambda c: raw(c).deserialize(b""),
     "cursor.connection.commit": cursor_commit,
