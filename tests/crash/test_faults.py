@@ -23,7 +23,14 @@ from lash_store import (
 from lash_store._kernel.connection import StoreConnection
 from lash_store._kernel.connection import execute as connection_execute
 from lash_store.schemas import init_file
-from lash_store.session.records import NewWork, TurnCommit
+from lash_store.session.records import (
+    NewWork,
+    TurnCommit,
+    TurnStamp,
+    UsageDelta,
+    WorkBatch,
+    turn_commit_hash,
+)
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import Rows, all_rows
 from tests.support.sessions import chain, whole_turn
@@ -261,3 +268,51 @@ def _without_tokens(rows: Rows) -> Rows:
     for token in re.findall(r"token-\d+", text):
         order.setdefault(token, f"TOKEN{len(order)}")
     return eval(re.sub(r"token-\d+", lambda match: order[match[0]], text))  # type: ignore[no-any-return] # reason: what repr() gave
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_two_workers_one_turn_a_crash_between_any_two_statements(path: Path, when: str) -> None:
+    """The first worker dies inside the commit; the second retries the turn: one effect, one receipt."""
+    faults = 0
+    for at in range(1, 60):
+        for sidecar in path.parent.glob(f"{path.name}*"):
+            sidecar.unlink()
+        clock = ManualClock()
+        with SessionStore.open(path, session_id="s", clock=clock, ids=SequentialIds()) as store:
+            batch = store.enqueue_work(NewWork(["only"], source_key="message"))
+            assert isinstance(batch, WorkBatch)
+            turn = _turn_of(store, "ann")
+            with faulty(store, at, when) as cursor, suppress(LashStoreError):
+                store.commit_turn(turn)
+            if not cursor.fired:
+                break
+            faults += 1
+        clock.advance(60_000)  # both terms of the dead worker run out
+        ids = SequentialIds("second")
+        with SessionStore.open(path, session_id="s", clock=clock, ids=ids) as second:
+            for _ in range(3):
+                retry = _turn_of(second, "bob")
+                assert retry.stamp == turn.stamp  # the same hash, whoever builds it
+                receipt = second.commit_turn(retry)
+                assert receipt.head_revision == 1
+        rows = all_rows(path)
+        assert len(rows["runtime_turn_commits"]) == len(rows["graph_nodes"]) == 1
+        assert [row[3] for row in rows["usage_deltas"]] == [10]
+        assert rows["session_head"][0][3] == 1
+        assert rows["queued_work_batches"] == []
+    assert faults >= 10
+
+
+def _turn_of(store: SessionStore, owner_id: str) -> TurnCommit:
+    lease = store.claim_lease(owner_id=owner_id, ttl_ms=50)
+    assert isinstance(lease, SessionLease)
+    claim = store.claim_work(lease.fence, owner_id=owner_id, ttl_ms=50)
+    turn = TurnCommit(
+        fence=lease.fence,
+        graph=chain(f"answer-by-{owner_id}"),
+        usage=[UsageDelta("chat", "m", 10)],
+        completed=[claim] if claim else [],
+    )
+    stamp = TurnStamp("turn-of-message", turn_commit_hash(turn))
+    stamped: TurnCommit = msgspec.structs.replace(turn, stamp=stamp)
+    return stamped
