@@ -283,7 +283,8 @@ def compare(conversation: Conversation, store: SessionStore) -> Iterator[str]:
     used = sum(each.output_tokens for each in store.load_usage())
     if used != sum(map(len, conversation.lines)):
         yield "usage was counted more or less than once"
-    checkpoint = store.load_checkpoint(head.checkpoint_ref or "none") if head else None
+    ref = head.checkpoint_ref if head else None
+    checkpoint = store.load_checkpoint(ref) if ref else None
     last = {"turn_index": len(turns) - 1, "messages": len(conversation.messages)}
     if checkpoint is None or checkpoint.turn_state != last:
         yield "the checkpoint is not the last turn's"

@@ -18,6 +18,7 @@ from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
 from lash_store.errors import (
     ClaimLostError,
+    CollectionWarning,
     CorruptRecordError,
     InvalidRecordError,
     LashStoreError,
@@ -33,6 +34,7 @@ from lash_store.errors import (
     StorageError,
     StoreBusyError,
     StoreClosedError,
+    StoreEmptyError,
     StoreOpenError,
     TransactionControlError,
     TransactionEndedError,
@@ -83,6 +85,7 @@ __all__ = [
     "ClaimLostError",
     "Clock",
     "CollectionReport",
+    "CollectionWarning",
     "CorruptRecordError",
     "Fence",
     "Graph",
@@ -122,6 +125,7 @@ __all__ = [
     "StorageError",
     "StoreBusyError",
     "StoreClosedError",
+    "StoreEmptyError",
     "StoreOpenError",
     "SystemClock",
     "TransactionControlError",

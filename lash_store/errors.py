@@ -4,6 +4,7 @@
 
     LashStoreError
     ├── StoreOpenError            a path or file that can't be opened as a store
+    │   └── StoreEmptyError           a file without a store in it, opened for reading
     ├── StoreClosedError          use after close()
     ├── ReadOnlyStoreError        a write through a reader
     ├── StoreBusyError            the write lock was not free within the busy budget; try again
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClaimLostError",
+    "CollectionWarning",
     "CorruptRecordError",
     "InvalidRecordError",
     "LashStoreError",
@@ -56,6 +58,7 @@ __all__ = [
     "StorageError",
     "StoreBusyError",
     "StoreClosedError",
+    "StoreEmptyError",
     "StoreOpenError",
     "TransactionControlError",
     "TransactionEndedError",
@@ -82,6 +85,10 @@ class StoreOpenError(LashStoreError):
 
     def __str__(self) -> str:
         return f"cannot open {self.path!r}: {self.cause}"
+
+
+class StoreEmptyError(StoreOpenError):
+    """A reader was to be opened on a file that nobody has made a store of yet (K-OPEN-2)."""
 
 
 class StoreClosedError(LashStoreError):
@@ -185,6 +192,10 @@ class LeaseLostError(LashStoreError):
     def __str__(self) -> str:
         found = f"found {self.actual}" if self.actual else "no term was ever claimed"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
+
+
+class CollectionWarning(UserWarning):
+    """A turn was committed, and the garbage collection that ``collect_every`` asks for failed."""
 
 
 class SessionBindingError(LashStoreError):

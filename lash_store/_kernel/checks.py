@@ -31,7 +31,8 @@ def check_name(field: str, value: str) -> str:
             value.encode()
         except UnicodeEncodeError as error:
             raise InvalidRecordError(field, shown(value), "holds a lone surrogate") from error
-    return value
+    # A member of a StrEnum, say: the codecs take a str and nothing that is one by descent.
+    return value if type(value) is str else str.__str__(value)
 
 
 def check_names(field: str, values: Iterable[str]) -> list[str]:
@@ -41,10 +42,12 @@ def check_names(field: str, values: Iterable[str]) -> list[str]:
     return [check_name(field, value) for value in values]
 
 
-def check_kind(field: str, value: object, kind: type) -> None:
-    """Raise InvalidRecordError unless `value` is a `kind`."""
+def check_kind(field: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Raise InvalidRecordError unless `value` is a `kind`, or one of several."""
     if not isinstance(value, kind):
-        raise InvalidRecordError(field, shown(value), f"must be a {kind.__name__}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(each.__name__ for each in kinds)
+        raise InvalidRecordError(field, shown(value), f"must be a {names}")
 
 
 def check_items(field: str, values: Sequence[object], kind: type) -> None:
@@ -69,5 +72,8 @@ def end_of_term(now_ms: int, ttl_ms: int) -> int:
 
 def shown(value: Any) -> str:
     """Return a short repr for an error message."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except Exception:  # noqa: BLE001 # reason: a repr that raises must not hide the refusal
+        text = f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -120,8 +120,8 @@ def _free(field: str, value: Any, write_float: _WriteFloat) -> Any:
         }
     elif kind is list or kind is tuple:
         written = [_free(f"{field}[{at}]", item, write_float) for at, item in enumerate(value)]
-    elif kind is str:
-        written = _text(field, value)
+    elif isinstance(value, str):
+        written = _text(field, str.__str__(value))
     elif kind is int:
         if not _SMALLEST_INT <= value <= _LARGEST_INT:
             raise InvalidRecordError(field, shown(value), "an integer outside -2**63 to 2**64 - 1")

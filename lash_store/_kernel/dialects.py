@@ -119,6 +119,11 @@ def indexed_by(statement: SelectT, table: Table[Any], index: str) -> SelectT:
     return statement.with_hint(table, f"INDEXED BY {index}", "sqlite")
 
 
+def by_primary_key(statement: SelectT, table: Table[Any]) -> SelectT:
+    """Hold SQLite to the primary key of `table`: for a range of it, whatever else is compared."""
+    return statement.with_hint(table, "NOT INDEXED", "sqlite")
+
+
 class JsonText(FunctionElement[str]):
     """The text of a member of a JSON object that is stored in a TEXT column, or NULL."""
 
@@ -141,4 +146,6 @@ def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
 def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     # json_extract(), which is older than the arrow operators (SQLite 3.38).
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"json_extract({column}, '$.{'.'.join(name.strip(chr(39)) for name in path)}')"
+    member = ".".join(name.strip("'") for name in path)
+    # Text that is no JSON has no member; whoever reads the row says that it is corrupt.
+    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, '$.{member}') END"

@@ -92,10 +92,10 @@ class Fence(msgspec.Struct, frozen=True):
         check_name("fence.key", self.key)
         check_name("fence.owner_id", self.owner_id)
         check_count("fence.fencing_token", self.fencing_token)
-        if not isinstance(self.token, str) or not self.token:
+        if not isinstance(self.token, str) or not self.token or not self.token.isascii():
             # The value is not shown: a token that is no token may still be a secret.
             raise InvalidRecordError(
-                "fence.token", type(self.token).__name__, "must be a non-empty str"
+                "fence.token", type(self.token).__name__, "must be non-empty ASCII text"
             )
 
     def holds(self, *, now_ms: int) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from lash_store._kernel.connection import IN_MEMORY, StoreConnection, execute
 from lash_store._kernel.ddl import Schema
 from lash_store._kernel.dialects import Synchronous
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
-from lash_store.errors import InvalidRecordError, StoreBusyError, StoreOpenError
+from lash_store.errors import InvalidRecordError, StoreBusyError, StoreEmptyError, StoreOpenError
 
 _opening = threading.Lock()
 """Held while a file is pre-created. Closing a descriptor drops every lock that this process
@@ -126,7 +126,7 @@ def check_file(connection: StoreConnection, schema: Schema) -> None:
     except sqlite3.Error as error:
         raise open_error(connection.path, error) from error
     if is_new:
-        raise StoreOpenError(
+        raise StoreEmptyError(
             connection.path,
             f"it is empty: open it once for writing, to make it a {schema.kind} store",
         )

@@ -6,25 +6,30 @@ import hashlib
 import os
 import re
 import sqlite3
-import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Unpack
 
 import msgspec
 
 from lash_store._kernel import dialects
-from lash_store._kernel.checks import check_count, check_name
-from lash_store._kernel.connection import store_error
+from lash_store._kernel.checks import check_count, check_kind, check_name
 from lash_store._kernel.fairness import SIDECAR_SUFFIX
-from lash_store._kernel.opening import OpenOptions
-from lash_store.errors import StoreBusyError
+from lash_store._kernel.opening import OpenOptions, open_error
+from lash_store.errors import StoreBusyError, StoreEmptyError, StoreOpenError
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import SessionStore
 from lash_store.session.tx.meta import check_meta
 
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite alone keeps a file in use from being removed
+    fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
+
 _LONGEST_NAME: Final = 80
 _SUFFIX: Final = ".db"
+_LOCK: Final = ".lock"
 
 
 class SessionEntry(msgspec.Struct, frozen=True):
@@ -35,9 +40,15 @@ class SessionEntry(msgspec.Struct, frozen=True):
 
 
 class SessionDirectory:
-    """A folder with one database file per session."""
+    """A folder with one database file per session.
+
+    Its ``create``, ``open`` and ``delete`` exclude each other, across processes, through a lock
+    on a file ``.lock`` in the folder; so no file is deleted under somebody who is opening it.
+    Opening a session's file past the directory is not covered by that.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        check_kind("root", root, (str, os.PathLike))
         self.root = Path(root)
 
     def path_of(self, session_id: str) -> Path:
@@ -58,22 +69,26 @@ class SessionDirectory:
 
         Meta is written only if there is none: re-opening preserves it, and of two creators at
         once the first one's stands. The name defaults to the id, `cwd` to the process's.
+        Raises StoreOpenError if folder or file can't be made, InvalidRecordError for bad meta.
         """
         path = self.path_of(session_id)
         meta = SessionMeta(
             session_id=session_id,
             session_name=session_id if session_name is None else session_name,
-            created_at=f"unix:{int(time.time())}",
-            model=check_name("model", model),
+            created_at="unix:0",
+            model=model,
             cwd=str(Path.cwd()) if cwd is None else cwd,
-            relation=relation or Relation(),
+            relation=Relation() if relation is None else relation,
         )
         check_meta(meta)
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = SessionStore.open(path, session_id=session_id, **options)
+        with _explained(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked(exclusive=False):
+            store = SessionStore.open(path, session_id=session_id, **options)
         try:
             with store.begin() as tx:
-                tx.create_meta(meta)
+                created_at = f"unix:{tx.now_ms // 1000}"
+                tx.create_meta(msgspec.structs.replace(meta, created_at=created_at))
         except BaseException:
             store.close()
             raise
@@ -84,38 +99,75 @@ class SessionDirectory:
         path = self.path_of(session_id)
         if not path.exists():
             return None
-        return SessionStore.open(path, session_id=session_id, **options)
+        with self._locked(exclusive=False):
+            # Again under the lock: it may have been deleted in the meantime.
+            if not path.exists():
+                return None
+            return SessionStore.open(path, session_id=session_id, **options)
 
     def delete(self, session_id: str) -> bool:
         """Remove a session's database and everything beside it; tell whether there was one.
 
         Raises StoreBusyError, and removes nothing, while another connection, in this process
-        or another, has the file in use.
+        or another, has the file in use; StoreOpenError if the file can't be removed.
         """
         path = self.path_of(session_id)
-        existed = path.exists()
-        if existed:
-            _check_unused(path)
-        for suffix in ("", "-wal", "-shm", SIDECAR_SUFFIX):
-            with suppress(FileNotFoundError):
-                os.unlink(f"{path}{suffix}")
+        if not self.root.exists():
+            return False
+        with self._locked(exclusive=True), _explained(path):
+            existed = path.exists()
+            if existed:
+                _check_unused(path)
+            # The database last: what stands beside a file that is there is never a stranger's.
+            for suffix in ("-wal", "-shm", SIDECAR_SUFFIX, ""):
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{path}{suffix}")
         return existed
 
     def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:
         """Return a page of the sessions with their meta, by file name.
 
         The page starts behind `after`: pass the last entry's ``file_name`` for the next one.
-        A file that can't be opened or read is an error, not an omission.
+        A file that can't be opened or read is an error, not an omission; one that is being
+        created, or was deleted since, is not there.
         """
         check_count("limit", limit)
-        if not self.root.is_dir():
+        check_kind("after", after, str)
+        if not self.root.exists():
             return []
-        names = sorted(entry.name for entry in self.root.iterdir() if entry.suffix == _SUFFIX)
-        return [self._entry(name) for name in [name for name in names if name > after][:limit]]
+        with _explained(self.root):
+            found = [entry.name for entry in self.root.iterdir() if entry.suffix == _SUFFIX]
+        page: list[SessionEntry] = []
+        for name in sorted(each for each in found if each > after):
+            if len(page) == limit:
+                break
+            entry = self._entry(name)
+            page += [] if entry is None else [entry]
+        return page
 
-    def _entry(self, name: str) -> SessionEntry:
-        with SessionStore.open(self.root / name, session_id=name, read_only=True) as store:
-            return SessionEntry(name, store.load_meta())
+    def _entry(self, name: str) -> SessionEntry | None:
+        path = self.root / name
+        try:
+            with SessionStore.open(path, session_id=name, read_only=True) as store:
+                return SessionEntry(name, store.load_meta())
+        except StoreOpenError as error:
+            if isinstance(error, StoreEmptyError) or not path.exists():
+                return None
+            raise
+
+    @contextmanager
+    def _locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none."""
+        if fcntl is None or not os.access(self.root, os.W_OK):
+            yield
+            return
+        with _explained(self.root):
+            descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def file_name(session_id: str) -> str:
@@ -135,4 +187,12 @@ def _check_unused(path: Path) -> None:
         if dialects.is_busy(error):
             raise StoreBusyError(str(path), 0) from error
         if dialects.primary_code(error) != sqlite3.SQLITE_NOTADB:
-            raise store_error(error, connection) from error
+            raise open_error(str(path), error) from error
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreOpenError(str(path), error.strerror or str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Self, Unpack
 
 from lash_store._kernel.checks import check_count, check_name
@@ -17,8 +18,8 @@ from lash_store._kernel.store import (
     in_snapshot,
     in_transaction,
 )
-from lash_store.errors import InvalidRecordError
-from lash_store.session.records import Profile, TurnCommit, TurnReceipt
+from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
+from lash_store.session.records import Profile, SessionHead, TurnCommit, TurnReceipt
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
 from lash_store.session.tx.blobs import SessionContext, check_profile
@@ -53,7 +54,8 @@ class SessionStore(Store[SessionTx]):
         `profile` says when blobs are compressed; by default "balanced" for a file, and
         "low_latency", which is never, in memory. With `collect_every`, the call of
         ``commit_turn`` that makes the head's revision a multiple of it collects blobs as
-        well, in a transaction of its own after the commit (S-GC-2). See ``OpenOptions`` for
+        well, in a transaction of its own after the commit (S-GC-2); should that fail, a
+        CollectionWarning says so, and the receipt is returned. See ``OpenOptions`` for
         `options`.
 
         Raises StoreOpenError (the path, and why), SchemaVersionError, SchemaDriftError,
@@ -101,9 +103,13 @@ class SessionStore(Store[SessionTx]):
     work_depth = in_snapshot(SessionTx.work_depth)
 
     def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
+        before = None if self.collect_every is None else self.load_head()
         receipt = self._commit_turn(commit)
-        if collects_after(receipt, self.collect_every):
-            self.collect_blobs()
+        if is_due(receipt, before, self.collect_every):
+            try:
+                self.collect_blobs()
+            except LashStoreError as error:
+                warn_of_collection(error)
         return receipt
 
     commit_turn.__doc__ = SessionTx.commit_turn.__doc__
@@ -176,9 +182,13 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
     work_depth = in_async_snapshot(SessionTx.work_depth)
 
     async def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
+        before = None if self.collect_every is None else await self.load_head()
         receipt = await self._commit_turn(commit)
-        if collects_after(receipt, self.collect_every):
-            await self.collect_blobs()
+        if is_due(receipt, before, self.collect_every):
+            try:
+                await self.collect_blobs()
+            except LashStoreError as error:
+                warn_of_collection(error)
         return receipt
 
     commit_turn.__doc__ = SessionTx.commit_turn.__doc__
@@ -206,6 +216,13 @@ def check_interval(collect_every: int | None) -> int | None:
     return collect_every
 
 
-def collects_after(receipt: TurnReceipt, collect_every: int | None) -> bool:
-    """Whether blobs are to be collected after the commit that gave `receipt`."""
-    return collect_every is not None and receipt.head_revision % collect_every == 0
+def is_due(receipt: TurnReceipt, before: SessionHead | None, collect_every: int | None) -> bool:
+    """Whether blobs are to be collected: after a commit that moved the head to a multiple."""
+    moved = receipt.head_revision > (0 if before is None else before.head_revision)
+    return collect_every is not None and moved and receipt.head_revision % collect_every == 0
+
+
+def warn_of_collection(error: LashStoreError) -> None:
+    """Tell that a collection failed, without hiding the receipt of a turn that is committed."""
+    text = f"the turn is committed, but collecting blobs after it failed: {error}"
+    warnings.warn(text, CollectionWarning, stacklevel=3)

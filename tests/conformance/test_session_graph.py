@@ -57,11 +57,13 @@ class TestMeta:
         assert all_rows(path)["session_meta"][0][-1] == '{"kind":"root"}'
         run_script(path, "UPDATE session_meta SET relation_json = NULL")
         assert store.load_meta() == META
-        text = '{"kind":"child","parent_session_id":"p","caused_by":{"type":"x"},"new":[1]}'
+        text = '{"kind":"child","parent_session_id":"p","caused_by":{"type":"process","process_id":"x"},"new":[1]}'
         run_script(path, f"UPDATE session_meta SET relation_json = '{text}'")
         loaded = store.load_meta()
         assert loaded is not None
-        assert loaded.relation == Relation("child", "p", {"type": "x"}, {"new": [1]})
+        assert loaded.relation == Relation(
+            "child", "p", {"type": "process", "process_id": "x"}, {"new": [1]}
+        )
         store.save_meta(loaded)
         assert all_rows(path)["session_meta"][0][-1] == text
 
@@ -81,6 +83,8 @@ class TestMeta:
             msgspec.structs.replace(META, relation=Relation("child")),
             msgspec.structs.replace(META, relation=Relation("root", "p")),
             msgspec.structs.replace(META, relation=Relation(extra={"x": float("nan")})),
+            msgspec.structs.replace(META, relation=Relation(extra={"kind": "child"})),
+            msgspec.structs.replace(META, relation=Relation(caused_by={"type": "rumour"})),
             None,
         ],
     )
@@ -205,7 +209,7 @@ class TestGraph:
             (
                 2,
                 "b",
-                '{"node_id":"b","parent_node_id":"a","caused_by":{"process_id":"p","type":"process"},'
+                '{"node_id":"b","parent_node_id":"a","caused_by":{"type":"process","process_id":"p"},'
                 '"agent_frame_id":"f","timestamp":"then","alpha":{"x":1.0,"y":2},"zeta":1}',
             ),
         ]
@@ -217,6 +221,13 @@ class TestGraph:
             Node("", None),
             Node("a", ""),
             Node("a", None, {"node_id": "x"}),
+            Node("a\0b", None),
+            Node("a", "b\0"),
+            Node("a", None, caused_by={}),
+            Node("a", None, caused_by={"type": "process"}),
+            Node(
+                "a", None, caused_by={"type": "process_event", "process_id": "p", "sequence": "1"}
+            ),
             Node("a", None, {"x": float("inf")}),
             Node("a", None, {"x": 2**64}),
             Node("a", None, {"x": -(2**63) - 1}),
@@ -539,7 +550,8 @@ class TestCheckpoints:
         receipt = commit(store, checkpoint=self.FULL)
         assert receipt.checkpoint_ref is not None
         assert receipt.manifest is not None
-        assert store.load_checkpoint("0" * 64) is None
+        with pytest.raises(CorruptRecordError, match="manifest is missing"):
+            store.load_checkpoint("0" * 64)
         run_script(path, f"DELETE FROM blobs WHERE hash = '{receipt.manifest.tool_state_ref}'")
         with pytest.raises(CorruptRecordError, match="component is missing"):
             store.load_checkpoint(receipt.checkpoint_ref)
@@ -723,3 +735,74 @@ def test_s_commit_7_the_cost_does_not_grow_with_the_graph(store: SessionStore) -
     commit(store, chain(*(f"m{at}" for at in range(3_000))))
     large = traced(store, lambda: commit(store, Append([node("y", "x")], "y")))
     assert small == large
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        {"type": "turn", "session_id": "s", "turn_id": "t"},
+        {"type": "effect", "session_id": "s", "turn_id": "t", "effect_id": "e"},
+        {"type": "effect", "session_id": "s", "effect_id": "e"},
+        {"type": "tool_call", "session_id": "s", "call_id": "c"},
+        {"type": "process", "process_id": "p"},
+        {"type": "process_event", "process_id": "p", "sequence": 3},
+        {"type": "trigger_occurrence", "occurrence_id": "o"},
+        {"type": "session_node", "session_id": "s", "node_id": "n", "a": 1, "z": 2},
+    ],
+    ids=lambda cause: cause["type"],
+)
+def test_s_graph_1_what_caused_a_node_stands_in_the_order_of_the_wire(
+    store: SessionStore, path: Path, cause: dict[str, Any]
+) -> None:
+    shuffled = dict(sorted(cause.items(), reverse=True))
+    commit(store, Append([Node("a", None, caused_by=shuffled)], "a"))
+    (row,) = all_rows(path)["graph_nodes"]
+    assert f'"caused_by":{json.dumps(cause, separators=(",", ":"))}' in row[2]
+
+
+class Descendant(str):
+    """A str by descent, which no codec takes."""
+
+    __slots__ = ()
+
+
+def test_a_str_by_descent_is_taken_as_the_str_that_it_is(store: SessionStore) -> None:
+    nodes = [
+        Node(Descendant("a"), None),
+        Node(Descendant("b"), Descendant("a"), {"k": Descendant("v")}),
+    ]
+    commit(
+        store,
+        Append(nodes, Descendant("b")),
+        current_agent_frame_id=Descendant("f"),
+        checkpoint=Checkpoint(turn_state=Descendant("x")),
+    )
+    path = store.load_path()
+    assert path is not None
+    assert [type(each.node_id) for each in path.nodes] == [str, str]
+
+
+@pytest.mark.parametrize("operation", ["tombstone_nodes", "vacuum_graph"])
+def test_k_tx_2_a_corrupt_head_is_found_before_anything_is_written(
+    store: SessionStore, path: Path, operation: str
+) -> None:
+    commit(store, chain("a", "b"))
+    store.tombstone_nodes(["b"])
+    run_script(path, "UPDATE session_head SET head_json = '['")
+    before = all_rows(path)
+    with store.begin() as tx, pytest.raises(CorruptRecordError):
+        tx.tombstone_nodes(["a"]) if operation == "tombstone_nodes" else tx.vacuum_graph()
+    assert all_rows(path) == before
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"content": 2**40, "compression": "None"}, {"content": "text", "compression": "None"}, {}],
+    ids=str,
+)
+def test_s_blob_1_a_map_that_is_no_envelope_is_bare_content(
+    store: SessionStore, path: Path, stored: dict[str, Any]
+) -> None:
+    content = msgspec.msgpack.encode(stored)
+    run_script(path, f"INSERT INTO blobs VALUES ('{sha(content)}', x'{content.hex()}')")
+    assert store.load_blob(sha(content)) == content

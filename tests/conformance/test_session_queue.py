@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, MetaData, Table, Text, insert, select
 
 from lash_store import CorruptRecordError, InvalidRecordError, LeaseLostError, SessionStore
-from lash_store._kernel.dialects import SQLITE
+from lash_store._kernel.dialects import BEGIN_WRITE, COMMIT, SQLITE
 from lash_store.errors import ClaimLostError
 from lash_store.session import statements, tables
 from lash_store.session.records import AlreadyQueued, NewWork, WorkBatch, claimable_prefix
@@ -428,6 +429,50 @@ def test_s_queue_10_the_merged_ranges_are_the_plain_query(
         claimable = statements.claimable_work(session_id="s", now_ms=1_000, max_batches=most)
         found = [row.batch_id for row in tx.connection.execute(claimable)]
         assert found == list(tx.connection.scalars(plain))
+
+
+def test_s_queue_9_one_batch_or_page_does_not_read_the_queue(store: SessionStore) -> None:
+    """By primary key and by batch id, whatever other index fits the session."""
+    for name, key in (
+        ("list_work", "rowid>?"),
+        ("list_pending_work", "rowid>?"),
+        ("load_items", "rowid>?"),
+    ):
+        builder = getattr(statements, name)
+        values = {
+            "session_id": "s",
+            "now_ms": 1,
+            "after_seq": 1,
+            "limit": 1,
+            "first_seq": 1,
+            "last_seq": 2,
+        }
+        wanted = {each: values[each] for each in inspect.signature(builder).parameters}
+        compiled = builder(**wanted).compile(dialect=SQLITE, compile_kwargs={"literal_binds": True})
+        with store.begin() as tx:
+            plan = tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all()
+        lines = [row[-1] for row in plan]
+        assert any(
+            f"queued_work_batches USING INTEGER PRIMARY KEY ({key}" in each for each in lines
+        )
+        assert not any(each[4:] == "TEMP B-TREE FOR ORDER BY" for each in lines), lines
+
+
+def test_s_queue_2_enqueueing_reads_nothing_back(store: SessionStore) -> None:
+    from tests.conformance.test_transactions import traced  # noqa: PLC0415 # reason: one helper
+
+    run = traced(store, lambda: enqueue(store, "a", "b"))
+    assert run == [BEGIN_WRITE, "INSERT", "INSERT", "INSERT", COMMIT]
+
+
+def test_k_tx_2_a_claim_that_can_not_be_read_is_not_taken(store: SessionStore, path: Path) -> None:
+    enqueue(store)
+    fence = lease_of(store).fence
+    run_script(path, "UPDATE queued_work_items SET payload_json = '{'")
+    before = all_rows(path)
+    with store.begin() as tx, pytest.raises(CorruptRecordError):
+        tx.claim_work(fence, owner_id="ann", ttl_ms=1_000)
+    assert all_rows(path) == before
 
 
 @pytest.mark.parametrize("claimed", [0, 1, 40])

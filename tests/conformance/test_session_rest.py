@@ -8,6 +8,8 @@ import re
 import sqlite3
 import stat
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from hypothesis import given
 
 from lash_store import (
     AsyncSessionStore,
+    CollectionWarning,
     CorruptRecordError,
     InvalidRecordError,
     SchemaVersionError,
     SessionStore,
     StoreBusyError,
+    StoreOpenError,
 )
 from lash_store.schemas import check_file, mend_file
 from lash_store.session.directory import SessionDirectory, file_name
@@ -34,7 +38,9 @@ from lash_store.session.records import (
     Relation,
     SessionMeta,
     TurnCommit,
+    TurnStamp,
 )
+from lash_store.session.records.blobs import pack_blob
 from lash_store.testing import ManualClock, strategies
 from tests.support.databases import all_rows, run_script
 from tests.support.processes import Says, workers
@@ -191,6 +197,37 @@ class TestCollection:
                 store.collect_blobs(dry_run=dry_run)
         assert all_rows(path) == before
 
+    def test_s_gc_1_a_manifest_that_was_stored_as_something_else_first_keeps_its_components(
+        self, store: SessionStore
+    ) -> None:
+        old = commit(store, checkpoint=FULL)
+        assert old.checkpoint_ref is not None
+        manifest = store.load_blob(old.checkpoint_ref)
+        assert manifest is not None
+        commit(store, checkpoint=Checkpoint(turn_state="new"))
+        store.collect_blobs()
+        store.put_artifact("saved", kind="any", content=manifest)
+        again = commit(store, checkpoint=FULL)
+        assert again.checkpoint_ref == old.checkpoint_ref
+        commit(store, checkpoint=Checkpoint(turn_state="newer"))
+        store.collect_blobs()
+        assert store.load_checkpoint(old.checkpoint_ref).tool_state == "t"
+
+    def test_s_gc_2_a_broken_manifest_aborts_whichever_root_reaches_it(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        old = commit(store, checkpoint=FULL)
+        commit(store, checkpoint=Checkpoint(turn_state="new"))
+        run_script(path, f"INSERT INTO artifact_refs VALUES ('saved', '{old.checkpoint_ref}')")
+        content = pack_blob(b"broken", "CheckpointManifest", "balanced").hex()
+        run_script(
+            path, f"UPDATE blobs SET content = x'{content}' WHERE hash = '{old.checkpoint_ref}'"
+        )
+        before = all_rows(path)
+        with pytest.raises(CorruptRecordError):
+            store.collect_blobs()
+        assert all_rows(path) == before
+
 
 def message(role: str, *parts: Any) -> dict[str, Any]:
     body = {"id": "m", "role": role, "parts": list(parts)}
@@ -326,7 +363,7 @@ class TestDirectory:
         store.close()
         assert directory.delete("a") is True
         assert directory.delete("a") is False
-        assert list(tmp_path.iterdir()) == []
+        assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
     def test_s_dir_2_delete_is_refused_while_another_process_uses_it(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
@@ -336,7 +373,7 @@ class TestDirectory:
                 directory.delete("held")
             holder.kill()
         assert directory.delete("held") is True
-        assert list(tmp_path.iterdir()) == []
+        assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
     def test_s_dir_2_list_pages_through_sessions_with_their_meta(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
@@ -363,6 +400,59 @@ class TestDirectory:
             directory.create("a", model="m", relation=Relation("child"))
         assert not directory.path_of("a").exists()
 
+    def test_s_dir_2_what_the_system_refuses_is_our_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        wrong = SessionDirectory(tmp_path / "file")
+        with pytest.raises(StoreOpenError):
+            wrong.create("a", model="m")
+        for call in (lambda: wrong.delete("a"), wrong.list):
+            with pytest.raises(StoreOpenError):
+                call()
+        directory = SessionDirectory(tmp_path / "root")
+        directory.root.mkdir()
+        directory.path_of("folder").mkdir()
+        with pytest.raises(StoreOpenError):
+            directory.delete("folder")
+        for bad in (None, 7):
+            with pytest.raises(InvalidRecordError):
+                SessionDirectory(bad)  # type: ignore[arg-type] # reason: that is the test
+            with pytest.raises(InvalidRecordError):
+                directory.list(after=bad)  # type: ignore[arg-type] # reason: that is the test
+
+    def test_s_dir_2_what_is_being_created_is_not_listed_yet(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path)
+        directory.create("a", model="m").close()
+        directory.path_of("b").touch()
+        assert [entry.meta and entry.meta.session_id for entry in directory.list()] == ["a"]
+
+    def test_s_dir_2_nobody_opens_what_is_being_deleted(self, tmp_path: Path) -> None:
+        """Openers that commit, and a deleter: what was committed is there, or was deleted after."""
+        with workers(2, open_and_write, tmp_path) as openers:
+            for opener in openers:
+                opener.receive()
+            directory, deleted = SessionDirectory(tmp_path), 0
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                with suppress(StoreBusyError):
+                    deleted += directory.delete("raced")
+            for opener in openers:
+                opener.pipe.send("stop")
+            assert [opener.receive() for opener in openers] == [[], []]
+        assert deleted
+
+
+def open_and_write(say: Says, root: Path) -> None:
+    """Say where a store was open on a file that is not there any more."""
+    directory, orphans = SessionDirectory(root), []
+    say("ready")
+    while not say._pipe.poll():
+        with directory.create("raced", model="m") as store:
+            store.claim_lease(owner_id="a", ttl_ms=0)
+            if not directory.path_of("raced").exists():
+                orphans.append(store.path)
+        time.sleep(0.002)
+    say(orphans)
+
 
 def hold_open(say: Says, root: Path) -> None:
     store = SessionDirectory(root).create("held", model="m")
@@ -383,6 +473,17 @@ def test_the_asyncio_store_has_every_operation() -> None:
 
 
 class TestCollectEvery:
+    def test_s_commit_9_a_failing_collection_does_not_hide_the_receipt(self, path: Path) -> None:
+        with SessionStore.open(path, session_id="s", collect_every=1) as store:
+            first = commit(store, checkpoint=FULL)
+            run_script(path, f"DELETE FROM blobs WHERE hash = '{first.checkpoint_ref}'")
+            run_script(path, f"INSERT INTO blobs VALUES ('{first.checkpoint_ref}', x'c1')")
+            turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h"))
+            with pytest.warns(CollectionWarning, match="the turn is committed"):
+                receipt = store.commit_turn(turn)
+            assert receipt.head_revision == 2
+            assert store.commit_turn(turn) == receipt  # and it does not collect again
+
     def test_s_gc_2_an_option_collects_after_every_nth_commit(self, path: Path) -> None:
         with SessionStore.open(path, session_id="s", collect_every=2) as store:
             kept = []

@@ -110,7 +110,9 @@ def test_operations() -> None:
             checkpoint=Checkpoint(turn_state=1),
         )
         assert_type(turn_commit_hash(turn), str)
-        assert_type(store.commit_turn(turn), TurnReceipt)
+        receipt = store.commit_turn(turn)
+        assert_type(receipt, TurnReceipt)
+        assert_type(store.load_checkpoint(receipt.checkpoint_ref or ""), Checkpoint)
         assert_type(store.load_receipt("t"), TurnReceipt | None)
         assert_type(store.load_head(), SessionHead | None)
         assert_type(store.load_graph(), Graph | None)
@@ -118,7 +120,6 @@ def test_operations() -> None:
         assert_type(store.load_node("n"), Node | None)
         assert_type(store.put_blob(b"", kind="ToolState"), str)
         assert_type(store.load_blob("k"), bytes | None)
-        assert_type(store.load_checkpoint("k"), Checkpoint | None)
         assert_type(store.collect_blobs(dry_run=True), CollectionReport)
         assert_type(store.load_usage(), list[UsageDelta])
         assert_type(store.enqueue_work(NewWork(["x"])), WorkBatch | AlreadyQueued)

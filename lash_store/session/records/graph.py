@@ -10,6 +10,7 @@ import msgspec
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.codecs import free_object
 from lash_store.errors import InvalidRecordError
+from lash_store.session.records.causes import written_cause
 
 _NAMED = ("node_id", "parent_node_id", "caused_by", "agent_frame_id", "timestamp")
 
@@ -76,15 +77,22 @@ def written_node(node: Node, timestamp: str) -> dict[str, Any]:
     for name in _NAMED:
         if name in fields:
             raise InvalidRecordError(f"node {node.node_id!r}", name, "is a field of Node itself")
-    written: dict[str, Any] = {"node_id": check_name("node_id", node.node_id)}
+    written: dict[str, Any] = {"node_id": check_node_id("node_id", node.node_id)}
     if node.parent_node_id is not None:
-        written["parent_node_id"] = check_name("parent_node_id", node.parent_node_id)
+        written["parent_node_id"] = check_node_id("parent_node_id", node.parent_node_id)
     if node.caused_by is not None:
-        written["caused_by"] = free_object("caused_by", node.caused_by)
+        written["caused_by"] = written_cause(node.caused_by)
     if node.agent_frame_id is not None:
         written["agent_frame_id"] = check_name("agent_frame_id", node.agent_frame_id)
     moment = timestamp if node.timestamp is None else check_name("timestamp", node.timestamp)
     return {**written, "timestamp": moment, **fields}
+
+
+def check_node_id(field: str, value: str) -> str:
+    """Return `value` if it can name a node: SQL reads JSON text up to a NUL only."""
+    if "\0" in check_name(field, value):
+        raise InvalidRecordError(field, ascii(value), "a node id holds no NUL")
+    return check_name(field, value)
 
 
 def read_node(written: dict[str, Any]) -> Node:

@@ -10,6 +10,7 @@ import msgspec
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.codecs import free_object
 from lash_store.errors import InvalidRecordError
+from lash_store.session.records.causes import written_cause
 
 _NAMED: Final = ("kind", "parent_session_id", "caused_by")
 
@@ -60,12 +61,16 @@ def written_relation(relation: Relation) -> dict[str, Any]:
         raise InvalidRecordError(
             "relation", shown(relation), "a child has a parent_session_id, and a root has none"
         )
-    written: dict[str, Any] = {"kind": relation.kind}
+    written: dict[str, Any] = {"kind": check_name("relation.kind", relation.kind)}
     if relation.parent_session_id is not None:
         written["parent_session_id"] = check_name("parent_session_id", relation.parent_session_id)
     if relation.caused_by is not None:
-        written["caused_by"] = free_object("caused_by", relation.caused_by)
-    return {**written, **free_object("relation", relation.extra)}
+        written["caused_by"] = written_cause(relation.caused_by)
+    extra = free_object("relation.extra", relation.extra)
+    for name in _NAMED:
+        if name in extra:
+            raise InvalidRecordError("relation.extra", name, "is a field of Relation itself")
+    return {**written, **extra}
 
 
 def read_relation(written: dict[str, Any]) -> Relation:

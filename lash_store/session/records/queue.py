@@ -191,6 +191,8 @@ def check_claim(claim: WorkClaim) -> None:
         # The value is not shown: a token that is no token may still be a secret.
         raise InvalidRecordError("claim.token", type(claim.token).__name__, "must be ASCII text")
     check_items("claim.batches", claim.batches, WorkBatch)
+    if not claim.batches:
+        raise InvalidRecordError("claim.batches", "()", "a claim stands on at least one batch")
     for batch in claim.batches:
         check_name("batch_id", batch.batch_id)
 
@@ -202,8 +204,8 @@ def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _merge_key(key: Json) -> Json:
-    if key in ("never", "payload_default"):
-        return key
+    if isinstance(key, str) and key in ("never", "payload_default"):
+        return check_name("merge_key", key)
     if isinstance(key, dict) and list(key) == ["group"] and isinstance(key["group"], str):
         return {"group": check_name("merge_key.group", key["group"])}
     raise InvalidRecordError(

@@ -11,8 +11,20 @@ from lash_store._kernel.checks import check_count, check_items, check_kind, chec
 from lash_store._kernel.codecs import Json, free_json, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store.errors import InvalidRecordError
-from lash_store.session.records.checkpoints import Checkpoint, Manifest
-from lash_store.session.records.graph import GraphDelta, Node, ReplaceFull, Unchanged, written_node
+from lash_store.session.records.checkpoints import (
+    Checkpoint,
+    Manifest,
+    hashed_checkpoint,
+    written_checkpoint,
+)
+from lash_store.session.records.graph import (
+    GraphDelta,
+    Node,
+    ReplaceFull,
+    Unchanged,
+    check_node_id,
+    written_node,
+)
 from lash_store.session.records.leases import SessionFence
 from lash_store.session.records.queue import WorkClaim, check_claim
 
@@ -93,7 +105,7 @@ def turn_commit_hash(commit: TurnCommit) -> str:
             "kind": type(commit.graph).__name__,
             "nodes": [written_node(node, "") for node in nodes],
         },
-        "checkpoint": _plain(commit.checkpoint),
+        "checkpoint": None if commit.checkpoint is None else hashed_checkpoint(commit.checkpoint),
         "usage": [_plain(delta) for delta in commit.usage],
         "attachment_ids": list(commit.attachment_ids),
     }
@@ -117,7 +129,7 @@ def check_commit(commit: TurnCommit) -> None:
         check_name("current_agent_frame_id", commit.current_agent_frame_id or "")
     _check_delta(commit.graph)
     if commit.checkpoint is not None:
-        check_kind("checkpoint", commit.checkpoint, Checkpoint)
+        written_checkpoint(commit.checkpoint)
     check_items("usage", commit.usage, UsageDelta)
     check_items("completed", commit.completed, WorkClaim)
     check_items("attachment_ids", commit.attachment_ids, str)
@@ -150,7 +162,7 @@ def _check_delta(delta: GraphDelta) -> None:
     if not isinstance(delta, GraphDelta):
         raise InvalidRecordError("graph", shown(delta), "must be Unchanged, Append or ReplaceFull")
     if delta.leaf is not None:
-        check_name("leaf", delta.leaf)
+        check_node_id("leaf", delta.leaf)
     if isinstance(delta, Unchanged):
         return
     check_items("nodes", delta.nodes, Node)

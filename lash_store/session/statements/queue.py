@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import indexed_by, upsert_insert
+from lash_store._kernel.dialects import by_primary_key, indexed_by, upsert_insert
 from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
@@ -58,7 +58,8 @@ def list_work(
     *, session_id: str, after_seq: int, limit: int
 ) -> Select[int, str, str, str | None, str, str, str, int, int]:
     """Read a page of a session's batches in enqueue order, those behind `after_seq` (S-QUEUE-9)."""
-    work = select_work(session_id=session_id).where(_batches.enqueue_seq > after_seq)
+    work = by_primary_key(select_work(session_id=session_id), queued_work_batches)
+    work = work.where(_batches.enqueue_seq > after_seq)
     return work.order_by(_batches.enqueue_seq).limit(limit)
 
 
@@ -82,11 +83,19 @@ def find_source(*, session_id: str, source_key: str) -> Select[str]:
     )
 
 
+def load_batch_items(*, batch_id: str) -> Select[str, str, str]:
+    """Read the items of one batch, in order."""
+    items = select(_items.batch_id, _items.item_id, _items.payload_json)
+    return items.where(_items.batch_id == batch_id).order_by(_items.item_index)
+
+
 def load_items(*, session_id: str, first_seq: int, last_seq: int) -> Select[str, str, str]:
     """Read the items of every batch of a session between two places of the queue, in order."""
+    items = select(_items.batch_id, _items.item_id, _items.payload_json).join(
+        queued_work_batches, _batches.batch_id == _items.batch_id
+    )
     return (
-        select(_items.batch_id, _items.item_id, _items.payload_json)
-        .join(queued_work_batches, _batches.batch_id == _items.batch_id)
+        by_primary_key(items, queued_work_batches)
         .where(
             _batches.session_id == session_id,
             _batches.enqueue_seq >= first_seq,

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_name, shown
-from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack, free_msgpack
+from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.tx import Context, Tx
 from lash_store.errors import CorruptRecordError, InvalidRecordError
@@ -21,7 +21,7 @@ from lash_store.session.records.blobs import (
     pack_blob,
     unpack_blob,
 )
-from lash_store.session.records.checkpoints import Checkpoint, Manifest
+from lash_store.session.records.checkpoints import Checkpoint, Manifest, written_checkpoint
 from lash_store.session.tables import blobs
 
 _find_blob = prepare(statements.find_blob)
@@ -62,8 +62,9 @@ class BlobOperations(Tx):
             raise InvalidRecordError("content", shown(content), "must be bytes")
         if kind not in KINDS:
             raise InvalidRecordError("kind", shown(kind), f"must be one of {', '.join(KINDS)}")
-        key = content_hash(content)
-        _put_blob.run(self.cursor, key=key, content=pack_blob(content, kind, self.context.profile))
+        plain = bytes(content)
+        key = content_hash(plain)
+        _put_blob.run(self.cursor, key=key, content=pack_blob(plain, kind, self.context.profile))
         return key
 
     def load_blob(self, key: str) -> bytes | None:
@@ -80,18 +81,14 @@ class BlobOperations(Tx):
             raise CorruptRecordError(_TABLE, key, "the content does not have the key's hash")
         return content
 
-    def load_checkpoint(self, checkpoint_ref: str) -> Checkpoint | None:
-        """Return a checkpoint with its components, or None if its manifest is not there (S-CKPT-2).
+    def load_checkpoint(self, checkpoint_ref: str) -> Checkpoint:
+        """Return a checkpoint with its components (S-CKPT-2).
 
-        Raises CorruptRecordError for a component that is missing, and for anything that can't
-        be read.
+        Raises CorruptRecordError for a manifest or component that is missing or can't be read.
         """
         manifest = self.load_manifest(checkpoint_ref)
-        if manifest is None:
-            return None
-        execution_state = self._component(manifest.execution_state_ref)
-        if isinstance(execution_state, list):
-            execution_state = _bytes_of(manifest.execution_state_ref, execution_state)
+        state = self._component(manifest.execution_state_ref)
+        execution_state = None if state is None else _bytes_of(manifest.execution_state_ref, state)
         return Checkpoint(
             turn_state=manifest.turn_state,
             tool_state=self._component(manifest.tool_state_ref),
@@ -103,11 +100,11 @@ class BlobOperations(Tx):
             execution_state_ref=manifest.execution_state_ref,
         )
 
-    def load_manifest(self, checkpoint_ref: str) -> Manifest | None:
-        """Return a checkpoint's manifest, without its components."""
+    def load_manifest(self, checkpoint_ref: str) -> Manifest:
+        """Return a checkpoint's manifest, without its components; CorruptRecordError if missing."""
         content = self.load_blob(checkpoint_ref)
         if content is None:
-            return None
+            raise CorruptRecordError(_TABLE, checkpoint_ref, "the checkpoint's manifest is missing")
         written = decode_msgpack(_TABLE, checkpoint_ref, content)
         try:
             return msgspec.convert(written, Manifest)
@@ -120,7 +117,7 @@ class BlobOperations(Tx):
         Raises InvalidRecordError for a ref that is not among the blobs, before anything is
         written. A turn's commit does this; on its own, nothing refers to the result.
         """
-        parts = _written(checkpoint)
+        parts = written_checkpoint(checkpoint)
         manifest = Manifest(
             turn_state=parts["turn_state"],
             tool_state_ref=self._ref("tool_state", parts, checkpoint.tool_state_ref),
@@ -147,9 +144,10 @@ class BlobOperations(Tx):
             return content_hash(encode_msgpack(parts[name]))
         if given is None:
             return None
-        if _find_blob.one(self.cursor, key=check_name(f"{name}_ref", given)) is None:
+        ref = check_name(f"{name}_ref", given)
+        if _find_blob.one(self.cursor, key=ref) is None:
             raise InvalidRecordError(f"{name}_ref", shown(given), "no such blob is stored")
-        return given
+        return ref
 
 
 _COMPONENT_KINDS: Final[dict[str, BlobKind]] = {
@@ -159,28 +157,11 @@ _COMPONENT_KINDS: Final[dict[str, BlobKind]] = {
 }
 
 
-def _written(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Check everything that a checkpoint carries and return its bodies in written form."""
-    if not isinstance(checkpoint, Checkpoint):
-        raise InvalidRecordError("checkpoint", shown(checkpoint), "must be a Checkpoint")
-    parts = {"turn_state": free_msgpack("turn_state", checkpoint.turn_state)}
-    for name in ("tool_state", "plugin_snapshot"):
-        body = getattr(checkpoint, name)
-        if body is not None:
-            parts[name] = free_msgpack(name, body)
-    if checkpoint.execution_state is not None:
-        if not isinstance(checkpoint.execution_state, bytes):
-            raise InvalidRecordError(
-                "execution_state", shown(checkpoint.execution_state), "must be bytes"
-            )
-        parts["execution_state"] = checkpoint.execution_state
-    if checkpoint.plugin_snapshot_revision is not None:
-        check_count("plugin_snapshot_revision", checkpoint.plugin_snapshot_revision)
-    return parts
-
-
-def _bytes_of(ref: str | None, numbers: list[Any]) -> bytes:
+def _bytes_of(ref: str | None, state: object) -> bytes:
+    """Return the bytes of an execution state, stored as bin or as an array of integers."""
     try:
-        return bytes(numbers)
+        if isinstance(state, (bytes, list)):
+            return bytes(state)
     except (TypeError, ValueError) as error:
         raise CorruptRecordError(_TABLE, str(ref), f"no bytes: {error}") from error
+    raise CorruptRecordError(_TABLE, str(ref), f"no bytes, but {shown(state)}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from lash_store._kernel.prepared import prepare
-from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.records.attachments import CollectionReport
-from lash_store.session.records.blobs import kind_of_blob
-from lash_store.session.tables import blobs
+from lash_store.session.records.blobs import kind_of_blob, unpack_blob
+from lash_store.session.records.checkpoints import manifest_of
 from lash_store.session.tx.attachments import AttachmentOperations
 from lash_store.session.tx.head import HeadOperations
 
@@ -37,8 +36,7 @@ class CollectionOperations(HeadOperations, AttachmentOperations):
         sizes = dict(_select_blobs.all(self.cursor))
         kept = {ref for ref in roots if ref in sizes}
         for ref in sorted(kept):
-            if ref == checkpoint or self._is_manifest(ref):
-                kept.update(self._components(ref))
+            kept.update(self._components(ref, is_checkpoint=ref == checkpoint))
         doomed = sorted(key for key in sizes if key not in kept)
         if not dry_run and doomed:
             _delete_blob.many(self.cursor, [_delete_blob.bind(key=key) for key in doomed])
@@ -51,12 +49,15 @@ class CollectionOperations(HeadOperations, AttachmentOperations):
             dry_run=dry_run,
         )
 
-    def _is_manifest(self, ref: str) -> bool:
-        row = _load_blob.one(self.cursor, key=ref)
-        return row is not None and kind_of_blob(ref, row[0]) == "CheckpointManifest"
+    def _components(self, ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
+        """Return what a rooted blob keeps, if it is a manifest.
 
-    def _components(self, ref: str) -> tuple[str, ...]:
-        manifest = self.load_manifest(ref)
-        if manifest is None:
-            raise CorruptRecordError(blobs.name, ref, "a manifest is gone")
-        return manifest.component_refs
+        The kind that it was stored under proves it, but is not needed: the same bytes may have
+        been stored as an artifact first. What looks like one keeps its components.
+        """
+        row = _load_blob.one(self.cursor, key=ref)
+        stored = b"" if row is None else row[0]
+        if is_checkpoint or kind_of_blob(stored) == "CheckpointManifest":
+            return self.load_manifest(ref).component_refs  # raises if it can't be read
+        manifest = manifest_of(unpack_blob(ref, stored) or b"")
+        return () if manifest is None else manifest.component_refs

@@ -74,10 +74,9 @@ class GraphOperations(HeadOperations):
         Unknown and hidden ids are passed over. The head's count follows, its revision stays.
         """
         names = check_names("node_id", node_ids)
-        cursor = self.cursor
+        head, cursor = self.load_head(), self.cursor  # read first: it may be corrupt
         changed = sum(_tombstone_node.run(cursor, node_id=name) for name in names)
-        head = self.load_head() if changed else None
-        if head is not None:
+        if head is not None and changed:
             count = max(0, head.graph_node_count - changed)
             save_head(cursor, msgspec.structs.replace(head, graph_node_count=count))
         return changed
@@ -87,9 +86,8 @@ class GraphOperations(HeadOperations):
 
         Counts what is left and mends the head's count if another program left it stale.
         """
-        cursor = self.cursor
+        head, cursor = self.load_head(), self.cursor  # read first: it may be corrupt
         removed = _vacuum_nodes.run(cursor)
-        head = self.load_head()
         count = count_nodes(cursor)
         if head is not None and head.graph_node_count != count:
             save_head(cursor, msgspec.structs.replace(head, graph_node_count=count))

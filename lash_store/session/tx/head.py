@@ -10,7 +10,7 @@ import msgspec
 from lash_store._kernel.codecs import decode_object, encode_json, free_json
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.tx import Tx
-from lash_store.errors import CorruptRecordError
+from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
 from lash_store.session.records import SessionHead
 from lash_store.session.tables import session_head
@@ -57,16 +57,15 @@ def load_head(cursor: sqlite3.Cursor) -> SessionHead | None:
     named["session_id"] = named.get("session_id", session_id)
     named["head_revision"] = revision
     try:
+        free_json("head", named | written)  # what could not be written again is no head
         return msgspec.convert({**named, "extra": written}, SessionHead)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, InvalidRecordError) as error:
         raise CorruptRecordError(_TABLE, session_id, str(error)) from error
 
 
 def save_head(cursor: sqlite3.Cursor, head: SessionHead) -> None:
     """Write the head: the named fields in order, then those that this library does not know."""
-    written: dict[str, Any] = {name: getattr(head, name) for name in _NAMED}
-    written["config"] = free_json("config", head.config)
-    written["agent_frames"] = free_json("agent_frames", list(head.agent_frames))
+    written = {name: free_json(name, getattr(head, name)) for name in _NAMED}
     for name in _LEFT_OUT_WHEN_EMPTY:
         if not written[name]:
             del written[name]

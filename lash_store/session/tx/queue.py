@@ -45,6 +45,7 @@ _enqueue_work = prepare(statements.enqueue_work)
 _find_source = prepare(statements.find_source)
 _list_pending_work = prepare(statements.list_pending_work)
 _list_work = prepare(statements.list_work)
+_load_batch_items = prepare(statements.load_batch_items)
 _load_claimed_items = prepare(statements.load_claimed_items)
 _load_claimed_work = prepare(statements.load_claimed_work)
 _load_items = prepare(statements.load_items)
@@ -96,7 +97,21 @@ class QueueOperations(LeaseOperations):
             for index, payload in enumerate(payloads)
         ]
         _enqueue_item.many(cursor, items)
-        return self._batch(batch_id)
+        written: _BatchRow = (
+            row[0],
+            batch_id,
+            key,
+            work.source_key,
+            work.delivery_policy,
+            work.slot_policy,
+            merge_key_json,
+            work.available_at_ms,
+            self.now_ms,
+        )
+        return _assembled(
+            [written],
+            [(batch_id, f"{batch_id}:item:{index}", text) for index, text in enumerate(payloads)],
+        )[0]
 
     def enqueue_all_work(
         self, works: Iterable[NewWork], *, session_id: str | None = None
@@ -129,7 +144,10 @@ class QueueOperations(LeaseOperations):
         expires_at_ms = end_of_term(self.now_ms, ttl_ms)
         self.require(fence)
         taken = self._prefix(fence.session_id, boundary, max_batches)
-        return self._claim(fence.session_id, taken, owner_id, expires_at_ms) if taken else None
+        if not taken:
+            return None
+        with self.all_or_nothing():
+            return self._claim(fence.session_id, taken, owner_id, expires_at_ms)
 
     def claim_work_batches(
         self,
@@ -155,7 +173,8 @@ class QueueOperations(LeaseOperations):
         taken = self._prefix(fence.session_id, boundary, len(batch_ids))
         if [candidate.batch_id for candidate in taken] != list(batch_ids):
             return None
-        return self._claim(fence.session_id, taken, owner_id, expires_at_ms)
+        with self.all_or_nothing():
+            return self._claim(fence.session_id, taken, owner_id, expires_at_ms)
 
     def renew_claim(self, claim: WorkClaim, *, ttl_ms: int) -> WorkClaim:
         """Move the end of a claim to `ttl_ms` milliseconds from now (S-QUEUE-6).
@@ -193,10 +212,9 @@ class QueueOperations(LeaseOperations):
 
     def cancel_work(self, batch_id: str) -> WorkBatch | None:
         """Remove a batch that nobody works on and return it; None otherwise (S-QUEUE-8)."""
-        row = _load_work.one(self.cursor, batch_id=check_name("batch_id", batch_id))
-        if row is None:
+        batch = self._batch(check_name("batch_id", batch_id))
+        if batch is None:
             return None
-        (batch,) = self._with_items([row])
         removed = _cancel_work.run(self.cursor, batch_id=batch_id, now_ms=self.now_ms)
         return batch if removed else None
 
@@ -238,7 +256,10 @@ class QueueOperations(LeaseOperations):
         rows = _claimable_work.all(
             self.cursor, session_id=session_id, now_ms=self.now_ms, max_batches=max_batches
         )
-        candidates = [Candidate(*row) for row in rows]
+        try:
+            candidates = [msgspec.convert(row, Candidate) for row in rows]
+        except msgspec.ValidationError as error:
+            raise CorruptRecordError(_TABLE, session_id, str(error)) from error
         return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
     def _claim(
@@ -277,18 +298,18 @@ class QueueOperations(LeaseOperations):
             batches=tuple(_assembled(batches, items)),
         )
 
-    def _batch(self, batch_id: str) -> WorkBatch:
+    def _batch(self, batch_id: str) -> WorkBatch | None:
         row = _load_work.one(self.cursor, batch_id=batch_id)
         if row is None:
-            raise CorruptRecordError(_TABLE, batch_id, "the batch is gone")
-        (batch,) = self._with_items([row])
-        return batch
+            return None
+        return _assembled([row], _load_batch_items.all(self.cursor, batch_id=batch_id))[0]
 
     def _batch_of_source(self, session_id: str, source_key: str) -> WorkBatch:
         row = _find_source.one(self.cursor, session_id=session_id, source_key=source_key)
-        if row is None:
+        batch = None if row is None else self._batch(row[0])
+        if batch is None:
             raise CorruptRecordError(_TABLE, source_key, "neither enqueued nor there")
-        return self._batch(row[0])
+        return batch
 
     def _with_items(self, rows: list[_BatchRow]) -> list[WorkBatch]:
         """Add the items to batches of one session that were read in order, by one more query."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.codecs import decode_object, encode_json, free_json
 from lash_store._kernel.prepared import prepare
+from lash_store.clock import MAX_INT
 from lash_store.errors import (
     ClaimLostError,
     CorruptRecordError,
@@ -30,7 +31,7 @@ from lash_store.session.records.turns import (
     check_commit,
     check_usage,
 )
-from lash_store.session.tables import runtime_turn_commits
+from lash_store.session.tables import runtime_turn_commits, session_head
 from lash_store.session.tx.blobs import BlobOperations
 from lash_store.session.tx.graph import GraphOperations, append_nodes, delete_nodes, is_live_node
 from lash_store.session.tx.head import save_head
@@ -130,6 +131,8 @@ class TurnOperations(QueueOperations, GraphOperations, BlobOperations):
             _record_usage.many(cursor, usage)
         leaf, count = self._write_graph(commit, head)
         revision = head.head_revision + 1
+        if revision > MAX_INT:
+            raise CorruptRecordError(session_head.name, head.session_id, "no revision is left")
         moved = _moved(commit, head, revision=revision, leaf=leaf, count=count)
         if checkpoint_ref is not None:
             moved = msgspec.structs.replace(moved, checkpoint_ref=checkpoint_ref)
@@ -150,7 +153,7 @@ class TurnOperations(QueueOperations, GraphOperations, BlobOperations):
                 session_id=head.session_id,
                 turn_id=commit.stamp.turn_id,
                 commit_hash=commit.stamp.commit_hash,
-                result_json=encode_json(receipt),
+                result_json=encode_json(_written_receipt(receipt)),
                 committed_at_ms=self.now_ms,
             )
         if commit.release:
@@ -202,6 +205,14 @@ def _moved(
         # Unknown fields survive, but for the ledger, which a commit makes stale (S-HEAD-1).
         extra={name: value for name, value in head.extra.items() if name != "token_ledger"},
     )
+
+
+def _written_receipt(receipt: TurnReceipt) -> dict[str, Any]:
+    written: dict[str, Any] = msgspec.to_builtins(receipt)
+    if receipt.manifest is not None:
+        turn_state = free_json("turn_state", receipt.manifest.turn_state)
+        written["manifest"] = {**written["manifest"], "turn_state": turn_state}
+    return written
 
 
 def _read_receipt(turn_id: str, text: str) -> TurnReceipt:

@@ -1,7 +1,7 @@
 WITH RECURSIVE ancestry(node_id, parent_node_id) AS
-(SELECT graph_nodes.node_id AS node_id, json_extract(graph_nodes.node_json, '$.parent_node_id') AS parent_node_id
+(SELECT graph_nodes.node_id AS node_id, CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.parent_node_id') END AS parent_node_id
 FROM graph_nodes
-WHERE graph_nodes.node_id = :p_leaf_node_id AND graph_nodes.tombstoned = :tombstoned_1 UNION SELECT graph_nodes.node_id AS node_id, json_extract(graph_nodes.node_json, '$.parent_node_id') AS parent_node_id
+WHERE graph_nodes.node_id = :p_leaf_node_id AND graph_nodes.tombstoned = :tombstoned_1 UNION SELECT graph_nodes.node_id AS node_id, CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.parent_node_id') END AS parent_node_id
 FROM graph_nodes JOIN ancestry ON graph_nodes.node_id = ancestry.parent_node_id
 WHERE graph_nodes.tombstoned = :tombstoned_1)
 SELECT ancestry.node_id, ancestry.parent_node_id
