@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = "venv"  # pip knows the machine's certificates and mirrors
 nox.options.sessions = ["lint", "types", "tests"]
 
 # The wheel of pyright carries its own JavaScript; with this set it fetches none.
