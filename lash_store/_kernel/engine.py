@@ -12,6 +12,7 @@ import ctypes
 import os
 import sqlite3
 import weakref
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -21,9 +22,18 @@ from lash_store._kernel.ddl import Schema
 from lash_store._kernel.fairness import FairLock, WriteQueue
 from lash_store._kernel.opening import Settings, check_file, open_connection, prepare_file
 from lash_store._kernel.tx import Tx
-from lash_store.errors import ReadOnlyStoreError, StoreBusyError, StoreClosedError
+from lash_store.errors import (
+    NestedTransactionError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreOpenError,
+)
 
 _MAX_IDLE_READERS: Final = 8
+
+_FORK_WAIT_S: Final = 5.0
+"""How long a fork waits for another thread's write transaction to end."""
 
 
 class Database:
@@ -43,6 +53,7 @@ class Database:
         self._lock = FairLock()
         self._queue: WriteQueue | None = None
         self._writer: StoreConnection | None = None
+        self._locked_for_fork = False
         if settings.read_only:
             self._idle_readers.append(self._open_reader())
         else:
@@ -55,7 +66,7 @@ class Database:
         if not self._lock.acquire(self._busy_timeout_s):
             raise self._busy(started_s)
         try:
-            connection = self._writer or self._open_in_child()
+            connection = self._writer or self._open_again()
             try:
                 if self._queue is None:
                     connection.begin(dialects.BEGIN_WRITE)
@@ -120,25 +131,41 @@ class Database:
         self._take_lock()
         try:
             self.closed = True
-            # The writer last: only it can empty the WAL and remove SQLite's sidecars.
-            while self._idle_readers:
-                self._discard(self._idle_readers.pop())
-            if self._writer is not None:
-                self._discard(self._writer)
-                self._writer = None
-            if self._queue is not None:
-                self._queue.close()
+            self._close_idle()
         finally:
             self._lock.release()
 
-    def leave_to_parent(self) -> None:
+    def prepare_fork(self) -> None:
+        """Close what is idle, so that no connection is carried into the child.
+
+        SQLite keeps its view of a file's locks per process, and a child inherits that view
+        without the locks: as long as one inherited connection exists, connections that the
+        child opens itself believe in locks that nobody holds, and its commits are lost. So
+        every connection is closed before the fork, and opened again by its next use on either
+        side. What is inside a transaction can't be closed: see :meth:`leave_to_parent`.
+        """
+        self._locked_for_fork = False
+        if self.closed or self.in_memory:
+            return
+        with suppress(NestedTransactionError):  # this thread's own transaction goes on
+            self._locked_for_fork = self._lock.acquire(min(self._busy_timeout_s, _FORK_WAIT_S))
+        if self._locked_for_fork:
+            self._close_idle()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the writers of the parent go on."""
+        if self._locked_for_fork:
+            self._lock.release()
+
+    def leave_to_parent(self) -> bool:
         """Give up everything inherited from the parent process; the next use opens anew.
 
-        SQLite's locks belong to a process: closing an inherited connection here, or letting
-        it be collected, would drop the parent's locks and could damage the file (K-OPEN-5).
+        Returns whether a connection had to be carried over, inside a transaction. It is kept
+        for life: closing it here, or letting it be collected, would harm the parent's file.
         """
         for connection in self._connections:
             _make_immortal(connection)
+        carried = bool(self._connections) and not self.in_memory
         for tx in [*self.reading, *([self.writing] if self.writing else [])]:
             tx.abandon()
         if self._queue is not None:
@@ -151,6 +178,19 @@ class Database:
         self._lock = FairLock()
         self._queue = None
         self._writer = None
+        return carried
+
+    def _close_idle(self) -> None:
+        """Close the connections that nobody uses; the caller holds the lock."""
+        # The writer last: only it can empty the WAL and remove SQLite's sidecars.
+        while self._idle_readers:
+            self._discard(self._idle_readers.pop())
+        if self._writer is not None:
+            self._discard(self._writer)
+            self._writer = None
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
 
     def _take_lock(self) -> None:
         started_s = monotonic()
@@ -160,8 +200,8 @@ class Database:
     def _busy(self, started_s: float) -> StoreBusyError:
         return StoreBusyError(self.path, round((monotonic() - started_s) * 1000))
 
-    def _open_in_child(self) -> StoreConnection:
-        """Open the writing connection anew after a fork; raise if there is to be none."""
+    def _open_again(self) -> StoreConnection:
+        """Open the writing connection that a fork has closed; raise if there is to be none."""
         if self.closed:
             raise StoreClosedError(self.path)
         if self.settings.read_only:
@@ -170,6 +210,7 @@ class Database:
         return self._writer
 
     def _open_writer(self) -> StoreConnection:
+        check_not_carried(self.path)
         connection = open_connection(self.path, self.settings, read_only=False)
         try:
             prepare_file(connection, self.schema, self.settings)
@@ -185,6 +226,7 @@ class Database:
         return connection
 
     def _open_reader(self) -> StoreConnection:
+        check_not_carried(self.path)
         connection = open_connection(self.path, self.settings, read_only=True)
         try:
             if self.settings.read_only:
@@ -199,7 +241,7 @@ class Database:
         if self.in_memory:
             self._take_lock()
             try:
-                return self._writer or self._open_in_child()
+                return self._writer or self._open_again()
             except BaseException:
                 self._lock.release()
                 raise
@@ -232,10 +274,39 @@ def _make_immortal(connection: StoreConnection) -> None:
 _databases: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
+_carried: Final[set[str]] = set()
+"""Files with a transaction of the parent's open when this process was forked."""
+
+
+def check_not_carried(path: str) -> None:
+    """Raise StoreOpenError for a file that this process can't use safely (K-OPEN-5)."""
+    if path in _carried:
+        raise StoreOpenError(
+            path,
+            "a transaction was open on it in the parent process when this one was forked, and "
+            "SQLite's view of its locks came along; fork outside transactions, or spawn",
+        )
+
+
+def _prepare_fork() -> None:
+    for database in list(_databases):
+        database.prepare_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for database in list(_databases):
+        database.after_fork_in_parent()
+
+
 def _leave_all_to_parent() -> None:
     for database in list(_databases):
-        database.leave_to_parent()
+        if database.leave_to_parent():
+            _carried.add(database.path)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+    os.register_at_fork(
+        before=_prepare_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_leave_all_to_parent,
+    )

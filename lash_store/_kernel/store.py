@@ -9,6 +9,8 @@ into a one-call method of the store, which is a transaction of its own, and keep
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
@@ -172,7 +174,7 @@ class AsyncStore(Generic[T_co]):
     def __init__(self, open_store: Callable[[], Store[T_co]]) -> None:
         self._open_store = open_store
         self._store: Store[T_co] | None = None
-        self._closed = False
+        self._closing = threading.Lock()
         self._writer = Worker("lash-store-write", self._refusal)
         self._reader = Worker("lash-store-read", self._refusal)
 
@@ -196,14 +198,22 @@ class AsyncStore(Generic[T_co]):
 
     async def aclose(self) -> None:
         """Finish what has started, refuse the rest, and close the store; idempotent."""
-        self._closed = True
-        await self._reader.aclose()
-        await self._writer.aclose()
-        if self._store is not None:
-            self._store.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        # On a thread of its own, which no cancelling stops half-way; twice at once is harmless.
+        with self._closing:
+            self._reader.close()
+            self._writer.close()
+            if self._store is not None:
+                self._store.close()
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        try:
+            await self._opened()
+        except BaseException:
+            await asyncio.shield(self.aclose())  # it may have opened all the same
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -50,12 +50,10 @@ class Worker:
                 await _wait_in_spite_of_cancelling(done)
             raise
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Let the call that is running finish, refuse the waiting ones, end the thread."""
-        if self._closed:
-            return
         self._closed = True
-        await asyncio.to_thread(self._executor.shutdown)
+        self._executor.shutdown()
 
     def _call(self, work: Callable[[], R]) -> R:
         if self._closed:

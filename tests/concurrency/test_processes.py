@@ -19,6 +19,7 @@ from lash_store import (
     SessionLease,
     SessionStore,
     StoreClosedError,
+    StoreOpenError,
     TransactionEndedError,
 )
 from lash_store.schemas import KINDS, check_file, init_file
@@ -281,6 +282,53 @@ def test_k_open_5_an_in_memory_store_does_not_follow_into_a_child() -> None:
                 store.current_lease()
 
         assert in_child(child) == 0
+        assert store.current_lease() is not None
+
+
+CHILDREN_COMMIT = """
+import os, sys
+from lash_store import SessionStore
+path, inside = sys.argv[1], sys.argv[2]
+store = SessionStore.open(path, session_id="s")
+store.claim_lease(owner_id="parent", ttl_ms=0)
+pids = []
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        for _ in range(100):
+            store.claim_lease(owner_id="child", ttl_ms=0)
+        os._exit(0)
+    pids.append(pid)
+if inside == "closed":
+    store.close()  # the last connection of this process: SQLite would drop the WAL
+for _ in range(20):
+    SessionStore.open(path, session_id="s").close()
+assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0, 0]
+"""
+
+
+@pytest.mark.parametrize("parent", ["open", "closed"])
+def test_k_open_5_what_forked_children_commit_is_kept(path: Path, parent: str) -> None:
+    """Whatever the parent does with its own store meanwhile."""
+    command = [sys.executable, "-W", "error", "-c", CHILDREN_COMMIT, str(path), parent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all_rows(path)["session_execution_leases"][0][3] == 301
+    assert check_file(path).is_sound
+
+
+def test_k_open_5_a_child_forked_inside_a_transaction_is_refused_the_file(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+
+        def child() -> None:
+            with pytest.raises(StoreOpenError, match="forked"):
+                store.claim_lease(owner_id="child", ttl_ms=1)
+            with pytest.raises(StoreOpenError, match="forked"):
+                SessionStore.open(path, session_id="s")
+
+        with store.begin() as tx:
+            tx.claim_lease(owner_id="parent", ttl_ms=60_000)
+            assert in_child(child) == 0
         assert store.current_lease() is not None
 
 
