@@ -67,9 +67,8 @@ def is_usable(connection: Connection | None) -> bool:
     return transaction is None or transaction.is_active
 
 
-def disconnect(connection: Connection) -> None:
+def disconnect(connection: Connection, raw: StoreConnection) -> None:
     """Close it, before the transaction ends: any later use of it is an error."""
-    raw: Any = connection.connection.dbapi_connection
     with raw.letting_go():
         Connection.close(connection)
 
@@ -82,7 +81,8 @@ def _engine(raw: StoreConnection) -> Engine:
     # No reset on return: it would be a rollback. The dialect is initialised already, so the
     # first connect does not roll back either.
     pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialects.SQLITE)
-    engine = Engine(pool, dialects.SQLITE, _URL)
+    # Parameters stay out of errors: a fence's token is among those of a fenced statement.
+    engine = Engine(pool, dialects.SQLITE, _URL, hide_parameters=True)
     event.listen(engine, "handle_error", _explain)
     return engine
 

@@ -8,7 +8,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, Self, cast
 
 from sqlalchemy import Engine
 
@@ -38,6 +38,24 @@ class _Control:
 
     def __init__(self) -> None:
         self.ours = False
+
+
+class GuardedCursor(sqlite3.Cursor):
+    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all.
+
+    SQLite rolls a transaction back on some errors; what an open cursor ran after that would
+    commit by itself.
+    """
+
+    def execute(self, *arguments: Any) -> Self:
+        """Execute inside the current transaction."""
+        cast("StoreConnection", self.connection).check_usable()
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Self:
+        """Execute for each parameter set inside the current transaction."""
+        cast("StoreConnection", self.connection).check_usable()
+        return super().executemany(*arguments)
 
 
 class StoreConnection(sqlite3.Connection):
@@ -142,7 +160,8 @@ class StoreConnection(sqlite3.Connection):
             "transaction, by leaving begin() or read(); nothing was changed"
         )
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Raise TransactionEndedError outside a transaction, and in a forked child."""
         if self.pid != os.getpid():
             raise TransactionEndedError(
                 f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
@@ -152,10 +171,10 @@ class StoreConnection(sqlite3.Connection):
 
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 
-    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
-        """Open a cursor inside the current transaction."""
-        self._check_usable()
-        cursor = sqlite3.Connection.cursor(self, factory)
+    def cursor(self, factory: Any = GuardedCursor) -> Any:  # noqa: ARG002 # reason: the driver's signature
+        """Open a cursor inside the current transaction; it is a :class:`GuardedCursor`."""
+        self.check_usable()
+        cursor = sqlite3.Connection.cursor(self, GuardedCursor)
         self._cursors.append(weakref.ref(cursor))
         return cursor
 

@@ -83,7 +83,10 @@ class FairLock:
         self._lock.release()
         # A thread that began to wait just before the lock was free has to be served: by itself,
         # by whoever took the lock in between, or here.
-        if self._waiters and self._lock.acquire(blocking=False) and not self._hand_over():
+        # In a loop: another may begin to wait while a hand-over finds that one has given up.
+        while self._waiters and self._lock.acquire(blocking=False):
+            if self._hand_over():
+                return
             self._lock.release()
 
     def _wait(self, me: int, timeout_s: float) -> bool:
@@ -149,7 +152,7 @@ class WriteQueue:
         descriptor = self._descriptor
         if descriptor is not None and started_s - self._looked_s > _LOOK_AGAIN_S:
             # An empty sidecar is a new one: nobody has closed its gate yet.
-            self._may_try = os.pread(descriptor, 1, 0) != _CLOSED
+            self._may_try = _read_gate(descriptor) != _CLOSED
             self._looked_s = started_s
         if self._may_try:
             try:
@@ -181,14 +184,14 @@ class WriteQueue:
                 # not keep the others from SQLite's lock: after a while each acts as the head.
                 acts = is_head or waited_s > _PATIENCE_S
                 if acts and not closed_gate and waited_s > _BURST_S:
-                    os.pwrite(descriptor, _CLOSED, 0)
+                    _write_gate(descriptor, _CLOSED)
                     closed_gate = True
                 if acts and _try_begin(connection):
-                    os.pwrite(descriptor, _OPEN, 0)
+                    _write_gate(descriptor, _OPEN)
                     return
                 if time.monotonic() - started_s >= self._busy_timeout_s:
                     if closed_gate:
-                        os.pwrite(descriptor, _OPEN, 0)
+                        _write_gate(descriptor, _OPEN)
                     raise self._busy(started_s)
                 time.sleep(_SHORTEST_NAP_S if acts else _nap_s(waited_s))
         finally:
@@ -216,6 +219,18 @@ def _open_sidecar(path: str) -> int | None:
     except OSError:
         return None
     return descriptor
+
+
+def _read_gate(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, 1, 0)
+    except OSError:
+        return _OPEN  # the queue is advisory: without it a writer tries by itself
+
+
+def _write_gate(descriptor: int, state: bytes) -> None:
+    with suppress(OSError):  # a full disk, say: the same
+        os.pwrite(descriptor, state, 0)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -63,7 +63,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from lash_store._kernel.checks import check_count, check_name, shown
+from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.dialects import upsert_insert
 from lash_store.errors import CorruptRecordError, InvalidRecordError, LeaseLostReason
 
@@ -354,7 +354,8 @@ def held_by_another(leases: LeaseTable, term: LeaseTerm | None) -> LeaseHeld:
 def check_fence(fence: Fence, kind: type[Fence]) -> None:
     """Raise InvalidRecordError unless `fence` is one of this kind: it may be for another table."""
     if not isinstance(fence, kind):
-        raise InvalidRecordError("fence", shown(fence), f"must be a {kind.__name__}")
+        # The type alone: a token in the place of its fence is still a secret.
+        raise InvalidRecordError("fence", f"a {type(fence).__name__}", f"must be a {kind.__name__}")
 
 
 def is_live_term(term: LeaseTerm, fence: Fence, *, now_ms: int) -> bool:

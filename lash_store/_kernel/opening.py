@@ -78,6 +78,10 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
         raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
     if name == IN_MEMORY:
         raise StoreOpenError(name, "an in-memory store is opened with path=None")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise StoreOpenError(ascii(name), "a path that the file system can't spell") from error
     return os.path.realpath(name)
 
 
@@ -100,7 +104,7 @@ def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreC
             execute(connection, setting)
     except sqlite3.Error as error:
         connection.really_close()
-        raise open_error(path, error) from error
+        raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
     return connection
 
 
@@ -116,7 +120,7 @@ def prepare_file(connection: StoreConnection, schema: Schema, settings: Settings
         if is_new:
             _initialise(connection, schema)
     except sqlite3.Error as error:
-        raise open_error(path, error) from error
+        raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
 
 
 def check_file(connection: StoreConnection, schema: Schema) -> None:
@@ -132,8 +136,12 @@ def check_file(connection: StoreConnection, schema: Schema) -> None:
         )
 
 
-def open_error(path: str, error: sqlite3.Error | OSError) -> StoreOpenError:
+def open_error(
+    path: str, error: sqlite3.Error | OSError, *, waited_ms: int = 0
+) -> StoreOpenError | StoreBusyError:
     """Say why `path` can't be opened, where SQLite says "unable to open database file"."""
+    if isinstance(error, sqlite3.Error) and dialects.is_busy(error):
+        return StoreBusyError(path, waited_ms)
     if isinstance(error, OSError):
         return StoreOpenError(path, _reason_from_path(path) or error.strerror or str(error))
     code = dialects.primary_code(error)

@@ -69,29 +69,29 @@ _SCALARS: Final = (int, str, bytes, int | None, str | None, bytes | None)
 """What an argument of a builder may be: one value that the driver takes as it is."""
 
 _RUN = """\
-def run(cursor, *, {names}):
+def run(cursor_, *, {names}):
     try:
-        return cursor.execute(SQL, {values}).rowcount
+        return cursor_.execute(SQL_, {values}).rowcount
     except Error as error:
-        raise store_error(error, cursor.connection) from error
+        raise store_error(error, cursor_.connection) from error
 """
 _ALL = """\
-def all(cursor, *, {names}):
+def all(cursor_, *, {names}):
     try:
-        rows = cursor.execute(SQL, {values}).fetchall()
+        rows = cursor_.execute(SQL_, {values}).fetchall()
     except Error as error:
-        raise store_error(error, cursor.connection) from error
+        raise store_error(error, cursor_.connection) from error
     return {rows}
 """
-# Every row is fetched although one is wanted: a cursor left half-read would block COMMIT.
+# Every row is fetched although one is wanted: a cursor_ left half-read would block COMMIT.
 _ONE = """\
-def one(cursor, *, {names}):
+def one(cursor_, *, {names}):
     try:
-        rows = cursor.execute(SQL, {values}).fetchall()
+        rows = cursor_.execute(SQL_, {values}).fetchall()
     except Error as error:
-        raise store_error(error, cursor.connection) from error
+        raise store_error(error, cursor_.connection) from error
     if len(rows) > 1:
-        raise TooManyRows(f"one() got {{len(rows)}} rows from: {{SQL}}")
+        raise TooManyRows(f"one() got {{len(rows)}} rows from: {{SQL_}}")
     return {row} if rows else None
 """
 _BIND = """\
@@ -153,8 +153,12 @@ class Prepared(Generic[P]):
 
     def _generate(self, name: str, template: str) -> Any:
         """Compile the function `name` from `template`, over this statement's SQL and parameters."""
+        if name == "run" and self.compiled._result_columns:  # noqa: SLF001 # reason: see UNDOCUMENTED_ATTRIBUTES
+            self._refuse(
+                "run() counts no rows of a statement that returns them: use one() or all()"
+            )
         scope: dict[str, Any] = {
-            "SQL": self.sql,
+            "SQL_": self.sql,
             "Error": sqlite3.Error,
             "TooManyRows": UnpreparableStatementError,
             "store_error": store_error,

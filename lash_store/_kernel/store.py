@@ -64,10 +64,12 @@ class Transaction(Generic[T_co]):
             if kind is None:
                 _ = tx.cursor  # raises
             return
+        how = dialects.ROLLBACK
         try:
             tx.leave()
+            how = dialects.COMMIT if kind is None else dialects.ROLLBACK
         finally:
-            database.end_write(self._raw, dialects.COMMIT if kind is None else dialects.ROLLBACK)
+            database.end_write(self._raw, how)
 
 
 class Snapshot(Generic[T_co]):

@@ -80,7 +80,7 @@ class Tx:
         raw, connection = self.cursor.connection, self._connection
         if isinstance(raw, StoreConnection) and not bridge.is_usable(connection):
             if connection is not None:
-                bridge.disconnect(connection)
+                bridge.disconnect(connection, raw)
             connection = self._connection = bridge.connect(raw)
         assert connection is not None  # on() brings its own
         return connection
@@ -104,10 +104,10 @@ class Tx:
 
     def leave(self) -> None:
         """End this Tx, while its transaction is still open: every further use is refused."""
-        self.raw = None
-        if self._connection is not None:
-            bridge.disconnect(self._connection)
-            self._connection = None
+        raw, connection = self.raw, self._connection
+        self.raw = self._connection = None
+        if connection is not None and isinstance(raw, StoreConnection):
+            bridge.disconnect(connection, raw)
 
     def abandon(self) -> None:
         """End this Tx without touching its connection; every further use is refused."""

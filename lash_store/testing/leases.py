@@ -214,9 +214,10 @@ class LeaseMachine(RuleBasedStateMachine):
             assert released, f"the live {term} could not be released"
             self.model.term = None
             return
-        # An expired term that nobody took over may be released or be gone already.
-        if term != self.model.term:
-            assert not released, f"releasing the stale {term} ended {self.model}"
+        # An expired term that nobody took over may be released, once, or be gone already.
+        if released:
+            assert term == self.model.term, f"releasing the stale {term} ended {self.model}"
+            self.model.term = None
         self._nothing_changed(before)
 
     @rule(term=terms)
@@ -246,6 +247,36 @@ class LeaseMachine(RuleBasedStateMachine):
             return term._replace(owner_id=OWNERS[OWNERS.index(term.owner_id) - 1])
         by = 1 if change.startswith("higher") else -1
         return term._replace(fencing_token=max(0, term.fencing_token + by))
+
+    @precondition(lambda self: self.model.is_live(self.clock.now_ms()))
+    @rule()
+    def try_forgeries(self) -> None:
+        """Nothing that differs from the live term in one of its values is taken for it."""
+        term, before = self.model.term, self.leases.observe()
+        assert term is not None
+        forgeries = [
+            term._replace(token=f"{term.token}-forged"),
+            term._replace(owner_id=OWNERS[OWNERS.index(term.owner_id) - 1]),
+            term._replace(fencing_token=term.fencing_token + 1),
+            term._replace(fencing_token=max(0, term.fencing_token - 1)),
+        ]
+        for forged in forgeries:
+            assert not self.leases.renew(forged, 99), f"{forged} renewed {term}"
+            assert not self.leases.write(forged, "forged"), f"{forged} wrote under {term}"
+            assert not self.leases.release(forged), f"{forged} released {term}"
+            self._nothing_changed(before)
+
+    @precondition(lambda self: self.model.is_live(self.clock.now_ms()))
+    @rule(late_ms=st.sampled_from([0, 1]))
+    def act_on_the_term_at_its_end(self, late_ms: int) -> None:
+        """At the millisecond of its end a term is over, for its own holder too."""
+        term = self.model.term
+        assert term is not None
+        self.clock.advance_to(self.model.expires_at_ms + late_ms)
+        before = self.leases.observe()
+        assert not self.leases.write(term, "late"), f"a write landed at the end of {term}"
+        assert not self.leases.renew(term, 99), f"{term} was renewed at its end"
+        self._nothing_changed(before)
 
     @precondition(lambda self: self.model.is_live(self.clock.now_ms()))
     @rule(step=st.sampled_from([-1, 0, 1]))

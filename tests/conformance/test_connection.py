@@ -11,7 +11,12 @@ import pytest
 from sqlalchemy import Connection, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
-from lash_store import SessionStore, TransactionControlError, TransactionEndedError
+from lash_store import (
+    InvalidRecordError,
+    SessionStore,
+    TransactionControlError,
+    TransactionEndedError,
+)
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
 
@@ -277,3 +282,42 @@ def test_k_tx_7_statements_and_operations_see_each_other(store: SessionStore) ->
         assert tx.current_lease() is None
         assert tx.connection is tx.connection
         assert tx.connection.scalar(text("SELECT 'abc' REGEXP 'b'")) == 1
+
+
+def test_k_tx_7_a_cursor_runs_nothing_after_its_transaction_is_over(
+    store: SessionStore, path: Path
+) -> None:
+    """SQLite rolled it back; what the cursor ran then would commit by itself."""
+    before = all_rows(path)
+    with pytest.raises(TransactionEndedError), store.begin() as tx:
+        cursor = raw(tx.connection).cursor()
+        cursor.execute(str(BLOB))
+        with pytest.raises(sqlite3.IntegrityError):
+            cursor.execute("INSERT OR ROLLBACK INTO blobs VALUES ('h', x'00')")
+        for run in (cursor.execute, lambda sql: cursor.executemany(sql, [()])):
+            with pytest.raises(TransactionEndedError):
+                run("INSERT INTO blobs VALUES ('leaked', x'00')")
+    assert all_rows(path) == before
+
+
+def test_k_tx_2_a_connection_that_was_given_back_does_not_stop_the_commit(
+    store: SessionStore, path: Path
+) -> None:
+    with store.begin() as tx:
+        tx.connection.execute(BLOB)
+        tx.connection.connection.close()
+    assert len(all_rows(path)["blobs"]) == 1
+    store.claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_no_token_is_shown_by_the_error_of_a_fenced_statement(store: SessionStore) -> None:
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    fence: Any = lease.fence  # type: ignore[union-attr] # reason: it is free
+    with store.begin() as tx, pytest.raises(exc.IntegrityError) as failure:
+        source = select(blobs.c.hash, blobs.c.content).where(fence.holds(now_ms=tx.now_ms))
+        tx.connection.execute(BLOB)
+        tx.connection.execute(insert(blobs).from_select(["hash", "content"], source))
+    assert fence.token not in str(failure.value)
+    with pytest.raises(InvalidRecordError) as refusal:
+        store.renew_lease(fence.token, ttl_ms=1)
+    assert fence.token not in str(refusal.value)

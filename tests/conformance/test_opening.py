@@ -455,3 +455,16 @@ def test_a_file_that_sqlite_finds_corrupt_is_a_typed_error(path: Path) -> None:
     with pytest.raises(StoreOpenError, match="malformed"):
         SessionStore.open(path, session_id="s")
     assert path.read_bytes() == content
+
+
+def test_k_tx_3_a_file_that_is_locked_at_opening_is_busy(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError):
+            SessionStore.open(path, session_id="s", busy_timeout_ms=30)
+
+
+def test_k_open_4_a_path_that_can_not_be_spelt_is_refused() -> None:
+    with pytest.raises(StoreOpenError, match="spell"):
+        SessionStore.open("\ud800", session_id="s")

@@ -15,8 +15,7 @@ TestAsyncSessionStoreLeases = lease_machine(
 TestPlainLeases = lease_machine(leases.PlainLeases)
 
 HUNT = settings(
-    max_examples=2_000,
-    stateful_step_count=30,
+    max_examples=100,  # Hypothesis's own default: what a consumer gets
     deadline=None,
     derandomize=True,
     database=None,

@@ -225,6 +225,21 @@ def test_a_constant_named_like_an_argument_stays_a_constant(cursor: sqlite3.Curs
     assert cursor.execute("SELECT name FROM things").fetchall() == [(None,)]
 
 
+def rename_by(*, cursor: str, SQL: str) -> Update:  # noqa: N803 # reason: names that a generated function might use
+    return update(things).where(things.c.name == cursor).values(name=SQL)
+
+
+def test_an_argument_may_have_any_name(cursor: sqlite3.Cursor) -> None:
+    prepare(insert_thing).run(cursor, name="a", body=None, secret="")
+    assert prepare(rename_by).run(cursor, cursor="a", SQL="b") == 1
+    assert cursor.execute("SELECT name FROM things").fetchall() == [("b",)]
+
+
+def test_run_is_refused_where_rows_come_back(cursor: sqlite3.Cursor) -> None:
+    with pytest.raises(UnpreparableStatementError, match="counts no rows"):
+        _ = prepare(insert_returning).run
+
+
 def test_many_binds_in_order_and_counts(cursor: sqlite3.Cursor) -> None:
     statement = prepare(insert_thing)
     rows = [statement.bind(secret=str(at), name=f"n{at}", body=None) for at in range(10)]
@@ -333,7 +348,7 @@ def test_what_can_not_be_prepared_is_refused(
     cursor: sqlite3.Cursor, builder: Any, why: str
 ) -> None:
     with pytest.raises(UnpreparableStatementError, match=why):
-        _ = prepare(builder).run
+        _ = prepare(builder).bind
 
 
 def test_a_driver_that_names_its_parameters_is_refused() -> None:

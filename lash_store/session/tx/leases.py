@@ -49,7 +49,7 @@ class LeaseOperations(Tx):
             self.cursor,
             session_id=key,
             owner_id=check_name("owner_id", owner_id),
-            token=self.context.ids.new_token(),
+            token=check_name("ids.new_token()", self.context.ids.new_token()),
             now_ms=self.now_ms,
             expires_at_ms=end_of_term(self.now_ms, ttl_ms),
         )
