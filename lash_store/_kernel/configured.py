@@ -82,7 +82,10 @@ def _begin(connection: Connection, settings: Settings) -> None:
     raw: Any = connection.connection.dbapi_connection
     if not isinstance(raw, sqlite3.Connection):
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
-    connection.info.pop(_INFO, None)
+    begun = connection.info.pop(_INFO, None)
+    if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
+        connection.info[_INFO] = begun  # an engine with options of its own was configured too
+        return
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return  # each statement commits by itself: there is no transaction to join
@@ -92,8 +95,8 @@ def _begin(connection: Connection, settings: Settings) -> None:
         if raw.isolation_level is not None or _INFO_SETTINGS not in connection.info:
             _prepare(raw, settings)
             connection.info[_INFO_SETTINGS] = True
-        if mode == "read":
-            execute(raw, dialects.READ_ONLY_ON)
+        # Either way: a snapshot whose connection was dropped may have left the other setting.
+        execute(raw, dialects.READ_ONLY_ON if mode == "read" else dialects.READ_ONLY_OFF)
         execute(raw, dialects.BEGIN_READ if mode == "read" else dialects.BEGIN_WRITE)
     except sqlite3.Error as error:
         if dialects.is_busy(error):

@@ -278,3 +278,14 @@ def test_an_in_memory_engine_can_be_configured() -> None:
     with engine.begin() as connection:
         assert SessionTx.on(connection, session_id="s").current_lease() is not None
     engine.dispose()
+
+
+def test_k_tx_8_an_engine_with_options_of_its_own_can_be_configured_too(
+    engine: Engine, path: Path
+) -> None:
+    reader = configure(engine.execution_options(**READ))
+    with reader.connect() as connection, connection.begin():
+        assert SessionTx.on(connection, session_id="s").current_lease() is None
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+    assert len(all_rows(path)["session_execution_leases"]) == 1
