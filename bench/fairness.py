@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -139,10 +140,12 @@ def head_in_trouble(name: str, trouble: Callable[[int], None]) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fair.db"
         SessionStore.open(path, session_id="s").close()
+        # Started before the transaction: a child that is forked inside one is refused the file.
+        head, head_pipe = _start(_be_head, path)
+        child = head_pipe.recv()
         store = SessionStore.open(path, session_id="s")
         with store.begin():
-            head, head_pipe = _start(_be_head, path)
-            child = head_pipe.recv()
+            head_pipe.send("go")
             time.sleep(0.05)  # it is in the queue by now, and has closed the gate
             trouble(head.pid or 0)
         start = time.monotonic()
@@ -167,17 +170,21 @@ def head_in_trouble(name: str, trouble: Callable[[int], None]) -> dict[str, Any]
 
 def _be_head(path: Path, pipe: Connection) -> None:
     store = SessionStore.open(path, session_id="s")
-    # A child that a program forked past Python's own hooks would keep the descriptor; this
-    # one keeps a duplicate, which holds the queue's lock just as long.
-    descriptor = store._database._queue._descriptor if store._database._queue else None  # noqa: SLF001 # reason: the trouble is with this very descriptor
-    duplicate = os.dup(descriptor) if descriptor is not None else None
+    # A child that was forked past Python's own hooks would keep the queue's descriptor; this
+    # one is given a duplicate, which holds the queue's lock just as long.
+    mine, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
+        socket.recv_fds(theirs, 1, 1)
         time.sleep(30)
         os._exit(0)
-    if duplicate is not None:
-        os.close(duplicate)
+    store.claim_lease(owner_id="head", ttl_ms=0)
+    queue = store._database._queue  # noqa: SLF001 # reason: the trouble is with this very descriptor
+    descriptor = queue._descriptor if queue else None  # noqa: SLF001 # reason: the same
+    if descriptor is not None:
+        socket.send_fds(mine, [b"x"], [descriptor])
     pipe.send(child)
+    pipe.recv()
     with store.begin():
         pass
     time.sleep(30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -155,18 +156,22 @@ def test_k_tx_4_no_process_starves(path: Path) -> None:
 
 def stand_in_the_queue(say: Says, path: Path, fork: bool) -> None:
     store = SessionStore.open(path, session_id="s", busy_timeout_ms=60_000)
-    queue = store._database._queue
-    assert queue is not None
     child = 0
     if fork:
-        # Past Python's fork hooks, as a C extension would: the child keeps the descriptor.
-        kept = os.dup(queue._descriptor or 0)
+        # As if forked past Python's hooks: the child gets a duplicate of the queue's descriptor.
+        mine, theirs = socket.socketpair()
         child = os.fork()
         if child == 0:
+            socket.recv_fds(theirs, 1, 1)
             time.sleep(60)
             os._exit(0)
-        os.close(kept)
+        store.claim_lease(owner_id="head", ttl_ms=0)
+        queue = store._database._queue
+        assert queue is not None
+        assert queue._descriptor is not None
+        socket.send_fds(mine, [b"x"], [queue._descriptor])
     say(child)
+    say.wait()
     with store.begin():
         say("served")
 
@@ -179,8 +184,9 @@ def test_k_tx_4_a_head_of_the_queue_in_trouble_delays_others_for_a_moment(
         SessionStore.open(path, session_id="s") as store,
         workers(1, stand_in_the_queue, path, trouble == "killed") as (head,),
     ):
+        child = head.receive()
         with store.begin():
-            child = head.receive()
+            head.pipe.send("go")
             _wait_until_queued(path)
             if trouble == "stopped":
                 os.kill(head.process.pid or 0, signal.SIGSTOP)
