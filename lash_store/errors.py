@@ -21,6 +21,9 @@
     ├── RevisionConflictError     a head that has moved on
     ├── ClaimLostError            acting on claimed work that somebody else has taken
     ├── NodeConflictError         a node id that the graph has already
+    ├── NotFoundError             a process, subscription or the like that is not there
+    ├── IdempotencyConflictError  the same key again, with other content
+    ├── ProcessEndedError         an end, or a wait, for a process that has ended
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
     ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
@@ -43,6 +46,7 @@ __all__ = [
     "ClaimLostError",
     "CollectionWarning",
     "CorruptRecordError",
+    "IdempotencyConflictError",
     "InvalidRecordError",
     "LashStoreError",
     "LeaseLostError",
@@ -50,6 +54,8 @@ __all__ = [
     "NestedTransactionError",
     "NodeConflictError",
     "NotConfiguredError",
+    "NotFoundError",
+    "ProcessEndedError",
     "ReadOnlyStoreError",
     "RevisionConflictError",
     "SchemaDriftError",
@@ -262,6 +268,50 @@ class NodeConflictError(LashStoreError):
 
     def __str__(self) -> str:
         return f"the graph has a node {self.node_id!r} already, and an id is never used again"
+
+
+class NotFoundError(LashStoreError):
+    """What the operation is about is not in the store; nothing was changed."""
+
+    def __init__(self, what: str, key: str) -> None:
+        super().__init__(what, key)
+        self.what = what
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"there is no {self.what} {self.key!r}"
+
+
+class IdempotencyConflictError(LashStoreError):
+    """The key was used before, with other content; nothing was changed.
+
+    `expected` is the stored hash, `found` the hash of what was passed in.
+    """
+
+    def __init__(self, what: str, key: str, expected: str, found: str) -> None:
+        super().__init__(what, key, expected, found)
+        self.what = what
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.what} {self.key!r} is there with other content: its hash is "
+            f"{self.expected}, and that of the new one {self.found}"
+        )
+
+
+class ProcessEndedError(LashStoreError):
+    """The process has ended already, in another way than it was to end; nothing was changed."""
+
+    def __init__(self, process_id: str, state: str) -> None:
+        super().__init__(process_id, state)
+        self.process_id = process_id
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"the process {self.process_id!r} has ended already: it is {self.state}"
 
 
 class InvalidRecordError(LashStoreError, ValueError):

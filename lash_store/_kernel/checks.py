@@ -26,6 +26,20 @@ def check_name(field: str, value: str) -> str:
     """Return `value` if it can name something: a non-empty str that UTF-8 can carry."""
     if not isinstance(value, str) or not value:
         raise InvalidRecordError(field, shown(value), "must be a non-empty str")
+    return check_text(field, value)
+
+
+def check_words(field: str, value: str) -> str:
+    """Return `value` if it is a name with something in it besides white space."""
+    if not check_name(field, value).strip():
+        raise InvalidRecordError(field, shown(value), "must not be blank")
+    return check_text(field, value)
+
+
+def check_text(field: str, value: str) -> str:
+    """Return `value` if it is a str, empty or not, that UTF-8 can carry."""
+    if not isinstance(value, str):
+        raise InvalidRecordError(field, shown(value), "must be a str")
     if not value.isascii():
         try:
             value.encode()
@@ -61,6 +75,13 @@ def check_items(field: str, values: Sequence[object], kind: type) -> None:
         )
     for at, value in enumerate(values):
         check_kind(f"{field}[{at}]", value, kind)
+
+
+def bound(field: str, value: int) -> int:
+    """Return `value` as a bound for a column of 64 bits; a larger one bounds nothing (P-EVENT-8)."""
+    if type(value) is not int or value < 0:
+        raise InvalidRecordError(field, shown(value), "must be an int, at least 0")
+    return min(value, MAX_INT)
 
 
 def end_of_term(now_ms: int, ttl_ms: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
@@ -40,12 +40,17 @@ def free_json(field: str, value: Any) -> Any:
     integers outside -2⁶³ … 2⁶⁴-1, lone surrogates, keys that are no str, other types, and
     nesting too deep to be read again (K-CODEC-4).
     """
-    return _checked(field, value, _written_float)
+    return _checked(field, value, _JSON)
+
+
+def kept_json(field: str, value: Any) -> Any:
+    """Like :func:`free_json`, for a structure whose keys keep the order that they have."""
+    return _checked(field, value, _KEPT_JSON)
 
 
 def free_msgpack(field: str, value: Any) -> Any:
     """Like :func:`free_json`, for :func:`encode_msgpack`, which has floats of its own."""
-    return _checked(field, value, _finite)
+    return _checked(field, value, _MSGPACK)
 
 
 def free_object(field: str, value: Any) -> dict[str, Any]:
@@ -100,32 +105,36 @@ def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+_KeysInOrder: TypeAlias = Callable[[dict[str, Any]], Iterable[str]]
 _WriteFloat: TypeAlias = Callable[[str, float], Any]
+_Form: TypeAlias = tuple[_KeysInOrder, _WriteFloat]
 
 
-def _checked(field: str, value: Any, write_float: _WriteFloat) -> Any:
+def _checked(field: str, value: Any, form: _Form) -> Any:
     try:
-        return _free(field, value, write_float)
+        return _free(field, value, form)
     except RecursionError as error:
         raise InvalidRecordError(field, "a deeply nested value", "nested too deep") from error
 
 
-def _free(field: str, value: Any, write_float: _WriteFloat) -> Any:
+def _free(field: str, value: Any, form: _Form) -> Any:
     kind = type(value)
     written = value
     if kind is dict:
+        in_order, _ = form
         written = {
-            _text(field, key): _free(f"{field}.{key}", value[key], write_float)
-            for key in _sorted(field, value)
+            _text(field, key): _free(f"{field}.{key}", value[key], form)
+            for key in in_order(_with_text_keys(field, value))
         }
     elif kind is list or kind is tuple:
-        written = [_free(f"{field}[{at}]", item, write_float) for at, item in enumerate(value)]
+        written = [_free(f"{field}[{at}]", item, form) for at, item in enumerate(value)]
     elif isinstance(value, str):
         written = _text(field, str.__str__(value))
     elif kind is int:
         if not _SMALLEST_INT <= value <= _LARGEST_INT:
             raise InvalidRecordError(field, shown(value), "an integer outside -2**63 to 2**64 - 1")
     elif kind is float:
+        _, write_float = form
         written = write_float(field, value)
     elif kind is bytes:
         written = list(value)
@@ -134,11 +143,11 @@ def _free(field: str, value: Any, write_float: _WriteFloat) -> Any:
     return written
 
 
-def _sorted(field: str, value: dict[Any, Any]) -> list[Any]:
+def _with_text_keys(field: str, value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
             raise InvalidRecordError(field, shown(key), "a key must be a str")
-    return sorted(value)
+    return value
 
 
 def _text(field: str, value: str) -> str:
@@ -167,3 +176,8 @@ def _written_float(field: str, value: float) -> msgspec.Raw:
         digits, exponent = text.split("e")
         written = f"{digits}e{exponent[0]}{exponent[1:].lstrip('0')}"
     return msgspec.Raw(written.encode())
+
+
+_JSON: Final[_Form] = (sorted, _written_float)
+_KEPT_JSON: Final[_Form] = (iter, _written_float)
+_MSGPACK: Final[_Form] = (sorted, _finite)

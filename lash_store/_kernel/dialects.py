@@ -10,7 +10,17 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Dialect, FromClause, Select, Table, Text, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    literal,
+    literal_column,
+    or_,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -59,6 +69,9 @@ LEAVE_WAL: Final = "PRAGMA journal_mode = DELETE"
 ENTER_WAL: Final = "PRAGMA journal_mode = WAL"
 READ_ONLY_ON: Final = "PRAGMA query_only = ON"
 READ_ONLY_OFF: Final = "PRAGMA query_only = OFF"
+
+DATA_VERSION: Final = "PRAGMA data_version"
+"""A number that changes when another connection has committed; reads no data."""
 
 READ_CATALOGUE: Final = """\
 SELECT version.user_version, object.type, object.name, object.tbl_name, object.sql
@@ -122,6 +135,16 @@ def indexed_by(statement: SelectT, table: Table[Any], index: str) -> SelectT:
 def by_primary_key(statement: SelectT, table: Table[Any]) -> SelectT:
     """Hold SQLite to the primary key of `table`: for a range of it, whatever else is compared."""
     return statement.with_hint(table, "NOT INDEXED", "sqlite")
+
+
+def is_null_or(argument: int | str | None, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A condition that holds if `argument` is NULL: for filters of which each may be left out.
+
+    SQL asks, not Python: the argument may be a bindparam, whose value nobody knows yet.
+    """
+    given: Any = argument
+    value = given if isinstance(given, ColumnElement) else literal(given)
+    return or_(value.is_(None), condition)
 
 
 class JsonText(FunctionElement[str]):

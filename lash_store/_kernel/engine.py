@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
+import threading
 import weakref
 from contextlib import suppress
 from time import monotonic
@@ -22,6 +23,7 @@ from lash_store._kernel.ddl import Schema
 from lash_store._kernel.fairness import FairLock, WriteQueue
 from lash_store._kernel.opening import Settings, check_file, open_connection, prepare_file
 from lash_store._kernel.tx import Tx
+from lash_store._kernel.watching import Watch, announce, forget_all, watched
 from lash_store.errors import (
     NestedTransactionError,
     ReadOnlyStoreError,
@@ -53,7 +55,11 @@ class Database:
         self._lock = FairLock()
         self._queue: WriteQueue | None = None
         self._writer: StoreConnection | None = None
-        self._locked_for_fork = False
+        self._locked_for_fork = self._version_locked_for_fork = False
+        self._version_lock = threading.Lock()
+        self._version_reader: StoreConnection | None = None
+        self._watch_key = f"{path} {id(self)}" if self.in_memory else path
+        self.watch = self._new_watch()
         if settings.read_only:
             self._idle_readers.append(self._open_reader())
         else:
@@ -89,6 +95,8 @@ class Database:
             connection.end(how)
         finally:
             self._lock.release()
+            if watched:
+                announce(self._watch_key)
 
     def begin_read(self) -> StoreConnection:
         """Begin a snapshot; end it with :meth:`end_read`."""
@@ -121,6 +129,28 @@ class Database:
         finally:
             self.end_read(connection)
 
+    def data_version(self) -> int:
+        """Return a number that changes when another connection commits; reads nothing else."""
+        with self._version_lock:
+            if self.closed:
+                raise StoreClosedError(self.path)
+            reader = self._version_reader
+            if reader is None:
+                reader = self._version_reader = self._open_reader()
+            try:
+                version: int = execute(reader, dialects.DATA_VERSION).fetchone()[0]
+            except sqlite3.Error as error:
+                raise store_error(error, reader) from error
+            return version
+
+    def check_not_writing(self) -> None:
+        """Raise NestedTransactionError inside a write transaction of this thread."""
+        if self._lock.is_mine:
+            raise NestedTransactionError(
+                "this thread is inside a write transaction of this store, whose commit nobody "
+                "will see before it ends: wait outside of it"
+            )
+
     def close(self) -> None:
         """Close every connection, after the write transaction that is running; idempotent.
 
@@ -132,8 +162,11 @@ class Database:
         try:
             self.closed = True
             self._close_idle()
+            with self._version_lock:
+                self._close_version_reader()
         finally:
             self._lock.release()
+        self.watch.notify()
 
     def prepare_fork(self) -> None:
         """Close what is idle, so that no connection is carried into the child.
@@ -144,18 +177,22 @@ class Database:
         every connection is closed before the fork, and opened again by its next use on either
         side. What is inside a transaction can't be closed: see :meth:`leave_to_parent`.
         """
-        self._locked_for_fork = False
+        self._locked_for_fork = self._version_locked_for_fork = False
         if self.closed or self.in_memory:
             return
         with suppress(NestedTransactionError):  # this thread's own transaction goes on
             self._locked_for_fork = self._lock.acquire(min(self._busy_timeout_s, _FORK_WAIT_S))
         if self._locked_for_fork:
             self._close_idle()
+        self._version_locked_for_fork = self._version_lock.acquire()
+        self._close_version_reader()
 
     def after_fork_in_parent(self) -> None:
-        """Let the writers of the parent go on."""
+        """Let the writers and waiters of the parent go on."""
         if self._locked_for_fork:
             self._lock.release()
+        if self._version_locked_for_fork:
+            self._version_lock.release()
 
     def leave_to_parent(self) -> bool:
         """Give up everything inherited from the parent process; the next use opens anew.
@@ -178,7 +215,20 @@ class Database:
         self._lock = FairLock()
         self._queue = None
         self._writer = None
+        self._version_lock = threading.Lock()
+        self._version_reader = None
+        self.watch = self._new_watch()
         return carried
+
+    def _new_watch(self) -> Watch:
+        # A database in memory has no other process; its commits are announced.
+        return Watch(self._watch_key, None if self.in_memory else self.data_version)
+
+    def _close_version_reader(self) -> None:
+        """Close the connection that reads the data version; the caller holds its lock."""
+        if self._version_reader is not None:
+            self._discard(self._version_reader)
+            self._version_reader = None
 
     def _close_idle(self) -> None:
         """Close the connections that nobody uses; the caller holds the lock."""
@@ -299,6 +349,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _leave_all_to_parent() -> None:
+    forget_all()
     for database in list(_databases):
         if database.leave_to_parent():
             _carried.add(database.path)

@@ -63,6 +63,11 @@ class FairLock:
         self._holder: int | None = None
         self._waiters: deque[tuple[threading.Lock, int]] = deque()
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread holds the lock."""
+        return self._holder == get_ident()
+
     def acquire(self, timeout_s: float) -> bool:
         """Take the lock within `timeout_s` seconds; tell whether it was taken."""
         me = get_ident()

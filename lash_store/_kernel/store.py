@@ -12,14 +12,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import wraps
+from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from lash_store._kernel import dialects
+from lash_store._kernel.checks import check_count
 from lash_store._kernel.connection import StoreConnection
 from lash_store._kernel.engine import Database
 from lash_store._kernel.tx import Tx
+from lash_store._kernel.watching import Watch
 from lash_store._kernel.worker import Worker
 from lash_store.errors import StoreClosedError
 
@@ -129,6 +134,11 @@ class Store(Generic[T_co]):
         return self._database.path
 
     @property
+    def watch(self) -> Watch:
+        """Who waits for commits; see :meth:`wait_until`."""
+        return self._database.watch
+
+    @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._database.closed
@@ -146,6 +156,29 @@ class Store(Generic[T_co]):
     def read(self) -> Snapshot[T_co]:
         """Open a snapshot: ``with store.read() as tx:``; a write inside is ReadOnlyStoreError."""
         return Snapshot(self._database, self._make)
+
+    def wait_until(
+        self, look: Callable[[T_co], R | None], *, timeout_ms: int | None = None
+    ) -> R | None:
+        """Wait until `look`, in a snapshot, finds something, and return it; None after `timeout_ms`.
+
+        It looks at once, and again after every commit: of this process at once, of another
+        within 50 ms. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
+        inside a write transaction of this store, whose commit it would wait for in vain.
+        """
+        database = self._database
+        database.check_not_writing()
+        deadline_s = deadline(timeout_ms)
+        changed = threading.Event()
+        with database.watch.subscribed(changed.set):
+            while True:
+                changed.clear()
+                left_s = deadline_s - monotonic()
+                with self.read() as tx:
+                    found = look(tx)
+                if found is not None or left_s <= 0:
+                    return found
+                changed.wait(min(left_s, threading.TIMEOUT_MAX))
 
     def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared (K-GUARD-4)."""
@@ -192,6 +225,35 @@ class AsyncStore(Generic[T_co]):
         """Run `work` on one snapshot on the reading thread and return its result."""
         await self._opened()
         return await self._reader.run(lambda: self._read(work))
+
+    async def wait_until(
+        self, look: Callable[[T_co], R | None], *, timeout_ms: int | None = None
+    ) -> R | None:
+        """Wait until `look`, in a snapshot, finds something; see :meth:`Store.wait_until`.
+
+        It looks on the reading thread. Cancelling it ends the wait.
+        """
+        await self._opened()
+        deadline_s = deadline(timeout_ms)
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with suppress(RuntimeError):  # the loop has been closed in the meantime
+                loop.call_soon_threadsafe(changed.set)
+
+        watch = self._sync().watch
+        try:
+            await self._reader.run(lambda: watch.subscribe(notify))
+            while True:
+                changed.clear()
+                left_s = deadline_s - monotonic()
+                found = await self.read(look)
+                if found is not None or left_s <= 0:
+                    return found
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), None if left_s == inf else left_s)
+        finally:
+            watch.unsubscribe(notify)
 
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""
@@ -244,6 +306,13 @@ class AsyncStore(Generic[T_co]):
 
     def _refusal(self) -> Exception:
         return StoreClosedError("asyncio store" if self._store is None else self._store.path)
+
+
+def deadline(timeout_ms: int | None) -> float:
+    """Return when a wait that begins now has to end, on the monotonic clock in seconds."""
+    if timeout_ms is None:
+        return inf
+    return monotonic() + check_count("timeout_ms", timeout_ms) / 1000
 
 
 def in_transaction(

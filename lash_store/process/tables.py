@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Named, Table, Text, TypedColumns, text
 
 from lash_store._kernel.ddl import Int, Schema, ordered_indexes
+from lash_store._kernel.leases import LeaseTable
 
 metadata = MetaData()
 
@@ -98,3 +99,16 @@ SCHEMA = Schema(
     metadata=metadata,
     tables=(processes, process_events, process_wake_acks, process_handle_grants, process_leases),
 )
+
+PROCESS_LEASES = LeaseTable(
+    process_leases,
+    key=process_leases.c.process_id,
+    owner_id=process_leases.c.lease_owner_id,
+    token=process_leases.c.lease_token,
+    fencing_token=process_leases.c.lease_fencing_token,
+    claimed_at_ms=process_leases.c.lease_claimed_at_ms,
+    expires_at_ms=process_leases.c.lease_expires_at_ms,
+    # P-LEASE-1: a worker that comes back under its old name fences off what it was before.
+    reentrant=False,
+)
+"""The process lease: who may run a process."""

@@ -9,8 +9,8 @@ import msgspec
 
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.codecs import free_object
+from lash_store._kernel.shapes.causes import written_cause
 from lash_store.errors import InvalidRecordError
-from lash_store.session.records.causes import written_cause
 
 _NAMED = ("node_id", "parent_node_id", "caused_by", "agent_frame_id", "timestamp")
 

@@ -1,0 +1,85 @@
+"""JSON Schema: which payloads an event type or a trigger takes.
+
+The validator is the library ``jsonschema``; a schema is compiled once, and nothing is ever
+fetched from elsewhere: a reference that leads out of the schema can't be resolved.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from jsonschema import Draft202012Validator, SchemaError
+from jsonschema.exceptions import best_match
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from lash_store._kernel.checks import check_kind, shown
+from lash_store._kernel.codecs import encode_json, free_json
+from lash_store.errors import InvalidRecordError
+
+
+class PayloadSchema(msgspec.Struct, frozen=True):
+    """A JSON Schema, draft 2020-12 unless it names another by ``$schema``; `{}` takes anything."""
+
+    schema: Any = {}
+
+
+_NO_REMOTE_SCHEMAS: Final[Registry[Any]] = Registry()
+
+
+def written_schema(field: str, payload_schema: PayloadSchema) -> dict[str, Any]:
+    """Check a payload schema and return its written form; InvalidRecordError if it is no schema."""
+    check_kind(field, payload_schema, PayloadSchema)
+    written = free_json(f"{field}.schema", payload_schema.schema)
+    try:
+        compile_schema(encode_json(written))
+    except ValueError as error:
+        raise InvalidRecordError(field, shown(payload_schema.schema), str(error)) from error
+    return {"schema": written}
+
+
+@lru_cache(maxsize=1024)
+def compile_schema(schema_json: str) -> Validator:
+    """Return the validator of one schema; ValueError if it is no JSON Schema."""
+    schema = msgspec.json.decode(schema_json)
+    draft = _draft_of(schema)
+    try:
+        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
+    except SchemaError as error:
+        raise ValueError(f"no JSON Schema: {error.message} at {error.json_path}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    validator: Validator = draft(schema, registry=_NO_REMOTE_SCHEMAS)
+    return validator
+
+
+def _draft_of(schema: Any) -> Any:
+    """Return the validator class of the draft that a schema is written in."""
+    if isinstance(schema, bool) or (isinstance(schema, dict) and "$schema" not in schema):
+        return Draft202012Validator
+    if not isinstance(schema, dict):
+        raise ValueError("a JSON Schema is an object or a boolean")  # noqa: TRY004 # reason: the value is wrong, read from JSON
+    name = schema["$schema"]
+    no_draft: Any = None
+    draft = validator_for(schema, default=no_draft) if isinstance(name, str) else None
+    if draft is None:
+        raise ValueError(f"unknown $schema {shown(name)}")
+    return draft
+
+
+def mismatch(validator: Validator, payload: Any) -> str | None:
+    """Say where and why `payload`, as it was read from JSON, does not fit; None if it does."""
+    try:
+        if validator.is_valid(payload):
+            return None
+        error: Any = best_match(validator.iter_errors(payload))
+    except Unresolvable as unresolvable:
+        return f"its schema refers to {unresolvable.ref!r}, which is not part of it"
+    except (RecursionError, ArithmeticError, re.error) as failure:
+        return f"its schema can't be applied: {type(failure).__name__}"
+    return f"{shown(error.instance)} at {error.json_path}: {error.message}"

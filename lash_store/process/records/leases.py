@@ -1,0 +1,59 @@
+"""The lease on a process, as its holder has it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from lash_store._kernel.leases import Fence, LeaseTable
+from lash_store.process.records.processes import ProcessRecord
+from lash_store.process.tables import PROCESS_LEASES
+
+
+class ProcessFence(Fence, frozen=True):
+    """Proof of one term of a process lease; `key` is the process id.
+
+    Passed to ``append_event`` and ``complete_process``, which a stale worker is refused by it;
+    ``fence.holds(now_ms=…)`` is the SQL predicate for a consumer's own statements (K-LEASE-6).
+    """
+
+    leases: ClassVar[LeaseTable] = PROCESS_LEASES
+
+    @property
+    def process_id(self) -> str:
+        """The process that the term is for."""
+        return self.key
+
+
+class ProcessLease(msgspec.Struct, frozen=True):
+    """A live term of a process lease, as its holder has it.
+
+    `fence` proves it; it holds until `expires_at_ms` (exclusive, milliseconds since the epoch).
+    """
+
+    fence: ProcessFence
+    claimed_at_ms: int
+    expires_at_ms: int
+
+    @property
+    def process_id(self) -> str:
+        """The process that may be run under this term."""
+        return self.fence.key
+
+    @property
+    def owner_id(self) -> str:
+        """The holder's name for itself."""
+        return self.fence.owner_id
+
+    @property
+    def fencing_token(self) -> int:
+        """The number of the term: 1 for the first, and every later term's is higher."""
+        return self.fence.fencing_token
+
+
+class ClaimedProcess(msgspec.Struct, frozen=True):
+    """What ``claim_next`` found: a process, and the term under which to run it (P-LEASE-3)."""
+
+    lease: ProcessLease
+    record: ProcessRecord

@@ -1,0 +1,245 @@
+"""What an append to a process does, decided before anything is written.
+
+:func:`plan_append` is a pure function of what was read: the record, the event that is stored
+under the replay key, the highest sequence. It returns what to write, or raises the refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from jsonschema.protocols import Validator
+
+from lash_store._kernel.codecs import encode_json
+from lash_store._kernel.shapes.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
+from lash_store._kernel.shapes.origins import Scope
+from lash_store._kernel.shapes.payloads import compile_schema, mismatch
+from lash_store.clock import MAX_INT
+from lash_store.errors import (
+    CorruptRecordError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    ProcessEndedError,
+)
+from lash_store.process.records.events import (
+    Appended,
+    EventSemantics,
+    ProcessEvent,
+    Terminal,
+    delivery_of,
+    invocation_of,
+    occurred_at,
+)
+from lash_store.process.records.outputs import written_output
+from lash_store.process.records.processes import RUNNING, Members, revised
+from lash_store.process.records.selecting import materialise
+from lash_store.process.tables import processes
+
+_CAUSED_BY: Final = msgspec.json.Decoder(Mapping[str, Any] | None)
+_SCOPE: Final = msgspec.json.Decoder(Scope)
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event to append: its payload as JSON text and as it reads back, and the payload's hash."""
+
+    event_type: str
+    payload_json: msgspec.Raw
+    payload: Any
+    payload_hash: str
+    replay_key: str | None
+    wake_target: Scope | None
+
+
+class KnownEvent(msgspec.Struct, frozen=True):
+    """The event that is stored under a replay key, and the hash of its payload."""
+
+    payload_hash: str
+    event: ProcessEvent
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A process as it stands before an append."""
+
+    process_id: str
+    members: Members
+    state: str
+    highest_sequence: int
+
+
+class Write(msgspec.Struct, frozen=True):
+    """A new event, and the record that it leaves: write both."""
+
+    appended: Appended
+    event_json: str
+    record_json: str
+    state: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """The event is there already. `record_json` and `state` mend a record that missed its end."""
+
+    appended: Appended
+    record_json: str | None = None
+    state: str | None = None
+
+
+Plan: TypeAlias = Write | Replay
+
+
+def plan_append(
+    standing: Standing, new: NewEvent, known: KnownEvent | None, *, now_ms: int
+) -> Plan:
+    """Decide what an append does (P-EVENT-2 to P-EVENT-6); raise the refusal if it is refused."""
+    if known is not None:
+        if known.payload_hash != new.payload_hash:
+            raise IdempotencyConflictError(
+                "event with the replay key",
+                new.replay_key or "",
+                known.payload_hash,
+                new.payload_hash,
+            )
+        return _replay(standing, known.event, new.wake_target)
+    event = _new_event(standing, new, now_ms)
+    terminal = event.semantics.terminal
+    if terminal is not None and standing.state != RUNNING:
+        raise ProcessEndedError(standing.process_id, standing.state)
+    state = standing.state if terminal is None else terminal.state
+    return Write(
+        Appended(event, _wake(standing, event, new.wake_target), is_replay=False),
+        _event_json(event, new.payload_json),
+        _revised(standing, terminal, now_ms),
+        state,
+    )
+
+
+def _new_event(standing: Standing, new: NewEvent, now_ms: int) -> ProcessEvent:
+    """Check a new event against its declaration and materialise what it does."""
+    process_id, event_type = standing.process_id, new.event_type
+    declared = _declared(standing, event_type)
+    if declared is None:
+        raise InvalidRecordError(
+            "event_type", ascii(event_type), f"is not declared by process {process_id!r}"
+        )
+    semantics, validator = declared
+    if new.replay_key is None and (
+        semantics.terminal is not None or event_type == CANCEL_REQUESTED
+    ):
+        raise InvalidRecordError("replay_key", "None", f"{event_type} needs one")
+    problem = None if validator is None else mismatch(validator, new.payload)
+    if problem is not None:
+        raise InvalidRecordError("payload", problem, f"does not fit the schema of {event_type}")
+    sequence = standing.highest_sequence + 1
+    if sequence > MAX_INT:
+        raise CorruptRecordError(processes.name, process_id, "no sequence is left")
+    return ProcessEvent(
+        process_id,
+        sequence,
+        event_type,
+        new.payload,
+        invocation_of(process_id, sequence, event_type, new.replay_key),
+        materialise(semantics, new.payload, process_id=process_id, sequence=sequence),
+        occurred_at(now_ms),
+    )
+
+
+def _replay(standing: Standing, event: ProcessEvent, target: Scope | None) -> Replay:
+    appended = Appended(event, _wake(standing, event, target), is_replay=True)
+    terminal = event.semantics.terminal
+    if terminal is None or standing.state != RUNNING:
+        return Replay(appended)
+    # The end is in the log and not in the record, as another program may leave it.
+    return Replay(appended, _revised(standing, terminal, event.occurred_at_ms), terminal.state)
+
+
+def _declared(standing: Standing, event_type: str) -> tuple[Semantics, Validator | None] | None:
+    """Return what an event type means, and its validator if it has one; None if it is not declared."""
+    try:
+        declared = _declarations(bytes(standing.members["event_types"])).get(event_type)
+        if declared is None:
+            return None
+        semantics, schema_json = declared
+        return semantics, None if schema_json is None else compile_schema(schema_json)
+    except (KeyError, ValueError, RecursionError) as error:
+        cause = f"event_types can't be read: {error}"
+        raise CorruptRecordError(processes.name, standing.process_id, cause) from error
+
+
+@lru_cache(maxsize=256)
+def _declarations(event_types: bytes) -> Mapping[str, tuple[Semantics, str | None]]:
+    """Read declarations once for all the events of all the processes that share them."""
+    declared = msgspec.json.decode(event_types, type=list[EventType], dec_hook=read_shape)
+    return {each.name: (each.semantics, _schema_json(each)) for each in declared}
+
+
+def _schema_json(event_type: EventType) -> str | None:
+    schema = event_type.payload_schema.schema
+    # One that takes anything needs no validator.
+    return None if schema == {} or schema is True else encode_json(schema)
+
+
+def wake_target(process_id: str, members: Members) -> Scope | None:
+    """Return the record's wake target; CorruptRecordError if it can't be read."""
+    scope: Scope | None = _member(process_id, members, "wake_target", _SCOPE)
+    return scope
+
+
+def caused_by(process_id: str, members: Members) -> Mapping[str, Any] | None:
+    """Return what led to the process; CorruptRecordError if it can't be read."""
+    provenance = _member(process_id, members, "provenance", _CAUSED_BY) or {}
+    cause: Mapping[str, Any] | None = provenance.get("caused_by")
+    return cause
+
+
+def _member(
+    process_id: str, members: Members, name: str, decoder: msgspec.json.Decoder[Any]
+) -> Any:
+    if name not in members:
+        return None
+    try:
+        return decoder.decode(members[name])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CorruptRecordError(processes.name, process_id, f"{name}: {error}") from error
+
+
+def _wake(standing: Standing, event: ProcessEvent, given: Scope | None) -> Any:
+    if event.semantics.wake is None:
+        return None
+    process_id, members = standing.process_id, standing.members
+    target = wake_target(process_id, members) if given is None else given
+    return delivery_of(event, target, caused_by(process_id, members))
+
+
+def _revised(standing: Standing, terminal: Terminal | None, updated_at_ms: int) -> str:
+    if terminal is None:
+        return revised(standing.members, updated_at_ms=updated_at_ms)
+    output = written_output(terminal.await_output)
+    status = {"state": terminal.state, "await_output": output}
+    return revised(standing.members, updated_at_ms=updated_at_ms, status=status, wait=None)
+
+
+def _event_json(event: ProcessEvent, payload_json: msgspec.Raw) -> str:
+    return encode_json(
+        {
+            "process_id": event.process_id,
+            "sequence": event.sequence,
+            "event_type": event.event_type,
+            "payload": payload_json,
+            "invocation": event.invocation,
+            "semantics": _written_semantics(event.semantics),
+            "occurred_at": event.occurred_at,
+        }
+    )
+
+
+def _written_semantics(semantics: EventSemantics) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    terminal, wake = semantics.terminal, semantics.wake
+    if terminal is not None:
+        output = written_output(terminal.await_output)
+        written["terminal"] = {"state": terminal.state, "await_output": output}
+    if wake is not None:
+        written["wake"] = wake
+    return written

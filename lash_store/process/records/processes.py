@@ -1,0 +1,288 @@
+"""Registrations and records of processes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, check_words
+from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.shapes.events import (
+    CORE_EVENT_TYPES,
+    EventType,
+    read_shape,
+    written_event_types,
+)
+from lash_store._kernel.shapes.inputs import (
+    Identity,
+    ProcessInput,
+    check_env_ref,
+    identity_of,
+    written_identity,
+    written_input,
+)
+from lash_store._kernel.shapes.origins import (
+    Originator,
+    Provenance,
+    Scope,
+    written_provenance,
+    written_scope,
+)
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.process.records.outputs import AwaitOutput
+from lash_store.process.tables import processes
+
+State = Literal["running", "completed", "failed", "cancelled"]
+"""Whether a process runs, or how it ended."""
+
+STATES: Final[tuple[str, ...]] = get_args(State)
+RUNNING: Final = "running"
+
+_SIGNAL_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class ProcessRegistration(msgspec.Struct, frozen=True):
+    """A process to register (P-REG-1 to P-REG-3).
+
+    `env_ref`, which a tool call or an engine needs and others must not have, names the
+    environment that it runs in. `event_types` are declared beside the core ones. Without
+    `identity`, one is made from the input. `wake_target` is who its wakes go to.
+    """
+
+    id: str
+    input: ProcessInput
+    provenance: Provenance
+    env_ref: str | None = None
+    identity: Identity | None = None
+    event_types: Sequence[EventType] = ()
+    wake_target: Scope | None = None
+
+
+class ExternalRef(msgspec.Struct, frozen=True):
+    """What a process is called outside: by `backend`, as `id`, with `metadata` (JSON, or None)."""
+
+    backend: str
+    id: str
+    metadata: Any = None
+
+
+class SignalWait(msgspec.Struct, frozen=True, tag_field="kind", tag="signal"):
+    """A wait for the `ordinal`-th event of one type; :func:`signal_wait` makes one."""
+
+    name: str
+    event_type: str
+    key: str
+    ordinal: int
+
+
+class ProcessWait(msgspec.Struct, frozen=True):
+    """What a process waits for, and since when (milliseconds since the epoch)."""
+
+    kind: SignalWait
+    since_ms: int
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """``running``; or ``completed``, ``failed`` or ``cancelled`` with what that gave."""
+
+    state: State
+    await_output: AwaitOutput | None = None
+
+
+class ProcessRecord(msgspec.Struct, frozen=True):
+    """A process as it stands (P-REC-3). Times are milliseconds since the epoch."""
+
+    id: str
+    registration_hash: str
+    input: ProcessInput
+    identity: Identity
+    event_types: tuple[EventType, ...]
+    provenance: Provenance
+    created_at_ms: int
+    updated_at_ms: int
+    status: ProcessStatus
+    env_ref: str | None = None
+    wake_target: Scope | None = None
+    external_ref: ExternalRef | None = None
+    wait: ProcessWait | None = None
+
+    @property
+    def originator(self) -> Originator:
+        """Who started it."""
+        return self.provenance.originator
+
+    @property
+    def await_output(self) -> AwaitOutput | None:
+        """What its end gave; None while it runs."""
+        return self.status.await_output
+
+
+class ProcessFilter(msgspec.Struct, frozen=True):
+    """Which processes to list or to claim; None never filters (P-LIST-1).
+
+    `waiting` is whether a wait is set, `definition` the identity's, `originator` who started
+    it, `created_before_ms` an exclusive time in milliseconds since the epoch.
+    """
+
+    waiting: bool | None = None
+    definition: Any = None
+    originator: Originator | None = None
+    created_before_ms: int | None = None
+
+
+Members = dict[str, msgspec.Raw]
+"""A stored record, taken apart at its outermost level only: what is not touched stays as it is."""
+
+_ORDER: Final = (
+    "id",
+    "registration_hash",
+    "input",
+    "identity",
+    "event_types",
+    "provenance",
+    "env_ref",
+    "wake_target",
+    "created_at_ms",
+    "updated_at_ms",
+    "external_ref",
+    "wait",
+    "status",
+)
+
+_decode_record = msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode
+_decode_members = msgspec.json.Decoder(Members).decode
+
+
+def written_registration(registration: ProcessRegistration) -> dict[str, Any]:
+    """Check a registration and return its prepared form: identity and core event types filled in.
+
+    Raises InvalidRecordError as P-REG-2 says.
+    """
+    check_kind("registration", registration, ProcessRegistration)
+    process_id = check_words("id", registration.id)
+    given = written_input("input", registration.input)
+    check_items("event_types", registration.event_types, EventType)
+    declared = {event_type.name for event_type in registration.event_types}
+    core = [event_type for event_type in CORE_EVENT_TYPES if event_type.name not in declared]
+    identity = registration.identity
+    written: dict[str, Any] = {
+        "id": process_id,
+        "input": given,
+        "identity": written_identity(
+            "identity", identity_of(registration.input) if identity is None else identity
+        ),
+        "event_types": written_event_types([*registration.event_types, *core]),
+        "provenance": written_provenance(registration.provenance),
+    }
+    env_ref = check_env_ref(registration.input, registration.env_ref)
+    if env_ref is not None:
+        written["env_ref"] = env_ref
+    if registration.wake_target is not None:
+        written["wake_target"] = written_scope("wake_target", registration.wake_target)
+    return written
+
+
+def registration_hash(registration: ProcessRegistration) -> str:
+    """Return the stable hash of the prepared registration (P-REG-3)."""
+    return stable_hash(written_registration(registration))
+
+
+def written_record(prepared: dict[str, Any], prepared_hash: str, now_ms: int) -> str:
+    """Return the record_json of a process that is being registered."""
+    record = {
+        **prepared,
+        "registration_hash": prepared_hash,
+        "created_at_ms": now_ms,
+        "updated_at_ms": now_ms,
+        "status": {"state": RUNNING},
+    }
+    return encode_json({name: record[name] for name in _ORDER if name in record})
+
+
+def read_record(process_id: str, record_json: str) -> ProcessRecord:
+    """Build the record; CorruptRecordError if it can't be read."""
+    try:
+        record = _decode_record(record_json)
+        _check_end(record.status)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptRecordError(processes.name, process_id, str(error)) from error
+    return record
+
+
+def read_members(process_id: str, record_json: str) -> Members:
+    """Take a stored record apart; CorruptRecordError if it is no object."""
+    try:
+        return _decode_members(record_json)
+    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+        raise CorruptRecordError(processes.name, process_id, str(error)) from error
+
+
+def revised(members: Members, **changes: Any) -> str:
+    """Return the record_json with some members changed; None removes one (K-CODEC-3)."""
+    merged: dict[str, Any] = {**members, **changes}
+    in_order = [
+        *(name for name in _ORDER if name in merged),
+        *(name for name in merged if name not in _ORDER),
+    ]
+    return encode_json({name: merged[name] for name in in_order if merged[name] is not None})
+
+
+def written_external_ref(ref: ExternalRef) -> dict[str, Any]:
+    """Check a reference to what is outside and return its written form."""
+    check_kind("external_ref", ref, ExternalRef)
+    written: dict[str, Any] = {
+        "backend": check_name("external_ref.backend", ref.backend),
+        "id": check_name("external_ref.id", ref.id),
+    }
+    if ref.metadata is not None:
+        written["metadata"] = free_json("external_ref.metadata", ref.metadata)
+    return written
+
+
+def written_wait(wait: ProcessWait) -> dict[str, Any]:
+    """Check a wait and return its written form."""
+    check_kind("wait", wait, ProcessWait)
+    kind = wait.kind
+    check_kind("wait.kind", kind, SignalWait)
+    return {
+        "kind": {
+            "kind": "signal",
+            "name": check_signal(kind.name),
+            "event_type": check_name("wait.event_type", kind.event_type),
+            "key": check_name("wait.key", kind.key),
+            "ordinal": check_count("wait.ordinal", kind.ordinal),
+        },
+        "since_ms": check_count("wait.since_ms", wait.since_ms),
+    }
+
+
+def check_signal(name: str) -> str:
+    """Return `name` if a signal may have it: ASCII letters, digits, ``_`` and ``-`` (P-EVENT-9)."""
+    if not _SIGNAL_NAME.fullmatch(check_name("signal", name)):
+        raise InvalidRecordError(
+            "signal", ascii(name), "is made of ASCII letters, digits, _ and - only"
+        )
+    return name
+
+
+def signal_event_type(name: str) -> str:
+    """Return the event type by which the signal `name` comes (P-EVENT-9)."""
+    return f"signal.{check_signal(name)}"
+
+
+def signal_wait(process_id: str, name: str, *, ordinal: int, since_ms: int) -> ProcessWait:
+    """Make the wait of a process for the `ordinal`-th signal of one name (P-EVENT-9)."""
+    event_type = signal_event_type(name)
+    key = f"process:{check_name('process_id', process_id)}:{event_type}:{ordinal}"
+    return ProcessWait(
+        SignalWait(name, event_type, key, check_count("ordinal", ordinal)),
+        check_count("since_ms", since_ms),
+    )
+
+
+def _check_end(status: ProcessStatus) -> None:
+    if (status.state == RUNNING) != (status.await_output is None):
+        raise ValueError(f"a status that is {status.state} {status.await_output!r}")

@@ -1,0 +1,186 @@
+"""Statements on the records of processes."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
+
+from lash_store._kernel.dialects import JsonText, is_null_or, upsert_insert
+from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
+
+_processes = processes.c
+_RUNNING = "running"
+
+
+def select_processes() -> Select[str, str, str, int, str]:
+    """Every process: id, owner's scope id, status, created-at, record_json; to filter and page."""
+    return select(
+        _processes.process_id,
+        _processes.owner_scope_id,
+        _processes.status,
+        _processes.created_at_ms,
+        _processes.record_json,
+    )
+
+
+def load_process(*, process_id: str) -> Select[str, str, str]:
+    """Read one process: status, registration hash and record_json."""
+    columns = (_processes.status, _processes.registration_hash, _processes.record_json)
+    return select(*columns).where(_processes.process_id == process_id)
+
+
+def process_status(*, process_id: str) -> Select[str]:
+    """Read whether a process runs or how it ended, and no more."""
+    return select(_processes.status).where(_processes.process_id == process_id)
+
+
+def load_standing(*, process_id: str) -> Select[str, str, int]:
+    """Read a process as an append finds it: status, record_json, its highest sequence or 0."""
+    highest = (
+        select(func.coalesce(func.max(process_events.c.sequence), 0))
+        .where(process_events.c.process_id == process_id)
+        .scalar_subquery()
+    )
+    columns = (_processes.status, _processes.record_json, highest)
+    return select(*columns).where(_processes.process_id == process_id)
+
+
+def register_process(
+    *,
+    process_id: str,
+    registration_hash: str,
+    owner_scope_id: str,
+    now_ms: int,
+    status: str,
+    record_json: str,
+) -> Insert:
+    """Store a process; no row changes if its id is there (P-REG-3)."""
+    fresh = upsert_insert(processes).values(
+        process_id=process_id,
+        registration_hash=registration_hash,
+        owner_scope_id=owner_scope_id,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        status=status,
+        record_json=record_json,
+    )
+    return fresh.on_conflict_do_nothing(index_elements=[_processes.process_id])
+
+
+def update_process(*, process_id: str, status: str, updated_at_ms: int, record_json: str) -> Update:
+    """Write a record and what is projected from it, in one statement (P-REC-3)."""
+    changed = update(processes).where(_processes.process_id == process_id)
+    return changed.values(status=status, updated_at_ms=updated_at_ms, record_json=record_json)
+
+
+def list_processes(
+    *,
+    status: str,
+    waiting: int | None,
+    definition: str | None,
+    owner_scope_id: str | None,
+    created_before_ms: int | None,
+    after_process_id: str,
+    limit: int,
+) -> Select[str, str]:
+    """Read a page of the processes in one status, by id: id and record_json (P-LIST-1).
+
+    None filters by nothing. `waiting` is 0 or 1; `definition` is a text, or compact JSON.
+    """
+    page = _page(after_process_id=after_process_id, limit=limit).where(_processes.status == status)
+    return page.where(
+        matches_filter(
+            waiting=waiting,
+            definition=definition,
+            owner_scope_id=owner_scope_id,
+            created_before_ms=created_before_ms,
+        )
+    )
+
+
+def list_all_processes(
+    *,
+    waiting: int | None,
+    definition: str | None,
+    owner_scope_id: str | None,
+    created_before_ms: int | None,
+    after_process_id: str,
+    limit: int,
+) -> Select[str, str]:
+    """Read a page of the processes in any status; see ``list_processes``."""
+    return _page(after_process_id=after_process_id, limit=limit).where(
+        matches_filter(
+            waiting=waiting,
+            definition=definition,
+            owner_scope_id=owner_scope_id,
+            created_before_ms=created_before_ms,
+        )
+    )
+
+
+def next_claimable(
+    *,
+    now_ms: int,
+    waiting: int | None,
+    definition: str | None,
+    owner_scope_id: str | None,
+    created_before_ms: int | None,
+) -> Select[str, str]:
+    """Read the oldest running process without a live lease: id and record_json (P-LEASE-3)."""
+    return (
+        select(_processes.process_id, _processes.record_json)
+        .join(process_leases, isouter=True)
+        .where(
+            _processes.status == _RUNNING,
+            # A process that was never claimed has no lease row at all: its token is NULL too.
+            PROCESS_LEASES.is_free(now_ms=now_ms),
+            matches_filter(
+                waiting=waiting,
+                definition=definition,
+                owner_scope_id=owner_scope_id,
+                created_before_ms=created_before_ms,
+            ),
+        )
+        .order_by(_processes.created_at_ms, _processes.process_id)
+        .limit(1)
+    )
+
+
+def matches_filter(
+    *,
+    waiting: int | None,
+    definition: str | None,
+    owner_scope_id: str | None,
+    created_before_ms: int | None,
+) -> ColumnElement[bool]:
+    """A condition on ``processes``: each argument that is not NULL has to match."""
+    wait = JsonText(_processes.record_json, "wait")
+    defined_by = JsonText(_processes.record_json, "identity", "definition")
+    return and_(
+        is_null_or(waiting, case((wait.is_(None), 0), else_=1) == waiting),
+        is_null_or(definition, defined_by == definition),
+        is_null_or(owner_scope_id, _processes.owner_scope_id == owner_scope_id),
+        is_null_or(created_before_ms, _processes.created_at_ms < created_before_ms),
+    )
+
+
+def targets_session(*, session_id: str) -> ColumnElement[bool]:
+    """A condition on ``processes``: its wakes go to this session."""
+    return JsonText(_processes.record_json, "wake_target", "session_id") == session_id
+
+
+def wake_targets(*, session_id: str) -> Select[str, str, str]:
+    """Read the processes whose wakes go to a session: id, status, record_json (P-GRANT-2).
+
+    SQLite looks into every record; only those that match are handed out.
+    """
+    columns = (_processes.process_id, _processes.status, _processes.record_json)
+    return select(*columns).where(targets_session(session_id=session_id))
+
+
+def _page(*, after_process_id: str, limit: int) -> Select[str, str]:
+    return (
+        select(_processes.process_id, _processes.record_json)
+        .where(_processes.process_id > after_process_id)
+        .order_by(_processes.process_id)
+        .limit(limit)
+    )

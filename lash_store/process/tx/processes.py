@@ -1,0 +1,206 @@
+"""The records of processes, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from lash_store._kernel.checks import bound, check_count, check_kind, check_name, check_text, shown
+from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.deployment import DeploymentTx
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.shapes.origins import Originator, written_originator
+from lash_store.errors import (
+    CorruptRecordError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    NotFoundError,
+    ProcessEndedError,
+)
+from lash_store.process import statements
+from lash_store.process.records.processes import (
+    RUNNING,
+    STATES,
+    ExternalRef,
+    ProcessFilter,
+    ProcessRecord,
+    ProcessRegistration,
+    ProcessWait,
+    State,
+    read_members,
+    read_record,
+    revised,
+    written_external_ref,
+    written_record,
+    written_registration,
+    written_wait,
+)
+from lash_store.process.tables import processes
+
+_list_all_processes = prepare(statements.list_all_processes)
+_list_processes = prepare(statements.list_processes)
+_load_process = prepare(statements.load_process)
+_process_status = prepare(statements.process_status)
+_register_process = prepare(statements.register_process)
+_update_process = prepare(statements.update_process)
+
+
+class RecordOperations(DeploymentTx):
+    """Operations on the records of processes."""
+
+    __slots__ = ()
+
+    def register_process(self, registration: ProcessRegistration) -> ProcessRecord:
+        """Register a process, or return the record as it stands if it is registered (P-REG).
+
+        The same registration may be sent any number of times. Raises InvalidRecordError for
+        what P-REG-2 refuses, before anything is written, and IdempotencyConflictError if the id
+        is registered with other content.
+        """
+        prepared = written_registration(registration)
+        process_id, prepared_hash = registration.id, stable_hash(prepared)
+        added = _register_process.run(
+            self.cursor,
+            process_id=process_id,
+            registration_hash=prepared_hash,
+            owner_scope_id=registration.provenance.originator.scope_id,
+            now_ms=self.now_ms,
+            status=RUNNING,
+            record_json=written_record(prepared, prepared_hash, self.now_ms),
+        )
+        _, stored_hash, record_json = self._row(process_id)
+        if not added and stored_hash != prepared_hash:
+            raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
+        return read_record(process_id, record_json)
+
+    def load_process(self, process_id: str) -> ProcessRecord | None:
+        """Return a process; None only if it is not registered (P-LIST-1)."""
+        row = _load_process.one(self.cursor, process_id=check_name("process_id", process_id))
+        return None if row is None else read_record(process_id, row[2])
+
+    def list_processes(
+        self,
+        *,
+        state: State | None = RUNNING,
+        matching: ProcessFilter | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[ProcessRecord]:
+        """Return a page of the processes in one state, or in any if it is None (P-LIST-1).
+
+        By process id, from behind `after`: pass the last one's id for the next page. Filtered
+        in SQL. Raises InvalidRecordError for a bad state, filter or bound.
+        """
+        if state is not None and state not in STATES:
+            raise InvalidRecordError("state", shown(state), f"must be one of {', '.join(STATES)}")
+        given = filter_arguments(matching)
+        page = {"after_process_id": check_text("after", after), "limit": bound("limit", limit)}
+        rows = (
+            _list_all_processes.all(self.cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
+            if state is None
+            else _list_processes.all(self.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
+        )
+        return [read_record(process_id, record_json) for process_id, record_json in rows]
+
+    def set_external_ref(self, process_id: str, ref: ExternalRef) -> ProcessRecord:
+        """Note what a process is called outside, in place of what was noted before (P-REG-4).
+
+        Raises NotFoundError for an unknown process, InvalidRecordError for a bad reference.
+        """
+        written = written_external_ref(ref)
+        status, _, record_json = self._row(process_id)
+        return self._revise(process_id, status, record_json, external_ref=written)
+
+    def set_wait(self, process_id: str, wait: ProcessWait) -> ProcessRecord:
+        """Note what a process waits for; ``signal_wait`` makes one (P-REG-4).
+
+        Raises NotFoundError for an unknown process, ProcessEndedError for one that has ended,
+        InvalidRecordError for a bad wait.
+        """
+        written = written_wait(wait)
+        status, _, record_json = self._row(process_id)
+        if status != RUNNING:
+            raise ProcessEndedError(process_id, status)
+        return self._revise(process_id, status, record_json, wait=written)
+
+    def clear_wait(self, process_id: str) -> ProcessRecord:
+        """Note that a process waits no more; harmless if it did not (P-REG-4).
+
+        Raises NotFoundError for an unknown process.
+        """
+        status, _, record_json = self._row(process_id)
+        return self._revise(process_id, status, record_json, wait=None)
+
+    def require_process(self, process_id: str) -> str:
+        """Return whether a process runs or how it ended; NotFoundError if it is not registered."""
+        row = _process_status.one(self.cursor, process_id=check_name("process_id", process_id))
+        if row is None:
+            raise NotFoundError("process", process_id)
+        return row[0]
+
+    def write_record(
+        self, process_id: str, status: str, record_json: str, *, updated_at_ms: int
+    ) -> None:
+        """Write a record and what is projected from it."""
+        written = _update_process.run(
+            self.cursor,
+            process_id=process_id,
+            status=status,
+            updated_at_ms=updated_at_ms,
+            record_json=record_json,
+        )
+        if written != 1:
+            raise CorruptRecordError(processes.name, process_id, f"{written} rows were updated")
+
+    def _row(self, process_id: str) -> tuple[str, str, str]:
+        row = _load_process.one(self.cursor, process_id=check_name("process_id", process_id))
+        if row is None:
+            raise NotFoundError("process", process_id)
+        return row
+
+    def _revise(
+        self, process_id: str, status: str, record_json: str, **changes: object
+    ) -> ProcessRecord:
+        members = read_members(process_id, record_json)
+        changed = revised(members, updated_at_ms=self.now_ms, **changes)
+        record = read_record(process_id, changed)  # before it is written: it may be corrupt
+        self.write_record(process_id, status, changed, updated_at_ms=self.now_ms)
+        return record
+
+
+class FilterArguments(TypedDict):
+    """A filter, as the statements take it."""
+
+    waiting: int | None
+    definition: str | None
+    owner_scope_id: str | None
+    created_before_ms: int | None
+
+
+def filter_arguments(matching: ProcessFilter | None) -> FilterArguments:
+    """Check a filter and return what the statements take."""
+    given = ProcessFilter() if matching is None else matching
+    check_kind("matching", given, ProcessFilter)
+    if given.waiting is not None:
+        check_kind("matching.waiting", given.waiting, bool)
+    before = given.created_before_ms
+    return {
+        "waiting": None if given.waiting is None else int(given.waiting),
+        "definition": _definition(given.definition),
+        "owner_scope_id": _scope_id(given.originator),
+        "created_before_ms": None if before is None else check_count("created_before_ms", before),
+    }
+
+
+def _definition(definition: object) -> str | None:
+    """Return the text by which SQL knows a definition: a text is itself, else compact JSON."""
+    if definition is None:
+        return None
+    written = free_json("matching.definition", definition)
+    return written if isinstance(written, str) else encode_json(written)
+
+
+def _scope_id(originator: Originator | None) -> str | None:
+    if originator is None:
+        return None
+    written_originator("matching.originator", originator)
+    return originator.scope_id

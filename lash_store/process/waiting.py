@@ -1,0 +1,50 @@
+"""What a wait for a process looks for, in one snapshot after another."""
+
+from __future__ import annotations
+
+from lash_store._kernel.checks import bound, check_name
+from lash_store.errors import CorruptRecordError, NotFoundError
+from lash_store.process.records.events import ProcessEvent
+from lash_store.process.records.outputs import AwaitOutput
+from lash_store.process.records.processes import RUNNING
+from lash_store.process.tables import processes
+from lash_store.process.tx import ProcessTx
+
+
+class EventSearch:
+    """Looks for the first event of one type behind a sequence, and at no event twice."""
+
+    def __init__(self, process_id: str, event_type: str, after_sequence: int) -> None:
+        self.process_id = check_name("process_id", process_id)
+        self.event_type = check_name("event_type", event_type)
+        self.after_sequence = bound("after_sequence", after_sequence)
+
+    def __call__(self, tx: ProcessTx) -> ProcessEvent | None:
+        """Return the event if it has come; NotFoundError for an unknown process."""
+        # The newest sequence first: most commits are about other processes.
+        highest = tx.highest_sequence(self.process_id)
+        if highest <= self.after_sequence:
+            tx.require_process(self.process_id)
+            return None
+        event = tx.first_event_after(self.process_id, self.event_type, self.after_sequence)
+        self.after_sequence = highest
+        return event
+
+
+class EndSearch:
+    """Looks whether a process has ended, and what that gave."""
+
+    def __init__(self, process_id: str) -> None:
+        self.process_id = check_name("process_id", process_id)
+
+    def __call__(self, tx: ProcessTx) -> AwaitOutput | None:
+        """Return what its end gave; NotFoundError for an unknown process."""
+        if tx.require_process(self.process_id) == RUNNING:
+            return None  # and its record is not decoded
+        record = tx.load_process(self.process_id)
+        if record is None:
+            raise NotFoundError("process", self.process_id)
+        if record.await_output is None:
+            cause = "its status column says that it has ended, its record that it runs"
+            raise CorruptRecordError(processes.name, self.process_id, cause)
+        return record.await_output
