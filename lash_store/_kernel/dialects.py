@@ -8,6 +8,7 @@ stands here as constants, so that the files which use it read the same for any d
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import (
@@ -137,14 +138,16 @@ def by_primary_key(statement: SelectT, table: Table[Any]) -> SelectT:
     return statement.with_hint(table, "NOT INDEXED", "sqlite")
 
 
-def is_null_or(argument: int | str | None, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """A condition that holds if `argument` is NULL: for filters of which each may be left out.
+def is_null_or(
+    argument: int | str | None, condition: Callable[[ColumnElement[Any]], ColumnElement[bool]]
+) -> ColumnElement[bool]:
+    """A condition on `argument` that holds if it is NULL: for filters that may be left out.
 
     SQL asks, not Python: the argument may be a bindparam, whose value nobody knows yet.
     """
     given: Any = argument
     value = given if isinstance(given, ColumnElement) else literal(given)
-    return or_(value.is_(None), condition)
+    return or_(value.is_(None), condition(value))
 
 
 class JsonText(FunctionElement[str]):

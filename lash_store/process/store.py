@@ -45,9 +45,8 @@ class ProcessRegistry(DeploymentStore[ProcessTx]):
 
         Raises NotFoundError for an unknown process; see ``wait_until`` for how it waits.
         """
-        search = EndSearch(process_id)
-        output: AwaitOutput | None = self.wait_until(search, timeout_ms=timeout_ms)
-        return output
+        ended = self.wait_until(EndSearch(process_id), timeout_ms=timeout_ms)
+        return None if ended is None else ended.await_output
 
     register_process = in_transaction(ProcessTx.register_process)
     load_process = in_snapshot(ProcessTx.load_process)
@@ -110,9 +109,8 @@ class AsyncProcessRegistry(AsyncDeploymentStore[ProcessTx]):
 
         Raises NotFoundError for an unknown process. Cancelling it ends the wait.
         """
-        search = EndSearch(process_id)
-        output: AwaitOutput | None = await self.wait_until(search, timeout_ms=timeout_ms)
-        return output
+        ended = await self.wait_until(EndSearch(process_id), timeout_ms=timeout_ms)
+        return None if ended is None else ended.await_output
 
     register_process = in_async_transaction(ProcessTx.register_process)
     load_process = in_async_snapshot(ProcessTx.load_process)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from lash_store._kernel.checks import bound, check_name
 from lash_store.errors import CorruptRecordError, NotFoundError
 from lash_store.process.records.events import ProcessEvent
-from lash_store.process.records.outputs import AwaitOutput
-from lash_store.process.records.processes import RUNNING
+from lash_store.process.records.processes import RUNNING, ProcessStatus
 from lash_store.process.tables import processes
 from lash_store.process.tx import ProcessTx
 
@@ -37,8 +36,8 @@ class EndSearch:
     def __init__(self, process_id: str) -> None:
         self.process_id = check_name("process_id", process_id)
 
-    def __call__(self, tx: ProcessTx) -> AwaitOutput | None:
-        """Return what its end gave; NotFoundError for an unknown process."""
+    def __call__(self, tx: ProcessTx) -> ProcessStatus | None:
+        """Return how it ended and what that gave; NotFoundError for an unknown process."""
         if tx.require_process(self.process_id) == RUNNING:
             return None  # and its record is not decoded
         record = tx.load_process(self.process_id)
@@ -47,4 +46,4 @@ class EndSearch:
         if record.await_output is None:
             cause = "its status column says that it has ended, its record that it runs"
             raise CorruptRecordError(processes.name, self.process_id, cause)
-        return record.await_output
+        return record.status

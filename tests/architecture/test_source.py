@@ -87,16 +87,30 @@ def test_everything_exported_is_there_and_sorted() -> None:
     assert len(set(lash_store.__all__)) == len(lash_store.__all__)
 
 
-def test_one_verb_phrase_through_every_layer() -> None:
-    """An operation has one name: as statement, on the Tx, and on both stores."""
-    statements = vars(importlib.import_module("lash_store.session.statements"))
-    for name in ("claim_lease", "renew_lease", "release_lease", "current_lease"):
-        assert name in statements
-        operation = getattr(lash_store.SessionTx, name)
-        for store in (lash_store.SessionStore, lash_store.AsyncSessionStore):
+STORES = [
+    (lash_store.SessionTx, lash_store.SessionStore, lash_store.AsyncSessionStore),
+    (lash_store.ProcessTx, lash_store.ProcessRegistry, lash_store.AsyncProcessRegistry),
+]
+
+
+@pytest.mark.parametrize(("tx", "sync", "asyncio"), STORES, ids=lambda kind: kind.__name__)
+def test_one_verb_phrase_through_every_layer(tx: type, sync: type, asyncio: type) -> None:
+    """An operation has one name, signature and text: on the Tx, and on both stores."""
+    operations = [name for name in dir(sync) if hasattr(tx, name) and not name.startswith("_")]
+    assert len(operations) > 20
+    for name in operations:
+        operation = getattr(tx, name)
+        for store in (sync, asyncio):
             method = getattr(store, name)
             assert inspect.signature(method) == inspect.signature(operation)
             assert inspect.getdoc(method) == inspect.getdoc(operation)
+
+
+@pytest.mark.parametrize("store", ["session", "process"])
+def test_the_lease_statements_are_named_as_the_operations(store: str) -> None:
+    statements = vars(importlib.import_module(f"lash_store.{store}.statements"))
+    for name in ("claim_lease", "renew_lease", "release_lease", "current_lease"):
+        assert name in statements
 
 
 def test_every_rule_is_tested_by_name(root: Path) -> None:
@@ -119,5 +133,11 @@ def test_every_rule_is_tested_by_name(root: Path) -> None:
         *(f"s_queue_{n}" for n in range(1, 11)),
         *(f"s_att_{n}" for n in (1, 2)),
         *(f"s_gc_{n}" for n in range(1, 4)),
+        *(f"p_rec_{n}" for n in range(1, 7)),
+        *(f"p_reg_{n}" for n in range(1, 5)),
+        *(f"p_event_{n}" for n in range(1, 13)),
+        *(f"p_grant_{n}" for n in (1, 2)),
+        "p_list_1",
+        *(f"p_lease_{n}" for n in range(1, 4)),
     ]
     assert [rule for rule in rules if f"def test_{rule}_" not in tests] == []

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy.sql.elements import ClauseElement
 
+from lash_store.process import statements as process
 from lash_store.session import statements as session
 
 Builder = Callable[..., ClauseElement]
@@ -42,6 +43,19 @@ _VALUES: Final[dict[str, Any]] = {
     "max_batches": 8,
     "older_than_ms": 1000,
     "item_index": 1,
+    "process_id": "p1",
+    "replay_key": "again",
+    "sequence": 4,
+    "after_sequence": 1,
+    "through_sequence": 3,
+    "after_process_id": "",
+    "scope_id": "session:chat-42",
+    "status": "running",
+    "event_type": "tick",
+    "waiting": None,
+    "definition": None,
+    "owner_scope_id": "host",
+    "created_before_ms": None,
     "cwd": None,
     "relation_json": None,
 }
@@ -57,12 +71,17 @@ def example(builder: Builder) -> dict[str, Any]:
 
 
 EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
-    f"session.{name}": (getattr(session, name), example(getattr(session, name)))
-    for name in session.__all__
+    f"{store}.{name}": (getattr(module, name), example(getattr(module, name)))
+    for store, module in (("session", session), ("process", process))
+    for name in module.__all__
 }
 """Builder and example by ``store.name``."""
 
 CONDITIONS: Final = {
+    "process.is_live",
+    "process.is_pending_wake",
+    "process.matches_filter",
+    "process.targets_session",
     "session.ancestry",
     "session.carries_claim",
     "session.has_live_claim",

@@ -46,6 +46,7 @@ from lash_store import (
 )
 from lash_store._kernel import prepared
 from lash_store._kernel.dialects import SQLITE
+from lash_store.process import tx as process_tx
 from lash_store.schemas import SCHEMAS
 from lash_store.session import tx as session_tx
 from lash_store.testing import strategies
@@ -122,63 +123,82 @@ def ordinary(cursor: sqlite3.Cursor, construct: Any) -> list[tuple[Any, ...]] | 
         return [tuple(row) for row in result] if result.returns_rows else result.rowcount
 
 
+SESSION = """
+INSERT INTO session_execution_leases VALUES ('other', 'worker-a', 'c0ffee', 1, 1, 9999);
+INSERT INTO blobs VALUES ('blob-1', x'0001'), ('blob-2', x'02');
+INSERT INTO session_head VALUES (1, 'chat-42', '{"a":1}', 4);
+INSERT INTO session_meta VALUES (1, 'chat-42', 'name', 'unix:1', 'm', NULL, NULL);
+INSERT INTO graph_nodes VALUES (1, 'n1', '{"node_id":"n1"}', 0),
+  (2, 'n2', '{"node_id":"n2","parent_node_id":"n1"}', 0),
+  (3, 'n3', '{"parent_node_id":"n2","kind":"event","event":{"Conversation":{"role":"User"}}}', 0),
+  (4, 'n4', '{"parent_node_id":"n2"}', 1);
+INSERT INTO usage_deltas VALUES (1, 'a', 'm', 1, 2, 3, 4), (2, 'b', 'm', 0, 0, 9, 0),
+  (3, 'a', 'm', 1, 1, 1, 1);
+INSERT INTO runtime_turn_commits VALUES ('chat-42', 'turn-1', 'hash', '{}', 900);
+INSERT INTO queued_work_batches VALUES
+  (1, 'qwb:1', 'chat-42', 'source-1', 'p', 'join', '1', 0, 1, 'qwc:1:1', 'o', 'c0ffee', 1, 1, 9999),
+  (2, 'qwb:2', 'chat-42', NULL, 'p', 'join', '1', 0, 2, NULL, NULL, NULL, 3, 0, 0),
+  (3, 'qwb:3', 'chat-42', NULL, 'p', 'join', '1', 5000, 3, 'qwc:3:1', 'o', 'old', 1, 1, 500);
+INSERT INTO queued_work_items VALUES ('qwb:1', 0, 'i1', '1'), ('qwb:2', 0, 'i2', '"x"');
+INSERT INTO attachment_manifest VALUES ('att-1', 'chat-42', 'u', 900, NULL),
+  ('att-2', 'chat-42', 'u', 100, NULL), ('att-3', 'chat-42', 'u', 1, 2);
+INSERT INTO artifact_refs VALUES ('env', 'blob-1');
+"""
+
+PROCESS = """
+INSERT INTO processes VALUES
+  ('p1', 'hash', 'host', 10, 10, 'running', '{"identity":{"definition":"d"},"wake_target":{"session_id":"chat-42"}}'),
+  ('p2', 'hash', 'session:chat-42', 5, 5, 'running', '{"wait":{"since_ms":1}}'),
+  ('p3', 'hash', 'host', 1, 1, 'completed', '{}');
+INSERT INTO process_events VALUES
+  ('p1', 1, 'tick', 'h', NULL, 1, '{"semantics":{}}'),
+  ('p1', 2, 'tick', 'h', 'again', 2, '{"semantics":{"wake":{"input":"x"}}}'),
+  ('p1', 3, 'tock', 'h', NULL, 3, '{"semantics":{"wake":{"input":"y"}}}'),
+  ('p2', 1, 'tick', 'h', 'again', 1, '{"semantics":{"wake":{"input":"z"}}}');
+INSERT INTO process_wake_acks VALUES ('p1', 2);
+INSERT INTO process_handle_grants VALUES ('chat-42', 'session:chat-42', 'p1', '{}'),
+  ('other', 'session:other', 'p1', '{}'), ('chat-42', 'session:chat-42', 'p3', '{}');
+INSERT INTO process_leases VALUES ('p2', 'worker-a', 'c0ffee', 1, 1, 9999);
+"""
+
+FILLED = {
+    "session": (SESSION, "session_execution_leases", "chat-42"),
+    "process": (PROCESS, "process_leases", "p1"),
+}
+"""Rows of each store, its table of leases, and the key of the lease that is varied."""
+
+
 class TestEveryStatementOfTheProject:
     """Walks the catalogue of builders; each runs both ways on equal databases."""
 
-    FILLED = """
-    INSERT INTO session_execution_leases VALUES ('other', 'worker-a', 'c0ffee', 1, 1, 9999);
-    INSERT INTO blobs VALUES ('blob-1', x'0001'), ('blob-2', x'02');
-    INSERT INTO session_head VALUES (1, 'chat-42', '{"a":1}', 4);
-    INSERT INTO session_meta VALUES (1, 'chat-42', 'name', 'unix:1', 'm', NULL, NULL);
-    INSERT INTO graph_nodes VALUES (1, 'n1', '{"node_id":"n1"}', 0),
-      (2, 'n2', '{"node_id":"n2","parent_node_id":"n1"}', 0),
-      (3, 'n3', '{"parent_node_id":"n2","kind":"event","event":{"Conversation":{"role":"User"}}}', 0),
-      (4, 'n4', '{"parent_node_id":"n2"}', 1);
-    INSERT INTO usage_deltas VALUES (1, 'a', 'm', 1, 2, 3, 4), (2, 'b', 'm', 0, 0, 9, 0),
-      (3, 'a', 'm', 1, 1, 1, 1);
-    INSERT INTO runtime_turn_commits VALUES ('chat-42', 'turn-1', 'hash', '{}', 900);
-    INSERT INTO queued_work_batches VALUES
-      (1, 'qwb:1', 'chat-42', 'source-1', 'p', 'join', '1', 0, 1, 'qwc:1:1', 'o', 'c0ffee', 1, 1, 9999),
-      (2, 'qwb:2', 'chat-42', NULL, 'p', 'join', '1', 0, 2, NULL, NULL, NULL, 3, 0, 0),
-      (3, 'qwb:3', 'chat-42', NULL, 'p', 'join', '1', 5000, 3, 'qwc:3:1', 'o', 'old', 1, 1, 500);
-    INSERT INTO queued_work_items VALUES ('qwb:1', 0, 'i1', '1'), ('qwb:2', 0, 'i2', '"x"');
-    INSERT INTO attachment_manifest VALUES ('att-1', 'chat-42', 'u', 900, NULL),
-      ('att-2', 'chat-42', 'u', 100, NULL), ('att-3', 'chat-42', 'u', 1, 2);
-    INSERT INTO artifact_refs VALUES ('env', 'blob-1');
-    """
-
     @classmethod
-    def database(cls, lease: tuple[Any, ...] | None, *, filled: bool) -> sqlite3.Connection:
+    def database(cls, kind: Any, lease: tuple[Any, ...] | None) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        for statement in SCHEMAS["session"].statements:
+        for statement in SCHEMAS[kind].statements:
             connection.execute(statement)
-        if filled:
-            connection.executescript(cls.FILLED)
         if lease is not None:
-            connection.execute(
-                "INSERT INTO session_execution_leases VALUES (?, ?, ?, ?, ?, ?)", lease
-            )
+            rows, table, key = FILLED[kind]
+            connection.executescript(rows)
+            connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", (key, *lease))
         return connection
 
     @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in CONDITIONS])
     @pytest.mark.parametrize(
-        ("lease", "filled"),
+        "lease",
         [
-            (None, False),
-            (("chat-42", "worker-a", "c0ffee", 7, 500, 5_000), True),
-            (("chat-42", "worker-b", "beef", 9, 500, 5_000), True),
-            (("chat-42", None, None, 7, 0, 0), True),
+            None,
+            ("worker-a", "c0ffee", 7, 500, 5_000),
+            ("worker-b", "beef", 9, 500, 5_000),
+            (None, None, 7, 0, 0),
         ],
         ids=["empty", "own live term", "another's term", "released"],
     )
     def test_gives_what_ordinary_execution_gives(
-        self, name: str, lease: tuple[Any, ...] | None, filled: bool
+        self, name: str, lease: tuple[Any, ...] | None
     ) -> None:
         builder, arguments = EXAMPLES[name]
-        with (
-            closing(self.database(lease, filled=filled)) as one,
-            closing(self.database(lease, filled=filled)) as two,
-        ):
+        kind = name.split(".", maxsplit=1)[0]
+        with closing(self.database(kind, lease)) as one, closing(self.database(kind, lease)) as two:
             try:
                 expected: Any = ordinary(one.cursor(), builder(**arguments))
             except IntegrityError:
@@ -197,15 +217,15 @@ class TestEveryStatementOfTheProject:
 
     def test_the_operations_use_builders_of_the_catalogue(self) -> None:
         """Nothing is prepared that the test above does not walk."""
-        modules = pkgutil.iter_modules(session_tx.__path__, f"{session_tx.__name__}.")
         used = [
             value.builder
-            for module in modules
+            for package in (session_tx, process_tx)
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
             for value in vars(importlib.import_module(module.name)).values()
             if isinstance(value, prepared.Prepared)
         ]
         catalogued = [builder for builder, _ in EXAMPLES.values()]
-        assert len(used) > 40
+        assert len(used) > 70
         assert all(builder in catalogued for builder in used)
 
 

@@ -156,10 +156,10 @@ def matches_filter(
     wait = JsonText(_processes.record_json, "wait")
     defined_by = JsonText(_processes.record_json, "identity", "definition")
     return and_(
-        is_null_or(waiting, case((wait.is_(None), 0), else_=1) == waiting),
-        is_null_or(definition, defined_by == definition),
-        is_null_or(owner_scope_id, _processes.owner_scope_id == owner_scope_id),
-        is_null_or(created_before_ms, _processes.created_at_ms < created_before_ms),
+        is_null_or(waiting, lambda given: case((wait.is_(None), 0), else_=1) == given),
+        is_null_or(definition, lambda given: defined_by == given),
+        is_null_or(owner_scope_id, lambda given: _processes.owner_scope_id == given),
+        is_null_or(created_before_ms, lambda given: _processes.created_at_ms < given),
     )
 
 
