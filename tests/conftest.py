@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lash_store import SessionStore
+from lash_store import ProcessRegistry, SessionStore
 from lash_store.testing import ManualClock, SequentialIds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,3 +50,10 @@ def store(path: Path, clock: ManualClock) -> Iterator[SessionStore]:
     """A session store on a file, whose time and ids the test owns."""
     with SessionStore.open(path, session_id="s", clock=clock, ids=SequentialIds()) as store:
         yield store
+
+
+@pytest.fixture
+def registry(path: Path, clock: ManualClock) -> Iterator[ProcessRegistry]:
+    """A process registry on a file, whose time and ids the test owns."""
+    with ProcessRegistry.open(path, clock=clock, ids=SequentialIds()) as registry:
+        yield registry

@@ -9,6 +9,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_kind, check_name, check_text
 from lash_store._kernel.shapes.causes import written_cause
+from lash_store.errors import InvalidRecordError
 
 HOST: Final = "host"
 """The scope id of the host."""
@@ -61,7 +62,11 @@ class Provenance(msgspec.Struct, frozen=True):
 def written_scope(field: str, scope: Scope) -> dict[str, Any]:
     """Check a scope and return its written form; an empty frame id stays as it is."""
     check_kind(field, scope, Scope)
-    written = {"session_id": check_name(f"{field}.session_id", scope.session_id)}
+    session_id = check_name(f"{field}.session_id", scope.session_id)
+    if "\0" in session_id:
+        # SQL reads a text in JSON up to a NUL only, and finds a session's wake targets so.
+        raise InvalidRecordError(f"{field}.session_id", ascii(session_id), "holds a NUL")
+    written = {"session_id": session_id}
     if scope.agent_frame_id is not None:
         written["agent_frame_id"] = check_text(f"{field}.agent_frame_id", scope.agent_frame_id)
     return written

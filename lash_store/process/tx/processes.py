@@ -195,6 +195,8 @@ def _definition(definition: object) -> str | None:
     """Return the text by which SQL knows a definition: a text is itself, else compact JSON."""
     if definition is None:
         return None
+    # SQL compares numbers and booleans in JSON by other rules than text.
+    check_kind("matching.definition", definition, (str, dict, list, tuple))
     written = free_json("matching.definition", definition)
     return written if isinstance(written, str) else encode_json(written)
 
