@@ -95,12 +95,12 @@ class Tx:
         _run(cursor, dialects.SAVEPOINT)
         try:
             yield
+            _run(cursor, dialects.RELEASE_SAVEPOINT)
         except BaseException:
             if cursor.connection.in_transaction:
                 _run(cursor, dialects.UNDO_TO_SAVEPOINT)
                 _run(cursor, dialects.RELEASE_SAVEPOINT)
             raise
-        _run(cursor, dialects.RELEASE_SAVEPOINT)
 
     def leave(self) -> None:
         """End this Tx, while its transaction is still open: every further use is refused."""

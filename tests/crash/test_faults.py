@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from lash_store import (
     SessionLease,
     SessionStore,
 )
-from lash_store._kernel.connection import StoreConnection
 from lash_store._kernel.connection import execute as connection_execute
 from lash_store.schemas import init_file
 from lash_store.session.records import (
@@ -33,6 +32,7 @@ from lash_store.session.records import (
 )
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import Rows, all_rows
+from tests.support.faults import Fault, faulty
 from tests.support.sessions import chain, whole_turn
 
 FENCE = SessionFence("s", "ann", "token-1", 1)
@@ -43,61 +43,6 @@ OPERATIONS: dict[str, Callable[[SessionStore], object]] = {
     "renew_lease": lambda store: store.renew_lease(FENCE, ttl_ms=99),
     "release_lease": lambda store: store.release_lease(FENCE),
 }
-
-
-class Fault(sqlite3.OperationalError):
-    """What a disk or a killed statement looks like to the driver."""
-
-
-class FaultyCursor:
-    """The store's own cursor, failing at its `at`-th statement, before or after it ran."""
-
-    def __init__(self, cursor: sqlite3.Cursor, at: int, when: str) -> None:
-        self._cursor = cursor
-        self._left = at
-        self._when = when
-        self.fired = False
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        return self._cursor.connection
-
-    @property
-    def rowcount(self) -> int:
-        return self._cursor.rowcount
-
-    def fetchall(self) -> list[object]:
-        return self._cursor.fetchall()
-
-    def executemany(self, *arguments: object) -> FaultyCursor:
-        return self._run(self._cursor.executemany, arguments)
-
-    def execute(self, *arguments: object) -> FaultyCursor:
-        return self._run(self._cursor.execute, arguments)
-
-    def _run(self, run: Callable[..., object], arguments: tuple[object, ...]) -> FaultyCursor:
-        self._left -= 1
-        fires = self._left == 0
-        if fires and self._when == "before":
-            self.fired = True
-            raise Fault
-        run(*arguments)
-        if fires:
-            self.fired = True
-            raise Fault
-        return self
-
-
-@contextmanager
-def faulty(store: SessionStore, at: int, when: str) -> Iterator[FaultyCursor]:
-    writer = store._database._writer
-    assert isinstance(writer, StoreConnection)
-    sound = writer.hot
-    writer.hot = FaultyCursor(sound, at, when)  # type: ignore[assignment] # reason: stands in for it
-    try:
-        yield writer.hot  # type: ignore[misc] # reason: the same
-    finally:
-        writer.hot = sound
 
 
 def prepare(path: Path, clock: ManualClock) -> SessionStore:

@@ -58,6 +58,7 @@ class RecordOperations(DeploymentTx):
         """
         prepared = written_registration(registration)
         process_id, prepared_hash = registration.id, stable_hash(prepared)
+        record_json = written_record(prepared, prepared_hash, self.now_ms)
         added = _register_process.run(
             self.cursor,
             process_id=process_id,
@@ -65,11 +66,12 @@ class RecordOperations(DeploymentTx):
             owner_scope_id=registration.provenance.originator.scope_id,
             now_ms=self.now_ms,
             status=RUNNING,
-            record_json=written_record(prepared, prepared_hash, self.now_ms),
+            record_json=record_json,
         )
-        _, stored_hash, record_json = self._row(process_id)
-        if not added and stored_hash != prepared_hash:
-            raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
+        if not added:
+            _, stored_hash, record_json = self._row(process_id)
+            if stored_hash != prepared_hash:
+                raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
         return read_record(process_id, record_json)
 
     def load_process(self, process_id: str) -> ProcessRecord | None:
