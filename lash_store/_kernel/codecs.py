@@ -66,6 +66,11 @@ def encode_json(value: Any) -> str:
     return _encode_json(value).decode()
 
 
+def encode_raw(value: Any) -> msgspec.Raw:
+    """Write compact JSON once, to be put into larger JSON or hashed as it is."""
+    return msgspec.Raw(_encode_json(value))
+
+
 def decode_json(table: str, key: str, text: str) -> Any:
     """Read stored JSON; CorruptRecordError names table and key if it is none (K-CODEC-2)."""
     try:

@@ -323,6 +323,7 @@ def in_transaction(
     @wraps(operation)
     def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
         with store.transaction as tx:
+            tx.is_single = True
             return operation(tx, *args, **kwargs)
 
     return call
@@ -348,7 +349,11 @@ def in_async_transaction(
 
     @wraps(operation)
     async def call(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await store.transact(lambda tx: operation(tx, *args, **kwargs))
+        def alone(tx: T) -> R:
+            tx.is_single = True
+            return operation(tx, *args, **kwargs)
+
+        return await store.transact(alone)
 
     return call
 

@@ -37,7 +37,7 @@ class Tx:
     connection. Usable until that transaction ends; after that, TransactionEndedError.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_cursor", "context", "now_ms", "raw")
+    __slots__ = ("__weakref__", "_connection", "_cursor", "context", "is_single", "now_ms", "raw")
 
     schema: ClassVar[Schema]
 
@@ -52,6 +52,8 @@ class Tx:
         self.now_ms = now_ms
         self.raw: sqlite3.Connection | None = raw
         """The DBAPI connection while the transaction is open, then None; see :attr:`cursor`."""
+        self.is_single = False
+        """Whether the transaction is one operation's alone, so that its failure ends both."""
         self._cursor = cursor
         self._connection: Connection | None = None
 
@@ -91,6 +93,9 @@ class Tx:
 
         For operations of several writes: a consumer may catch their error inside ``begin()``.
         """
+        if self.is_single:
+            yield  # and the whole transaction is rolled back
+            return
         cursor = self.cursor
         _run(cursor, dialects.SAVEPOINT)
         try:

@@ -45,7 +45,10 @@ from tests.support.databases import all_rows
 from tests.support.registries import registration
 
 TTL = 20
-IDS = st.sampled_from(["a", "b", "c"])
+IDS = st.sampled_from(["a", "a", "a", "b", "b", "c"])
+MOSTLY_NONE = st.sampled_from([False, False, False, True])
+"""Whether an operation gets a fence, which is stale most often."""
+
 SCOPES = [Scope("one"), Scope("one", "f"), Scope("two")]
 OUTPUTS = [Success(1), Success(2), Failure("timeout", "c", "m"), Cancelled("m")]
 ENDS: dict[Any, str] = {Success: "completed", Failure: "failed", Cancelled: "cancelled"}
@@ -95,6 +98,15 @@ class RegistryMachine(RuleBasedStateMachine):
         self.model: dict[str, Process] = {}
         self.grants: dict[tuple[str, str], Scope] = {}
         self.registry = self._open()
+        for name in "ab":
+            self.register_process(name, changed=False)
+            for _ in range(2):
+                self._append(
+                    name,
+                    ("wake", 0, None),
+                    None,
+                    lambda name=name: self.registry.append_event(name, "wake", 0),
+                )
         return ProcessFence("a", "eve", "forged", 1)
 
     def _open(self) -> ProcessRegistry:
@@ -125,11 +137,20 @@ class RegistryMachine(RuleBasedStateMachine):
         kind=st.sampled_from(["tick", "wake", "wake"]),
         payload=st.integers(0, 2),
         key=st.sampled_from([None, None, "k", "l"]),
-        fence=st.none() | fences,
+        given=fences,
+        fenced=MOSTLY_NONE,
     )
     def append_event(
-        self, name: str, kind: str, payload: int, key: str | None, fence: ProcessFence | None
+        self,
+        *,
+        name: str,
+        kind: str,
+        payload: int,
+        key: str | None,
+        given: ProcessFence,
+        fenced: bool,
     ) -> None:
+        fence = given if fenced else None
         self._append(
             name,
             (kind, payload, key),
@@ -137,9 +158,17 @@ class RegistryMachine(RuleBasedStateMachine):
             lambda: self.registry.append_event(name, kind, payload, replay_key=key, fence=fence),
         )
 
-    @rule(name=IDS, output=st.sampled_from(OUTPUTS), fence=st.none() | fences)
-    def complete_process(self, name: str, output: Any, fence: ProcessFence | None) -> None:
-        self._complete(name, output, fence)
+    @rule(name=IDS, output=st.sampled_from(OUTPUTS), given=fences, fenced=MOSTLY_NONE)
+    def complete_process(self, name: str, output: Any, given: ProcessFence, fenced: bool) -> None:
+        self._complete(name, output, given if fenced else None)
+
+    @rule(given=fences)
+    def complete_again_under_an_old_fence(self, given: ProcessFence) -> None:
+        """A worker that was away sends what has been done meanwhile."""
+        process = self.model.get(given.process_id)
+        ends = [] if process is None else [e for e in process.log if e[0] in END_TYPES]
+        if ends:
+            self._complete(given.process_id, ends[0][1], given)
 
     @rule(name=IDS, output=st.sampled_from(OUTPUTS))
     def complete_under_the_live_lease(self, name: str, output: Any) -> None:
@@ -167,7 +196,10 @@ class RegistryMachine(RuleBasedStateMachine):
         is_replay = known == (kind, payload)
         if fence is not None:
             later = fence.process_id != name or fence.fencing_token < process.number
-            never = fence.token == "forged" or fence.fencing_token > process.number
+            # After a release nothing is left of a term but its number.
+            never = fence.fencing_token > process.number or (
+                process.fence is not None and fence != process.fence
+            )
             if (is_replay and (later or never)) or (
                 not is_replay and not process.holds(fence, now_ms)
             ):
@@ -213,6 +245,12 @@ class RegistryMachine(RuleBasedStateMachine):
             return
         assert self.registry.ack_wake(name, at) == (at not in process.acked)
         process.acked.add(at)
+
+    @rule(name=IDS, pick=st.integers(0, 3))
+    def ack_a_pending_wake(self, name: str, pick: int) -> None:
+        pending = self.model[name].pending() if name in self.model else []
+        if pending:
+            self.ack_wake(name, pending[pick % len(pending)])
 
     @rule(target=fences, name=IDS, owner_id=st.sampled_from(["ann", "bob"]))
     def claim_lease(self, name: str, owner_id: str) -> Any:

@@ -223,11 +223,11 @@ def read_members(process_id: str, record_json: str) -> Members:
 def revised(members: Members, **changes: Any) -> str:
     """Return the record_json with some members changed; None removes one (K-CODEC-3)."""
     merged: dict[str, Any] = {**members, **changes}
-    in_order = [
-        *(name for name in _ORDER if name in merged),
-        *(name for name in merged if name not in _ORDER),
-    ]
-    return encode_json({name: merged[name] for name in in_order if merged[name] is not None})
+    if len(merged) > len(members) or None in changes.values():
+        # A member comes or goes: the known ones in their order, then the unknown ones.
+        names = [*(name for name in _ORDER if name in merged), *merged]
+        merged = {name: merged[name] for name in names if merged[name] is not None}
+    return encode_json(merged)
 
 
 def written_external_ref(ref: ExternalRef) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_text, shown
-from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.shapes.events import CANCEL_REQUESTED
@@ -29,6 +29,7 @@ from lash_store.process.records.plan import (
     NewEvent,
     Replay,
     Standing,
+    Write,
     caused_by,
     plan_append,
     wake_target,
@@ -102,7 +103,7 @@ class EventOperations(LeaseOperations):
         event_type = f"process.{end_state(await_output)}"
         replay_key = f"process:{check_name('process_id', process_id)}:terminal:{event_type}"
         new = _new_event(
-            event_type, {"await_output": _decode_payload(encode_json(written))}, replay_key, None
+            event_type, {"await_output": _decode_payload(encode_raw(written))}, replay_key, None
         )
         with self.all_or_nothing():
             appended = self._append(process_id, new, fence)
@@ -251,19 +252,26 @@ class EventOperations(LeaseOperations):
                 at_ms = plan.appended.event.occurred_at_ms
                 self.write_record(process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
             return plan.appended
-        with self.all_or_nothing():
-            _append_event.run(
-                self.cursor,
-                process_id=process_id,
-                sequence=plan.appended.event.sequence,
-                event_type=new.event_type,
-                payload_hash=new.payload_hash,
-                replay_key=new.replay_key,
-                occurred_at_ms=self.now_ms,
-                event_json=plan.event_json,
-            )
-            self.write_record(process_id, plan.state, plan.record_json, updated_at_ms=self.now_ms)
+        if self.is_single:  # which saves making a context manager, on the hottest path here
+            self._write(process_id, new, plan)
+        else:
+            with self.all_or_nothing():
+                self._write(process_id, new, plan)
         return plan.appended
+
+    def _write(self, process_id: str, new: NewEvent, plan: Write) -> None:
+        now_ms = self.now_ms
+        _append_event.run(
+            self.cursor,
+            process_id=process_id,
+            sequence=plan.appended.event.sequence,
+            event_type=new.event_type,
+            payload_hash=new.payload_hash,
+            replay_key=new.replay_key,
+            occurred_at_ms=now_ms,
+            event_json=plan.event_json,
+        )
+        self.write_record(process_id, plan.state, plan.record_json, updated_at_ms=now_ms)
 
     def _check_fence(
         self, process_id: str, fence: ProcessFence, new: NewEvent, known: KnownEvent | None
@@ -300,15 +308,14 @@ def _new_event(
 ) -> NewEvent:
     """Check what is to be appended, before anything is read."""
     check_name("event_type", event_type)
-    written = free_json("payload", payload)
-    payload_json = encode_json(written).encode()
+    payload_json = encode_raw(free_json("payload", payload))
     if target is not None:
         written_scope("wake_target", target)
     return NewEvent(
         event_type,
-        msgspec.Raw(payload_json),
+        payload_json,
         _decode_payload(payload_json),
-        stable_hash([event_type, msgspec.Raw(payload_json)]),
+        stable_hash([event_type, payload_json]),
         None if replay_key is None else check_name("replay_key", replay_key),
         target,
     )
