@@ -17,8 +17,8 @@ from typing import Final
 
 from lash_store.errors import LashStoreError, StoreClosedError
 
-POLL_S: Final = 0.015
-"""How often the data version is read: a commit of another process is seen after 15 ms at most."""
+POLL_S: Final = 0.02
+"""How often the data version is read: a commit of another process is seen after 20 ms at most."""
 
 
 class Watch:

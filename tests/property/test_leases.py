@@ -12,6 +12,7 @@ TestSessionStoreLeases = lease_machine(leases.StoreLeases, profile=settings())
 TestAsyncSessionStoreLeases = lease_machine(
     leases.AsyncStoreLeases, profile=settings(max_examples=max(20, settings().max_examples // 4))
 )
+TestProcessRegistryLeases = lease_machine(leases.RegistryLeases, profile=settings())
 TestPlainLeases = lease_machine(leases.PlainLeases)
 
 HUNT = settings(

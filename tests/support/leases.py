@@ -9,10 +9,23 @@ from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
 
-from lash_store import AsyncSessionStore, LeaseLostError, SessionFence, SessionLease, SessionStore
+from lash_store import (
+    AsyncSessionStore,
+    Fence,
+    LeaseLostError,
+    ProcessFence,
+    ProcessLease,
+    ProcessRegistry,
+    SessionFence,
+    SessionLease,
+    SessionStore,
+)
+from lash_store.process.tables import process_leases
+from lash_store.process.tx import ProcessTx
 from lash_store.session import statements
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, Observed, SequentialIds, Term
+from tests.support.registries import registration
 
 SESSION = "chat"
 
@@ -31,12 +44,12 @@ def term_of(lease: SessionLease) -> Term:
     return Term(lease.owner_id, lease.fence.token, lease.fencing_token)
 
 
-def create_register(tx: SessionTx) -> None:
+def create_register(tx: SessionTx | ProcessTx) -> None:
     metadata.create_all(tx.connection)
     tx.connection.execute(insert(register).values(id=1, value=None))
 
 
-def fenced_write(tx: SessionTx, fence: SessionFence, value: str) -> bool:
+def fenced_write(tx: SessionTx | ProcessTx, fence: Fence, value: str) -> bool:
     """A consumer's own UPDATE with the fence in its WHERE."""
     changed = tx.connection.execute(
         update(register)
@@ -144,6 +157,61 @@ class AsyncStoreLeases:
     def close(self) -> None:
         self.runner.run(self.store.aclose())
         self.runner.close()
+        self.folder.cleanup()
+
+
+class RegistryLeases:
+    """ProcessRegistry on a file: the live owner that claims again gets a new term."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.ids = SequentialIds()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = self._open()
+        self.store.register_process(registration("p"))
+        with self.store.begin() as tx:
+            create_register(tx)
+
+    def _open(self) -> ProcessRegistry:
+        path = Path(self.folder.name) / "registry.db"
+        return ProcessRegistry.open(path, clock=self.clock, ids=self.ids)
+
+    def claim(self, owner_id: str, ttl_ms: int) -> Term | None:
+        lease = self.store.claim_lease("p", owner_id=owner_id, ttl_ms=ttl_ms)
+        if isinstance(lease, ProcessLease):
+            return Term(lease.owner_id, lease.fence.token, lease.fencing_token)
+        return None
+
+    def renew(self, term: Term, ttl_ms: int) -> bool:
+        try:
+            self.store.renew_lease(ProcessFence("p", *term), ttl_ms=ttl_ms)
+        except LeaseLostError:
+            return False
+        return True
+
+    def release(self, term: Term) -> bool:
+        return self.store.release_lease(ProcessFence("p", *term))
+
+    def write(self, term: Term, value: str) -> bool:
+        with self.store.begin() as tx:
+            return fenced_write(tx, ProcessFence("p", *term), value)
+
+    def observe(self) -> Observed:
+        with self.store.read() as tx:
+            value = tx.connection.execute(select(register.c.value)).scalar_one()
+            found = tx.connection.execute(select(process_leases)).one_or_none()
+            if found is None:
+                return Observed(None, 0, None, value)
+            _, owner_id, token, number, _, ends_ms = found
+            live = token is not None and ends_ms > tx.now_ms
+            return Observed(owner_id if live else None, number, ends_ms if live else None, value)
+
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = self._open()
+
+    def close(self) -> None:
+        self.store.close()
         self.folder.cleanup()
 
 

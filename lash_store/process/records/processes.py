@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, check_words
+from lash_store._kernel.checks import check_count, check_kind, check_name, check_words
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
 from lash_store._kernel.shapes.events import (
     CORE_EVENT_TYPES,
@@ -164,9 +164,9 @@ def written_registration(registration: ProcessRegistration) -> dict[str, Any]:
     check_kind("registration", registration, ProcessRegistration)
     process_id = check_words("id", registration.id)
     given = written_input("input", registration.input)
-    check_items("event_types", registration.event_types, EventType)
-    declared = {event_type.name for event_type in registration.event_types}
-    core = [event_type for event_type in CORE_EVENT_TYPES if event_type.name not in declared]
+    declared = written_event_types(registration.event_types)
+    names = {event_type["name"] for event_type in declared}
+    core = [event_type for event_type in CORE_EVENT_TYPES if event_type.name not in names]
     identity = registration.identity
     written: dict[str, Any] = {
         "id": process_id,
@@ -174,7 +174,7 @@ def written_registration(registration: ProcessRegistration) -> dict[str, Any]:
         "identity": written_identity(
             "identity", identity_of(registration.input) if identity is None else identity
         ),
-        "event_types": written_event_types([*registration.event_types, *core]),
+        "event_types": [*declared, *written_event_types(core)],
         "provenance": written_provenance(registration.provenance),
     }
     env_ref = check_env_ref(registration.input, registration.env_ref)
