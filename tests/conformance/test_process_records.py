@@ -78,7 +78,7 @@ def written(path: Path, process_id: str = "p") -> dict[str, Any]:
     return record
 
 
-def test_p_rec_1_and_p_rec_3_a_record_on_the_wire(
+def test_p_rec_1_a_record_on_the_wire(
     registry: ProcessRegistry, path: Path, clock: ManualClock
 ) -> None:
     given = registration(
@@ -135,6 +135,23 @@ def test_p_rec_1_inputs(registry: ProcessRegistry, path: Path, given: Any, wire:
     record = register(registry, input=given, env_ref=env_ref)
     assert f'"input":{wire},' in all_rows(path)["processes"][0][6]
     assert record.input == given
+
+
+@pytest.mark.parametrize("output", [None, Success(1), Failure("timeout", "c", "m"), Cancelled("m")])
+def test_p_rec_3_the_columns_repeat_the_record(
+    registry: ProcessRegistry, path: Path, clock: ManualClock, output: Any
+) -> None:
+    register(registry, provenance=Provenance(BySession(Scope("s"))))
+    clock.advance(7)
+    if output is not None:
+        registry.complete_process("p", output)
+    (row,) = all_rows(path)["processes"]
+    record = json.loads(row[6])
+    assert row[:6] == (
+        record["id"], record["registration_hash"], "session:s", record["created_at_ms"],
+        record["updated_at_ms"], record["status"]["state"],
+    )  # fmt: skip
+    assert ("await_output" in record["status"]) == (output is not None)
 
 
 @pytest.mark.parametrize(
