@@ -1,17 +1,66 @@
 """What leads from one store to another.
 
 Each store is a database of its own, so no transaction spans two of them. What crosses over is
-therefore made so that it may be sent again: the far side knows it by a key, and the near side
-remembers, in a later transaction, that it arrived.
+therefore made so that it may be sent again: the far side knows it by a key, and whatever a
+crash kept from arriving can be found on the near side.
+
+Wakes: from the process registry to a session's queue
+    An append that wakes somebody returns a delivery. Enqueue ``work_of_wake(delivery)`` and
+    acknowledge the wake. ``registry.pending_wakes()`` finds those that never got so far.
+
+Deliveries: from the trigger store to the process registry
+    ``triggers.reserve_deliveries()`` returns each delivery once. ``start_deliveries`` registers
+    their processes; the process id was reserved with the delivery, so registering again is
+    harmless. ``unstarted_deliveries`` finds those that never got so far.
 """
 
 from __future__ import annotations
 
-from lash_store._kernel.checks import check_kind
-from lash_store.process.records.events import WakeDelivery
-from lash_store.session.records.queue import NewWork
+from collections.abc import Iterable, Sequence
 
-__all__ = ["work_of_wake"]
+import msgspec
+
+from lash_store._kernel.checks import check_items, check_kind
+from lash_store._kernel.shapes.inputs import Engine, ProcessInput, ToolCall
+from lash_store._kernel.shapes.origins import Provenance
+from lash_store.errors import InvalidRecordError
+from lash_store.process.records.events import WakeDelivery
+from lash_store.process.records.handles import HandleDescriptor
+from lash_store.process.records.processes import ProcessRecord, ProcessRegistration
+from lash_store.process.store import ProcessRegistry
+from lash_store.process.tx import ProcessTx
+from lash_store.session.records.queue import NewWork
+from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Pruned
+from lash_store.trigger.records.subscriptions import Fixed
+from lash_store.trigger.store import TriggerStore
+
+__all__ = [
+    "RefusedDelivery",
+    "Started",
+    "process_of_delivery",
+    "prune_started",
+    "start_deliveries",
+    "start_in_transaction",
+    "unstarted_deliveries",
+    "work_of_wake",
+]
+
+_PER_TRANSACTION = 200
+"""How many processes one transaction registers: others want to write, too."""
+
+
+class RefusedDelivery(msgspec.Struct, frozen=True):
+    """A delivery whose process can't be registered as its subscription describes it, and why."""
+
+    delivery: Delivery
+    problem: str
+
+
+class Started(msgspec.Struct, frozen=True):
+    """The processes of deliveries, registered now or before, and the deliveries without one."""
+
+    records: tuple[ProcessRecord, ...]
+    refused: tuple[RefusedDelivery, ...]
 
 
 def work_of_wake(wake: WakeDelivery) -> NewWork:
@@ -32,3 +81,125 @@ def work_of_wake(wake: WakeDelivery) -> NewWork:
         delivery_policy="earliest_safe_boundary",
         slot_policy="exclusive",
     )
+
+
+def process_of_delivery(delivery: Delivery) -> ProcessRegistration:
+    """Return the process that a delivery starts, under the id that was reserved for it.
+
+    Input, identity, event types, environment and wake target are the subscription's. Its
+    `input_template` becomes the object ``args`` in the payload of an engine: the occurrence's
+    payload for each ``FromEvent``, the value for each ``Fixed``. Provenance is the registrant,
+    caused by the occurrence.
+
+    Raises InvalidRecordError for a template on a target that takes none: one that is no engine,
+    or whose payload is no object.
+    """
+    check_kind("delivery", delivery, Delivery)
+    subscription, occurrence = delivery.subscription, delivery.occurrence
+    needs_env = isinstance(subscription.target, Engine | ToolCall)
+    return ProcessRegistration(
+        delivery.process_id,
+        _input_of(delivery),
+        Provenance(
+            subscription.registrant,
+            {"type": "trigger_occurrence", "occurrence_id": occurrence.occurrence_id},
+        ),
+        env_ref=subscription.env_ref if needs_env else None,
+        identity=subscription.target_identity,
+        event_types=subscription.event_types,
+        wake_target=subscription.wake_target,
+    )
+
+
+def start_deliveries(registry: ProcessRegistry, deliveries: Sequence[Delivery]) -> Started:
+    """Register the processes of deliveries, which may be done any number of times.
+
+    A few hundred in a transaction. A process that is new gives a handle to its wake target. One
+    that can't be registered is reported, and does not keep the others from being so.
+    """
+    check_items("deliveries", deliveries, Delivery)
+    records: list[ProcessRecord] = []
+    refused: list[RefusedDelivery] = []
+    for at in range(0, len(deliveries), _PER_TRANSACTION):
+        with registry.begin() as tx:
+            started = start_in_transaction(tx, deliveries[at : at + _PER_TRANSACTION])
+        records += started.records
+        refused += started.refused
+    return Started(tuple(records), tuple(refused))
+
+
+def start_in_transaction(tx: ProcessTx, deliveries: Iterable[Delivery]) -> Started:
+    """Do what ``start_deliveries`` does in a transaction that is open.
+
+    For asyncio: ``await registry.transact(lambda tx: start_in_transaction(tx, deliveries))``.
+    """
+    records: list[ProcessRecord] = []
+    refused: list[RefusedDelivery] = []
+    for delivery in deliveries:
+        try:
+            registration = process_of_delivery(delivery)
+            is_new = not tx.known_processes([delivery.process_id])
+            record = tx.register_process(registration)
+        except InvalidRecordError as error:
+            refused.append(RefusedDelivery(delivery, str(error)))
+            continue
+        target, identity = registration.wake_target, delivery.subscription.target_identity
+        # Only once: a handle that was revoked since must not come back with a redelivery.
+        if is_new and target is not None:
+            label = delivery.subscription.target_label
+            tx.grant_handle(target, record.id, HandleDescriptor(identity.kind, label))
+        records.append(record)
+    return Started(tuple(records), tuple(refused))
+
+
+def unstarted_deliveries(
+    triggers: TriggerStore,
+    registry: ProcessRegistry,
+    *,
+    after: tuple[str, str] = ("", ""),
+    limit: int = 100,
+) -> DeliveryPage:
+    """Return the deliveries of a page whose processes were never registered (T-DEL-2).
+
+    At most `limit` deliveries are looked at, from behind `after`; pass the page's `after` for the
+    next one, until it is None.
+    """
+    page = triggers.list_deliveries(after=after, limit=limit)
+    known = registry.known_processes(delivery.process_id for delivery in page.deliveries)
+    missing = tuple(each for each in page.deliveries if each.process_id not in known)
+    return DeliveryPage(missing, page.undecodable, page.after)
+
+
+def prune_started(
+    triggers: TriggerStore,
+    registry: ProcessRegistry,
+    occurred_before_ms: int,
+    *,
+    after: tuple[int, str] = (0, ""),
+    limit: int = 100,
+) -> Pruned:
+    """Remove old occurrences whose processes are all registered, one batch (T-RET-1).
+
+    See ``TriggerStore.prune_occurrences``, which is told here what is started.
+    """
+    candidates = triggers.list_reserved_processes(occurred_before_ms, after=after, limit=limit)
+    known = registry.known_processes(candidates)
+    return triggers.prune_occurrences(occurred_before_ms, started=known, after=after, limit=limit)
+
+
+def _input_of(delivery: Delivery) -> ProcessInput:
+    subscription = delivery.subscription
+    target, template = subscription.target, subscription.input_template
+    if isinstance(target, Engine) and isinstance(target.payload, dict):
+        arguments = {
+            name: binding.value if isinstance(binding, Fixed) else delivery.occurrence.payload
+            for name, binding in template.items()
+        }
+        return Engine(target.kind, {**target.payload, "args": arguments})
+    if template:
+        raise InvalidRecordError(
+            "input_template",
+            f"of {subscription.subscription_id}",
+            "only an engine whose payload is an object takes arguments",
+        )
+    return target

@@ -12,6 +12,7 @@ from lash_store.clock import MAX_INT
 from lash_store.errors import InvalidRecordError
 
 _LONGEST_SHOWN: Final = 80
+_PAIR: Final = 2
 
 
 def check_count(field: str, value: int) -> int:
@@ -75,6 +76,13 @@ def check_items(field: str, values: Sequence[object], kind: type) -> None:
         )
     for at, value in enumerate(values):
         check_kind(f"{field}[{at}]", value, kind)
+
+
+def check_pair(field: str, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return `pair` if it is a tuple of two, whatever they are: a key to page from."""
+    if not isinstance(pair, tuple) or len(pair) != _PAIR:
+        raise InvalidRecordError(field, shown(pair), "must be a tuple of two")
+    return pair
 
 
 def bound(field: str, value: int) -> int:

@@ -138,16 +138,23 @@ def by_primary_key(statement: SelectT, table: Table[Any]) -> SelectT:
     return statement.with_hint(table, "NOT INDEXED", "sqlite")
 
 
-def is_null_or(
-    argument: int | str | None, condition: Callable[[ColumnElement[Any]], ColumnElement[bool]]
-) -> ColumnElement[bool]:
-    """A condition on `argument` that holds if it is NULL: for filters that may be left out.
+def nullable(argument: int | str | None) -> ColumnElement[Any]:
+    """Return an argument as SQL, where it may be None: Python must not look at it.
 
-    SQL asks, not Python: the argument may be a bindparam, whose value nobody knows yet.
+    It may be a bindparam, whose value nobody knows yet; None itself SQL compares as NULL.
     """
     given: Any = argument
-    value = given if isinstance(given, ColumnElement) else literal(given)
-    return or_(value.is_(None), condition(value))
+    return given if isinstance(given, ColumnElement) else literal(given)
+
+
+def is_null_or(
+    argument: int | str | None,
+    condition: Callable[[ColumnElement[Any]], ColumnElement[bool]],
+    *or_else: ColumnElement[bool],
+) -> ColumnElement[bool]:
+    """A condition on `argument` that holds if it is NULL: for filters that may be left out."""
+    value = nullable(argument)
+    return or_(value.is_(None), condition(value), *or_else)
 
 
 class JsonText(FunctionElement[str]):

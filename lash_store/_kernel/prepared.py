@@ -118,7 +118,9 @@ class Prepared(Generic[P]):
     @cached_property
     def compiled(self) -> SQLCompiler:
         """The construct, compiled for the dialect; UnpreparableStatementError if its text is not fixed."""
-        compiled = cast("SQLCompiler", self.construct.compile(dialect=self.dialect))
+        # No parameters, as when it is executed without any: an INSERT names only what it is given.
+        text: Any = self.construct.compile(dialect=self.dialect, column_keys=[])
+        compiled = cast("SQLCompiler", text)
         if not compiled.positional:
             self._refuse(f"the {self.dialect.name} driver takes its parameters by name")
         if compiled.post_compile_params or compiled.literal_execute_params:

@@ -28,7 +28,7 @@ DIALECTS = {"sqlite": SQLITE, "postgresql": POSTGRESQL}
 
 def rendered(construct: ClauseElement, dialect: Dialect) -> str:
     """The SQL, a line for each clause, and the constants in it."""
-    compiled = construct.compile(dialect=dialect)
+    compiled: Any = construct.compile(dialect=dialect, column_keys=[])
     lines = re.sub(
         r" (?=(VALUES|ON CONFLICT|DO UPDATE|FROM|WHERE|RETURNING)\b)", "\n", str(compiled)
     )

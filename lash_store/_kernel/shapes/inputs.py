@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from lash_store._kernel.checks import check_kind, check_name, check_text
-from lash_store._kernel.codecs import free_json, kept_json
+from lash_store._kernel.codecs import encode_json, free_json, kept_json
 from lash_store.errors import InvalidRecordError
 
 
@@ -100,6 +100,16 @@ def identity_of(given: ProcessInput) -> Identity:
         or _text_at(request, "session_id")
     )
     return Identity("session_turn", label)
+
+
+def definition_text(field: str, definition: Any) -> str | None:
+    """Return the text by which SQL knows a definition: a text is itself, else compact JSON."""
+    if definition is None:
+        return None
+    # SQL compares numbers and booleans in JSON by other rules than text.
+    check_kind(field, definition, (str, dict, list, tuple))
+    written = free_json(field, definition)
+    return written if isinstance(written, str) else encode_json(written)
 
 
 def check_env_ref(given: ProcessInput, env_ref: str | None) -> str | None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from lash_store._kernel.checks import bound, check_name, check_text, shown
+from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.shapes.events import CANCEL_REQUESTED
 from lash_store._kernel.shapes.origins import Scope, written_scope
-from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
+from lash_store.errors import LeaseLostError, NotFoundError
 from lash_store.process import statements
 from lash_store.process.records.events import (
     Appended,
@@ -49,8 +49,6 @@ _load_standing = prepare(statements.load_standing)
 _pending_wakes = prepare(statements.pending_wakes)
 _recent_events = prepare(statements.recent_events)
 _wake_events_after = prepare(statements.wake_events_after)
-
-_KEY_PARTS: Final = 2
 
 _decode_payload = msgspec.json.Decoder().decode
 
@@ -206,9 +204,7 @@ class EventOperations(LeaseOperations):
         page. Their deliveries go to the processes' wake targets as they are now. What a crash
         kept from being enqueued is among them: enqueue it, then ``ack_wake``.
         """
-        if not isinstance(after, tuple) or len(after) != _KEY_PARTS:
-            raise InvalidRecordError("after", shown(after), "must be a process id and a sequence")
-        process_id, sequence = after
+        process_id, sequence = check_pair("after", after)
         rows = _pending_wakes.all(
             self.cursor,
             after_process_id=check_text("after", process_id),

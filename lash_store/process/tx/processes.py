@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypedDict
 
-from lash_store._kernel.checks import bound, check_count, check_kind, check_name, check_text, shown
-from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.checks import (
+    bound,
+    check_count,
+    check_kind,
+    check_name,
+    check_names,
+    check_text,
+    shown,
+)
+from lash_store._kernel.codecs import stable_hash
 from lash_store._kernel.deployment import DeploymentTx
 from lash_store._kernel.prepared import prepare
+from lash_store._kernel.shapes.inputs import definition_text
 from lash_store._kernel.shapes.origins import Originator, written_originator
 from lash_store.errors import (
     CorruptRecordError,
@@ -132,6 +142,15 @@ class RecordOperations(DeploymentTx):
         status, _, record_json = self._row(process_id)
         return self._revise(process_id, status, record_json, wait=None)
 
+    def known_processes(self, process_ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that are registered, whatever became of them."""
+        cursor = self.cursor
+        return {
+            process_id
+            for process_id in check_names("process_ids", process_ids)
+            if _process_status.one(cursor, process_id=process_id) is not None
+        }
+
     def require_process(self, process_id: str) -> str:
         """Return whether a process runs or how it ended; NotFoundError if it is not registered."""
         row = _process_status.one(self.cursor, process_id=check_name("process_id", process_id))
@@ -187,20 +206,10 @@ def filter_arguments(matching: ProcessFilter | None) -> FilterArguments:
     before = given.created_before_ms
     return {
         "waiting": None if given.waiting is None else int(given.waiting),
-        "definition": _definition(given.definition),
+        "definition": definition_text("matching.definition", given.definition),
         "owner_scope_id": _scope_id(given.originator),
         "created_before_ms": None if before is None else check_count("created_before_ms", before),
     }
-
-
-def _definition(definition: object) -> str | None:
-    """Return the text by which SQL knows a definition: a text is itself, else compact JSON."""
-    if definition is None:
-        return None
-    # SQL compares numbers and booleans in JSON by other rules than text.
-    check_kind("matching.definition", definition, (str, dict, list, tuple))
-    written = free_json("matching.definition", definition)
-    return written if isinstance(written, str) else encode_json(written)
 
 
 def _scope_id(originator: Originator | None) -> str | None:

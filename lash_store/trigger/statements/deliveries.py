@@ -1,0 +1,197 @@
+"""Statements on occurrences and their deliveries."""
+
+from __future__ import annotations
+
+from sqlalchemy import Delete, Insert, Select, delete, exists, insert, or_, select
+
+from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store.trigger.tables import (
+    trigger_deliveries,
+    trigger_occurrences,
+    trigger_subscriptions,
+)
+
+_deliveries = trigger_deliveries.c
+_occurrences = trigger_occurrences.c
+_subscriptions = trigger_subscriptions.c
+
+
+def select_occurrences() -> Select[str, str, str, str, int, str]:
+    """Every occurrence: id, idempotency key, source type, source key, occurred-at, record_json."""
+    return select(
+        _occurrences.occurrence_id,
+        _occurrences.idempotency_key,
+        _occurrences.source_type,
+        _occurrences.source_key,
+        _occurrences.occurred_at_ms,
+        _occurrences.record_json,
+    )
+
+
+def record_occurrence(
+    *,
+    occurrence_id: str,
+    idempotency_key: str,
+    request_hash: str,
+    source_type: str,
+    source_key: str,
+    now_ms: int,
+    record_json: str,
+) -> Insert:
+    """Store an occurrence; no row changes if its idempotency key is there (T-OCC-1)."""
+    fresh = upsert_insert(trigger_occurrences).values(
+        occurrence_id=occurrence_id,
+        idempotency_key=idempotency_key,
+        request_hash=request_hash,
+        source_type=source_type,
+        source_key=source_key,
+        occurred_at_ms=now_ms,
+        record_json=record_json,
+    )
+    return fresh.on_conflict_do_nothing(index_elements=[_occurrences.idempotency_key])
+
+
+def find_occurrence(*, idempotency_key: str) -> Select[str, str, str]:
+    """Read what was recorded under a key: occurrence id, request hash, record_json."""
+    columns = (_occurrences.occurrence_id, _occurrences.request_hash, _occurrences.record_json)
+    return select(*columns).where(_occurrences.idempotency_key == idempotency_key)
+
+
+def load_occurrence(*, occurrence_id: str) -> Select[str]:
+    """Read the record_json of one occurrence."""
+    return select(_occurrences.record_json).where(_occurrences.occurrence_id == occurrence_id)
+
+
+def matching_subscriptions(
+    *, occurrence_id: str, source_type: str, source_key: str
+) -> Select[str, str, str]:
+    """Read the enabled subscriptions of a source that the occurrence was not delivered to.
+
+    Subscription id, handle and record_json, in list order (T-DEL-1).
+    """
+    delivered = exists().where(
+        _deliveries.occurrence_id == occurrence_id,
+        _deliveries.subscription_id == _subscriptions.subscription_id,
+    )
+    return (
+        select(_subscriptions.subscription_id, _subscriptions.handle, _subscriptions.record_json)
+        .where(
+            _subscriptions.source_type == source_type,
+            _subscriptions.source_key == source_key,
+            _subscriptions.enabled == 1,
+            ~delivered,
+        )
+        .order_by(_subscriptions.registrant_scope_id, _subscriptions.handle)
+    )
+
+
+def reserve_delivery(
+    *, occurrence_id: str, subscription_id: str, process_id: str, now_ms: int
+) -> Insert:
+    """Reserve the process of one delivery."""
+    return insert(trigger_deliveries).values(
+        occurrence_id=occurrence_id,
+        subscription_id=subscription_id,
+        process_id=process_id,
+        created_at_ms=now_ms,
+    )
+
+
+def select_deliveries() -> Select[str, str, str, int]:
+    """Every delivery: occurrence id, subscription id, process id, created-at."""
+    return select(
+        _deliveries.occurrence_id,
+        _deliveries.subscription_id,
+        _deliveries.process_id,
+        _deliveries.created_at_ms,
+    )
+
+
+def list_deliveries(
+    *,
+    occurrence_id: str | None,
+    subscription_id: str | None,
+    process_id: str | None,
+    created_before_ms: int | None,
+    after_occurrence_id: str,
+    after_subscription_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str, str, str]:
+    """Read a page of deliveries with both their records, by (occurrence, subscription) (T-DEL-2).
+
+    Occurrence id, subscription id, process id, created-at, the occurrence's record_json, the
+    subscription's handle and record_json. None filters by nothing.
+    """
+    return (
+        select(
+            _deliveries.occurrence_id,
+            _deliveries.subscription_id,
+            _deliveries.process_id,
+            _deliveries.created_at_ms,
+            _occurrences.record_json,
+            _subscriptions.handle,
+            _subscriptions.record_json.label("subscription_json"),
+        )
+        .join(trigger_occurrences, _occurrences.occurrence_id == _deliveries.occurrence_id)
+        .join(trigger_subscriptions, _subscriptions.subscription_id == _deliveries.subscription_id)
+        .where(
+            # The first part alone is what the primary key can be entered by.
+            _deliveries.occurrence_id >= after_occurrence_id,
+            or_(
+                _deliveries.occurrence_id > after_occurrence_id,
+                _deliveries.subscription_id > after_subscription_id,
+            ),
+            is_null_or(occurrence_id, lambda given: _deliveries.occurrence_id == given),
+            is_null_or(subscription_id, lambda given: _deliveries.subscription_id == given),
+            is_null_or(process_id, lambda given: _deliveries.process_id == given),
+            is_null_or(created_before_ms, lambda given: _deliveries.created_at_ms < given),
+        )
+        .order_by(_deliveries.occurrence_id, _deliveries.subscription_id)
+        .limit(limit)
+    )
+
+
+def deliveries_of(*, occurrence_id: str) -> Select[str, str, str, int, str]:
+    """Read the deliveries of one occurrence in list order (T-DEL-2).
+
+    Subscription id, handle, process id, created-at, the subscription's record_json.
+    """
+    return (
+        select(
+            _deliveries.subscription_id,
+            _subscriptions.handle,
+            _deliveries.process_id,
+            _deliveries.created_at_ms,
+            _subscriptions.record_json,
+        )
+        .join(trigger_subscriptions, _subscriptions.subscription_id == _deliveries.subscription_id)
+        .where(_deliveries.occurrence_id == occurrence_id)
+        .order_by(_subscriptions.registrant_scope_id, _subscriptions.handle)
+    )
+
+
+def old_occurrences(
+    *, occurred_before_ms: int, after_ms: int, after_occurrence_id: str, limit: int
+) -> Select[str, int]:
+    """Read a page of the occurrences before a time, the oldest first: id and occurred-at (T-RET-1)."""
+    occurred, name = _occurrences.occurred_at_ms, _occurrences.occurrence_id
+    return (
+        select(name, occurred)
+        .where(
+            occurred < occurred_before_ms,
+            occurred >= after_ms,
+            or_(occurred > after_ms, name > after_occurrence_id),
+        )
+        .order_by(occurred, name)
+        .limit(limit)
+    )
+
+
+def reserved_processes(*, occurrence_id: str) -> Select[str]:
+    """Read the ids of the processes that were reserved for an occurrence."""
+    return select(_deliveries.process_id).where(_deliveries.occurrence_id == occurrence_id)
+
+
+def delete_occurrence(*, occurrence_id: str) -> Delete:
+    """Remove an occurrence, and its deliveries with it."""
+    return delete(trigger_occurrences).where(_occurrences.occurrence_id == occurrence_id)

@@ -1,0 +1,142 @@
+"""Statements on subscriptions."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Insert,
+    Select,
+    Update,
+    and_,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert
+
+from lash_store._kernel.dialects import JsonText, is_null_or, nullable
+from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
+
+_subscriptions = trigger_subscriptions.c
+
+
+def select_subscriptions() -> Select[str, str, str, int, str]:
+    """Every subscription: id, registrant's scope id, handle, whether enabled, record_json."""
+    return select(
+        _subscriptions.subscription_id,
+        _subscriptions.registrant_scope_id,
+        _subscriptions.handle,
+        _subscriptions.enabled,
+        _subscriptions.record_json,
+    )
+
+
+def next_subscription_number() -> ReturningInsert[int]:
+    """Draw the next number; none is ever drawn twice (T-SUB-2)."""
+    return insert(trigger_subscription_seq).returning(trigger_subscription_seq.c.id)
+
+
+def register_subscription(
+    *,
+    subscription_id: str,
+    registrant_scope_id: str,
+    handle: str,
+    source_type: str,
+    source_key: str,
+    now_ms: int,
+    record_json: str,
+) -> Insert:
+    """Store a subscription, enabled."""
+    return insert(trigger_subscriptions).values(
+        subscription_id=subscription_id,
+        registrant_scope_id=registrant_scope_id,
+        handle=handle,
+        source_type=source_type,
+        source_key=source_key,
+        enabled=1,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+        record_json=record_json,
+    )
+
+
+def is_registered_by(*, scope_id: str, frames_from: str, frames_to: str) -> ColumnElement[bool]:
+    """A condition on ``trigger_subscriptions``: the registrant is a scope, or a frame of it.
+
+    The ids of a session's frames are a range of texts: behind ``…/frame:``, before ``…/frame;``.
+    """
+    registrant = _subscriptions.registrant_scope_id
+    # Compared byte by byte; LIKE would take "A" for "a".
+    return or_(registrant == scope_id, and_(registrant >= frames_from, registrant < frames_to))
+
+
+def list_subscriptions(
+    *,
+    scope_id: str | None,
+    frames_from: str | None,
+    frames_to: str | None,
+    handle: str | None,
+    name: str | None,
+    source_type: str | None,
+    source_key: str | None,
+    definition: str | None,
+    enabled: int | None,
+    after_scope_id: str,
+    after_handle: str,
+    limit: int,
+) -> Select[str, str, str, int, str]:
+    """Read a page of subscriptions by (registrant's scope id, handle), as text (T-SUB-3).
+
+    None filters by nothing; the scope's three arguments belong together.
+    """
+    registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
+    named = JsonText(_subscriptions.record_json, "name")
+    defined_by = JsonText(_subscriptions.record_json, "target_identity", "definition")
+    is_frame = and_(registrant >= nullable(frames_from), registrant < nullable(frames_to))
+    return (
+        select_subscriptions()
+        .where(
+            # The first part alone is what the index can be entered by.
+            registrant >= after_scope_id,
+            or_(registrant > after_scope_id, its_handle > after_handle),
+            is_null_or(scope_id, lambda given: registrant == given, is_frame),
+            is_null_or(handle, lambda given: its_handle == given),
+            is_null_or(name, lambda given: named == given),
+            is_null_or(source_type, lambda given: _subscriptions.source_type == given),
+            is_null_or(source_key, lambda given: _subscriptions.source_key == given),
+            is_null_or(definition, lambda given: defined_by == given),
+            is_null_or(enabled, lambda given: _subscriptions.enabled == given),
+        )
+        .order_by(registrant, its_handle)
+        .limit(limit)
+    )
+
+
+def find_subscription(
+    *, scope_id: str, frames_from: str, frames_to: str, handle: str
+) -> Select[str, str, str, int, str]:
+    """Read the subscription that a registrant knows by a handle."""
+    owned = is_registered_by(scope_id=scope_id, frames_from=frames_from, frames_to=frames_to)
+    return select_subscriptions().where(owned, _subscriptions.handle == handle)
+
+
+def update_subscription(
+    *, subscription_id: str, enabled: int, updated_at_ms: int, record_json: str
+) -> Update:
+    """Switch a subscription on or off, in its record and in what is projected from it."""
+    changed = update(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
+    return changed.values(enabled=enabled, updated_at_ms=updated_at_ms, record_json=record_json)
+
+
+def delete_subscription(*, subscription_id: str) -> Delete:
+    """Remove a subscription, and its deliveries with it."""
+    return delete(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
+
+
+def delete_session(*, scope_id: str, frames_from: str, frames_to: str) -> Delete:
+    """Remove a registrant's subscriptions, and their deliveries with them (T-SUB-5)."""
+    owned = is_registered_by(scope_id=scope_id, frames_from=frames_from, frames_to=frames_to)
+    return delete(trigger_subscriptions).where(owned)
