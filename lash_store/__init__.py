@@ -5,8 +5,8 @@ What a consumer needs first stands here; the rest by its module:
 ``lash_store.session``   the session store: ``statements`` to compose, ``tables``, ``records``
 ``lash_store.process``   the process registry: the same
 ``lash_store.routing``   what leads from one store to another
-``lash_store.trigger``   the trigger store's tables
-``lash_store.effect``    the effect store's table
+``lash_store.trigger``   the trigger store: the same
+``lash_store.effect``    the effect store: the same
 ``lash_store.errors``    every error, as a tree
 ``lash_store.testing``   clock, strategies and the lease machine (extra: ``testing``)
 ``lash_store.cli``       the ``lash-store`` command (extra: ``cli``)
@@ -17,10 +17,23 @@ from lash_store._kernel.leases import Fence, LeaseHeld, LeaseTable, LeaseTerm
 from lash_store._kernel.opening import OpenOptions
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
+from lash_store.deployment import Deployment
+from lash_store.effect.records import (
+    Busy,
+    Effect,
+    EffectClaim,
+    EffectError,
+    Replayed,
+    ReplayedFailure,
+    turn_scope,
+)
+from lash_store.effect.store import AsyncEffectStore, EffectStore
+from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     ClaimLostError,
     CollectionWarning,
     CorruptRecordError,
+    EffectFailedError,
     IdempotencyConflictError,
     InvalidRecordError,
     LashStoreError,
@@ -86,7 +99,16 @@ from lash_store.process.records import (
 )
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.process.tx import ProcessTx
-from lash_store.routing import work_of_wake
+from lash_store.routing import (
+    RefusedDelivery,
+    Started,
+    process_of_delivery,
+    prune_started,
+    start_deliveries,
+    start_in_transaction,
+    unstarted_deliveries,
+    work_of_wake,
+)
 from lash_store.session.directory import SessionDirectory, SessionEntry
 from lash_store.session.records import (
     AlreadyQueued,
@@ -118,6 +140,25 @@ from lash_store.session.records import (
 )
 from lash_store.session.store import AsyncSessionStore, SessionStore
 from lash_store.session.tx import SessionTx
+from lash_store.trigger.records import (
+    Delivery,
+    DeliveryFilter,
+    DeliveryPage,
+    Fixed,
+    FromEvent,
+    Mismatch,
+    Occurrence,
+    Pruned,
+    Reservations,
+    Subscription,
+    SubscriptionFilter,
+    SubscriptionPage,
+    TriggerDraft,
+    Undecodable,
+    default_source_key,
+)
+from lash_store.trigger.store import AsyncTriggerStore, TriggerStore
+from lash_store.trigger.tx import TriggerTx
 
 __version__ = "0.1.0"
 
@@ -125,10 +166,13 @@ __all__ = [
     "AlreadyQueued",
     "Append",
     "Appended",
+    "AsyncEffectStore",
     "AsyncProcessRegistry",
     "AsyncSessionStore",
+    "AsyncTriggerStore",
     "Attachment",
     "AwaitOutput",
+    "Busy",
     "BySession",
     "Cancelled",
     "Checkpoint",
@@ -139,12 +183,24 @@ __all__ = [
     "CollectionWarning",
     "Completed",
     "CorruptRecordError",
+    "Delivery",
+    "DeliveryFilter",
+    "DeliveryPage",
+    "Deployment",
+    "Effect",
+    "EffectClaim",
+    "EffectError",
+    "EffectFailedError",
+    "EffectStore",
+    "EffectTx",
     "Engine",
     "EventType",
     "External",
     "ExternalRef",
     "Failure",
     "Fence",
+    "Fixed",
+    "FromEvent",
     "Graph",
     "HandleDescriptor",
     "HandleGrant",
@@ -159,12 +215,14 @@ __all__ = [
     "LeaseTable",
     "LeaseTerm",
     "Manifest",
+    "Mismatch",
     "NestedTransactionError",
     "NewWork",
     "Node",
     "NodeConflictError",
     "NotConfiguredError",
     "NotFoundError",
+    "Occurrence",
     "OpenOptions",
     "PayloadSchema",
     "PendingWake",
@@ -181,10 +239,15 @@ __all__ = [
     "ProcessTx",
     "ProcessWait",
     "Provenance",
+    "Pruned",
     "RandomIds",
     "ReadOnlyStoreError",
+    "RefusedDelivery",
     "Relation",
     "ReplaceFull",
+    "Replayed",
+    "ReplayedFailure",
+    "Reservations",
     "RevisionConflictError",
     "SchemaDriftError",
     "SchemaVersionError",
@@ -202,11 +265,15 @@ __all__ = [
     "SessionSummary",
     "SessionTurn",
     "SessionTx",
+    "Started",
     "StorageError",
     "StoreBusyError",
     "StoreClosedError",
     "StoreEmptyError",
     "StoreOpenError",
+    "Subscription",
+    "SubscriptionFilter",
+    "SubscriptionPage",
     "Success",
     "SystemClock",
     "TerminalRule",
@@ -214,11 +281,15 @@ __all__ = [
     "TransactionControlError",
     "TransactionEndedError",
     "TransactionError",
+    "TriggerDraft",
+    "TriggerStore",
+    "TriggerTx",
     "TurnCommit",
     "TurnConflictError",
     "TurnReceipt",
     "TurnStamp",
     "Unchanged",
+    "Undecodable",
     "UnpreparableStatementError",
     "UsageDelta",
     "WakeDelivery",
@@ -229,10 +300,17 @@ __all__ = [
     "WorkItem",
     "__version__",
     "configure",
+    "default_source_key",
     "prepare",
+    "process_of_delivery",
+    "prune_started",
     "signal_event_type",
     "signal_wait",
+    "start_deliveries",
+    "start_in_transaction",
     "turn_commit_hash",
+    "turn_scope",
     "unique_owner_id",
+    "unstarted_deliveries",
     "work_of_wake",
 ]

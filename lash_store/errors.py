@@ -24,6 +24,7 @@
     ├── NotFoundError             a process, subscription or the like that is not there
     ├── IdempotencyConflictError  the same key again, with other content
     ├── ProcessEndedError         an end, or a wait, for a process that has ended
+    ├── EffectFailedError         a step that failed for good, now or when it was recorded
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
     ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
@@ -37,15 +38,13 @@ Tokens are secrets: messages show their first characters only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from lash_store._kernel.leases import Fence, LeaseTerm
+from typing import Literal, Protocol
 
 __all__ = [
     "ClaimLostError",
     "CollectionWarning",
     "CorruptRecordError",
+    "EffectFailedError",
     "IdempotencyConflictError",
     "InvalidRecordError",
     "LashStoreError",
@@ -55,6 +54,7 @@ __all__ = [
     "NodeConflictError",
     "NotConfiguredError",
     "NotFoundError",
+    "Owned",
     "ProcessEndedError",
     "ReadOnlyStoreError",
     "RevisionConflictError",
@@ -186,10 +186,33 @@ class NotConfiguredError(TransactionError):
     """The engine or connection is not one that ``configure()`` has prepared (K-TX-8)."""
 
 
-class LeaseLostError(LashStoreError):
-    """The caller acted on a term of ownership that is over; nothing was changed (K-LEASE-5)."""
+class Owned(Protocol):
+    """What somebody claimed, and by what token: a ``Fence``, or the ``EffectClaim`` of a step."""
 
-    def __init__(self, expected: Fence, actual: LeaseTerm | None, reason: LeaseLostReason) -> None:
+    @property
+    def key(self) -> str:
+        """What was claimed."""
+        ...
+
+    @property
+    def owner_id(self) -> str:
+        """By whom."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """The secret that proves it."""
+        ...
+
+
+class LeaseLostError(LashStoreError):
+    """The caller acted on a term of ownership that is over; nothing was changed (K-LEASE-5).
+
+    `expected` is what the caller held, a ``Fence`` or an ``EffectClaim``; `actual` the row as it
+    stands, a ``LeaseTerm`` or an ``EffectTerm``, or None if there is none.
+    """
+
+    def __init__(self, expected: Owned, actual: object | None, reason: LeaseLostReason) -> None:
         super().__init__(expected, actual, reason)
         self.expected = expected
         self.actual = actual
@@ -312,6 +335,24 @@ class ProcessEndedError(LashStoreError):
 
     def __str__(self) -> str:
         return f"the process {self.process_id!r} has ended already: it is {self.state}"
+
+
+class EffectFailedError(LashStoreError):
+    """A step failed for good: raised when it is recorded, and by every replay (E-FIN-2).
+
+    A function that is run as a step raises it to say so: with `code` and `message` alone. `key`
+    names the step once it is recorded.
+    """
+
+    def __init__(self, code: str, message: str, key: str = "") -> None:
+        super().__init__(code, message, key)
+        self.code = code
+        self.message = message
+        self.key = key
+
+    def __str__(self) -> str:
+        step = f"the effect {self.key!r}" if self.key else "an effect"
+        return f"{step} failed for good: {self.message} ({self.code})"
 
 
 class InvalidRecordError(LashStoreError, ValueError):

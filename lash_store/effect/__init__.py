@@ -1,1 +1,5 @@
-"""The effect store: recorded outcomes, replayed by key. Its table is declared; operations are to come."""
+"""The effect store: the outcome of each non-deterministic step, recorded once and replayed.
+
+``statements`` are for composing, ``tables`` and ``records`` for reading along; the store is
+``lash_store.EffectStore``.
+"""

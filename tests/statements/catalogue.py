@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from sqlalchemy.sql.elements import ClauseElement
 
+from lash_store.effect import statements as effect
 from lash_store.process import statements as process
 from lash_store.session import statements as session
+from lash_store.trigger import statements as trigger
 
 Builder = Callable[..., ClauseElement]
 
@@ -52,6 +54,26 @@ _VALUES: Final[dict[str, Any]] = {
     "scope_id": "session:chat-42",
     "status": "running",
     "event_type": "tick",
+    "subscription_id": "subscription:1",
+    "handle": "trigger:1",
+    "source_type": "cron",
+    "name": None,
+    "enabled": None,
+    "frames_from": "host/frame:",
+    "frames_to": "host/frame;",
+    "registrant_scope_id": "host",
+    "after_scope_id": "",
+    "after_handle": "",
+    "after_occurrence_id": "",
+    "after_subscription_id": "",
+    "occurrence_id": "trigger:o",
+    "idempotency_key": "once",
+    "after_ms": 0,
+    "envelope_hash": "hash",
+    "due_at_ms": None,
+    "outcome_json": "1",
+    "error_json": None,
+    "after_replay_key": "",
     "waiting": None,
     "definition": None,
     "owner_scope_id": "host",
@@ -62,26 +84,38 @@ _VALUES: Final[dict[str, Any]] = {
 """Values by argument name; text that is not here is an example of itself, times are 1000."""
 
 
-def example(builder: Builder) -> dict[str, Any]:
+_OF_STORE: Final[dict[str, dict[str, Any]]] = {
+    "trigger": {"scope_id": "host", "source_key": "k", "enabled": 1, "process_id": None},
+    "effect": {"scope_id": "s/t", "replay_key": "k", "status": "completed"},
+}
+"""Values where one store's arguments mean something else."""
+
+
+def example(store: str, builder: Builder) -> dict[str, Any]:
     """Arguments for one builder."""
+    values = {**_VALUES, **_OF_STORE.get(store, {})}
     return {
-        name: _VALUES.get(name, 1000 if "int" in str(parameter.annotation) else f"a {name}")
+        name: values.get(name, 1000 if "int" in str(parameter.annotation) else f"a {name}")
         for name, parameter in inspect.signature(builder).parameters.items()
     }
 
 
+STORES: Final = {"session": session, "process": process, "trigger": trigger, "effect": effect}
+
 EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
-    f"{store}.{name}": (getattr(module, name), example(getattr(module, name)))
-    for store, module in (("session", session), ("process", process))
+    f"{store}.{name}": (getattr(module, name), example(store, getattr(module, name)))
+    for store, module in STORES.items()
     for name in module.__all__
 }
 """Builder and example by ``store.name``."""
 
 CONDITIONS: Final = {
+    "effect.is_live_claim",
     "process.is_live",
     "process.is_pending_wake",
     "process.matches_filter",
     "process.targets_session",
+    "trigger.is_registered_by",
     "session.ancestry",
     "session.carries_claim",
     "session.has_live_claim",

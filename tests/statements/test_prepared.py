@@ -46,10 +46,12 @@ from lash_store import (
 )
 from lash_store._kernel import prepared
 from lash_store._kernel.dialects import SQLITE
+from lash_store.effect import tx as effect_tx
 from lash_store.process import tx as process_tx
 from lash_store.schemas import SCHEMAS
 from lash_store.session import tx as session_tx
 from lash_store.testing import strategies
+from lash_store.trigger import tx as trigger_tx
 from tests.statements.catalogue import CONDITIONS, EXAMPLES
 from tests.support.dialects import POSTGRESQL
 
@@ -161,11 +163,32 @@ INSERT INTO process_handle_grants VALUES ('chat-42', 'session:chat-42', 'p1', '{
 INSERT INTO process_leases VALUES ('p2', 'worker-a', 'c0ffee', 1, 1, 9999);
 """
 
+TRIGGER = """
+INSERT INTO trigger_subscription_seq VALUES (3);
+INSERT INTO trigger_subscriptions VALUES
+  ('subscription:1', 'host', 'trigger:1', 'cron', 'k', 1, 1, 1, '{"name":"n","target_identity":{"definition":"d"}}'),
+  ('subscription:2', 'host/frame:f', 'trigger:2', 'cron', 'k', 1, 1, 1, 'broken'),
+  ('subscription:3', 'session:s', 'trigger:1', 'cron', 'k', 0, 1, 1, '{}');
+INSERT INTO trigger_occurrences VALUES ('trigger:o', 'once', 'hash', 'cron', 'k', 10, '{}'),
+  ('trigger:p', 'twice', 'hash', 'cron', 'k', 2000, '{}');
+INSERT INTO trigger_deliveries VALUES ('trigger:o', 'subscription:2', 'process:1', 10),
+  ('trigger:p', 'subscription:1', 'process:2', 10);
+"""
+
+EFFECT = """
+INSERT INTO runtime_effect_replay VALUES
+  ('s/t', 'j', 'hash', 'completed', '1', NULL, NULL, NULL, 0, NULL, 1, 1),
+  ('s/t', 'l', 'hash', 'failed', NULL, '{}', NULL, NULL, 0, 5, 1, 1),
+  ('u', 'k', 'hash', 'in_progress', NULL, NULL, 'worker-a', 'c0ffee', 9999, NULL, 1, 1);
+"""
+
 FILLED = {
     "session": (SESSION, "session_execution_leases", "chat-42"),
     "process": (PROCESS, "process_leases", "p1"),
+    "trigger": (TRIGGER, None, None),
+    "effect": (EFFECT, "runtime_effect_replay", "s/t"),
 }
-"""Rows of each store, its table of leases, and the key of the lease that is varied."""
+"""Rows of each store, its table of leases if it has one, and the key of the lease that is varied."""
 
 
 class TestEveryStatementOfTheProject:
@@ -179,7 +202,15 @@ class TestEveryStatementOfTheProject:
         if lease is not None:
             rows, table, key = FILLED[kind]
             connection.executescript(rows)
-            connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", (key, *lease))
+            if kind == "effect":  # where a lease is part of what it is a lease on
+                owner_id, token, _, _, expires_at_ms = lease
+                step = (key, "k", "hash", "in_progress", None, None)
+                term = (owner_id, token, expires_at_ms, 7, 1, 1)
+                connection.execute(
+                    f"INSERT INTO {table} VALUES ({', '.join('?' * 12)})", step + term
+                )
+            elif table is not None:
+                connection.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?)", (key, *lease))
         return connection
 
     @pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in CONDITIONS])
@@ -219,13 +250,13 @@ class TestEveryStatementOfTheProject:
         """Nothing is prepared that the test above does not walk."""
         used = [
             value.builder
-            for package in (session_tx, process_tx)
+            for package in (session_tx, process_tx, trigger_tx, effect_tx)
             for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
             for value in vars(importlib.import_module(module.name)).values()
             if isinstance(value, prepared.Prepared)
         ]
         catalogued = [builder for builder, _ in EXAMPLES.values()]
-        assert len(used) > 70
+        assert len(used) > 100
         assert all(builder in catalogued for builder in used)
 
 

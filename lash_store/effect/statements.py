@@ -1,0 +1,294 @@
+"""The statements of an effect store: arguments in, SQLAlchemy construct out, nothing run.
+
+A ``Select`` can be filtered, joined and paged, and a write can run in a transaction of the
+consumer's own. Every time is an argument, milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert
+
+from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store.effect.tables import runtime_effect_replay
+
+__all__ = [
+    "abandon_effect",
+    "begin_effect",
+    "count_effects",
+    "finish_effect",
+    "forget_scope",
+    "is_live_claim",
+    "list_effects",
+    "load_effect",
+    "oldest_in_progress",
+    "prunable_effects",
+    "prune_effect",
+    "renew_effect",
+    "select_effects",
+]
+
+_effects = runtime_effect_replay.c
+_IN_PROGRESS = "in_progress"
+
+
+def select_effects() -> Select[
+    str, str, str, str, str | None, str | None, str | None, int, int | None, int, int
+]:
+    """Every step, to filter, join, order and page.
+
+    Scope id, replay key, envelope hash, status, outcome_json, error_json, owner id, expires-at,
+    due-at, created-at, updated-at.
+    """
+    return select(
+        _effects.scope_id,
+        _effects.replay_key,
+        _effects.envelope_hash,
+        _effects.status,
+        _effects.outcome_json,
+        _effects.error_json,
+        _effects.lease_owner_id,
+        _effects.lease_expires_at_ms,
+        _effects.due_at_ms,
+        _effects.created_at_ms,
+        _effects.updated_at_ms,
+    )
+
+
+def load_effect(
+    *, scope_id: str, replay_key: str
+) -> Select[str, str, str | None, str | None, str | None, str | None, int, int | None]:
+    """Read one step as far as it decides who may act on it; ``EffectTerm`` has the columns."""
+    return select(
+        _effects.envelope_hash,
+        _effects.status,
+        _effects.outcome_json,
+        _effects.error_json,
+        _effects.lease_owner_id,
+        _effects.lease_token,
+        _effects.lease_expires_at_ms,
+        _effects.due_at_ms,
+    ).where(_effects.scope_id == scope_id, _effects.replay_key == replay_key)
+
+
+def begin_effect(
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
+    expires_at_ms: int,
+    due_at_ms: int | None,
+) -> ReturningInsert[int | None]:
+    """Claim a step that nobody has begun, or whose claim has run out (E-BEGIN-1).
+
+    Returns its due-at, the first one; no row while it is claimed, once it has ended, and if it
+    was begun with another envelope.
+    """
+    fresh = upsert_insert(runtime_effect_replay).values(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        status=_IN_PROGRESS,
+        lease_owner_id=owner_id,
+        lease_token=token,
+        lease_expires_at_ms=expires_at_ms,
+        due_at_ms=due_at_ms,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=[_effects.scope_id, _effects.replay_key],
+        # Not due_at_ms, nor created_at_ms: they are the first beginning's.
+        set_={
+            _effects.lease_owner_id: fresh.excluded.lease_owner_id,
+            _effects.lease_token: fresh.excluded.lease_token,
+            _effects.lease_expires_at_ms: fresh.excluded.lease_expires_at_ms,
+            _effects.updated_at_ms: fresh.excluded.updated_at_ms,
+        },
+        where=and_(
+            _effects.envelope_hash == envelope_hash,
+            _effects.status == _IN_PROGRESS,
+            # Free: abandoned, or expired — at its end, not after it.
+            or_(_effects.lease_token.is_(None), _effects.lease_expires_at_ms <= now_ms),
+        ),
+    ).returning(_effects.due_at_ms)
+
+
+def is_live_claim(
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
+) -> ColumnElement[bool]:
+    """A condition on ``runtime_effect_replay``: this very claim holds at `now_ms` (E-RENEW-1)."""
+    return and_(
+        _effects.scope_id == scope_id,
+        _effects.replay_key == replay_key,
+        # All of them: a claim stands for one envelope, one owner and one attempt of it.
+        _effects.envelope_hash == envelope_hash,
+        _effects.lease_owner_id == owner_id,
+        _effects.lease_token == token,
+        _effects.status == _IN_PROGRESS,
+        _effects.lease_expires_at_ms > now_ms,
+    )
+
+
+def renew_effect(
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
+    expires_at_ms: int,
+) -> Update:
+    """Move the end of a live claim; changes no row for any other (E-RENEW-1)."""
+    live = is_live_claim(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        owner_id=owner_id,
+        token=token,
+        now_ms=now_ms,
+    )
+    moved = {_effects.lease_expires_at_ms: expires_at_ms, _effects.updated_at_ms: now_ms}
+    return update(runtime_effect_replay).where(live).values(moved)
+
+
+def finish_effect(
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
+    status: str,
+    outcome_json: str | None,
+    error_json: str | None,
+) -> Update:
+    """Record how a step ended, under its live claim; changes no row for any other (E-FIN-1)."""
+    live = is_live_claim(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        owner_id=owner_id,
+        token=token,
+        now_ms=now_ms,
+    )
+    ended = {
+        _effects.status: status,
+        _effects.outcome_json: outcome_json,
+        _effects.error_json: error_json,
+        _effects.lease_owner_id: None,
+        _effects.lease_token: None,
+        _effects.lease_expires_at_ms: 0,
+        _effects.updated_at_ms: now_ms,
+    }
+    return update(runtime_effect_replay).where(live).values(ended)
+
+
+def abandon_effect(
+    *, scope_id: str, replay_key: str, owner_id: str, token: str, now_ms: int
+) -> Update:
+    """Free a step for the next attempt, under this very claim, live or expired (E-FIN-2)."""
+    own = and_(
+        _effects.scope_id == scope_id,
+        _effects.replay_key == replay_key,
+        _effects.lease_owner_id == owner_id,
+        _effects.lease_token == token,
+        _effects.status == _IN_PROGRESS,
+    )
+    freed = {
+        _effects.lease_owner_id: None,
+        _effects.lease_token: None,
+        _effects.lease_expires_at_ms: 0,
+        _effects.updated_at_ms: now_ms,
+    }
+    return update(runtime_effect_replay).where(own).values(freed)
+
+
+def list_effects(
+    *,
+    scope_id: str | None,
+    status: str | None,
+    after_scope_id: str,
+    after_replay_key: str,
+    limit: int,
+) -> Select[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int]:
+    """Read a page of steps by (scope id, replay key) (E-LIST-1); None filters by nothing."""
+    return (
+        select_effects()
+        .where(
+            # The first part alone is what the primary key can be entered by.
+            _effects.scope_id >= after_scope_id,
+            or_(_effects.scope_id > after_scope_id, _effects.replay_key > after_replay_key),
+            is_null_or(scope_id, lambda given: _effects.scope_id == given),
+            is_null_or(status, lambda given: _effects.status == given),
+        )
+        .order_by(_effects.scope_id, _effects.replay_key)
+        .limit(limit)
+    )
+
+
+def count_effects(*, scope_id: str | None, status: str | None) -> Select[int]:
+    """Count steps (E-LIST-1); None filters by nothing."""
+    return (
+        select(func.count())
+        .select_from(runtime_effect_replay)
+        .where(
+            is_null_or(scope_id, lambda given: _effects.scope_id == given),
+            is_null_or(status, lambda given: _effects.status == given),
+        )
+    )
+
+
+def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:
+    """Read when the oldest step in progress was first begun; NULL if none is (E-LIST-1)."""
+    return select(func.min(_effects.created_at_ms)).where(
+        _effects.status == _IN_PROGRESS,
+        is_null_or(scope_id, lambda given: _effects.scope_id == given),
+    )
+
+
+def forget_scope(*, scope_id: str) -> Delete:
+    """Remove the steps of a scope that have ended; those in progress stay (E-LIST-1)."""
+    return delete(runtime_effect_replay).where(
+        _effects.scope_id == scope_id, _effects.status != _IN_PROGRESS
+    )
+
+
+def prunable_effects(*, updated_before_ms: int, limit: int) -> Select[str, str]:
+    """Read a batch of the steps that were completed before a time: scope id and replay key."""
+    return (
+        select(_effects.scope_id, _effects.replay_key)
+        .where(_effects.status == "completed", _effects.updated_at_ms < updated_before_ms)
+        .limit(limit)
+    )
+
+
+def prune_effect(*, scope_id: str, replay_key: str) -> Delete:
+    """Remove a step that is completed; changes no other row."""
+    return delete(runtime_effect_replay).where(
+        _effects.scope_id == scope_id,
+        _effects.replay_key == replay_key,
+        _effects.status == "completed",
+    )

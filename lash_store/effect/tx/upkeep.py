@@ -1,0 +1,128 @@
+"""What is recorded of steps, and removing it, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lash_store._kernel.checks import bound, check_count, check_pair, check_text, check_words, shown
+from lash_store._kernel.prepared import prepare
+from lash_store.effect import statements
+from lash_store.effect.records import (
+    STATUSES,
+    Effect,
+    EffectStatus,
+    Replayed,
+    ReplayedFailure,
+    ended,
+    read_term,
+)
+from lash_store.effect.tx.attempts import AttemptOperations
+from lash_store.errors import InvalidRecordError
+
+_count_effects = prepare(statements.count_effects)
+_forget_scope = prepare(statements.forget_scope)
+_list_effects = prepare(statements.list_effects)
+_oldest_in_progress = prepare(statements.oldest_in_progress)
+_prunable_effects = prepare(statements.prunable_effects)
+_prune_effect = prepare(statements.prune_effect)
+
+
+class UpkeepOperations(AttemptOperations):
+    """Operations on what is recorded."""
+
+    __slots__ = ()
+
+    def list_effects(
+        self,
+        *,
+        scope_id: str | None = None,
+        status: EffectStatus | None = None,
+        after: tuple[str, str] = ("", ""),
+        limit: int = 100,
+    ) -> list[Effect]:
+        """Return a page of steps by (scope id, replay key), from behind `after` (E-LIST-1).
+
+        Raises InvalidRecordError for a bad filter or bound.
+        """
+        after_scope_id, after_replay_key = check_pair("after", after)
+        rows = _list_effects.all(
+            self.cursor,
+            scope_id=None if scope_id is None else check_text("scope_id", scope_id),
+            status=_check_status(status),
+            after_scope_id=check_text("after", after_scope_id),
+            after_replay_key=check_text("after", after_replay_key),
+            limit=bound("limit", limit),
+        )
+        return [_effect(row) for row in rows]
+
+    def count_effects(
+        self, *, scope_id: str | None = None, status: EffectStatus | None = None
+    ) -> int:
+        """Count steps, of one scope or of all, in one status or in any (E-LIST-1)."""
+        row = _count_effects.one(
+            self.cursor,
+            scope_id=None if scope_id is None else check_text("scope_id", scope_id),
+            status=_check_status(status),
+        )
+        return 0 if row is None else row[0]
+
+    def oldest_in_progress_ms(self, *, scope_id: str | None = None) -> int | None:
+        """Return for how many milliseconds the oldest step in progress has been so (E-LIST-1).
+
+        Since its first beginning; None if no step is in progress.
+        """
+        given = None if scope_id is None else check_text("scope_id", scope_id)
+        row = _oldest_in_progress.one(self.cursor, scope_id=given)
+        return None if row is None or row[0] is None else max(0, self.now_ms - row[0])
+
+    def forget_scope(self, scope_id: str) -> int:
+        """Remove the steps of a scope that have ended; return how many (E-LIST-1).
+
+        Those in progress stay. A step that is forgotten is done again if it is begun again.
+        """
+        return _forget_scope.run(self.cursor, scope_id=check_words("scope_id", scope_id))
+
+    def prune_effects(self, updated_before_ms: int, *, limit: int = 1_000) -> int:
+        """Remove a batch of the steps that were completed before a time; return how many.
+
+        At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
+        milliseconds since the epoch (E-LIST-1).
+        """
+        rows = _prunable_effects.all(
+            self.cursor,
+            updated_before_ms=check_count("updated_before_ms", updated_before_ms),
+            limit=bound("limit", limit),
+        )
+        pruned = [_prune_effect.bind(scope_id=scope, replay_key=key) for scope, key in rows]
+        with self.all_or_nothing():
+            return _prune_effect.many(self.cursor, pruned) if pruned else 0
+
+
+def _check_status(status: str | None) -> str | None:
+    if status is not None and status not in STATUSES:
+        raise InvalidRecordError("status", shown(status), f"must be one of {', '.join(STATUSES)}")
+    return status
+
+
+def _effect(
+    row: tuple[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int],
+) -> Effect:
+    scope_id, replay_key, digest, status, outcome_json, error_json, owner_id, *times = row
+    expires_at_ms, due_at_ms, created_at_ms, updated_at_ms = times
+    columns = (digest, status, outcome_json, error_json, owner_id, None, expires_at_ms, due_at_ms)
+    term = read_term(scope_id, replay_key, columns)
+    end = ended(scope_id, replay_key, term)
+    known: Any = status
+    return Effect(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=digest,
+        status=known,
+        outcome=end.outcome if isinstance(end, Replayed) else None,
+        error=end.error if isinstance(end, ReplayedFailure) else None,
+        owner_id=owner_id,
+        expires_at_ms=term.expires_at_ms,
+        due_at_ms=term.due_at_ms,
+        created_at_ms=int(created_at_ms or 0),
+        updated_at_ms=int(updated_at_ms or 0),
+    )

@@ -1,0 +1,3 @@
+DELETE
+FROM trigger_occurrences
+WHERE trigger_occurrences.occurrence_id = :p_occurrence_id

@@ -1,0 +1,1 @@
+trigger_subscriptions.registrant_scope_id = :p_scope_id OR trigger_subscriptions.registrant_scope_id >= :p_frames_from AND trigger_subscriptions.registrant_scope_id < :p_frames_to

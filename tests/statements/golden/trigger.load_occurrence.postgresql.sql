@@ -1,0 +1,3 @@
+SELECT trigger_occurrences.record_json
+FROM trigger_occurrences
+WHERE trigger_occurrences.occurrence_id = %(p_occurrence_id)s::VARCHAR

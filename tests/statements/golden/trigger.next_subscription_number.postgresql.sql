@@ -1,0 +1,3 @@
+INSERT INTO trigger_subscription_seq DEFAULT
+VALUES
+RETURNING trigger_subscription_seq.id
