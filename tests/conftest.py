@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lash_store import ProcessRegistry, SessionStore
+from lash_store import EffectStore, ProcessRegistry, SessionStore, TriggerStore
 from lash_store.testing import ManualClock, SequentialIds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,3 +57,17 @@ def registry(path: Path, clock: ManualClock) -> Iterator[ProcessRegistry]:
     """A process registry on a file, whose time and ids the test owns."""
     with ProcessRegistry.open(path, clock=clock, ids=SequentialIds()) as registry:
         yield registry
+
+
+@pytest.fixture
+def triggers(path: Path, clock: ManualClock) -> Iterator[TriggerStore]:
+    """A trigger store on a file, whose time and ids the test owns."""
+    with TriggerStore.open(path, clock=clock, ids=SequentialIds()) as triggers:
+        yield triggers
+
+
+@pytest.fixture
+def effects(path: Path, clock: ManualClock) -> Iterator[EffectStore]:
+    """An effect store on a file, whose time and ids the test owns."""
+    with EffectStore.open(path, owner_id="ann", clock=clock, ids=SequentialIds()) as effects:
+        yield effects

@@ -197,6 +197,8 @@ def _filter_arguments(matching: SubscriptionFilter) -> Any:
         )
     }
     session_id = texts.pop("session_id")
+    if session_id is not None:
+        check_name("matching.session_id", session_id)
     absent = {"scope_id": None, "frames_from": None, "frames_to": None}
     return {
         **texts,

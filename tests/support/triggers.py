@@ -1,0 +1,45 @@
+"""Short ways to build what trigger tests register and record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lash_store import (
+    BySession,
+    Engine,
+    FromEvent,
+    Identity,
+    Occurrence,
+    PayloadSchema,
+    Scope,
+    Subscription,
+    TriggerDraft,
+    TriggerStore,
+)
+
+ONE = BySession(Scope("one"))
+
+
+def draft(**parts: Any) -> TriggerDraft:
+    given: dict[str, Any] = {
+        "registrant": ONE,
+        "env_ref": "env",
+        "source_type": "cron",
+        "source_key": "daily",
+        "target": Engine("engine", {"code": "x"}),
+        "target_identity": Identity("engine", definition="def"),
+        "input_template": {"event": FromEvent()},
+        **parts,
+    }
+    return TriggerDraft(**given)
+
+
+def subscribe(triggers: TriggerStore, **parts: Any) -> Subscription:
+    return triggers.register_subscription(draft(**parts))
+
+
+def occur(triggers: TriggerStore, payload: Any = 1, key: str = "once") -> Occurrence:
+    return triggers.record_occurrence("cron", "daily", payload, idempotency_key=key)
+
+
+INTEGERS = PayloadSchema({"type": "integer"})
