@@ -1,0 +1,433 @@
+"""E-RUN and E-SLEEP: running a step once, in threads, in asyncio, and across processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import (
+    AsyncEffectStore,
+    Busy,
+    EffectFailedError,
+    EffectStore,
+    InvalidRecordError,
+    LeaseLostError,
+    Replayed,
+    StoreClosedError,
+)
+from lash_store.testing import ManualClock
+from tests.support.databases import all_rows
+from tests.support.processes import Says, workers
+
+ENVELOPE = {"model": "m"}
+
+
+def statuses(effects: EffectStore) -> list[str]:
+    return [effect.status for effect in effects.list_effects()]
+
+
+def no_renewal_is_left() -> bool:
+    return not [each for each in threading.enumerate() if each.name == "lash-store-renewal"]
+
+
+def test_e_run_1_a_function_runs_once_and_its_outcome_is_replayed(effects: EffectStore) -> None:
+    calls = []
+
+    def call_model() -> Any:
+        calls.append(1)
+        return {"b": (1, 2), "a": None}
+
+    for _ in range(3):
+        assert effects.run("s/t", "k", ENVELOPE, call_model) == {"a": None, "b": [1, 2]}
+    assert calls == [1]
+    assert effects.run("s/t", "l", ENVELOPE, lambda: None) is None
+    assert no_renewal_is_left()
+
+
+def test_e_run_1_replaying_takes_no_write_lock(path: Path) -> None:
+    with EffectStore.open(path, busy_timeout_ms=0) as effects, EffectStore.open(path) as other:
+        effects.run("s", "k", ENVELOPE, lambda: 1)
+        with other.begin():
+            assert effects.run("s", "k", ENVELOPE, lambda: 2) == 1
+
+
+def test_e_begin_4_waiting_takes_no_write_lock_and_ends_with_the_claim(path: Path) -> None:
+    with EffectStore.open(path, owner_id="dead") as dead:
+        dead.begin_effect("s", "k", ENVELOPE, ttl_ms=300)
+        with EffectStore.open(path) as effects, EffectStore.open(path) as writer:
+            started = time.monotonic()
+            ended: list[float] = []
+
+            def wait() -> None:
+                effects.run("s", "k", ENVELOPE, lambda: "taken over")
+                ended.append(time.monotonic() - started)
+
+            waiter = threading.Thread(target=wait)
+            with writer.begin():  # all the while somebody else holds the lock
+                waiter.start()
+                time.sleep(0.15)
+                with effects.read() as tx:
+                    assert tx.count_effects(status="in_progress") == 1
+            waiter.join(30)
+            assert 0.25 < ended[0] < 5
+
+
+def test_e_run_1_many_threads_one_call(path: Path) -> None:
+    calls: list[int] = []
+    outcomes: list[Any] = []
+
+    def slow() -> int:
+        calls.append(1)
+        time.sleep(0.2)
+        return len(calls)
+
+    with EffectStore.open(path) as effects:
+        threads = [
+            threading.Thread(
+                target=lambda: outcomes.append(effects.run("s", "k", ENVELOPE, slow, ttl_ms=60))
+            )
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert (calls, outcomes) == ([1], [1] * 8)
+
+
+def test_e_run_1_in_memory(clock: ManualClock) -> None:
+    with EffectStore.open(None) as effects:
+        assert effects.run("s", "k", ENVELOPE, lambda: effects.run("s", "inner", 1, lambda: 5)) == 5
+        assert statuses(effects) == ["completed", "completed"]
+
+
+def run_once(say: Says, path: Path, calls: Path) -> None:
+    with EffectStore.open(path) as effects:
+        say("ready")
+        say.wait()
+
+        def call() -> str:
+            with calls.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.5)
+            return f"by {os.getpid()}"
+
+        say(effects.run("s/t", "k", ENVELOPE, call, ttl_ms=200))
+
+
+def test_e_run_1_eight_processes_one_call(path: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    with workers(8, run_once, path, calls) as runners:
+        for runner in runners:
+            runner.receive()
+        for runner in runners:
+            runner.pipe.send("go")
+        outcomes = {runner.receive() for runner in runners}
+    (caller,) = calls.read_text().split()
+    assert outcomes == {f"by {caller}"}
+
+
+def test_e_run_2_a_runner_that_is_killed_is_taken_over(path: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    with workers(8, run_once, path, calls) as runners:
+        for runner in runners:
+            runner.receive()
+        for runner in runners:
+            runner.pipe.send("go")
+        while not calls.exists() or not calls.read_text():
+            time.sleep(0.005)
+        first = int(calls.read_text().split()[0])
+        os.kill(first, signal.SIGKILL)
+        outcomes = {runner.receive() for runner in runners if runner.process.pid != first}
+    killed, second = map(int, calls.read_text().split())
+    assert killed == first
+    assert outcomes == {f"by {second}"}
+
+
+def test_e_run_1_ten_seconds_under_a_lease_of_one(path: Path) -> None:
+    """Renewed throughout, and recorded; nobody else could have begun in between."""
+    seen: list[int] = []
+    with EffectStore.open(path) as effects, EffectStore.open(path, read_only=True) as watcher:
+
+        def long() -> str:
+            for _ in range(100):
+                time.sleep(0.1)
+                with watcher.read() as tx:
+                    assert isinstance(tx.look_up_effect("s", "k", ENVELOPE), Busy)
+                    (effect,) = tx.list_effects()
+                    seen.append(effect.expires_at_ms)
+            return "done"
+
+        assert effects.run("s", "k", ENVELOPE, long, ttl_ms=1_000) == "done"
+        assert statuses(effects) == ["completed"]
+    assert 25 < len(set(seen)) < 40  # every third of the lease
+    assert seen == sorted(seen)
+
+
+def hold_the_lock(say: Says, path: Path, hold_s: float) -> None:
+    with EffectStore.open(path) as effects:
+        say("ready")
+        say.wait()
+        with effects.begin():
+            say("held")
+            time.sleep(hold_s)
+
+
+@pytest.mark.parametrize("busy_timeout_ms", [100, 15_000])
+def test_e_run_1_a_renewal_that_is_blocked_loses_the_lease(
+    path: Path, busy_timeout_ms: int
+) -> None:
+    """Another process holds the write lock beyond the end of the lease: nothing is recorded."""
+    with (
+        EffectStore.open(path, busy_timeout_ms=busy_timeout_ms) as effects,
+        workers(1, hold_the_lock, path, 1.0) as (holder,),
+    ):
+        holder.receive()
+
+        def blocked() -> str:
+            holder.pipe.send("hold")
+            assert holder.receive() == "held"
+            time.sleep(0.3)
+            return "too late"
+
+        with pytest.raises(LeaseLostError) as lost:
+            effects.run("s", "k", ENVELOPE, blocked, ttl_ms=200)
+        assert lost.value.reason == "expired"
+        assert statuses(effects) == ["in_progress"]
+        holder.process.join()
+        assert effects.run("s", "k", ENVELOPE, lambda: "again") == "again"
+    assert no_renewal_is_left()
+
+
+def test_e_run_1_a_lost_lease_records_nothing(path: Path) -> None:
+    with EffectStore.open(path) as effects, EffectStore.open(path, owner_id="thief") as thief:
+
+        def robbed() -> str:
+            with thief.begin() as tx:
+                tx.connection.exec_driver_sql(
+                    "UPDATE runtime_effect_replay SET lease_token = 'x', lease_owner_id = 'thief'"
+                )
+            return "mine"
+
+        with pytest.raises(LeaseLostError) as lost:
+            effects.run("s", "k", ENVELOPE, robbed)
+        assert lost.value.reason == "superseded"
+        (effect,) = effects.list_effects()
+        assert (effect.status, effect.owner_id) == ("in_progress", "thief")
+
+
+def test_e_fin_2_a_retryable_error_gives_the_step_back(effects: EffectStore) -> None:
+    def fail() -> None:
+        raise ConnectionError("once")
+
+    with pytest.raises(ConnectionError, match="once"):
+        effects.run("s", "k", ENVELOPE, fail)
+    assert statuses(effects) == ["in_progress"]
+    assert effects.run("s", "k", ENVELOPE, lambda: "twice") == "twice"
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_e_fin_2_an_interrupt_gives_the_step_back(
+    effects: EffectStore, interrupt: type[BaseException]
+) -> None:
+    def stop() -> None:
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        effects.run("s", "k", ENVELOPE, stop)
+    assert effects.run("s", "k", ENVELOPE, lambda: 1) == 1
+    assert no_renewal_is_left()
+
+
+def test_e_fin_2_a_terminal_error_is_recorded_and_replayed(effects: EffectStore) -> None:
+    def bad() -> None:
+        raise ValueError("never")
+
+    for function in (bad, lambda: "not called"):
+        with pytest.raises(EffectFailedError) as failure:
+            effects.run("s", "k", ENVELOPE, function, terminal=(KeyError, ValueError))
+        assert (failure.value.code, failure.value.message, failure.value.key) == (
+            "ValueError",
+            "never",
+            "s:k",
+        )
+        copy = pickle.loads(pickle.dumps(failure.value))
+        assert str(copy) == str(failure.value)
+
+    def refuse() -> None:
+        raise EffectFailedError("no_such_model", "there is none")
+
+    for _ in range(2):
+        with pytest.raises(EffectFailedError, match="no_such_model"):
+            effects.run("s", "l", ENVELOPE, refuse)
+    assert statuses(effects) == ["failed", "failed"]
+
+
+def test_e_run_1_an_outcome_that_is_no_json_gives_the_step_back(effects: EffectStore) -> None:
+    with pytest.raises(InvalidRecordError, match="outcome"):
+        effects.run("s", "k", ENVELOPE, object)
+    assert effects.run("s", "k", ENVELOPE, lambda: 1) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"scope_id": " "},
+        {"envelope": object()},
+        {"ttl_ms": 0},
+        {"terminal": "ValueError"},
+        {"terminal": (BaseException,)},
+        {"strict": "yes"},
+        {"envelope": None, "envelope_hash": ""},
+    ],
+    ids=ascii,
+)
+def test_e_run_1_bad_arguments_are_refused(
+    effects: EffectStore, path: Path, bad: dict[str, Any]
+) -> None:
+    before = all_rows(path)
+    arguments: dict[str, Any] = {
+        "scope_id": "s",
+        "replay_key": "k",
+        "envelope": 1,
+        "function": lambda: 1,
+    }
+    with pytest.raises(InvalidRecordError):
+        effects.run(**{**arguments, **bad})
+    assert all_rows(path) == before
+
+
+def test_e_run_1_the_decorator(effects: EffectStore) -> None:
+    calls: list[Any] = []
+
+    @effects.recorded(lambda session, *_, **__: f"{session}/t", "model:0")
+    def call_model(session: str, prompt: str, *, heat: float = 0.5) -> dict[str, Any]:
+        """Call the model."""
+        calls.append((session, prompt, heat))
+        return {"answer": prompt.upper()}
+
+    assert call_model("a", "hello") == call_model("a", "hello") == {"answer": "HELLO"}
+    assert call_model("b", "hello", heat=1.0) == {"answer": "HELLO"}
+    assert calls == [("a", "hello", 0.5), ("b", "hello", 1.0)]
+    assert (call_model.__name__, call_model.__doc__) == ("call_model", "Call the model.")
+    with pytest.raises(Exception, match="other content"):
+        call_model("a", "bye")
+    with pytest.raises(InvalidRecordError):
+        call_model("c", object())  # type: ignore[arg-type] # reason: that is the test
+
+
+def test_e_run_1_a_store_that_is_closed_under_a_run(path: Path) -> None:
+    effects = EffectStore.open(path)
+
+    def close() -> int:
+        effects.close()
+        return 1
+
+    with pytest.raises(StoreClosedError):
+        effects.run("s", "k", ENVELOPE, close)
+    with EffectStore.open(path) as again:
+        assert statuses(again) == ["in_progress"]
+
+
+def test_e_sleep_1_sleeping_to_the_end_and_the_rest_of_it(path: Path) -> None:
+    with EffectStore.open(path) as effects:
+        started = time.monotonic()
+        effects.sleep("s", "z", 80)
+        assert time.monotonic() - started >= 0.08
+        started = time.monotonic()
+        effects.sleep("s", "z", 80)
+        assert time.monotonic() - started < 0.07
+        effects.begin_sleep("s", "y", 100)  # and who began it dies
+        time.sleep(0.05)
+        started = time.monotonic()
+        effects.sleep("s", "y", 100)
+        assert 0.03 < time.monotonic() - started < 0.09
+
+
+def test_asyncio_runs(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            calls: list[int] = []
+
+            async def slow() -> list[int]:
+                calls.append(1)
+                await asyncio.sleep(0.2)
+                return [len(calls)]
+
+            runs = [effects.run("s", "k", ENVELOPE, slow, ttl_ms=60) for _ in range(20)]
+            assert await asyncio.gather(*runs) == [[1]] * 20
+            assert calls == [1]
+
+            async def bad() -> None:
+                raise ValueError("never")
+
+            with pytest.raises(ValueError, match="never"):
+                await effects.run("s", "l", ENVELOPE, bad)
+            for _ in range(2):
+                with pytest.raises(EffectFailedError, match="never"):
+                    await effects.run("s", "l", ENVELOPE, bad, terminal=ValueError)
+
+            @effects.recorded("s", lambda prompt: f"model:{prompt}")
+            async def call_model(prompt: str) -> str:
+                calls.append(2)
+                return prompt.upper()
+
+            assert await call_model("x") == await call_model("x") == "X"
+            assert calls == [1, 2]
+            await effects.sleep("s", "z", 30)
+            assert await effects.begin_sleep("s", "z", 30) == 0
+            with pytest.raises(InvalidRecordError):
+                await effects.run("s", "m", ENVELOPE, lambda: _value(object()))
+            assert await effects.run("s", "m", ENVELOPE, lambda: _value(1)) == 1
+
+    asyncio.run(main())
+
+
+async def _value(value: Any) -> Any:
+    return value
+
+
+def test_cancelling_an_asyncio_run_gives_the_step_back(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            running = asyncio.Event()
+
+            async def forever() -> None:
+                running.set()
+                await asyncio.sleep(3_600)
+
+            task = asyncio.create_task(effects.run("s", "k", ENVELOPE, forever))
+            await running.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await effects.run("s", "k", ENVELOPE, lambda: _value(1)) == 1
+            others = [each for each in asyncio.all_tasks() if each is not asyncio.current_task()]
+            assert others == []
+
+    asyncio.run(main())
+
+
+def test_asyncio_a_lease_that_is_lost_records_nothing(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path, busy_timeout_ms=50) as effects:
+
+            async def blocked() -> int:
+                with EffectStore.open(path) as other, other.begin():
+                    await asyncio.sleep(0.4)
+                return 1
+
+            with pytest.raises(LeaseLostError):
+                await effects.run("s", "k", ENVELOPE, blocked, ttl_ms=150)
+            assert await effects.count_effects(status="in_progress") == 1
+            assert await effects.begin_effect("s", "k", ENVELOPE) != Replayed(1)
+
+    asyncio.run(main())
