@@ -210,18 +210,19 @@ class AttemptOperations(Tx):
         """
         envelope = {"type": "sleep", "duration_ms": check_count("duration_ms", duration_ms)}
         due_at_ms = min(self.now_ms + duration_ms, MAX_INT)
-        begun = self.begin_effect(scope_id, replay_key, envelope, due_at_ms=due_at_ms)
-        if isinstance(begun, Replayed):
-            return 0
-        if isinstance(begun, ReplayedFailure):
-            error = begun.error
-            raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
-        left_ms = max(0, (begun.due_at_ms or 0) - self.now_ms)
-        if isinstance(begun, EffectClaim):
-            if left_ms:
-                self.abandon_effect(begun)
-            else:
-                self.finish_effect(begun)
+        with self.all_or_nothing():
+            begun = self.begin_effect(scope_id, replay_key, envelope, due_at_ms=due_at_ms)
+            if isinstance(begun, Replayed):
+                return 0
+            if isinstance(begun, ReplayedFailure):
+                error = begun.error
+                raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
+            left_ms = max(0, (begun.due_at_ms or 0) - self.now_ms)
+            if isinstance(begun, EffectClaim):
+                if left_ms:
+                    self.abandon_effect(begun)
+                else:
+                    self.finish_effect(begun)
         return left_ms
 
     def _end(

@@ -112,6 +112,10 @@ class DeliveryOperations(SubscriptionOperations):
         harmless.
         """
         occurrence = self._occurrence(occurrence_id)
+        with self.all_or_nothing():
+            return self._redeliver(occurrence)
+
+    def _redeliver(self, occurrence: Occurrence) -> Reservations:
         reserved = self._reserve(occurrence)
         undecodable = {each.subscription_id: each for each in reserved.undecodable}
         deliveries = []
