@@ -18,6 +18,7 @@ from lash_store._kernel.opening import OpenOptions
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
 from lash_store.deployment import Deployment
+from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.records import (
     Busy,
     Effect,
@@ -27,7 +28,7 @@ from lash_store.effect.records import (
     ReplayedFailure,
     turn_scope,
 )
-from lash_store.effect.store import AsyncEffectStore, EffectStore
+from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     ClaimLostError,

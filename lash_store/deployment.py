@@ -49,18 +49,23 @@ class Deployment:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
-        """Open the folder `root`, making what is missing, readable by its owner only.
+        """Open the folder `root`; one that is not there is made, readable by its owner only.
 
         `options` go to each store; the sessions are opened one by one, with options of their
         own. Raises what opening a store raises, and leaves none open then.
         """
         check_kind("root", root, (str, os.PathLike))
-        folder = Path(root)
+        try:
+            folder = Path(os.fsdecode(root))
+        except (TypeError, ValueError) as error:
+            raise StoreOpenError(ascii(root), f"it is no path: {error}") from error
         if not options.get("read_only"):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise StoreOpenError(str(folder), error.strerror or str(error)) from error
+            except ValueError as error:
+                raise StoreOpenError(ascii(root), str(error)) from error
         with ExitStack() as opened:
             stores = (
                 opened.enter_context(ProcessRegistry.open(folder / PROCESSES, **options)),

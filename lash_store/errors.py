@@ -219,7 +219,12 @@ class LeaseLostError(LashStoreError):
         self.reason = reason
 
     def __str__(self) -> str:
-        found = f"found {self.actual}" if self.actual else "no term was ever claimed"
+        if self.actual is not None:
+            found = f"found {self.actual}"
+        elif self.reason == "never_claimed":
+            found = "no term was ever claimed"
+        else:
+            found = "and the row could not be read in time"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
 
 

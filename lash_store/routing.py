@@ -11,7 +11,8 @@ Wakes: from the process registry to a session's queue
 Deliveries: from the trigger store to the process registry
     ``triggers.reserve_deliveries()`` returns each delivery once. ``start_deliveries`` registers
     their processes; the process id was reserved with the delivery, so registering again is
-    harmless. ``unstarted_deliveries`` finds those that never got so far.
+    harmless. ``unstarted_deliveries`` finds those that never got so far. Record an occurrence and
+    reserve for it in one ``triggers.begin()``, so that no crash falls between the two.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import msgspec
 from lash_store._kernel.checks import check_items, check_kind
 from lash_store._kernel.shapes.inputs import Engine, ProcessInput, ToolCall
 from lash_store._kernel.shapes.origins import Provenance
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import CorruptRecordError, IdempotencyConflictError, InvalidRecordError
 from lash_store.process.records.events import WakeDelivery
 from lash_store.process.records.handles import HandleDescriptor
 from lash_store.process.records.processes import ProcessRecord, ProcessRegistration
 from lash_store.process.store import ProcessRegistry
 from lash_store.process.tx import ProcessTx
 from lash_store.session.records.queue import NewWork
-from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Pruned
-from lash_store.trigger.records.subscriptions import Fixed
+from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Occurrence, Pruned
+from lash_store.trigger.records.subscriptions import Fixed, Subscription
 from lash_store.trigger.store import TriggerStore
 
 __all__ = [
@@ -87,15 +88,17 @@ def process_of_delivery(delivery: Delivery) -> ProcessRegistration:
     """Return the process that a delivery starts, under the id that was reserved for it.
 
     Input, identity, event types, environment and wake target are the subscription's. Its
-    `input_template` becomes the object ``args`` in the payload of an engine: the occurrence's
-    payload for each ``FromEvent``, the value for each ``Fixed``. Provenance is the registrant,
-    caused by the occurrence.
+    `input_template` becomes the object ``args`` in the payload of an engine, in place of any that
+    is there: the occurrence's payload for each ``FromEvent``, the value for each ``Fixed``.
+    Provenance is the registrant, caused by the occurrence.
 
     Raises InvalidRecordError for a template on a target that takes none: one that is no engine,
     or whose payload is no object.
     """
     check_kind("delivery", delivery, Delivery)
     subscription, occurrence = delivery.subscription, delivery.occurrence
+    check_kind("delivery.subscription", subscription, Subscription)
+    check_kind("delivery.occurrence", occurrence, Occurrence)
     needs_env = isinstance(subscription.target, Engine | ToolCall)
     return ProcessRegistration(
         delivery.process_id,
@@ -117,6 +120,7 @@ def start_deliveries(registry: ProcessRegistry, deliveries: Sequence[Delivery]) 
     A few hundred in a transaction. A process that is new gives a handle to its wake target. One
     that can't be registered is reported, and does not keep the others from being so.
     """
+    check_kind("registry", registry, ProcessRegistry)
     check_items("deliveries", deliveries, Delivery)
     records: list[ProcessRecord] = []
     refused: list[RefusedDelivery] = []
@@ -136,20 +140,25 @@ def start_in_transaction(tx: ProcessTx, deliveries: Iterable[Delivery]) -> Start
     records: list[ProcessRecord] = []
     refused: list[RefusedDelivery] = []
     for delivery in deliveries:
+        check_kind("delivery", delivery, Delivery)
         try:
-            registration = process_of_delivery(delivery)
-            is_new = not tx.known_processes([delivery.process_id])
-            record = tx.register_process(registration)
-        except InvalidRecordError as error:
+            records.append(_start(tx, delivery))
+        except (InvalidRecordError, IdempotencyConflictError, CorruptRecordError) as error:
             refused.append(RefusedDelivery(delivery, str(error)))
-            continue
-        target, identity = registration.wake_target, delivery.subscription.target_identity
+    return Started(tuple(records), tuple(refused))
+
+
+def _start(tx: ProcessTx, delivery: Delivery) -> ProcessRecord:
+    registration = process_of_delivery(delivery)
+    target, identity = registration.wake_target, delivery.subscription.target_identity
+    with tx.all_or_nothing():
+        is_new = not tx.known_processes([delivery.process_id])
+        record = tx.register_process(registration)
         # Only once: a handle that was revoked since must not come back with a redelivery.
         if is_new and target is not None:
             label = delivery.subscription.target_label
             tx.grant_handle(target, record.id, HandleDescriptor(identity.kind, label))
-        records.append(record)
-    return Started(tuple(records), tuple(refused))
+    return record
 
 
 def unstarted_deliveries(
@@ -164,10 +173,12 @@ def unstarted_deliveries(
     At most `limit` deliveries are looked at, from behind `after`; pass the page's `after` for the
     next one, until it is None.
     """
+    check_kind("triggers", triggers, TriggerStore)
+    check_kind("registry", registry, ProcessRegistry)
     page = triggers.list_deliveries(after=after, limit=limit)
     known = registry.known_processes(delivery.process_id for delivery in page.deliveries)
     missing = tuple(each for each in page.deliveries if each.process_id not in known)
-    return DeliveryPage(missing, page.undecodable, page.after)
+    return DeliveryPage(missing, tuple(dict.fromkeys(page.undecodable)), page.after)
 
 
 def prune_started(
@@ -175,13 +186,15 @@ def prune_started(
     registry: ProcessRegistry,
     occurred_before_ms: int,
     *,
-    after: tuple[int, str] = (0, ""),
+    after: str = "",
     limit: int = 100,
 ) -> Pruned:
     """Remove old occurrences whose processes are all registered, one batch (T-RET-1).
 
     See ``TriggerStore.prune_occurrences``, which is told here what is started.
     """
+    check_kind("triggers", triggers, TriggerStore)
+    check_kind("registry", registry, ProcessRegistry)
     candidates = triggers.list_reserved_processes(occurred_before_ms, after=after, limit=limit)
     known = registry.known_processes(candidates)
     return triggers.prune_occurrences(occurred_before_ms, started=known, after=after, limit=limit)

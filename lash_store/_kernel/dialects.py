@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Dialect,
     FromClause,
@@ -167,6 +168,23 @@ class JsonText(FunctionElement[str]):
         # Names from this library's own source, never a consumer's: they stand in the text.
         steps = [literal_column(f"'{name}'", Text()) for name in path]
         super().__init__(column, *steps)
+
+
+class IsNoJson(FunctionElement[bool]):
+    """Whether a text is no JSON: a condition on its members lets such a row through, to be seen."""
+
+    inherit_cache = True
+    type = Boolean()
+
+
+@compiles(IsNoJson)
+def _is_no_json(element: IsNoJson, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"NOT pg_input_is_valid({compiler.process(element.clauses, **kw)}, 'json')"
+
+
+@compiles(IsNoJson, "sqlite")
+def _is_no_json_on_sqlite(element: IsNoJson, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"NOT json_valid({compiler.process(element.clauses, **kw)})"
 
 
 @compiles(JsonText)

@@ -58,7 +58,10 @@ class Database:
         self._locked_for_fork = self._version_locked_for_fork = False
         self._version_lock = threading.Lock()
         self._version_reader: StoreConnection | None = None
-        self._watch_key = f"{path} {id(self)}" if self.in_memory else path
+        self._version_readers = 0
+        self.key = f"{path} {id(self)}" if self.in_memory else path
+        """What tells this database from the others that this process has open."""
+
         self.watch = self._new_watch()
         if settings.read_only:
             self._idle_readers.append(self._open_reader())
@@ -96,7 +99,7 @@ class Database:
         finally:
             self._lock.release()
             if watched:
-                announce(self._watch_key)
+                announce(self.key)
 
     def begin_read(self) -> StoreConnection:
         """Begin a snapshot; end it with :meth:`end_read`."""
@@ -129,26 +132,31 @@ class Database:
         finally:
             self.end_read(connection)
 
-    def data_version(self) -> int:
-        """Return a number that changes when another connection commits; reads nothing else."""
+    def data_version(self) -> tuple[int, int]:
+        """Return what changes when another connection commits; reads nothing else.
+
+        SQLite's number is one connection's own: another's begins anew. So it comes with the number
+        of the connection, and is another one once a fork has closed that.
+        """
         with self._version_lock:
             if self.closed:
                 raise StoreClosedError(self.path)
             reader = self._version_reader
             if reader is None:
                 reader = self._version_reader = self._open_reader()
+                self._version_readers += 1
             try:
                 version: int = execute(reader, dialects.DATA_VERSION).fetchone()[0]
             except sqlite3.Error as error:
                 raise store_error(error, reader) from error
-            return version
+            return self._version_readers, version
 
     def check_not_writing(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread."""
         if self._lock.is_mine:
             raise NestedTransactionError(
-                "this thread is inside a write transaction of this store, whose commit nobody "
-                "will see before it ends: wait outside of it"
+                "this thread is inside a transaction of this store, which would have to end first: "
+                "wait outside of it"
             )
 
     def close(self) -> None:
@@ -161,9 +169,9 @@ class Database:
         self._take_lock()
         try:
             self.closed = True
-            self._close_idle()
             with self._version_lock:
                 self._close_version_reader()
+            self._close_idle()
         finally:
             self._lock.release()
         self.watch.notify()
@@ -182,10 +190,10 @@ class Database:
             return
         with suppress(NestedTransactionError):  # this thread's own transaction goes on
             self._locked_for_fork = self._lock.acquire(min(self._busy_timeout_s, _FORK_WAIT_S))
-        if self._locked_for_fork:
-            self._close_idle()
         self._version_locked_for_fork = self._version_lock.acquire()
         self._close_version_reader()
+        if self._locked_for_fork:
+            self._close_idle()
 
     def after_fork_in_parent(self) -> None:
         """Let the writers and waiters of the parent go on."""
@@ -222,7 +230,7 @@ class Database:
 
     def _new_watch(self) -> Watch:
         # A database in memory has no other process; its commits are announced.
-        return Watch(self._watch_key, None if self.in_memory else self.data_version)
+        return Watch(self.key, None if self.in_memory else self.data_version)
 
     def _close_version_reader(self) -> None:
         """Close the connection that reads the data version; the caller holds its lock."""
@@ -338,7 +346,12 @@ def check_not_carried(path: str) -> None:
         )
 
 
+_forking = threading.Lock()
+"""One fork at a time: what a fork locks is noted on the database, once."""
+
+
 def _prepare_fork() -> None:
+    _forking.acquire()
     for database in list(_databases):
         database.prepare_fork()
 
@@ -346,9 +359,12 @@ def _prepare_fork() -> None:
 def _after_fork_in_parent() -> None:
     for database in list(_databases):
         database.after_fork_in_parent()
+    _forking.release()
 
 
 def _leave_all_to_parent() -> None:
+    global _forking  # noqa: PLW0603 # reason: it is held, by the thread that forked
+    _forking = threading.Lock()
     forget_all()
     for database in list(_databases):
         if database.leave_to_parent():

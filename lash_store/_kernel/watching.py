@@ -24,13 +24,13 @@ POLL_S: Final = 0.02
 class Watch:
     """The waiters on one open database."""
 
-    def __init__(self, key: str, read_version: Callable[[], int] | None) -> None:
+    def __init__(self, key: str, read_version: Callable[[], object] | None) -> None:
         self._key = key
         self._read_version = read_version
         self._lock = threading.Lock()
         self._waiters: list[Callable[[], None]] = []
         self._stop = threading.Event()
-        self._seen = 0
+        self._seen: object = None
 
     @contextmanager
     def subscribed(self, notify: Callable[[], None]) -> Iterator[None]:
@@ -80,7 +80,7 @@ class Watch:
         with _registry_lock:
             watched.setdefault(self._key, []).append(self)
 
-    def _poll(self, read_version: Callable[[], int], stop: threading.Event) -> None:
+    def _poll(self, read_version: Callable[[], object], stop: threading.Event) -> None:
         while not stop.wait(POLL_S):
             try:
                 version = read_version()

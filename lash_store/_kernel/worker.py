@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 R = TypeVar("R")
 
@@ -63,6 +63,16 @@ class Worker:
         except StopIteration as error:
             # A future can't carry it: the await would stay pending for ever.
             raise RuntimeError("the work raised StopIteration") from error
+
+
+async def finish_first(work: Coroutine[Any, Any, R]) -> R:
+    """Await `work` to its end even if the caller is cancelled, and raise CancelledError then."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _wait_in_spite_of_cancelling(task)
+        raise
 
 
 async def _wait_in_spite_of_cancelling(done: asyncio.Future[R]) -> None:

@@ -146,8 +146,14 @@ def turn_scope(session_id: str, turn_id: str) -> str:
     """Return the scope of a turn's steps: ``session/turn``.
 
     A bare turn id would do only as long as no two sessions have turns of one name (E-REC-1).
+    A session id with a / in it is an InvalidRecordError: two sessions could share a scope.
     """
-    return f"{check_words('session_id', session_id)}/{check_words('turn_id', turn_id)}"
+    session = check_words("session_id", session_id)
+    if "/" in session:
+        raise InvalidRecordError(
+            "session_id", ascii(session), "holds the / that ends it in a scope"
+        )
+    return f"{session}/{check_words('turn_id', turn_id)}"
 
 
 def key_of(scope_id: str, replay_key: str) -> str:

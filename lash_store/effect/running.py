@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, Self, TypeAlias
 
 import msgspec
@@ -32,13 +34,25 @@ from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
     LeaseLostError,
+    NestedTransactionError,
+    ReadOnlyStoreError,
     StoreBusyError,
+    StoreClosedError,
 )
 
 Terminal: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 """Exceptions that mean that a step failed for good."""
 
 RENEWALS_PER_TTL: Final = 3
+
+LONGEST_NAP_S: Final = 86_400.0
+"""How long a sleeper sleeps before it looks again: a clock takes no more than so many seconds."""
+
+AGAIN_S: Final = 0.005
+"""How long a renewal that failed waits for its next try: the wait for the lock was one already."""
+
+FOR_GOOD: Final = (LeaseLostError, StoreClosedError, ReadOnlyStoreError)
+"""What no further renewal can mend."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -54,7 +68,7 @@ class Step(msgspec.Struct, frozen=True):
     @property
     def renew_every_s(self) -> float:
         """How often its claim is renewed: every third of its time, at least 1 ms (E-RUN-1)."""
-        return max(self.ttl_ms / RENEWALS_PER_TTL, 1.0) / 1000
+        return min(max(self.ttl_ms / RENEWALS_PER_TTL, 1.0) / 1000, threading.TIMEOUT_MAX)
 
     def look_up(self, tx: EffectTx) -> Replayed | ReplayedFailure | Busy | None:
         """See how the step stands, in a snapshot."""
@@ -79,9 +93,9 @@ class Step(msgspec.Struct, frozen=True):
     def error_of(self, error: Exception) -> EffectError | None:
         """Return what to record if `error` means that the step failed for good."""
         if isinstance(error, EffectFailedError):
-            return EffectError(str(error.code), str(error.message))
+            return EffectError(safe_text(error.code), safe_text(error.message))
         if isinstance(error, self.terminal):
-            return EffectError(type(error).__name__, str(error))
+            return EffectError(type(error).__name__, safe_text(error))
         return None
 
     def outcome_of(self, ended: Replayed | ReplayedFailure) -> Any:
@@ -95,10 +109,43 @@ class Step(msgspec.Struct, frozen=True):
         return EffectFailedError(error.code, error.message, f"{self.scope_id}:{self.replay_key}")
 
 
+def safe_text(value: object) -> str:
+    """Return a text that can be recorded, whatever an exception has to say: it *has* failed."""
+    try:
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 # reason: the exception's own text raised one
+        return type(value).__name__
+
+
+running: Final[ContextVar[frozenset[tuple[str, str, str]]]] = ContextVar(
+    "running", default=frozenset()
+)
+"""The steps that the caller is inside of: database, scope and key."""
+
+
+@contextmanager
+def inside(database: str, step: Step) -> Iterator[None]:
+    """Note that the caller is inside of a step, for :func:`check_not_inside`."""
+    before = running.set(running.get() | {(database, step.scope_id, step.replay_key)})
+    try:
+        yield
+    finally:
+        running.reset(before)
+
+
+def check_not_inside(database: str, step: Step) -> None:
+    """Raise NestedTransactionError if the caller would wait for itself."""
+    if (database, step.scope_id, step.replay_key) in running.get():
+        raise NestedTransactionError(
+            f"the effect {step.scope_id}:{step.replay_key!r} is being run by its own function"
+        )
+
+
 def check_run(
     scope_id: str,
     replay_key: str,
     envelope: Any,
+    function: object,
     *,
     envelope_hash: str | None,
     ttl_ms: int,
@@ -107,19 +154,55 @@ def check_run(
 ) -> Step:
     """Check what is to be run; InvalidRecordError before anything is read."""
     check_step(scope_id, replay_key)
-    kinds = terminal if isinstance(terminal, tuple) else (terminal,)
-    for kind in kinds:
-        if not inspect.isclass(kind) or not issubclass(kind, Exception):
-            raise InvalidRecordError("terminal", shown(kind), "must be a class of exceptions")
+    if not callable(function):
+        raise InvalidRecordError("function", shown(function), "must be callable")
+    kinds = check_terminal(terminal)
     check_kind("strict", strict, bool)
     digest = hash_of(envelope, envelope_hash)
     return Step(scope_id, replay_key, digest, check_ttl(ttl_ms), strict, kinds)
 
 
-def call_envelope(function: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Describe a call as an envelope: the function's name and its arguments, which are JSON."""
+def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:
+    """Return the classes of the exceptions that mean that a step failed for good."""
+    kinds = terminal if isinstance(terminal, tuple) else (terminal,)
+    for kind in kinds:
+        if not inspect.isclass(kind) or not issubclass(kind, Exception):
+            raise InvalidRecordError("terminal", shown(kind), "must be a class of exceptions")
+    return kinds
+
+
+def check_recorded(
+    scope_id: object, replay_key: object, ttl_ms: int, terminal: Terminal, strict: object
+) -> None:
+    """Check what a decorator is given, where it stands; InvalidRecordError."""
+    for field, name in (("scope_id", scope_id), ("replay_key", replay_key)):
+        if not isinstance(name, str) and not callable(name):
+            raise InvalidRecordError(field, shown(name), "must be a str, or a function of the call")
+    check_ttl(ttl_ms)
+    check_terminal(terminal)
+    check_kind("strict", strict, bool)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function that has a name; InvalidRecordError for anything else."""
+    if not inspect.isfunction(function):
+        raise InvalidRecordError(
+            "function", shown(function), "must be a function, which has a name"
+        )
+    return inspect.signature(function)
+
+
+def call_envelope(
+    function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """Describe a call as an envelope: the function's name and its arguments, which are JSON.
+
+    By name, and the defaults among them, so that one call has one envelope however it is written.
+    """
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
     name = f"{function.__module__}.{function.__qualname__}"
-    return {"function": name, "args": list(args), "kwargs": dict(kwargs)}
+    return {"function": name, "arguments": dict(bound.arguments)}
 
 
 def name_of(given: str | Callable[..., str], args: Any, kwargs: Any) -> str:
@@ -149,13 +232,15 @@ class Renewal:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._step.renew_every_s):
+        wait_s = self._step.renew_every_s
+        while not self._stop.wait(wait_s):
+            wait_s = self._step.renew_every_s
             try:
                 self.claim = self._renew(self.claim)
-            except StoreBusyError:
-                continue  # the next try may come in time
+            except FOR_GOOD:
+                return  # recording the outcome will be refused
             except LashStoreError:
-                return  # lost, or the store is closed: recording the outcome will be refused
+                wait_s = AGAIN_S  # what is in the way may pass before the claim runs out
 
 
 def lost_waiting(claim: EffectClaim, error: StoreBusyError) -> LeaseLostError:

@@ -207,12 +207,19 @@ def finish_effect(
 
 
 def abandon_effect(
-    *, scope_id: str, replay_key: str, owner_id: str, token: str, now_ms: int
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    owner_id: str,
+    token: str,
+    now_ms: int,
 ) -> Update:
     """Free a step for the next attempt, under this very claim, live or expired (E-FIN-2)."""
     own = and_(
         _effects.scope_id == scope_id,
         _effects.replay_key == replay_key,
+        _effects.envelope_hash == envelope_hash,
         _effects.lease_owner_id == owner_id,
         _effects.lease_token == token,
         _effects.status == _IN_PROGRESS,

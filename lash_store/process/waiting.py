@@ -23,7 +23,6 @@ class EventSearch:
         # The newest sequence first: most commits are about other processes.
         highest = tx.highest_sequence(self.process_id)
         if highest <= self.after_sequence:
-            tx.require_process(self.process_id)
             return None
         event = tx.first_event_after(self.process_id, self.event_type, self.after_sequence)
         self.after_sequence = highest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from lash_store import (
     EffectStore,
     InvalidRecordError,
     LeaseLostError,
+    NestedTransactionError,
     Replayed,
     StoreClosedError,
 )
@@ -429,5 +431,123 @@ def test_asyncio_a_lease_that_is_lost_records_nothing(path: Path) -> None:
                 await effects.run("s", "k", ENVELOPE, blocked, ttl_ms=150)
             assert await effects.count_effects(status="in_progress") == 1
             assert await effects.begin_effect("s", "k", ENVELOPE) != Replayed(1)
+
+    asyncio.run(main())
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x\udcff"), MuteError(), EffectFailedError("c", "x\udcff")]
+)
+def test_e_fin_2_whatever_a_terminal_error_says_it_is_recorded(
+    effects: EffectStore, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(EffectFailedError):
+            effects.run("s", "k", ENVELOPE, fail, terminal=(ValueError, MuteError))
+    assert statuses(effects) == ["failed"]
+
+
+def test_e_run_1_a_lock_that_comes_free_in_time_costs_no_lease(path: Path) -> None:
+    """A renewal that the lock kept out tries again at once, not a third of the lease later."""
+    with EffectStore.open(path, busy_timeout_ms=300) as effects, EffectStore.open(path) as other:
+
+        def slow() -> str:
+            with other.begin():
+                time.sleep(0.5)
+            time.sleep(0.4)
+            return "recorded"
+
+        assert effects.run("s", "k", ENVELOPE, slow, ttl_ms=600) == "recorded"
+
+
+def test_e_run_1_a_step_inside_of_itself_is_an_error(effects: EffectStore) -> None:
+    with pytest.raises(NestedTransactionError, match="by its own function"):
+        effects.run("s", "k", ENVELOPE, lambda: effects.run("s", "k", ENVELOPE, lambda: 1))
+    assert effects.run("s", "k", ENVELOPE, lambda: effects.run("s", "l", ENVELOPE, lambda: 2)) == 2
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(None) as store:
+            inner = lambda: store.run("s", "k", ENVELOPE, lambda: _value(1))  # noqa: E731 # reason: short
+            with pytest.raises(NestedTransactionError):
+                await store.run("s", "k", ENVELOPE, inner)
+
+    asyncio.run(main())
+
+
+def test_e_run_1_one_call_has_one_envelope_however_it_is_written(effects: EffectStore) -> None:
+    @effects.recorded("s", "k")
+    def function(a: int, b: int = 2, *rest: int, **more: int) -> list[int]:
+        return [a, b, *rest, *more.values()]
+
+    assert function(1) == function(1, 2) == function(a=1) == function(1, b=2) == [1, 2]
+    with pytest.raises(TypeError):
+        function()  # type: ignore[call-arg] # reason: that is the test
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda effects: effects.recorded(5, "k"),
+        lambda effects: effects.recorded("s", "k", ttl_ms=0),
+        lambda effects: effects.recorded("s", "k", terminal="x"),
+        lambda effects: effects.recorded("s", "k")(functools.partial(print)),
+        lambda effects: effects.run("s", "k", ENVELOPE, None),
+        lambda effects: effects.begin_effect("s", "k", strict="no"),
+        lambda effects: effects.look_up_effect("s", "k", strict=1),
+    ],
+)
+def test_e_run_1_what_is_wrong_is_refused_where_it_stands(
+    effects: EffectStore, path: Path, bad: Any
+) -> None:
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError):
+        bad(effects)
+    assert all_rows(path) == before
+
+
+def test_e_run_1_a_very_long_lease(effects: EffectStore) -> None:
+    assert effects.run("s", "k", ENVELOPE, lambda: 1, ttl_ms=2**63 - 1) == 1
+
+
+def test_e_sleep_1_a_sleep_that_is_over_takes_no_write_lock(path: Path) -> None:
+    with EffectStore.open(path, busy_timeout_ms=0) as effects, EffectStore.open(path) as other:
+        effects.sleep("s", "z", 0)
+        effects.sleep("s", "own hash", 1, envelope_hash="mine")
+        with other.begin():
+            effects.sleep("s", "z", 0)
+            effects.sleep("s", "own hash", 1, envelope_hash="mine")
+    with EffectStore.open(path, read_only=True) as reader:
+        reader.sleep("s", "z", 0)
+
+
+def test_cancelling_an_asyncio_run_at_any_moment_leaves_no_claim(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            for at in range(150):
+                run = effects.run("s", f"k{at}", ENVELOPE, lambda: asyncio.sleep(0.0005, 1))
+                task = asyncio.create_task(run)
+                await asyncio.sleep(at / 40_000)
+                task.cancel()
+                await asyncio.wait([task])
+            left = await effects.list_effects(status="in_progress", limit=1_000)
+            assert [effect for effect in left if effect.owner_id is not None] == []
+
+    asyncio.run(main())
+
+
+def test_asyncio_a_function_that_gives_nothing_to_await(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            with pytest.raises(InvalidRecordError, match="awaitable"):
+                await effects.run("s", "k", ENVELOPE, lambda: 1)  # type: ignore[arg-type, return-value] # reason: that is the test
+            assert await effects.run("s", "k", ENVELOPE, lambda: _value(2)) == 2
 
     asyncio.run(main())

@@ -80,7 +80,7 @@ def test_e_rec_1_the_consumers_own_hash(effects: EffectStore, path: Path) -> Non
 
 def test_e_rec_1_scopes_of_turns() -> None:
     assert turn_scope("chat-42", "turn-1") == "chat-42/turn-1"
-    for bad in (("", "t"), ("s", " ")):
+    for bad in (("", "t"), ("s", " "), ("a/b", "c")):
         with pytest.raises(InvalidRecordError):
             turn_scope(*bad)
 
@@ -268,10 +268,9 @@ def test_e_renew_1_everything_has_to_match(
         lambda: effects.fail_effect(forged, EffectError("c", "m")),
     ):
         refused(path, LeaseLostError, call)
-    if "envelope_hash" not in change:
-        before = all_rows(path)
-        assert effects.abandon_effect(forged) is False
-        assert all_rows(path) == before
+    before = all_rows(path)
+    assert effects.abandon_effect(forged) is False
+    assert all_rows(path) == before
 
 
 def test_e_fin_1_what_is_recorded_never_changes(effects: EffectStore, path: Path) -> None:
@@ -430,3 +429,27 @@ def test_e_sleep_1_somebody_elses_claim_keeps_nobody_from_waking(
     effects.fail_effect(begun, EffectError("c", "m"))
     with pytest.raises(EffectFailedError):
         effects.begin_sleep("s", "z", 100)
+
+
+@pytest.mark.parametrize("column", ["created_at_ms", "updated_at_ms", "due_at_ms"])
+def test_k_codec_2_a_time_that_is_none(effects: EffectStore, path: Path, column: str) -> None:
+    claim(effects)
+    run_script(path, f"UPDATE runtime_effect_replay SET {column} = 'noon', lease_expires_at_ms = 0")
+    with pytest.raises(CorruptRecordError):
+        effects.list_effects()
+    if column == "created_at_ms":
+        with pytest.raises(CorruptRecordError):
+            effects.oldest_in_progress_ms()
+    if column == "due_at_ms":
+        with pytest.raises(CorruptRecordError):
+            begin(effects)
+
+
+def test_e_sleep_1_a_sleep_that_was_begun_without_a_time(effects: EffectStore, path: Path) -> None:
+    envelope = {"type": "sleep", "duration_ms": 9}
+    begun = effects.begin_effect("s", "z", envelope)
+    assert isinstance(begun, EffectClaim)
+    refused(path, CorruptRecordError, lambda: effects.begin_sleep("s", "z", 9), "s:z")
+    assert effects.look_up_sleep("s", "new", 9) is None
+    effects.begin_sleep("s", "y", 9)
+    assert effects.look_up_sleep("s", "y", 9) == 9

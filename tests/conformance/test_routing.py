@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lash_store import (
@@ -235,12 +236,11 @@ def test_t_ret_1_what_is_started_is_pruned_and_nothing_else(
             start_deliveries(deployment.processes, deliveries)
     clock.advance(10)
     pruned = prune_started(deployment.triggers, deployment.processes, clock.now_ms(), limit=3)
-    assert (pruned.removed, pruned.examined) == (2, 3)
-    assert pruned.after is not None
+    assert (pruned.examined, pruned.after is None) == (3, False)
     rest = prune_started(
-        deployment.triggers, deployment.processes, clock.now_ms(), after=pruned.after
+        deployment.triggers, deployment.processes, clock.now_ms(), after=pruned.after or ""
     )
-    assert (rest.removed, rest.after) == (1, None)
+    assert (pruned.removed + rest.removed, rest.after) == (3, None)
     (left,) = deployment.triggers.list_deliveries().deliveries
     assert left.occurrence.payload == 2
 
@@ -271,3 +271,20 @@ def test_a_deployment_is_one_folder(tmp_path: Path, clock: ManualClock) -> None:
         Deployment.open(7)  # type: ignore[arg-type] # reason: that is the test
     with Deployment.open(tmp_path / "deep" / "other") as other:
         assert "other" in repr(other)
+
+
+def test_a_process_of_other_content_is_reported_and_keeps_none_back(deployment: Deployment) -> None:
+    subscribe(deployment.triggers)
+    subscribe(deployment.triggers)
+    first, second = reserve(deployment.triggers)
+    other = process_of_delivery(first)
+    deployment.processes.register_process(msgspec.structs.replace(other, env_ref="another"))
+    started = start_deliveries(deployment.processes, [first, second])
+    assert [refused.delivery for refused in started.refused] == [first]
+    assert [record.id for record in started.records] == [second.process_id]
+
+
+@pytest.mark.parametrize("root", ["a\0b", "\ud800"])
+def test_a_deployment_at_no_path(root: str) -> None:
+    with pytest.raises(StoreOpenError):
+        Deployment.open(root)

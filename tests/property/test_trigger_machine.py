@@ -94,9 +94,16 @@ class TriggerMachine(RuleBasedStateMachine):
         assert subscription.handle == f"trigger:{self.numbers}"
         self.subscribed[self.numbers] = Subscribed(who, source_key, takes_text)
 
-    @rule(who=WHO, number=st.integers(1, 6), action=st.sampled_from(["cancel", "enable", "delete"]))
-    def change_subscription(self, who: str, number: int, action: str) -> None:
+    @rule(
+        who=WHO,
+        number=st.integers(1, 6),
+        action=st.sampled_from(["cancel", "cancel", "enable", "delete"]),
+        is_own=st.sampled_from([True, True, False]),
+    )
+    def change_subscription(self, *, who: str, number: int, action: str, is_own: bool) -> None:
         known = self.subscribed.get(number)
+        if known is not None and is_own:
+            who = known.who
         session = None if who == "host" else who.split(maxsplit=1)[0]
         call = getattr(self.triggers, f"{action}_subscription")
         is_own = known is not None and known.session() == session

@@ -85,7 +85,13 @@ _VALUES: Final[dict[str, Any]] = {
 
 
 _OF_STORE: Final[dict[str, dict[str, Any]]] = {
-    "trigger": {"scope_id": "host", "source_key": "k", "enabled": 1, "process_id": None},
+    "trigger": {
+        "scope_id": "host",
+        "source_key": "k",
+        "enabled": 1,
+        "process_id": None,
+        "session_id": "",
+    },
     "effect": {"scope_id": "s/t", "replay_key": "k", "status": "completed"},
 }
 """Values where one store's arguments mean something else."""

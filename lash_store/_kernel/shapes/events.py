@@ -15,6 +15,9 @@ from lash_store.errors import InvalidRecordError
 EndState = Literal["completed", "failed", "cancelled"]
 """How a process can end."""
 
+_DEEPEST: Final = 32
+"""How deep templates may stand in each other."""
+
 END_STATES: Final[tuple[str, ...]] = get_args(EndState)
 
 
@@ -170,18 +173,18 @@ def _written_semantics(name: str, semantics: Semantics) -> dict[str, Any]:
 
 def _written_terminal(field: str, rule: TerminalRule) -> dict[str, Any]:
     check_kind(field, rule, TerminalRule)
-    if rule.state not in END_STATES:
+    if not isinstance(rule.state, str) or rule.state not in END_STATES:
         raise InvalidRecordError(
             f"{field}.state", shown(rule.state), f"must be one of {', '.join(END_STATES)}"
         )
     if rule.await_output is not None:
         selector = _written_selector(f"{field}.await_output", rule.await_output)
-        return {"state": rule.state, "await_output": selector}
+        return {"state": str.__str__(rule.state), "await_output": selector}
     if rule.state != "completed":
         raise InvalidRecordError(
             f"{field}.await_output", "None", f"an end that is {rule.state} has to select one"
         )
-    return {"state": rule.state}
+    return {"state": str.__str__(rule.state)}
 
 
 def _written_wake(field: str, rule: WakeRule) -> dict[str, Any]:
@@ -202,7 +205,9 @@ def _written_dedupe_key(field: str, key: DedupeKey) -> Any:
     return {"const": check_text(field, key.key)}
 
 
-def _written_selector(field: str, selector: Selector) -> Any:
+def _written_selector(field: str, selector: Selector, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise InvalidRecordError(field, "a deeply nested template", "nested too deep")
     if isinstance(selector, Payload):
         return "payload"
     if isinstance(selector, Pointer):
@@ -213,16 +218,14 @@ def _written_selector(field: str, selector: Selector) -> Any:
         return {"present": check_text(field, selector.present)}
     check_kind(field, selector, Template)
     assert isinstance(selector, Template)
-    check_kind(f"{field}.fields", selector.fields, dict)
+    check_kind(f"{field}.fields", selector.fields, Mapping)
     try:
         fields = {
             check_text(f"{field}.fields", name): _written_selector(
-                f"{field}.{name}", selector.fields[name]
+                f"{field}.{name}", selector.fields[name], depth + 1
             )
             for name in sorted(selector.fields)
         }
-    except RecursionError as error:
-        raise InvalidRecordError(field, "a deeply nested template", "nested too deep") from error
     except TypeError as error:
         raise InvalidRecordError(
             f"{field}.fields", shown(selector.fields), "a name must be a str"

@@ -94,12 +94,12 @@ def identity_of(given: ProcessInput) -> Identity:
         named = [name for name in ("label", "name", "title") if name in _members(given.metadata)]
         return Identity("external", _text_at(given.metadata, named[0]) if named else None)
     request = given.create_request
-    label = (
-        _text_at(_members(request).get("subagent"), "capability")
-        or _text_at(request, "usage_source")
-        or _text_at(request, "session_id")
+    labels = (
+        _text_at(_members(request).get("subagent"), "capability"),
+        _text_at(request, "usage_source"),
+        _text_at(request, "session_id"),
     )
-    return Identity("session_turn", label)
+    return Identity("session_turn", next((label for label in labels if label is not None), None))
 
 
 def definition_text(field: str, definition: Any) -> str | None:
@@ -109,6 +109,9 @@ def definition_text(field: str, definition: Any) -> str | None:
     # SQL compares numbers and booleans in JSON by other rules than text.
     check_kind(field, definition, (str, dict, list, tuple))
     written = free_json(field, definition)
+    if isinstance(written, str) and "\0" in written:
+        # SQL reads a text in JSON up to a NUL only.
+        raise InvalidRecordError(field, ascii(written), "holds a NUL")
     return written if isinstance(written, str) else encode_json(written)
 
 

@@ -24,8 +24,11 @@ class Scope(msgspec.Struct, frozen=True):
     @property
     def id(self) -> str:
         """``session:{session_id}``, with ``/frame:{agent_frame_id}`` for a frame (P-REC-2)."""
-        session = f"session:{self.session_id}"
-        return f"{session}/frame:{self.agent_frame_id}" if self.agent_frame_id else session
+        # As text: a member of a StrEnum would be formatted as its name.
+        session = "session:" + str.__str__(self.session_id)
+        if not self.agent_frame_id:
+            return session
+        return session + "/frame:" + str.__str__(self.agent_frame_id)
 
 
 class Host(msgspec.Struct, frozen=True, tag_field="type", tag="host"):

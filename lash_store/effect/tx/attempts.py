@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from lash_store._kernel.checks import (
     check_count,
+    check_kind,
     check_name,
     check_words,
     end_of_term,
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.prepared import prepare
+from lash_store._kernel.terms import new_token
 from lash_store._kernel.tx import Context, Tx
 from lash_store.clock import MAX_INT
 from lash_store.effect import statements
@@ -94,9 +96,10 @@ class AttemptOperations(Tx):
         owner = self.context.owner_id if owner_id is None else check_name("owner_id", owner_id)
         due = None if due_at_ms is None else check_count("due_at_ms", due_at_ms)
         expires_at_ms = end_of_term(self.now_ms, check_ttl(ttl_ms))
+        check_kind("strict", strict, bool)
         if strict:
             self._existing(scope_id, replay_key)
-        token = check_name("ids.new_token()", self.context.ids.new_token())
+        token = new_token(self.context.ids)
         row = _begin_effect.one(
             self.cursor,
             scope_id=scope_id,
@@ -109,6 +112,10 @@ class AttemptOperations(Tx):
             due_at_ms=due,
         )
         if row is not None:
+            if row[0] is not None and type(row[0]) is not int:
+                raise CorruptRecordError(
+                    _TABLE, key_of(scope_id, replay_key), "due_at_ms is no time"
+                )
             return EffectClaim(scope_id, replay_key, digest, owner, token, expires_at_ms, row[0])
         found = self._standing(scope_id, replay_key, digest)
         if found is None:
@@ -133,6 +140,7 @@ class AttemptOperations(Tx):
         """
         check_step(scope_id, replay_key)
         digest = hash_of(envelope, envelope_hash)
+        check_kind("strict", strict, bool)
         if strict:
             self._existing(scope_id, replay_key)
         return self._standing(scope_id, replay_key, digest)
@@ -194,36 +202,73 @@ class AttemptOperations(Tx):
             self.cursor,
             scope_id=claim.scope_id,
             replay_key=claim.replay_key,
+            envelope_hash=claim.envelope_hash,
             owner_id=claim.owner_id,
             token=claim.token,
             now_ms=self.now_ms,
         )
         return freed == 1
 
-    def begin_sleep(self, scope_id: str, replay_key: str, duration_ms: int) -> int:
+    def begin_sleep(
+        self,
+        scope_id: str,
+        replay_key: str,
+        duration_ms: int,
+        *,
+        envelope_hash: str | None = None,
+    ) -> int:
         """Begin a durable sleep, or see how much of it is left, in milliseconds (E-SLEEP-1).
 
         It is due `duration_ms` after it was first begun, whoever sleeps it to its end; 0 if that
-        is over, which is recorded. Between the calls nobody holds a claim, so nobody who dies in
-        its middle keeps anybody waiting. Raises IdempotencyConflictError if the step was begun as
-        anything else, EffectFailedError if it failed.
+        is over, which is recorded, unless somebody else holds a claim on it just then. Between
+        the calls nobody holds one, so nobody who dies in its middle keeps anybody waiting. Raises
+        IdempotencyConflictError if the step was begun as anything else, EffectFailedError if it
+        failed, CorruptRecordError if it was begun without a time at which it is due.
         """
-        envelope = {"type": "sleep", "duration_ms": check_count("duration_ms", duration_ms)}
+        digest = hash_of_sleep(duration_ms, envelope_hash)
         due_at_ms = min(self.now_ms + duration_ms, MAX_INT)
         with self.all_or_nothing():
-            begun = self.begin_effect(scope_id, replay_key, envelope, due_at_ms=due_at_ms)
+            begun = self.begin_effect(
+                scope_id, replay_key, envelope_hash=digest, due_at_ms=due_at_ms
+            )
             if isinstance(begun, Replayed):
                 return 0
             if isinstance(begun, ReplayedFailure):
                 error = begun.error
                 raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
-            left_ms = max(0, (begun.due_at_ms or 0) - self.now_ms)
+            if begun.due_at_ms is None:
+                key = key_of(scope_id, replay_key)
+                raise CorruptRecordError(_TABLE, key, "a sleep without a time at which it is due")
+            left_ms = max(0, begun.due_at_ms - self.now_ms)
             if isinstance(begun, EffectClaim):
                 if left_ms:
                     self.abandon_effect(begun)
                 else:
                     self.finish_effect(begun)
         return left_ms
+
+    def look_up_sleep(
+        self,
+        scope_id: str,
+        replay_key: str,
+        duration_ms: int,
+        *,
+        envelope_hash: str | None = None,
+    ) -> int | None:
+        """Return how much of a sleep is left, in milliseconds, and change nothing.
+
+        0 if its end is recorded; None if ``begin_sleep`` has something to do: it was never begun,
+        or it is due. Raises IdempotencyConflictError if the step was begun as anything else.
+        """
+        check_step(scope_id, replay_key)
+        digest = hash_of_sleep(duration_ms, envelope_hash)
+        found = self._standing(scope_id, replay_key, digest)
+        if isinstance(found, Replayed):
+            return 0
+        term = self._term(scope_id, replay_key)
+        if term is None or term.due_at_ms is None or isinstance(found, ReplayedFailure):
+            return None
+        return term.due_at_ms - self.now_ms if term.due_at_ms > self.now_ms else None
 
     def _end(
         self, claim: EffectClaim, status: str, outcome_json: str | None, error_json: str | None
@@ -282,6 +327,12 @@ def check_step(scope_id: str, replay_key: str) -> None:
     """Raise InvalidRecordError unless the two can name a step: neither is blank (E-REC-1)."""
     check_words("scope_id", scope_id)
     check_words("replay_key", replay_key)
+
+
+def hash_of_sleep(duration_ms: int, envelope_hash: str | None) -> str:
+    """Return the hash of a sleep's envelope, or the consumer's own."""
+    envelope = {"type": "sleep", "duration_ms": check_count("duration_ms", duration_ms)}
+    return hash_of(envelope if envelope_hash is None else None, envelope_hash)
 
 
 def _lost_reason(claim: EffectClaim, term: EffectTerm | None) -> LeaseLostReason:

@@ -14,10 +14,12 @@ from lash_store.effect.records import (
     Replayed,
     ReplayedFailure,
     ended,
+    key_of,
     read_term,
 )
+from lash_store.effect.tables import runtime_effect_replay
 from lash_store.effect.tx.attempts import AttemptOperations
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import CorruptRecordError, InvalidRecordError
 
 _count_effects = prepare(statements.count_effects)
 _forget_scope = prepare(statements.forget_scope)
@@ -73,7 +75,9 @@ class UpkeepOperations(AttemptOperations):
         """
         given = None if scope_id is None else check_text("scope_id", scope_id)
         row = _oldest_in_progress.one(self.cursor, scope_id=given)
-        return None if row is None or row[0] is None else max(0, self.now_ms - row[0])
+        if row is None or row[0] is None:
+            return None
+        return max(0, self.now_ms - _time(scope_id or "?", row[0]))
 
     def forget_scope(self, scope_id: str) -> int:
         """Remove the steps of a scope that have ended; return how many (E-LIST-1).
@@ -113,6 +117,7 @@ def _effect(
     term = read_term(scope_id, replay_key, columns)
     end = ended(scope_id, replay_key, term)
     known: Any = status
+    term_key = key_of(scope_id, replay_key)
     return Effect(
         scope_id=scope_id,
         replay_key=replay_key,
@@ -123,6 +128,12 @@ def _effect(
         owner_id=owner_id,
         expires_at_ms=term.expires_at_ms,
         due_at_ms=term.due_at_ms,
-        created_at_ms=int(created_at_ms or 0),
-        updated_at_ms=int(updated_at_ms or 0),
+        created_at_ms=_time(term_key, created_at_ms),
+        updated_at_ms=_time(term_key, updated_at_ms),
     )
+
+
+def _time(key: str, value: object) -> int:
+    if type(value) is not int:
+        raise CorruptRecordError(runtime_effect_replay.name, key, f"{shown(value)} is no time")
+    return value

@@ -73,7 +73,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
     if isinstance(output, Success):
         written = {"type": "success", "value": free_json(f"{field}.value", output.value)}
     elif isinstance(output, Failure):
-        if output.failure_class not in FAILURE_CLASSES:
+        if not isinstance(output.failure_class, str) or output.failure_class not in FAILURE_CLASSES:
             raise InvalidRecordError(
                 f"{field}.failure_class",
                 shown(output.failure_class),
@@ -81,7 +81,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
             )
         written = {
             "type": "failure",
-            "class": output.failure_class,
+            "class": str.__str__(output.failure_class),
             "code": check_text(f"{field}.code", output.code),
             "message": check_text(f"{field}.message", output.message),
         }
@@ -92,7 +92,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
         written["raw"] = free_json(f"{field}.raw", output.raw)
     if output.control is not None:
         control = free_object(f"{field}.control", output.control)
-        if control.get("type") not in CONTROLS:
+        if not isinstance(control.get("type"), str) or control["type"] not in CONTROLS:
             raise InvalidRecordError(
                 f"{field}.control.type",
                 shown(control.get("type")),

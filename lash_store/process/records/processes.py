@@ -202,13 +202,19 @@ def written_record(prepared: dict[str, Any], prepared_hash: str, now_ms: int) ->
     return encode_json({name: record[name] for name in _ORDER if name in record})
 
 
-def read_record(process_id: str, record_json: str) -> ProcessRecord:
-    """Build the record; CorruptRecordError if it can't be read."""
+def read_record(process_id: str, record_json: str, state: str | None = None) -> ProcessRecord:
+    """Build the record; CorruptRecordError if it can't be read.
+
+    Or if it is another process's, or not in the `state` that its column says, where that is given.
+    """
     try:
         record = _decode_record(record_json)
         _check_end(record.status)
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
         raise CorruptRecordError(processes.name, process_id, str(error)) from error
+    if record.id != process_id or state not in (None, record.status.state):
+        said = f"it says that it is {record.id!r}, {record.status.state}"
+        raise CorruptRecordError(processes.name, process_id, said)
     return record
 
 
@@ -261,11 +267,12 @@ def written_wait(wait: ProcessWait) -> dict[str, Any]:
 
 def check_signal(name: str) -> str:
     """Return `name` if a signal may have it: ASCII letters, digits, ``_`` and ``-`` (P-EVENT-9)."""
-    if not _SIGNAL_NAME.fullmatch(check_name("signal", name)):
+    checked = check_name("signal", name)
+    if not _SIGNAL_NAME.fullmatch(checked):
         raise InvalidRecordError(
             "signal", ascii(name), "is made of ASCII letters, digits, _ and - only"
         )
-    return name
+    return checked
 
 
 def signal_event_type(name: str) -> str:
@@ -276,9 +283,10 @@ def signal_event_type(name: str) -> str:
 def signal_wait(process_id: str, name: str, *, ordinal: int, since_ms: int) -> ProcessWait:
     """Make the wait of a process for the `ordinal`-th signal of one name (P-EVENT-9)."""
     event_type = signal_event_type(name)
-    key = f"process:{check_name('process_id', process_id)}:{event_type}:{ordinal}"
+    number = check_count("ordinal", ordinal)
+    key = f"process:{check_name('process_id', process_id)}:{event_type}:{number}"
     return ProcessWait(
-        SignalWait(name, event_type, key, check_count("ordinal", ordinal)),
+        SignalWait(check_signal(name), event_type, key, number),
         check_count("since_ms", since_ms),
     )
 

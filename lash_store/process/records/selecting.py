@@ -6,6 +6,7 @@ A payload is JSON as it was read: dicts, lists, str, int, float, bool and None.
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import Any, Final
 
 from lash_store._kernel.codecs import encode_json, kept_json
@@ -27,7 +28,7 @@ from lash_store.errors import InvalidRecordError
 from lash_store.process.records.events import EventSemantics, Terminal, Wake
 from lash_store.process.records.outputs import Cancelled, Failure, Success, read_output
 
-_INDEX: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _NOTHING: Final = object()
 
 
@@ -47,7 +48,8 @@ def select_value(selector: Selector, payload: Any) -> Any:
     if isinstance(selector, Payload):
         return payload
     if isinstance(selector, Const):
-        return selector.const
+        # A copy: what is declared is kept, and what is taken goes to the consumer.
+        return deepcopy(selector.const)
     if isinstance(selector, Present):
         return _at(payload, selector.present) is not _NOTHING
     if isinstance(selector, Template):

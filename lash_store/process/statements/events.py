@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Insert, Select, and_, exists, func, insert, or_, select
 
-from lash_store._kernel.dialects import JsonText, upsert_insert
+from lash_store._kernel.dialects import IsNoJson, JsonText, upsert_insert
 from lash_store.process.tables import process_events, process_wake_acks, processes
 
 _events = process_events.c
@@ -98,7 +98,9 @@ def is_pending_wake() -> ColumnElement[bool]:
         process_wake_acks.c.process_id == _events.process_id,
         process_wake_acks.c.sequence == _events.sequence,
     )
-    return and_(JsonText(_events.event_json, "semantics", "wake").is_not(None), ~acknowledged)
+    wakes = JsonText(_events.event_json, "semantics", "wake").is_not(None)
+    # What can't be read may be a wake: whoever reads it says so.
+    return and_(or_(wakes, IsNoJson(_events.event_json)), ~acknowledged)
 
 
 def wake_events_after(*, process_id: str, after_sequence: int, limit: int) -> Select[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
 
-from lash_store._kernel.dialects import JsonText, is_null_or, upsert_insert
+from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, upsert_insert
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
 
 _processes = processes.c
@@ -155,9 +155,11 @@ def matches_filter(
     """A condition on ``processes``: each argument that is not NULL has to match."""
     wait = JsonText(_processes.record_json, "wait")
     defined_by = JsonText(_processes.record_json, "identity", "definition")
+    # What can't be read may match: whoever reads it says so.
+    broken = IsNoJson(_processes.record_json)
     return and_(
-        is_null_or(waiting, lambda given: case((wait.is_(None), 0), else_=1) == given),
-        is_null_or(definition, lambda given: defined_by == given),
+        is_null_or(waiting, lambda given: case((wait.is_(None), 0), else_=1) == given, broken),
+        is_null_or(definition, lambda given: defined_by == given, broken),
         is_null_or(owner_scope_id, lambda given: _processes.owner_scope_id == given),
         is_null_or(created_before_ms, lambda given: _processes.created_at_ms < given),
     )

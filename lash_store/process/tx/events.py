@@ -8,11 +8,11 @@ import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
-from lash_store._kernel.leases import check_fence
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.shapes.events import CANCEL_REQUESTED
 from lash_store._kernel.shapes.origins import Scope, written_scope
-from lash_store.errors import LeaseLostError, NotFoundError
+from lash_store._kernel.terms import check_fence
+from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
 from lash_store.process import statements
 from lash_store.process.records.events import (
     Appended,
@@ -99,12 +99,19 @@ class EventOperations(LeaseOperations):
         """
         written = written_output(await_output)
         event_type = f"process.{end_state(await_output)}"
-        replay_key = f"process:{check_name('process_id', process_id)}:terminal:{event_type}"
+        process_id = check_name("process_id", process_id)
+        replay_key = f"process:{process_id}:terminal:{event_type}"
         new = _new_event(
             event_type, {"await_output": _decode_payload(encode_raw(written))}, replay_key, None
         )
         with self.all_or_nothing():
             appended = self._append(process_id, new, fence)
+            if appended.event.semantics.terminal is None:
+                raise InvalidRecordError(
+                    "event_type",
+                    event_type,
+                    f"process {process_id!r} declares that it ends nothing",
+                )
             if fence is not None:
                 self.release_lease(fence)
             record = self._existing(process_id)
@@ -118,7 +125,8 @@ class EventOperations(LeaseOperations):
         """
         payload = {"reason": None if reason is None else check_text("reason", reason)}
         digest = stable_hash([CANCEL_REQUESTED, payload])
-        replay_key = f"process:{check_name('process_id', process_id)}:cancel_requested:{digest}"
+        process_id = check_name("process_id", process_id)
+        replay_key = f"process:{process_id}:cancel_requested:{digest}"
         return self._append(
             process_id, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None
         )
@@ -229,9 +237,15 @@ class EventOperations(LeaseOperations):
         return read_event(process_id, *row)
 
     def highest_sequence(self, process_id: str) -> int:
-        """Return the sequence of a process's newest event, 0 if it has none."""
-        row = _highest_sequence.one(self.cursor, process_id=process_id)
-        return 0 if row is None or row[0] is None else row[0]
+        """Return the sequence of a process's newest event, 0 if it has none.
+
+        Raises NotFoundError for an unknown process.
+        """
+        row = _highest_sequence.one(self.cursor, process_id=check_name("process_id", process_id))
+        if row is None or row[0] is None:
+            self.require_process(process_id)
+            return 0
+        return row[0]
 
     def _append(self, process_id: str, new: NewEvent, fence: ProcessFence | None) -> Appended:
         row = _load_standing.one(self.cursor, process_id=process_id)
@@ -303,7 +317,7 @@ def _new_event(
     event_type: str, payload: Any, replay_key: str | None, target: Scope | None
 ) -> NewEvent:
     """Check what is to be appended, before anything is read."""
-    check_name("event_type", event_type)
+    event_type = check_name("event_type", event_type)
     payload_json = encode_raw(free_json("payload", payload))
     if target is not None:
         written_scope("wake_target", target)

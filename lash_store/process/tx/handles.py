@@ -48,8 +48,9 @@ class HandleOperations(RecordOperations):
             HandleDescriptor() if descriptor is None else descriptor
         )
         state = self.require_process(process_id)
+        grant = read_grant(scope.session_id, scope.id, process_id, descriptor_json, state)
         self._grant(scope, process_id, descriptor_json)
-        return read_grant(scope.session_id, scope.id, process_id, descriptor_json, state)
+        return grant
 
     def revoke_handle(self, scope: Scope, process_id: str) -> bool:
         """Take a scope's handle on a process away; tell whether it had one (P-GRANT-1)."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from lash_store._kernel.checks import check_name, end_of_term
-from lash_store._kernel.leases import (
-    LeaseHeld,
-    LeaseTerm,
+from lash_store._kernel.leases import LeaseHeld, LeaseTerm
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.terms import (
     check_fence,
+    fence_of,
     held_by_another,
     is_live_term,
     lost_reason,
-    owner_and_token,
+    new_token,
     read_term,
 )
-from lash_store._kernel.prepared import prepare
 from lash_store.errors import LeaseLostError
 from lash_store.process import statements
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
@@ -54,7 +54,7 @@ class LeaseOperations(RecordOperations):
             self.cursor,
             process_id=process_id,
             owner_id=owner_id,
-            token=check_name("ids.new_token()", self.context.ids.new_token()),
+            token=new_token(self.context.ids),
             now_ms=self.now_ms,
             expires_at_ms=expires_at_ms,
         )
@@ -164,6 +164,5 @@ class LeaseOperations(RecordOperations):
 
 
 def _lease(term: LeaseTerm) -> ProcessLease:
-    owner_id, token = owner_and_token(PROCESS_LEASES, term)
-    fence = ProcessFence(term.key, owner_id, token, term.fencing_token)
+    fence = fence_of(ProcessFence, term)
     return ProcessLease(fence, term.claimed_at_ms, term.expires_at_ms)

@@ -87,7 +87,7 @@ class RecordOperations(DeploymentTx):
     def load_process(self, process_id: str) -> ProcessRecord | None:
         """Return a process; None only if it is not registered (P-LIST-1)."""
         row = _load_process.one(self.cursor, process_id=check_name("process_id", process_id))
-        return None if row is None else read_record(process_id, row[2])
+        return None if row is None else read_record(process_id, row[2], row[0])
 
     def list_processes(
         self,
@@ -111,7 +111,7 @@ class RecordOperations(DeploymentTx):
             if state is None
             else _list_processes.all(self.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
         )
-        return [read_record(process_id, record_json) for process_id, record_json in rows]
+        return [read_record(process_id, record_json, state) for process_id, record_json in rows]
 
     def set_external_ref(self, process_id: str, ref: ExternalRef) -> ProcessRecord:
         """Note what a process is called outside, in place of what was noted before (P-REG-4).

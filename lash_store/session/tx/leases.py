@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from lash_store._kernel.checks import check_name, end_of_term
-from lash_store._kernel.leases import (
-    LeaseHeld,
-    LeaseTerm,
+from lash_store._kernel.leases import LeaseHeld, LeaseTerm
+from lash_store._kernel.prepared import prepare
+from lash_store._kernel.terms import (
     check_fence,
+    fence_of,
     held_by_another,
     is_live_term,
     lost_reason,
-    owner_and_token,
+    new_token,
     read_term,
 )
-from lash_store._kernel.prepared import prepare
 from lash_store._kernel.tx import Tx
 from lash_store.errors import LeaseLostError
 from lash_store.session import statements
@@ -49,7 +49,7 @@ class LeaseOperations(Tx):
             self.cursor,
             session_id=key,
             owner_id=check_name("owner_id", owner_id),
-            token=check_name("ids.new_token()", self.context.ids.new_token()),
+            token=new_token(self.context.ids),
             now_ms=self.now_ms,
             expires_at_ms=end_of_term(self.now_ms, ttl_ms),
         )
@@ -127,6 +127,5 @@ class LeaseOperations(Tx):
 
 
 def _lease(term: LeaseTerm) -> SessionLease:
-    owner_id, token = owner_and_token(EXECUTION_LEASES, term)
-    fence = SessionFence(term.key, owner_id, token, term.fencing_token)
+    fence = fence_of(SessionFence, term)
     return SessionLease(fence, term.claimed_at_ms, term.expires_at_ms)

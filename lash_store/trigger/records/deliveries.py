@@ -93,7 +93,7 @@ class Pruned(msgspec.Struct, frozen=True):
 
     removed: int
     examined: int
-    after: tuple[int, str] | None
+    after: str | None
 
 
 class NewOccurrence(msgspec.Struct, frozen=True):

@@ -182,6 +182,8 @@ def written_draft(draft: TriggerDraft) -> dict[str, Any]:
         written["wake_target"] = written_scope("wake_target", draft.wake_target)
     if draft.name is not None:
         written["name"] = check_name("name", draft.name)
+        if "\0" in draft.name:  # SQL reads a text in JSON up to a NUL only
+            raise InvalidRecordError("name", ascii(draft.name), "holds a NUL")
     if label is not None:
         written["target_label"] = label
     return written
@@ -206,9 +208,13 @@ def revised(subscription_id: str, record_json: str, *, enabled: bool, updated_at
 def read_subscription(subscription_id: str, record_json: str) -> Subscription:
     """Build a subscription; CorruptRecordError if it can't be read."""
     try:
-        return _decode_subscription(record_json)
+        subscription = _decode_subscription(record_json)
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
         raise CorruptRecordError(trigger_subscriptions.name, subscription_id, str(error)) from error
+    if subscription.subscription_id != subscription_id:
+        said = f"it says that it is {subscription.subscription_id!r}"
+        raise CorruptRecordError(trigger_subscriptions.name, subscription_id, said)
+    return subscription
 
 
 def _written_template(template: Mapping[str, Binding]) -> dict[str, Any]:

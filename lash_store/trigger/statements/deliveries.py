@@ -171,20 +171,17 @@ def deliveries_of(*, occurrence_id: str) -> Select[str, str, str, int, str]:
 
 
 def old_occurrences(
-    *, occurred_before_ms: int, after_ms: int, after_occurrence_id: str, limit: int
-) -> Select[str, int]:
-    """Read a page of the occurrences before a time, the oldest first: id and occurred-at (T-RET-1)."""
-    occurred, name = _occurrences.occurred_at_ms, _occurrences.occurrence_id
-    return (
-        select(name, occurred)
-        .where(
-            occurred < occurred_before_ms,
-            occurred >= after_ms,
-            or_(occurred > after_ms, name > after_occurrence_id),
-        )
-        .order_by(occurred, name)
-        .limit(limit)
+    *, occurred_before_ms: int, after_occurrence_id: str, limit: int
+) -> Select[str]:
+    """Read a page of the ids of the occurrences before a time, by id (T-RET-1).
+
+    By id, not by time: no index is in the order of time, and each page would sort them all.
+    """
+    name = _occurrences.occurrence_id
+    old = select(name).where(
+        name > after_occurrence_id, _occurrences.occurred_at_ms < occurred_before_ms
     )
+    return old.order_by(name).limit(limit)
 
 
 def reserved_processes(*, occurrence_id: str) -> Select[str]:

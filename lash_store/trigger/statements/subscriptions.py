@@ -10,6 +10,7 @@ from sqlalchemy import (
     Update,
     and_,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -17,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import JsonText, is_null_or, nullable
+from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, nullable
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
 
 _subscriptions = trigger_subscriptions.c
@@ -63,14 +64,20 @@ def register_subscription(
     )
 
 
-def is_registered_by(*, scope_id: str, frames_from: str, frames_to: str) -> ColumnElement[bool]:
+def is_registered_by(
+    *, scope_id: str, frames_from: str, frames_to: str, session_id: str
+) -> ColumnElement[bool]:
     """A condition on ``trigger_subscriptions``: the registrant is a scope, or a frame of it.
 
     The ids of a session's frames are a range of texts: behind ``…/frame:``, before ``…/frame;``.
+    The session that the record names decides where it can be read: the id of a session may end
+    like that of a frame of another.
     """
     registrant = _subscriptions.registrant_scope_id
+    named = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
     # Compared byte by byte; LIKE would take "A" for "a".
-    return or_(registrant == scope_id, and_(registrant >= frames_from, registrant < frames_to))
+    within = or_(registrant == scope_id, and_(registrant >= frames_from, registrant < frames_to))
+    return and_(within, func.coalesce(named, session_id) == session_id)
 
 
 def list_subscriptions(
@@ -78,6 +85,7 @@ def list_subscriptions(
     scope_id: str | None,
     frames_from: str | None,
     frames_to: str | None,
+    session_id: str | None,
     handle: str | None,
     name: str | None,
     source_type: str | None,
@@ -90,11 +98,14 @@ def list_subscriptions(
 ) -> Select[str, str, str, int, str]:
     """Read a page of subscriptions by (registrant's scope id, handle), as text (T-SUB-3).
 
-    None filters by nothing; the scope's three arguments belong together.
+    None filters by nothing; the arguments from scope to session belong together.
     """
     registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
     named = JsonText(_subscriptions.record_json, "name")
     defined_by = JsonText(_subscriptions.record_json, "target_identity", "definition")
+    in_session = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
+    # What can't be read may match: it is reported beside the list.
+    broken = IsNoJson(_subscriptions.record_json)
     is_frame = and_(registrant >= nullable(frames_from), registrant < nullable(frames_to))
     return (
         select_subscriptions()
@@ -103,11 +114,12 @@ def list_subscriptions(
             registrant >= after_scope_id,
             or_(registrant > after_scope_id, its_handle > after_handle),
             is_null_or(scope_id, lambda given: registrant == given, is_frame),
+            is_null_or(session_id, lambda given: func.coalesce(in_session, given) == given),
             is_null_or(handle, lambda given: its_handle == given),
-            is_null_or(name, lambda given: named == given),
+            is_null_or(name, lambda given: named == given, broken),
             is_null_or(source_type, lambda given: _subscriptions.source_type == given),
             is_null_or(source_key, lambda given: _subscriptions.source_key == given),
-            is_null_or(definition, lambda given: defined_by == given),
+            is_null_or(definition, lambda given: defined_by == given, broken),
             is_null_or(enabled, lambda given: _subscriptions.enabled == given),
         )
         .order_by(registrant, its_handle)
@@ -116,10 +128,12 @@ def list_subscriptions(
 
 
 def find_subscription(
-    *, scope_id: str, frames_from: str, frames_to: str, handle: str
+    *, scope_id: str, frames_from: str, frames_to: str, session_id: str, handle: str
 ) -> Select[str, str, str, int, str]:
     """Read the subscription that a registrant knows by a handle."""
-    owned = is_registered_by(scope_id=scope_id, frames_from=frames_from, frames_to=frames_to)
+    owned = is_registered_by(
+        scope_id=scope_id, frames_from=frames_from, frames_to=frames_to, session_id=session_id
+    )
     return select_subscriptions().where(owned, _subscriptions.handle == handle)
 
 
@@ -136,7 +150,9 @@ def delete_subscription(*, subscription_id: str) -> Delete:
     return delete(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
 
 
-def delete_session(*, scope_id: str, frames_from: str, frames_to: str) -> Delete:
+def delete_session(*, scope_id: str, frames_from: str, frames_to: str, session_id: str) -> Delete:
     """Remove a registrant's subscriptions, and their deliveries with them (T-SUB-5)."""
-    owned = is_registered_by(scope_id=scope_id, frames_from=frames_from, frames_to=frames_to)
+    owned = is_registered_by(
+        scope_id=scope_id, frames_from=frames_from, frames_to=frames_to, session_id=session_id
+    )
     return delete(trigger_subscriptions).where(owned)

@@ -11,7 +11,6 @@ from lash_store._kernel.checks import (
     check_kind,
     check_name,
     check_names,
-    check_pair,
     check_text,
 )
 from lash_store._kernel.prepared import prepare
@@ -62,7 +61,9 @@ class DeliveryOperations(SubscriptionOperations):
     ) -> Occurrence:
         """Record that something occurred, once per idempotency key (T-OCC-1).
 
-        `payload` and `source` are JSON. The same again returns what was recorded first. Raises
+        `payload` and `source` are JSON. The same again returns what was recorded first. Reserve its
+        deliveries in the same ``begin()``, or record it again after a crash: an occurrence that
+        nobody has reserved for waits for nobody. Raises
         IdempotencyConflictError if the key was used for anything else, InvalidRecordError for a
         blank text or what is no JSON.
         """
@@ -161,7 +162,7 @@ class DeliveryOperations(SubscriptionOperations):
         return DeliveryPage(tuple(deliveries), tuple(undecodable), last)
 
     def list_reserved_processes(
-        self, occurred_before_ms: int, *, after: tuple[int, str] = (0, ""), limit: int = 1_000
+        self, occurred_before_ms: int, *, after: str = "", limit: int = 1_000
     ) -> list[str]:
         """Return the ids of the processes reserved for the batch that such a pruning looks at.
 
@@ -170,7 +171,7 @@ class DeliveryOperations(SubscriptionOperations):
         """
         return [
             process_id
-            for occurrence_id, _ in self._old(occurred_before_ms, after, limit)
+            for (occurrence_id,) in self._old(occurred_before_ms, after, limit)
             for (process_id,) in _reserved_processes.all(self.cursor, occurrence_id=occurrence_id)
         ]
 
@@ -179,36 +180,33 @@ class DeliveryOperations(SubscriptionOperations):
         occurred_before_ms: int,
         *,
         started: Iterable[str] = (),
-        after: tuple[int, str] = (0, ""),
+        after: str = "",
         limit: int = 1_000,
     ) -> Pruned:
         """Remove old occurrences whose deliveries are all started, one batch (T-RET-1).
 
         `occurred_before_ms` is exclusive, milliseconds since the epoch. `started` are the ids of
         the processes that the caller knows to be started; an occurrence without deliveries needs
-        none. At most `limit` occurrences are looked at, the oldest first, from behind `after`.
-        The idempotency key of one that is removed may be used again.
+        none. At most `limit` occurrences are looked at, by id, from behind `after`. What is
+        removed is forgotten: the same idempotency key would record it anew, under the same id, and
+        reserve processes that were started long ago. So keep what may still be sent again.
         """
         known = set(check_names("started", started))
         rows = self._old(occurred_before_ms, after, limit)
         removed = 0
         with self.all_or_nothing():
-            for occurrence_id, _ in rows:
+            for (occurrence_id,) in rows:
                 reserved = _reserved_processes.all(self.cursor, occurrence_id=occurrence_id)
                 if all(process_id in known for (process_id,) in reserved):
                     removed += _delete_occurrence.run(self.cursor, occurrence_id=occurrence_id)
-        last = (rows[-1][1], rows[-1][0]) if rows and len(rows) == limit else None
+        last = rows[-1][0] if rows and len(rows) == limit else None
         return Pruned(removed, len(rows), last)
 
-    def _old(
-        self, occurred_before_ms: int, after: tuple[int, str], limit: int
-    ) -> list[tuple[str, int]]:
-        after_ms, after_occurrence_id = check_pair("after", after)
+    def _old(self, occurred_before_ms: int, after: str, limit: int) -> list[tuple[str]]:
         return _old_occurrences.all(
             self.cursor,
             occurred_before_ms=check_count("occurred_before_ms", occurred_before_ms),
-            after_ms=check_count("after", after_ms),
-            after_occurrence_id=check_text("after", after_occurrence_id),
+            after_occurrence_id=check_text("after", after),
             limit=bound("limit", limit),
         )
 

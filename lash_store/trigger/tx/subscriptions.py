@@ -179,6 +179,7 @@ def _registrant(session_id: str | None) -> dict[str, str]:
         "scope_id": scope_id,
         "frames_from": f"{scope_id}/frame:",
         "frames_to": f"{scope_id}/frame;",  # the next character after the colon
+        "session_id": session_id or "",
     }
 
 
@@ -199,7 +200,7 @@ def _filter_arguments(matching: SubscriptionFilter) -> Any:
     session_id = texts.pop("session_id")
     if session_id is not None:
         check_name("matching.session_id", session_id)
-    absent = {"scope_id": None, "frames_from": None, "frames_to": None}
+    absent = {"scope_id": None, "frames_from": None, "frames_to": None, "session_id": None}
     return {
         **texts,
         **(absent if session_id is None else _registrant(session_id)),
