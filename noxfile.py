@@ -72,7 +72,7 @@ def bench(session: nox.Session) -> None:
     """Measure, and write the figures to bench/results/."""
     _install(session, "test")
     Path("bench/results").mkdir(exist_ok=True)
-    for name in ("hot_paths", "fairness", "growth", "guard"):
+    for name in ("hot_paths", "fairness", "growth", "guard", "registry", "effects"):
         session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
 
 

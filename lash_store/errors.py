@@ -192,17 +192,14 @@ class Owned(Protocol):
     @property
     def key(self) -> str:
         """What was claimed."""
-        ...
 
     @property
     def owner_id(self) -> str:
         """By whom."""
-        ...
 
     @property
     def token(self) -> str:
         """The secret that proves it."""
-        ...
 
 
 class LeaseLostError(LashStoreError):

@@ -23,11 +23,28 @@ def test_every_python_example_runs(
     namespace: dict[str, Any] = {"__name__": "readme"}
     for number, block in enumerate(blocks(root), 1):
         exec(compile(block, f"README.md, example {number}", "exec", dont_inherit=True), namespace)
-    assert {path.name for path in tmp_path.glob("*.db")} == {"chat-42.db", "app.db"}
+    assert {path.name for path in tmp_path.glob("*.db")} == {
+        "chat-42.db",
+        "app.db",
+        "effects.db",
+        "processes.db",
+    }
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(namespace["TestDictLeases"])
     result = unittest.TextTestRunner().run(suite)
     assert result.testsRun == 1
     assert result.wasSuccessful()
+
+
+@pytest.mark.parametrize("page", ["process", "trigger", "effect"])
+def test_every_python_example_of_a_page_runs(
+    root: Path, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (root / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": page}
+    for number, block in enumerate(BLOCK.findall(text), 1):
+        exec(compile(block, f"{page}.md, example {number}", "exec", dont_inherit=True), namespace)
+    assert list(tmp_path.iterdir())
 
 
 def test_the_quick_start_is_short(root: Path) -> None:
