@@ -73,7 +73,10 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
     """
     if path is None:
         return IN_MEMORY
-    name = os.fspath(path)
+    try:
+        name = os.fspath(path)
+    except TypeError as error:
+        raise StoreOpenError(shown(path), f"it is no path: {error}") from error
     if not isinstance(name, str) or not name or "\0" in name:
         raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
     if name == IN_MEMORY:

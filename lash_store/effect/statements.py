@@ -27,10 +27,12 @@ __all__ = [
     "abandon_effect",
     "begin_effect",
     "count_effects",
+    "count_scope",
     "finish_effect",
     "forget_scope",
     "is_live_claim",
     "list_effects",
+    "list_scope",
     "load_effect",
     "oldest_in_progress",
     "prunable_effects",
@@ -233,22 +235,36 @@ def abandon_effect(
     return update(runtime_effect_replay).where(own).values(freed)
 
 
+def list_scope(
+    *, scope_id: str, status: str | None, after_replay_key: str, limit: int
+) -> Select[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int]:
+    """Read a page of one scope's steps by replay key (E-LIST-1); no status filters by nothing."""
+    return (
+        select_effects()
+        .where(
+            _effects.scope_id == scope_id,
+            _effects.replay_key > after_replay_key,
+            is_null_or(status, lambda given: _effects.status == given),
+        )
+        .order_by(_effects.replay_key)
+        .limit(limit)
+    )
+
+
 def list_effects(
     *,
-    scope_id: str | None,
     status: str | None,
     after_scope_id: str,
     after_replay_key: str,
     limit: int,
 ) -> Select[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int]:
-    """Read a page of steps by (scope id, replay key) (E-LIST-1); None filters by nothing."""
+    """Read a page of all steps by (scope id, replay key) (E-LIST-1); no status filters by nothing."""
     return (
         select_effects()
         .where(
             # The first part alone is what the primary key can be entered by.
             _effects.scope_id >= after_scope_id,
             or_(_effects.scope_id > after_scope_id, _effects.replay_key > after_replay_key),
-            is_null_or(scope_id, lambda given: _effects.scope_id == given),
             is_null_or(status, lambda given: _effects.status == given),
         )
         .order_by(_effects.scope_id, _effects.replay_key)
@@ -256,16 +272,15 @@ def list_effects(
     )
 
 
-def count_effects(*, scope_id: str | None, status: str | None) -> Select[int]:
-    """Count steps (E-LIST-1); None filters by nothing."""
-    return (
-        select(func.count())
-        .select_from(runtime_effect_replay)
-        .where(
-            is_null_or(scope_id, lambda given: _effects.scope_id == given),
-            is_null_or(status, lambda given: _effects.status == given),
-        )
-    )
+def count_scope(*, scope_id: str, status: str | None) -> Select[int]:
+    """Count one scope's steps (E-LIST-1); no status filters by nothing."""
+    return count_effects(status=status).where(_effects.scope_id == scope_id)
+
+
+def count_effects(*, status: str | None) -> Select[int]:
+    """Count all steps (E-LIST-1); no status filters by nothing."""
+    counted = select(func.count()).select_from(runtime_effect_replay)
+    return counted.where(is_null_or(status, lambda given: _effects.status == given))
 
 
 def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:

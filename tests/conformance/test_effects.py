@@ -353,6 +353,13 @@ def test_e_list_1_listing_and_counting(effects: EffectStore, clock: ManualClock)
     assert [e.replay_key for e in effects.list_effects(status="failed")] == ["2", "2"]
     assert [e.scope_id for e in effects.list_effects(after=("a", "2"), limit=2)] == ["a", "b"]
     assert effects.list_effects(scope_id="none") == []
+    assert [e.replay_key for e in effects.list_effects(scope_id="b", after=("a", "2"))] == [
+        "1",
+        "2",
+        "3",
+    ]
+    assert [e.replay_key for e in effects.list_effects(scope_id="b", after=("b", "2"))] == ["3"]
+    assert effects.list_effects(scope_id="a", after=("b", "")) == []
     assert (effects.count_effects(), effects.count_effects(scope_id="a")) == (6, 3)
     assert effects.count_effects(scope_id="b", status="in_progress") == 1
     assert effects.oldest_in_progress_ms() == 40

@@ -28,8 +28,11 @@ from lash_store import (
     Scope,
     SessionDeletion,
     Success,
+    prepare,
     signal_wait,
 )
+from lash_store.process import statements
+from lash_store.process.records.processes import read_members
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import lease_on, register
@@ -327,3 +330,29 @@ def test_k_lease_6_a_process_fence_is_a_predicate(
             if not holds:
                 with pytest.raises(LeaseLostError):
                     tx.require(lease.fence)
+
+
+def test_p_grant_2_rows_that_are_read(
+    registry: ProcessRegistry, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three thousand processes SQL hands out the session's three, and no other is decoded."""
+    register(registry)
+    run_script(
+        path,
+        """WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 3000)
+        INSERT INTO processes SELECT 'p' || n, 'h', 'host', 0, 0, 'running',
+          json_object('id', 'p' || n, 'wake_target', json_object('session_id',
+            CASE WHEN n % 1000 = 0 THEN 'one' ELSE 'session-' || n END)) FROM number""",
+    )
+    decoded = []
+
+    def counting(process_id: str, record_json: str) -> Any:
+        decoded.append(process_id)
+        return read_members(process_id, record_json)
+
+    monkeypatch.setattr("lash_store.process.tx.handles.read_members", counting)
+    statement = prepare(statements.wake_targets)
+    with registry.read() as tx:
+        assert len(statement.all(tx.cursor, session_id="one")) == 3
+    registry.delete_session("one")
+    assert decoded == ["p1000", "p2000", "p3000"]

@@ -50,7 +50,7 @@ def test_builders() -> None:
     assert_type(trigger_statements.select_subscriptions(), Select[str, str, str, int, str])
     assert_type(trigger_statements.next_subscription_number(), ReturningInsert[int])
     assert_type(trigger_statements.delete_occurrence(occurrence_id="o"), Delete)
-    assert_type(effect_statements.count_effects(scope_id=None, status=None), Select[int])
+    assert_type(effect_statements.count_effects(status=None), Select[int])
     assert_type(
         effect_statements.abandon_effect(
             scope_id="s", replay_key="k", envelope_hash="h", owner_id="o", token="t", now_ms=1

@@ -22,8 +22,10 @@ from lash_store.effect.tx.attempts import AttemptOperations
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 
 _count_effects = prepare(statements.count_effects)
+_count_scope = prepare(statements.count_scope)
 _forget_scope = prepare(statements.forget_scope)
 _list_effects = prepare(statements.list_effects)
+_list_scope = prepare(statements.list_scope)
 _oldest_in_progress = prepare(statements.oldest_in_progress)
 _prunable_effects = prepare(statements.prunable_effects)
 _prune_effect = prepare(statements.prune_effect)
@@ -47,24 +49,40 @@ class UpkeepOperations(AttemptOperations):
         Raises InvalidRecordError for a bad filter or bound.
         """
         after_scope_id, after_replay_key = check_pair("after", after)
-        rows = _list_effects.all(
-            self.cursor,
-            scope_id=None if scope_id is None else check_text("scope_id", scope_id),
-            status=_check_status(status),
-            after_scope_id=check_text("after", after_scope_id),
-            after_replay_key=check_text("after", after_replay_key),
-            limit=bound("limit", limit),
-        )
+        check_text("after", after_scope_id)
+        check_text("after", after_replay_key)
+        known, most = _check_status(status), bound("limit", limit)
+        if scope_id is None:
+            rows = _list_effects.all(
+                self.cursor,
+                status=known,
+                after_scope_id=after_scope_id,
+                after_replay_key=after_replay_key,
+                limit=most,
+            )
+        elif check_text("scope_id", scope_id) < after_scope_id:
+            rows = []
+        else:
+            rows = _list_scope.all(
+                self.cursor,
+                scope_id=scope_id,
+                status=known,
+                after_replay_key=after_replay_key if scope_id == after_scope_id else "",
+                limit=most,
+            )
         return [_effect(row) for row in rows]
 
     def count_effects(
         self, *, scope_id: str | None = None, status: EffectStatus | None = None
     ) -> int:
         """Count steps, of one scope or of all, in one status or in any (E-LIST-1)."""
-        row = _count_effects.one(
-            self.cursor,
-            scope_id=None if scope_id is None else check_text("scope_id", scope_id),
-            status=_check_status(status),
+        known = _check_status(status)
+        row = (
+            _count_effects.one(self.cursor, status=known)
+            if scope_id is None
+            else _count_scope.one(
+                self.cursor, scope_id=check_text("scope_id", scope_id), status=known
+            )
         )
         return 0 if row is None else row[0]
 
