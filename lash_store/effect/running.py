@@ -117,25 +117,34 @@ def safe_text(value: object) -> str:
         return type(value).__name__
 
 
-running: Final[ContextVar[frozenset[tuple[str, str, str]]]] = ContextVar(
-    "running", default=frozenset()
-)
-"""The steps that the caller is inside of: database, scope and key."""
+class Inside:
+    """A step that a caller is inside of, until its function has returned."""
+
+    def __init__(self, database: str, step: Step) -> None:
+        self.name = (database, step.scope_id, step.replay_key)
+        self.is_over = False
+
+
+running: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("running", default=())
+"""The steps that the caller is inside of; tasks that a step begins inherit them."""
 
 
 @contextmanager
 def inside(database: str, step: Step) -> Iterator[None]:
     """Note that the caller is inside of a step, for :func:`check_not_inside`."""
-    before = running.set(running.get() | {(database, step.scope_id, step.replay_key)})
+    here = Inside(database, step)
+    before = running.set((*running.get(), here))
     try:
         yield
     finally:
+        here.is_over = True  # for a task that outlives the step, too
         running.reset(before)
 
 
 def check_not_inside(database: str, step: Step) -> None:
     """Raise NestedTransactionError if the caller would wait for itself."""
-    if (database, step.scope_id, step.replay_key) in running.get():
+    name = (database, step.scope_id, step.replay_key)
+    if any(each.name == name and not each.is_over for each in running.get()):
         raise NestedTransactionError(
             f"the effect {step.scope_id}:{step.replay_key!r} is being run by its own function"
         )

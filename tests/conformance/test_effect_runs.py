@@ -482,6 +482,27 @@ def test_e_run_1_a_step_inside_of_itself_is_an_error(effects: EffectStore) -> No
     asyncio.run(main())
 
 
+def test_e_run_1_a_task_that_outlives_its_step_may_run_it_again(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            tasks: list[asyncio.Task[Any]] = []
+
+            async def later() -> Any:
+                await asyncio.sleep(0.05)  # the step is given back by now, and somebody else at it
+                return await effects.run("s", "k", ENVELOPE, lambda: _value("never"))
+
+            async def fails() -> None:
+                tasks.append(asyncio.create_task(later()))
+                raise ConnectionError("now")
+
+            with pytest.raises(ConnectionError):
+                await effects.run("s", "k", ENVELOPE, fails)
+            outcome = await effects.run("s", "k", ENVELOPE, lambda: asyncio.sleep(0.2, "second"))
+            assert outcome == await tasks[0] == "second"
+
+    asyncio.run(main())
+
+
 def test_e_run_1_one_call_has_one_envelope_however_it_is_written(effects: EffectStore) -> None:
     @effects.recorded("s", "k")
     def function(a: int, b: int = 2, *rest: int, **more: int) -> list[int]:
