@@ -8,34 +8,32 @@ for everything, so its reads wait for the lock as well.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sqlite3
 import threading
-import weakref
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-from lash_store._kernel import dialects, guard
+from lash_store._kernel import dialects, forking, guard
 from lash_store._kernel.connection import IN_MEMORY, StoreConnection, execute, store_error
 from lash_store._kernel.ddl import Schema
 from lash_store._kernel.fairness import FairLock, WriteQueue
-from lash_store._kernel.opening import Settings, check_file, open_connection, prepare_file
+from lash_store._kernel.opening import (
+    Settings,
+    check_file,
+    open_connection,
+    prepare_file,
+)
 from lash_store._kernel.tx import Tx
-from lash_store._kernel.watching import Watch, announce, forget_all, watched
+from lash_store._kernel.watching import Watch, announce, watched
 from lash_store.errors import (
     NestedTransactionError,
     ReadOnlyStoreError,
     StoreBusyError,
     StoreClosedError,
-    StoreOpenError,
 )
 
 _MAX_IDLE_READERS: Final = 8
-
-_FORK_WAIT_S: Final = 5.0
-"""How long a fork waits for another thread's write transaction to end."""
 
 
 class Database:
@@ -63,11 +61,11 @@ class Database:
         """What tells this database from the others that this process has open."""
 
         self.watch = self._new_watch()
+        forking.databases[id(self)] = self  # before it is open: a fork has to wait for that
         if settings.read_only:
             self._idle_readers.append(self._open_reader())
         else:
             self._writer = self._open_writer()
-        _databases.add(self)
 
     def begin_write(self) -> StoreConnection:
         """Begin a write transaction, with the write lock held; end it with :meth:`end_write`."""
@@ -189,7 +187,9 @@ class Database:
         if self.closed or self.in_memory:
             return
         with suppress(NestedTransactionError):  # this thread's own transaction goes on
-            self._locked_for_fork = self._lock.acquire(min(self._busy_timeout_s, _FORK_WAIT_S))
+            self._locked_for_fork = self._lock.acquire(
+                min(self._busy_timeout_s, forking.FORK_WAIT_S)
+            )
         self._version_locked_for_fork = self._version_lock.acquire()
         self._close_version_reader()
         if self._locked_for_fork:
@@ -197,10 +197,12 @@ class Database:
 
     def after_fork_in_parent(self) -> None:
         """Let the writers and waiters of the parent go on."""
-        if self._locked_for_fork:
-            self._lock.release()
         if self._version_locked_for_fork:
+            self._version_locked_for_fork = False
             self._version_lock.release()
+        if self._locked_for_fork:
+            self._locked_for_fork = False
+            self._lock.release()
 
     def leave_to_parent(self) -> bool:
         """Give up everything inherited from the parent process; the next use opens anew.
@@ -209,7 +211,7 @@ class Database:
         for life: closing it here, or letting it be collected, would harm the parent's file.
         """
         for connection in self._connections:
-            _make_immortal(connection)
+            forking.make_immortal(connection)
         carried = bool(self._connections) and not self.in_memory
         for tx in [*self.reading, *([self.writing] if self.writing else [])]:
             tx.abandon()
@@ -268,31 +270,34 @@ class Database:
         return self._writer
 
     def _open_writer(self) -> StoreConnection:
-        check_not_carried(self.path)
-        connection = open_connection(self.path, self.settings, read_only=False)
-        try:
-            prepare_file(connection, self.schema, self.settings)
-            if not self.in_memory:
-                self._queue = WriteQueue(self.path, busy_timeout_ms=self.settings.busy_timeout_ms)
-                if self._queue.is_fair:
-                    # The queue does the waiting: the busy handler would sleep through its turn.
-                    execute(connection, dialects.busy_timeout(0))
-        except BaseException:
-            connection.really_close()
-            raise
-        self._connections.append(connection)
+        forking.check_not_carried(self.path)
+        with forking.openings:
+            connection = open_connection(self.path, self.settings, read_only=False)
+            try:
+                prepare_file(connection, self.schema, self.settings)
+                if not self.in_memory:
+                    budget_ms = self.settings.busy_timeout_ms
+                    self._queue = WriteQueue(self.path, busy_timeout_ms=budget_ms)
+                    if self._queue.is_fair:
+                        # The queue does the waiting: the busy handler would sleep through its turn.
+                        execute(connection, dialects.busy_timeout(0))
+            except BaseException:
+                connection.really_close()
+                raise
+            self._connections.append(connection)
         return connection
 
     def _open_reader(self) -> StoreConnection:
-        check_not_carried(self.path)
-        connection = open_connection(self.path, self.settings, read_only=True)
-        try:
-            if self.settings.read_only:
-                check_file(connection, self.schema)
-        except BaseException:
-            connection.really_close()
-            raise
-        self._connections.append(connection)
+        forking.check_not_carried(self.path)
+        with forking.openings:
+            connection = open_connection(self.path, self.settings, read_only=True)
+            try:
+                if self.settings.read_only:
+                    check_file(connection, self.schema)
+            except BaseException:
+                connection.really_close()
+                raise
+            self._connections.append(connection)
         return connection
 
     def _take_reader(self) -> StoreConnection:
@@ -322,58 +327,3 @@ class Database:
     def _discard(self, connection: StoreConnection) -> None:
         self._connections.remove(connection)
         connection.really_close()
-
-
-def _make_immortal(connection: StoreConnection) -> None:
-    """Hold a reference that even the interpreter's shutdown does not give back."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-_databases: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
-
-
-_carried: Final[set[str]] = set()
-"""Files with a transaction of the parent's open when this process was forked."""
-
-
-def check_not_carried(path: str) -> None:
-    """Raise StoreOpenError for a file that this process can't use safely (K-OPEN-5)."""
-    if path in _carried:
-        raise StoreOpenError(
-            path,
-            "a transaction was open on it in the parent process when this one was forked, and "
-            "SQLite's view of its locks came along; fork outside transactions, or spawn",
-        )
-
-
-_forking = threading.Lock()
-"""One fork at a time: what a fork locks is noted on the database, once."""
-
-
-def _prepare_fork() -> None:
-    _forking.acquire()
-    for database in list(_databases):
-        database.prepare_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for database in list(_databases):
-        database.after_fork_in_parent()
-    _forking.release()
-
-
-def _leave_all_to_parent() -> None:
-    global _forking  # noqa: PLW0603 # reason: it is held, by the thread that forked
-    _forking = threading.Lock()
-    forget_all()
-    for database in list(_databases):
-        if database.leave_to_parent():
-            _carried.add(database.path)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_prepare_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_leave_all_to_parent,
-    )

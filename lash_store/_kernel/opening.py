@@ -66,6 +66,40 @@ class Settings:
             )
 
 
+class Openings:
+    """The connections that are being opened, which a fork waits for.
+
+    One that is half open is on no list yet, and the child would carry it over unseen.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._paused = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused)
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def pause(self, timeout_s: float) -> None:
+        """Let none begin, and wait for those that have begun, for `timeout_s` seconds at most."""
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: self._count == 0, timeout_s)
+
+    def resume(self) -> None:
+        """Let them begin again."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+
 def resolve(path: str | os.PathLike[str] | None) -> str:
     """Return the real path of a database file, or ``:memory:`` for None.
 

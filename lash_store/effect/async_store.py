@@ -171,27 +171,34 @@ class AsyncEffectStore(AsyncStore[EffectTx]):
     ) -> Any:
         expires = [claim.expires_at_ms]
         renewal = asyncio.create_task(self._renew(step, claim, expires))
+
+        async def settle(record: Callable[[EffectTx], R]) -> R:
+            # Stopping the renewal may wait for the write lock: that is part of recording.
+            renewal.cancel()
+            await asyncio.wait([renewal])
+            return await self._record(claim, expires, record)
+
+        outcome: Any = None
         try:
-            try:
-                awaitable = function()
-                if not inspect.isawaitable(awaitable):
-                    raise InvalidRecordError("function", shown(function), "must give an awaitable")
+            awaitable = function()
+            is_awaitable = inspect.isawaitable(awaitable)
+            if is_awaitable:
                 outcome = await awaitable
-            finally:
-                renewal.cancel()
-                await asyncio.wait([renewal])
         except Exception as error:
             failed = step.error_of(error)
             if failed is None:
                 raise
-            await finish_first(
-                self._record(claim, expires, lambda tx: tx.fail_effect(claim, failed))
-            )
+            await finish_first(settle(lambda tx: tx.fail_effect(claim, failed)))
             raise step.failure(failed) from error
-        # The outcome is there: cancelling must not lose it.
-        return await finish_first(
-            self._record(claim, expires, lambda tx: tx.finish_effect(claim, outcome))
-        )
+        else:
+            if not is_awaitable:
+                raise InvalidRecordError("function", shown(function), "must give an awaitable")
+            # The outcome is there: cancelling must not lose it.
+            return await finish_first(settle(lambda tx: tx.finish_effect(claim, outcome)))
+        finally:
+            if not renewal.done():
+                renewal.cancel()
+                await asyncio.wait([renewal])
 
     async def _begin(
         self, step: Step, held: list[EffectClaim]

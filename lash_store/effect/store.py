@@ -19,7 +19,14 @@ from lash_store._kernel.store import (
     in_transaction,
 )
 from lash_store.clock import unique_owner_id
-from lash_store.effect.records import TTL_MS, Busy, EffectClaim, Replayed, ReplayedFailure
+from lash_store.effect.records import (
+    TTL_MS,
+    Busy,
+    EffectClaim,
+    EffectError,
+    Replayed,
+    ReplayedFailure,
+)
 from lash_store.effect.running import (
     LONGEST_NAP_S,
     Renewal,
@@ -130,11 +137,13 @@ class EffectStore(Store[EffectTx]):
         begun = self._begin(step)
         if not isinstance(begun, EffectClaim):
             return step.outcome_of(begun)
+        claimed_by = os.getpid()
         try:
             with inside(self._database.key, step):
                 return self._bring_about(step, begun, function)
         except BaseException:
-            self._give_back(begun)  # which changes nothing if it was recorded, or is lost
+            if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
+                self._give_back(begun)  # which changes nothing if it was recorded, or is lost
             raise
 
     def recorded(
@@ -201,16 +210,22 @@ class EffectStore(Store[EffectTx]):
     def _bring_about(self, step: Step, claim: EffectClaim, function: Callable[[], Any]) -> Any:
         ttl_ms = step.ttl_ms
         renewal = Renewal(step, claim, lambda held: self.renew_effect(held, ttl_ms=ttl_ms))
-        try:
-            with renewal:
+        failed: EffectError | None = None
+        cause: Exception | None = None
+        outcome: Any = None
+        with renewal:
+            # The function's own errors alone say how the step ended.
+            try:
                 outcome = function()
-        except Exception as error:
-            failed = step.error_of(error)
-            if failed is None:
-                raise
-            self._record(renewal, lambda: self.fail_effect(claim, failed))
-            raise step.failure(failed) from error
-        return self._record(renewal, lambda: self.finish_effect(claim, outcome))
+            except Exception as error:
+                cause, failed = error, step.error_of(error)
+                if failed is None:
+                    raise
+        if failed is None:
+            return self._record(renewal, lambda: self.finish_effect(claim, outcome))
+        error_of_step = failed
+        self._record(renewal, lambda: self.fail_effect(claim, error_of_step))
+        raise step.failure(failed) from cause
 
     def _begin(self, step: Step) -> EffectClaim | Replayed | ReplayedFailure:
         while True:

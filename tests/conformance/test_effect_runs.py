@@ -572,3 +572,42 @@ def test_asyncio_a_function_that_gives_nothing_to_await(path: Path) -> None:
             assert await effects.run("s", "k", ENVELOPE, lambda: _value(2)) == 2
 
     asyncio.run(main())
+
+
+def test_asyncio_cancelling_while_a_renewal_waits_loses_no_outcome(path: Path) -> None:
+    """The function has returned, and a renewal holds up its recording."""
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            await effects.count_effects()
+            with EffectStore.open(path) as other:
+                lock = other.begin()
+
+                async def function() -> int:
+                    lock.__enter__()
+                    await asyncio.sleep(0.15)
+                    return 42
+
+                task = asyncio.create_task(effects.run("s", "k", ENVELOPE, function, ttl_ms=300))
+                await asyncio.sleep(0.25)
+                task.cancel()
+                await asyncio.sleep(0.01)
+                lock.__exit__(None, None, None)
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await effects.run("s", "k", ENVELOPE, lambda: _value("again")) == 42
+
+    asyncio.run(main())
+
+
+def test_e_fin_2_a_thread_that_can_not_be_started_is_no_failure_of_the_step(
+    effects: EffectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            effects.run("s", "k", ENVELOPE, lambda: 1, terminal=Exception)
+    assert effects.run("s", "k", ENVELOPE, lambda: 2) == 2

@@ -289,3 +289,34 @@ def test_k_open_5_threads_that_fork_at_once(path: Path) -> None:
         for thread in threads:
             thread.join(60)
         assert len(registry.events_after("p")) == 40
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_k_open_5_forks_while_stores_are_opened(tmp_path: Path) -> None:
+    """No fork stands for ever, and every child can use a store of its own."""
+    stop = threading.Event()
+
+    def open_and_close(number: int) -> None:
+        while not stop.is_set():
+            with ProcessRegistry.open(tmp_path / f"{number}.db") as registry:
+                registry.list_processes()
+
+    threads = [threading.Thread(target=open_and_close, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(30):
+            child = os.fork()
+            if child == 0:
+                try:
+                    with ProcessRegistry.open(tmp_path / f"child-{number}.db") as registry:
+                        register(registry)
+                    os._exit(0)
+                except BaseException:  # noqa: BLE001 # reason: the status tells
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
