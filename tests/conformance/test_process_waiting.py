@@ -293,6 +293,7 @@ def test_p_event_9_a_fork_while_somebody_waits(path: Path) -> None:
         register(registry)
         waiter = Waiter(lambda: registry.await_process("p", timeout_ms=LONG_MS))
         waiters_on(registry, 1)
+        time.sleep(0.3)  # it has looked, and rests: forked inside its snapshot, a child is refused
         child = os.fork()
         if child == 0:
             try:
