@@ -16,19 +16,12 @@ from typing import Any
 
 from bench import hand_written
 from bench.report import arguments, interleaved, publish
-from lash_store import (
-    EffectClaim,
-    EffectStore,
-    Engine,
-    FromEvent,
-    Host,
-    Identity,
-    PayloadSchema,
-    TriggerDraft,
-    TriggerStore,
-)
+from lash_store import EffectClaim, EffectStore, Host, TriggerDraft, TriggerStore
 from lash_store._kernel.codecs import decode_json, encode_json, free_json, stable_hash
 from lash_store.effect.tables import SCHEMA
+from lash_store.process.records import EngineCall, PayloadSchema, ProcessIdentity
+from lash_store.schemas import canonical_statements
+from lash_store.trigger.records import FromEvent
 
 _TTL_MS = 30_000
 _SUBSCRIPTIONS = 10_000
@@ -65,7 +58,7 @@ def main() -> None:
 def attempts(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Begin and finish a step, by hand and by the store; then what a whole run and a replay cost."""
     raw = hand_written.connect(folder / "raw.db")
-    for statement in SCHEMA.statements:
+    for statement in canonical_statements(SCHEMA):
         raw.execute(statement)
     numbers = iter(range(10**9))
     with EffectStore.open(folder / "effects.db") as effects:
@@ -146,8 +139,8 @@ def reservation(folder: Path) -> dict[str, Any]:
         "env",
         "cron",
         "daily",
-        Engine("engine", {}),
-        Identity("engine"),
+        EngineCall("engine", {}),
+        ProcessIdentity("engine"),
         payload_schema=PayloadSchema({"type": "object"}),
         input_template={"event": FromEvent()},
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import hand_written
 from bench.report import arguments, interleaved, publish
 from lash_store import SessionStore
-from lash_store._kernel import guard
+from lash_store._backends.sqlite import guard
 from lash_store.session.tables import SCHEMA
 
 
@@ -31,7 +31,7 @@ def main() -> None:
             return lambda: SessionStore.open(path, session_id="s").close()
 
         def check() -> Callable[[], object]:
-            return lambda: guard.needs_initialising(SCHEMA, guard.read_catalogue(raw), "")
+            return lambda: guard.needs_initialising(SCHEMA, guard.read_catalogue(raw.cursor()), "")
 
         contestants = [open_raw, open_store, check]
         raw_us, store_us, check_us = interleaved(contestants, rounds=options.rounds)

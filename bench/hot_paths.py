@@ -14,6 +14,7 @@ from typing import Any
 from bench import hand_written
 from bench.report import Prepare, arguments, interleaved, publish
 from lash_store import SessionLease, SessionStore
+from lash_store.schemas import canonical_statements
 from lash_store.session.tables import SCHEMA
 
 _TTL_MS = 60_000
@@ -25,7 +26,7 @@ def main() -> None:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         raw = hand_written.connect(Path(folder) / "raw.db")
-        for statement in SCHEMA.statements:
+        for statement in canonical_statements(SCHEMA):
             raw.execute(statement)
         with SessionStore.open(Path(folder) / "store.db", session_id="s") as store:
             for name, contest in _CONTESTS.items():

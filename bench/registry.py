@@ -20,20 +20,11 @@ import msgspec
 
 from bench import hand_written
 from bench.report import Prepare, arguments, interleaved, publish
-from lash_store import (
-    EventType,
-    External,
-    Host,
-    ProcessRegistration,
-    ProcessRegistry,
-    Provenance,
-    Scope,
-    Semantics,
-    WakeRule,
-)
+from lash_store import External, Host, ProcessRegistration, ProcessRegistry, Provenance, Scope
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, stable_hash
-from lash_store.process.records import EventIdentity, Payload
+from lash_store.process.records import EventIdentity, EventType, Payload, Semantics, WakeRule
 from lash_store.process.tables import SCHEMA
+from lash_store.schemas import canonical_statements
 
 _WAITERS = 100
 _IDLE_S = 10.0
@@ -59,7 +50,7 @@ def main() -> None:
 def appends(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Append, without and with a replay key, against the same statements and encoding by hand."""
     raw = hand_written.connect(folder / "raw.db")
-    for statement in SCHEMA.statements:
+    for statement in canonical_statements(SCHEMA):
         raw.execute(statement)
     figures = []
     with ProcessRegistry.open(folder / "appends.db") as registry:

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lash_store import LashStoreError, LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store.errors import LashStoreError
 from lash_store.session import statements
 from lash_store.session.directory import SessionDirectory
 from lash_store.session.records import (
@@ -177,7 +178,7 @@ def _committed(store: SessionStore) -> int:
 
 def _claim_lease(store: SessionStore, name: str) -> SessionLease | None:
     with store.begin() as tx:
-        query = statements.current_lease(session_id=tx.context.session_id)
+        query = statements.current_lease(key=tx.context.session_id)
         row = tx.connection.execute(query).one_or_none()
         lease = tx.claim_lease(owner_id=name, ttl_ms=TERM_MS)
     if isinstance(lease, LeaseHeld):

@@ -23,18 +23,15 @@ from pathlib import Path
 from lash_store import (
     Deployment,
     EffectClaim,
-    Engine,
-    FromEvent,
     Host,
-    Identity,
     LeaseHeld,
-    ProcessRecord,
     Success,
     TriggerDraft,
-    start_deliveries,
     unique_owner_id,
-    unstarted_deliveries,
 )
+from lash_store.process.records import EngineCall, ProcessIdentity, ProcessRecord
+from lash_store.routing import start_deliveries, unstarted_deliveries
+from lash_store.trigger.records import FromEvent
 
 TTL_MS = 300
 """Short, so that a takeover does not take long to watch."""
@@ -61,8 +58,8 @@ def main() -> int:
                 env_ref="env",
                 source_type="cron",
                 source_key="daily",
-                target=Engine("summarise", {"model": "m"}),
-                target_identity=Identity("engine", "daily summary"),
+                target=EngineCall("summarise", {"model": "m"}),
+                target_identity=ProcessIdentity("engine", "daily summary"),
                 input_template={"day": FromEvent()},
             )
         )

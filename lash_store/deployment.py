@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self, Unpack
 
 from lash_store._kernel.checks import check_kind
-from lash_store._kernel.opening import OpenOptions
+from lash_store._kernel.options import OpenOptions
 from lash_store.effect.store import EffectStore
 from lash_store.errors import StoreOpenError
 from lash_store.process.store import ProcessRegistry

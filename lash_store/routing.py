@@ -22,8 +22,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from lash_store._kernel.checks import check_items, check_kind
-from lash_store._kernel.shapes.inputs import Engine, ProcessInput, ToolCall
-from lash_store._kernel.shapes.origins import Provenance
+from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall
+from lash_store._wire.origins import Provenance
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, InvalidRecordError
 from lash_store.process.records.events import WakeDelivery
 from lash_store.process.records.handles import HandleDescriptor
@@ -99,7 +99,7 @@ def process_of_delivery(delivery: Delivery) -> ProcessRegistration:
     subscription, occurrence = delivery.subscription, delivery.occurrence
     check_kind("delivery.subscription", subscription, Subscription)
     check_kind("delivery.occurrence", occurrence, Occurrence)
-    needs_env = isinstance(subscription.target, Engine | ToolCall)
+    needs_env = isinstance(subscription.target, EngineCall | ToolCall)
     return ProcessRegistration(
         delivery.process_id,
         _input_of(delivery),
@@ -203,12 +203,12 @@ def prune_started(
 def _input_of(delivery: Delivery) -> ProcessInput:
     subscription = delivery.subscription
     target, template = subscription.target, subscription.input_template
-    if isinstance(target, Engine) and isinstance(target.payload, dict):
+    if isinstance(target, EngineCall) and isinstance(target.payload, dict):
         arguments = {
             name: binding.value if isinstance(binding, Fixed) else delivery.occurrence.payload
             for name, binding in template.items()
         }
-        return Engine(target.kind, {**target.payload, "args": arguments})
+        return EngineCall(target.kind, {**target.payload, "args": arguments})
     if template:
         raise InvalidRecordError(
             "input_template",

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from lash_store._kernel import dialects, guard
+from lash_store._backends import open_database
+from lash_store._backends.sqlite.checking import look_into
+from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import shown
-from lash_store._kernel.connection import StoreConnection, execute, store_error
-from lash_store._kernel.ddl import Kind, Schema
-from lash_store._kernel.engine import Database
-from lash_store._kernel.opening import Settings, open_connection, open_error, resolve
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Kind, Schema
 from lash_store.effect.tables import SCHEMA as EFFECT
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.tables import SCHEMA as PROCESS
+from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import SCHEMA as SESSION
-from lash_store.session.tx.graph import count_nodes
-from lash_store.session.tx.head import load_head
 from lash_store.trigger.tables import SCHEMA as TRIGGER
 
 __all__ = [
@@ -28,9 +26,11 @@ __all__ = [
     "SCHEMAS",
     "FileReport",
     "Kind",
+    "canonical_statements",
     "check_file",
     "init_file",
     "mend_file",
+    "render",
     "schema_of",
 ]
 
@@ -78,7 +78,7 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
 
     Raises what opening that store raises: StoreOpenError, SchemaVersionError, SchemaDriftError.
     """
-    Database(schema_of(kind), resolve(path), Settings()).close()
+    open_database(schema_of(kind), path, Settings()).close()
 
 
 def check_file(path: str | os.PathLike[str]) -> FileReport:
@@ -86,17 +86,13 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
 
     Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
     """
-    resolved = resolve(path)
-    connection = open_connection(resolved, Settings(), read_only=True)
-    try:
-        connection.begin(dialects.BEGIN_READ)
-        return _report(connection)
-    except sqlite3.DatabaseError as error:
-        if dialects.primary_code(error) == sqlite3.SQLITE_NOTADB:
-            raise open_error(resolved, error) from error
-        raise store_error(error, connection) from error
-    finally:
-        connection.really_close()
+    found = look_into(path, SCHEMAS.values())
+    if found.schema is None:
+        problem = f"no store of this release has version {found.version}"
+        return FileReport(found.path, None, found.version, (problem,))
+    stale = [] if found.drift or found.schema is not SESSION else _stale_count(path)
+    problems = (*found.drift, *found.damage, *stale)
+    return FileReport(found.path, found.schema.kind, found.version, problems)
 
 
 def mend_file(path: str | os.PathLike[str]) -> None:
@@ -110,32 +106,14 @@ def mend_file(path: str | os.PathLike[str]) -> None:
             store.vacuum_graph()
 
 
-def _stale_count(connection: StoreConnection) -> list[str]:
-    with suppress(CorruptRecordError):
-        head = load_head(connection.hot)
-        count = count_nodes(connection.hot)
+def _stale_count(path: str | os.PathLike[str]) -> list[str]:
+    with (
+        suppress(CorruptRecordError),
+        SessionStore.open(path, session_id="check", read_only=True) as store,
+        store.read() as tx,
+    ):
+        head, count = tx.load_head(), count_nodes(tx)
         if head is None or head.graph_node_count == count:
             return []
         return [f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes"]
     return ["the session's head can't be read"]
-
-
-def _report(connection: StoreConnection) -> FileReport:
-    catalogue = guard.read_catalogue(connection)
-    candidates = [each for each in SCHEMAS.values() if each.version == catalogue.version]
-    if not candidates:
-        problem = f"no store of this release has version {catalogue.version}"
-        return FileReport(connection.path, None, catalogue.version, (problem,))
-    # Trigger and effect share a version: the schema that fits better is what the file is.
-    drift, schema = min(
-        ((guard.find_drift(each, catalogue), each) for each in candidates),
-        key=lambda found: len(found[0]),
-    )
-    integrity = [row[0] for row in execute(connection, dialects.INTEGRITY_CHECK) if row[0] != "ok"]
-    references = [
-        f"{table} row {row}: refers to a missing row of {parent}"
-        for table, row, parent, _ in execute(connection, dialects.FOREIGN_KEY_CHECK)
-    ]
-    stale = [] if drift or schema is not SESSION else _stale_count(connection)
-    problems = (*drift, *integrity, *references, *stale)
-    return FileReport(connection.path, schema.kind, catalogue.version, problems)

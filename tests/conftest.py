@@ -28,6 +28,13 @@ settings.register_profile(
 settings.load_profile(os.environ.get("LASH_STORE_PROFILE", "default"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every id is the same in each run, or the workers of ``pytest -n`` collect other tests."""
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unstable:
+        raise pytest.UsageError(f"ids with an address in them: {unstable}")
+
+
 @pytest.fixture
 def root() -> Path:
     """The repository."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from lash_store.clock import MAX_INT
+from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import InvalidRecordError
 
 _LONGEST_SHOWN: Final = 80
@@ -92,13 +92,6 @@ def bound(field: str, value: int) -> int:
     return min(value, MAX_INT)
 
 
-def end_of_term(now_ms: int, ttl_ms: int) -> int:
-    """Return `now_ms + ttl_ms`, after checking `ttl_ms` (K-LEASE-7); a sum too large saturates."""
-    if type(ttl_ms) is not int or not 0 <= ttl_ms <= MAX_INT:
-        check_count("ttl_ms", ttl_ms)
-    return min(now_ms + ttl_ms, MAX_INT)
-
-
 def shown(value: Any) -> str:
     """Return a short repr for an error message."""
     try:
@@ -106,3 +99,11 @@ def shown(value: Any) -> str:
     except Exception:  # noqa: BLE001 # reason: a repr that raises must not hide the refusal
         text = f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def read_clock(clock: Clock) -> int:
+    """Read `clock` once; InvalidRecordError if it gives what is no time."""
+    now_ms = clock.now_ms()
+    if type(now_ms) is not int or not 0 <= now_ms <= MAX_INT:
+        check_count("clock.now_ms()", now_ms)  # raises
+    return now_ms

@@ -43,8 +43,7 @@ What a crash does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -64,12 +63,9 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.liveness import Liveness, check_token, masked
+from lash_store._kernel.prepared import prepare
 from lash_store.errors import InvalidRecordError
-
-
-def masked(token: str) -> str:
-    """Return the part of a token that may be shown."""
-    return f"{token[:4]}…"
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -91,11 +87,7 @@ class Fence(msgspec.Struct, frozen=True):
         check_name("fence.key", self.key)
         check_name("fence.owner_id", self.owner_id)
         check_count("fence.fencing_token", self.fencing_token)
-        if not isinstance(self.token, str) or not self.token or not self.token.isascii():
-            # The value is not shown: a token that is no token may still be a secret.
-            raise InvalidRecordError(
-                "fence.token", type(self.token).__name__, "must be non-empty ASCII text"
-            )
+        check_token("fence.token", self.token)
 
     def holds(self, *, now_ms: int) -> ColumnElement[bool]:
         """Return the SQL predicate "this term is live at `now_ms`" (K-LEASE-6).
@@ -125,6 +117,42 @@ class Fence(msgspec.Struct, frozen=True):
         yield "owner_id", self.owner_id
         yield "token", masked(self.token)
         yield "fencing_token", self.fencing_token
+
+
+FenceT = TypeVar("FenceT", bound=Fence)
+
+
+def check_fence(fence: object, kind: type[Fence]) -> None:
+    """Raise InvalidRecordError unless `fence` is one of this kind: it may be for another table."""
+    if not isinstance(fence, kind):
+        # The type alone: a token in the place of its fence is still a secret.
+        raise InvalidRecordError("fence", f"a {type(fence).__name__}", f"must be a {kind.__name__}")
+
+
+class Lease(msgspec.Struct, Generic[FenceT], frozen=True):
+    """A live term, as its holder has it.
+
+    `fence` proves it; it holds until `expires_at_ms` (exclusive, milliseconds since the epoch).
+    """
+
+    fence: FenceT
+    claimed_at_ms: int
+    expires_at_ms: int
+
+    @property
+    def key(self) -> str:
+        """The id of what is leased."""
+        return self.fence.key
+
+    @property
+    def owner_id(self) -> str:
+        """The holder's name for itself."""
+        return self.fence.owner_id
+
+    @property
+    def fencing_token(self) -> int:
+        """The number of the term: 1 for the first, and every later term's is higher."""
+        return self.fence.fencing_token
 
 
 class LeaseTerm(msgspec.Struct, frozen=True, array_like=True):
@@ -175,30 +203,50 @@ class LeaseHeld(msgspec.Struct, frozen=True):
     expires_at_ms: int
 
 
-@dataclass(frozen=True, eq=False)
 class LeaseTable:
     """The columns that the protocol needs, and the statements that it consists of.
 
-    Every table that carries a lease has one of these; column order stays the table's own.
+    Every table that carries a lease has one of these; the order of its columns is its own. With
+    `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one.
+
+    ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease`` and ``release_lease``
+    are prepared statements: called, each gives its SQLAlchemy construct, to compose.
     """
 
-    table: Table[Any]
-    key: Column[str]
-    owner_id: Column[str | None]
-    token: Column[str | None]
-    fencing_token: Column[int]
-    claimed_at_ms: Column[int]
-    expires_at_ms: Column[int]
-    reentrant: bool
-    """Whether the live owner that claims again re-enters its term or gets a new one."""
-
-    def is_free(self, *, now_ms: int) -> ColumnElement[bool]:
-        """Nobody holds it: never claimed, released, or expired — at its end, not after it."""
-        return or_(self.token.is_(None), self.expires_at_ms <= now_ms)
+    def __init__(
+        self,
+        table: Table[Any],
+        *,
+        key: Column[str],
+        owner_id: Column[str | None],
+        token: Column[str | None],
+        fencing_token: Column[int],
+        claimed_at_ms: Column[int],
+        expires_at_ms: Column[int],
+        reentrant: bool = False,
+    ) -> None:
+        self.table = table
+        self.key = key
+        self.owner_id = owner_id
+        self.token = token
+        self.fencing_token = fencing_token
+        self.claimed_at_ms = claimed_at_ms
+        self.expires_at_ms = expires_at_ms
+        self.reentrant = reentrant
+        self.liveness = Liveness(token, expires_at_ms)
+        self.select_leases = prepare(self._select_leases)
+        self.claim_lease = prepare(self._claim_lease)
+        self.renew_lease = prepare(self._renew_lease)
+        self.release_lease = prepare(self._release_lease)
+        self.current_lease = prepare(self._current_lease)
 
     def is_live(self, *, now_ms: int) -> ColumnElement[bool]:
-        """Somebody holds it; the end is exclusive."""
-        return and_(self.token.is_not(None), self.expires_at_ms > now_ms)
+        """A condition on the table: somebody holds the lease at `now_ms`; the end is exclusive."""
+        return self.liveness.is_live(now_ms=now_ms)
+
+    def is_free(self, *, now_ms: int) -> ColumnElement[bool]:
+        """A condition on the table: nobody holds it, never claimed, released or expired."""
+        return self.liveness.is_free(now_ms=now_ms)
 
     def is_term(
         self, *, key: str, owner_id: str, token: str, fencing_token: int
@@ -218,7 +266,7 @@ class LeaseTable:
     ) -> ColumnElement[bool]:
         """The row carries this very term, and it has not run out."""
         term = self.is_term(key=key, owner_id=owner_id, token=token, fencing_token=fencing_token)
-        return and_(term, self.expires_at_ms > now_ms)
+        return and_(term, ~self.liveness.is_over(now_ms=now_ms))
 
     def holds(
         self, *, key: str, owner_id: str, token: str, fencing_token: int, now_ms: int
@@ -229,16 +277,24 @@ class LeaseTable:
         )
         return exists().where(live)
 
-    def select_lease(self, *, key: str) -> Select[str, str | None, str | None, int, int, int]:
-        """Read the row of one lease, live or not."""
-        return select(*self._term()).where(self.key == key)
+    def _select_leases(self) -> Select[str, str | None, str | None, int, int, int]:
+        """Every lease of the table, live or not.
 
-    def claim_lease(
+        Columns: key, owner id, token, fencing number, claimed-at, expires-at.
+        """
+        return select(*self._term())
+
+    def _current_lease(self, *, key: str) -> Select[str, str | None, str | None, int, int, int]:
+        """Read the row of one lease, live or not."""
+        return self._select_leases().where(self.key == key)
+
+    def _claim_lease(
         self, *, key: str, owner_id: str, token: str, now_ms: int, expires_at_ms: int
     ) -> ReturningInsert[str, str | None, str | None, int, int, int]:
-        """Take the lease if it is free (K-LEASE-1); no row comes back while another holds it.
+        """Take the lease if it is free (K-LEASE-1), or as its live owner (see ``reentrant``).
 
-        One statement, so that no second claimant can stand between looking and taking.
+        Returns the row of the term; no row while another owner is live (K-LEASE-2). One
+        statement, so that no second claimant can stand between looking and taking.
         """
         fresh = upsert_insert(self.table).values(
             {
@@ -260,7 +316,7 @@ class LeaseTable:
             where=or_(self.is_free(now_ms=now_ms), own),
         ).returning(*self._term())
 
-    def renew_lease(
+    def _renew_lease(
         self,
         *,
         key: str,
@@ -277,7 +333,7 @@ class LeaseTable:
         moved = update(self.table).where(live).values({self.expires_at_ms: expires_at_ms})
         return moved.returning(*self._term())
 
-    def release_lease(self, *, key: str, owner_id: str, token: str, fencing_token: int) -> Update:
+    def _release_lease(self, *, key: str, owner_id: str, token: str, fencing_token: int) -> Update:
         """End the exact term, live or expired, and keep its fencing number (K-LEASE-4)."""
         term = self.is_term(key=key, owner_id=owner_id, token=token, fencing_token=fencing_token)
         cleared = {

@@ -10,7 +10,15 @@ import typer
 
 from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
-from lash_store.schemas import KINDS, SCHEMAS, check_file, init_file, mend_file, schema_of
+from lash_store.schemas import (
+    KINDS,
+    SCHEMAS,
+    check_file,
+    init_file,
+    mend_file,
+    render,
+    schema_of,
+)
 
 app = typer.Typer(
     help="Durable state for agent runtimes, on SQLite.", no_args_is_help=True, add_completion=False
@@ -39,7 +47,7 @@ def schema(
 ) -> None:
     """Print the canonical DDL."""
     wanted = SCHEMAS.values() if kind is None else [schema_of(str(kind))]
-    typer.echo("\n".join(each.render() for each in wanted), nl=False)
+    typer.echo("\n".join(map(render, wanted)), nl=False)
 
 
 @app.command()

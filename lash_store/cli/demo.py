@@ -85,7 +85,7 @@ def verdict(path: Path, killed: str) -> Iterator[tuple[str, bool]]:
     with SessionStore.open(path, session_id=SESSION_ID) as store, store.read() as tx:
         work = tx.connection.execute(select(steps).order_by(steps.c.id)).all()
         refused = tx.connection.execute(select(refusals)).all()
-        lease = tx.connection.execute(statements.current_lease(session_id=SESSION_ID)).one()
+        lease = tx.connection.execute(statements.current_lease(key=SESSION_ID)).one()
         workers = tx.connection.scalars(
             select(func.count(steps.c.worker.distinct())).group_by(steps.c.fencing_token)
         ).all()

@@ -13,7 +13,8 @@ import time
 import msgspec
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, literal, select
 
-from lash_store import LeaseHeld, LeaseLostError, SessionFence, SessionLease, SessionStore
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store.errors import LeaseLostError
 from lash_store.session.tx import SessionTx
 
 SESSION_ID = "demo"

@@ -1,4 +1,4 @@
-"""The effect store for asyncio: one line for each operation, and ``run``."""
+"""The effect store for asyncio: opening, and running a step once."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._kernel.checks import check_name, shown
-from lash_store._kernel.opening import OpenOptions
-from lash_store._kernel.store import (
-    AsyncStore,
-    in_async_snapshot,
-    in_async_transaction,
-)
-from lash_store._kernel.worker import finish_first
+from lash_store._kernel.liveness import is_over
+from lash_store._kernel.options import OpenOptions
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.worker import finish_first
 from lash_store.clock import unique_owner_id
-from lash_store.effect.records import TTL_MS, Busy, EffectClaim, Replayed, ReplayedFailure
+from lash_store.effect.operations import EffectOperations
+from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     AGAIN_S,
     FOR_GOOD,
     LONGEST_NAP_S,
+    RecordedOptions,
+    Recording,
     Step,
-    Terminal,
-    call_envelope,
+    StepOptions,
     check_not_inside,
-    check_recorded,
     check_run,
     inside,
     lost_waiting,
-    name_of,
     signature_of,
 )
 from lash_store.effect.store import EffectStore
@@ -43,7 +40,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class AsyncEffectStore(AsyncStore[EffectTx]):
+class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     """:class:`EffectStore` for asyncio: the same operations, as coroutines."""
 
     owner_id: str
@@ -62,48 +59,20 @@ class AsyncEffectStore(AsyncStore[EffectTx]):
         store.owner_id = owner
         return store
 
-    begin_effect = in_async_transaction(EffectTx.begin_effect)
-    look_up_effect = in_async_snapshot(EffectTx.look_up_effect)
-    renew_effect = in_async_transaction(EffectTx.renew_effect)
-    finish_effect = in_async_transaction(EffectTx.finish_effect)
-    fail_effect = in_async_transaction(EffectTx.fail_effect)
-    abandon_effect = in_async_transaction(EffectTx.abandon_effect)
-    begin_sleep = in_async_transaction(EffectTx.begin_sleep)
-    look_up_sleep = in_async_snapshot(EffectTx.look_up_sleep)
-
-    list_effects = in_async_snapshot(EffectTx.list_effects)
-    count_effects = in_async_snapshot(EffectTx.count_effects)
-    oldest_in_progress_ms = in_async_snapshot(EffectTx.oldest_in_progress_ms)
-    forget_scope = in_async_transaction(EffectTx.forget_scope)
-    prune_effects = in_async_transaction(EffectTx.prune_effects)
-
     async def run(
         self,
         scope_id: str,
         replay_key: str,
         envelope: Any,
         function: Callable[[], Awaitable[Any]],
-        *,
-        envelope_hash: str | None = None,
-        ttl_ms: int = TTL_MS,
-        terminal: Terminal = (),
-        strict: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Any:
         """Await `function` once, record what it gives, and replay that ever after.
 
         As :meth:`EffectStore.run`; the claim is renewed by a task. Cancelled while the function
         runs, it cancels the function and gives the step back for the next attempt.
         """
-        step = check_run(
-            scope_id,
-            replay_key,
-            envelope,
-            function,
-            envelope_hash=envelope_hash,
-            ttl_ms=ttl_ms,
-            terminal=terminal,
-            strict=strict,
-        )
+        step = check_run(scope_id, replay_key, envelope, function, **options)
         held: list[EffectClaim] = []
         try:
             begun = await self._begin(step, held)
@@ -120,28 +89,18 @@ class AsyncEffectStore(AsyncStore[EffectTx]):
         self,
         scope_id: str | Callable[..., str],
         replay_key: str | Callable[..., str],
-        *,
-        ttl_ms: int = TTL_MS,
-        terminal: Terminal = (),
-        strict: bool = False,
+        **options: Unpack[RecordedOptions],
     ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
         """Make calls of a coroutine function steps; see :meth:`EffectStore.recorded`."""
-        check_recorded(scope_id, replay_key, ttl_ms, terminal, strict)
+        recording = Recording(scope_id, replay_key, options)
 
         def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             signature = signature_of(function)
 
             @wraps(function)
             async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-                outcome: R = await self.run(
-                    name_of(scope_id, args, kwargs),
-                    name_of(replay_key, args, kwargs),
-                    call_envelope(function, signature, args, kwargs),
-                    lambda: function(*args, **kwargs),
-                    ttl_ms=ttl_ms,
-                    terminal=terminal,
-                    strict=strict,
-                )
+                step = recording.step_of(function, signature, args, kwargs)
+                outcome: R = await self.run(*step, **options)
                 return outcome
 
             return call
@@ -216,7 +175,7 @@ class AsyncEffectStore(AsyncStore[EffectTx]):
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
-            check_not_inside(self._sync()._database.key, step)  # noqa: SLF001 # reason: its own store
+            check_not_inside(self._sync().key, step)
             left_ms = max(1, found.retry_at_ms - await self.read(lambda tx: tx.now_ms))
             await self.wait_until(step.is_over, timeout_ms=left_ms)
 
@@ -241,7 +200,7 @@ class AsyncEffectStore(AsyncStore[EffectTx]):
             try:
                 return await self.transact(record)
             except StoreBusyError as error:
-                if await self.read(lambda tx: tx.now_ms) >= expires[0]:
+                if is_over(expires[0], now_ms=await self.read(lambda tx: tx.now_ms)):
                     raise lost_waiting(claim, error) from error
 
     async def _give_back(self, claim: EffectClaim) -> None:

@@ -14,7 +14,7 @@ from lash_store._kernel.codecs import (
     free_json,
     stable_hash,
 )
-from lash_store._kernel.leases import masked
+from lash_store._kernel.liveness import check_token, masked
 from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 
@@ -186,8 +186,7 @@ def check_claim(claim: EffectClaim) -> None:
         raise InvalidRecordError("claim", f"a {type(claim).__name__}", "must be an EffectClaim")
     for name in ("scope_id", "replay_key", "envelope_hash", "owner_id"):
         check_name(f"claim.{name}", getattr(claim, name))
-    if not isinstance(claim.token, str) or not claim.token.isascii():
-        raise InvalidRecordError("claim.token", type(claim.token).__name__, "must be ASCII text")
+    check_token("claim.token", claim.token)
 
 
 def written_error(error: EffectError) -> str:

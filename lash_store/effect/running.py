@@ -13,12 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
+from lash_store.effect.operations.attempts import check_step
 from lash_store.effect.records import (
+    TTL_MS,
     Busy,
     EffectClaim,
     EffectError,
@@ -28,7 +30,6 @@ from lash_store.effect.records import (
     hash_of,
 )
 from lash_store.effect.tx import EffectTx
-from lash_store.effect.tx.attempts import check_step
 from lash_store.errors import (
     EffectFailedError,
     InvalidRecordError,
@@ -40,8 +41,33 @@ from lash_store.errors import (
     StoreClosedError,
 )
 
+R = TypeVar("R")
+
 Terminal: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 """Exceptions that mean that a step failed for good."""
+
+
+class RecordedOptions(TypedDict, total=False):
+    """How a step is run; every key has a default.
+
+    ``ttl_ms``    how long a claim on the step holds unless it is renewed; default 30 000
+    ``terminal``  exceptions that mean that the step failed for good; default none
+    ``strict``    whether a step that was never begun is NotFoundError; default False
+    """
+
+    ttl_ms: int
+    terminal: Terminal
+    strict: bool
+
+
+class StepOptions(RecordedOptions, total=False):
+    """How a step is run; see :class:`RecordedOptions` for the others.
+
+    ``envelope_hash``  the consumer's own hash of what the step does, in place of an envelope
+    """
+
+    envelope_hash: str | None
+
 
 RENEWALS_PER_TTL: Final = 3
 
@@ -156,19 +182,24 @@ def check_run(
     envelope: Any,
     function: object,
     *,
-    envelope_hash: str | None,
-    ttl_ms: int,
-    terminal: Terminal,
-    strict: bool,
+    envelope_hash: str | None = None,
+    **options: Unpack[RecordedOptions],
 ) -> Step:
     """Check what is to be run; InvalidRecordError before anything is read."""
     check_step(scope_id, replay_key)
     if not callable(function):
         raise InvalidRecordError("function", shown(function), "must be callable")
+    digest = hash_of(envelope, envelope_hash)
+    return Step(scope_id, replay_key, digest, *check_options(**options))
+
+
+def check_options(
+    *, ttl_ms: int = TTL_MS, terminal: Terminal = (), strict: bool = False
+) -> tuple[int, bool, tuple[type[Exception], ...]]:
+    """Check how a step is to be run; InvalidRecordError names what is wrong."""
     kinds = check_terminal(terminal)
     check_kind("strict", strict, bool)
-    digest = hash_of(envelope, envelope_hash)
-    return Step(scope_id, replay_key, digest, check_ttl(ttl_ms), strict, kinds)
+    return check_ttl(ttl_ms), strict, kinds
 
 
 def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:
@@ -180,16 +211,40 @@ def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:
     return kinds
 
 
-def check_recorded(
-    scope_id: object, replay_key: object, ttl_ms: int, terminal: Terminal, strict: object
-) -> None:
-    """Check what a decorator is given, where it stands; InvalidRecordError."""
-    for field, name in (("scope_id", scope_id), ("replay_key", replay_key)):
-        if not isinstance(name, str) and not callable(name):
-            raise InvalidRecordError(field, shown(name), "must be a str, or a function of the call")
-    check_ttl(ttl_ms)
-    check_terminal(terminal)
-    check_kind("strict", strict, bool)
+class Recording:
+    """What a decorator is given, checked where it stands: how calls of functions become steps."""
+
+    def __init__(
+        self,
+        scope_id: str | Callable[..., str],
+        replay_key: str | Callable[..., str],
+        options: RecordedOptions,
+    ) -> None:
+        for field, name in (("scope_id", scope_id), ("replay_key", replay_key)):
+            if not isinstance(name, str) and not callable(name):
+                raise InvalidRecordError(
+                    field, shown(name), "must be a str, or a function of the call"
+                )
+        check_options(**options)
+        self._names = (scope_id, replay_key)
+        self._options = options
+
+    def step_of(
+        self, function: Callable[..., R], signature: inspect.Signature, args: Any, kwargs: Any
+    ) -> tuple[str, str, dict[str, Any], Callable[[], R]]:
+        """Return what ``run`` takes for one call of `function`.
+
+        The envelope is its name and its arguments, by name and with the defaults among them, so
+        that one call has one envelope however it is written.
+        """
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        scope_id, replay_key = (
+            name if isinstance(name, str) else name(*args, **kwargs) for name in self._names
+        )
+        name = f"{function.__module__}.{function.__qualname__}"
+        envelope = {"function": name, "arguments": dict(bound.arguments)}
+        return scope_id, replay_key, envelope, lambda: function(*args, **kwargs)
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -199,24 +254,6 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
             "function", shown(function), "must be a function, which has a name"
         )
     return inspect.signature(function)
-
-
-def call_envelope(
-    function: Callable[..., Any], signature: inspect.Signature, args: Any, kwargs: Any
-) -> dict[str, Any]:
-    """Describe a call as an envelope: the function's name and its arguments, which are JSON.
-
-    By name, and the defaults among them, so that one call has one envelope however it is written.
-    """
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    name = f"{function.__module__}.{function.__qualname__}"
-    return {"function": name, "arguments": dict(bound.arguments)}
-
-
-def name_of(given: str | Callable[..., str], args: Any, kwargs: Any) -> str:
-    """Return a name that is given, or made from a call's arguments."""
-    return given if isinstance(given, str) else given(*args, **kwargs)
 
 
 class Renewal:

@@ -21,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store._kernel.liveness import Liveness
+from lash_store._kernel.prepared import prepare
 from lash_store.effect.tables import runtime_effect_replay
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "count_scope",
     "finish_effect",
     "forget_scope",
+    "is_claim",
     "is_live_claim",
     "list_effects",
     "list_scope",
@@ -43,8 +46,10 @@ __all__ = [
 
 _effects = runtime_effect_replay.c
 _IN_PROGRESS = "in_progress"
+_claim = Liveness(_effects.lease_token, _effects.lease_expires_at_ms)
 
 
+@prepare
 def select_effects() -> Select[
     str, str, str, str, str | None, str | None, str | None, int, int | None, int, int
 ]:
@@ -68,6 +73,7 @@ def select_effects() -> Select[
     )
 
 
+@prepare
 def load_effect(
     *, scope_id: str, replay_key: str
 ) -> Select[str, str, str | None, str | None, str | None, str | None, int, int | None]:
@@ -84,6 +90,7 @@ def load_effect(
     ).where(_effects.scope_id == scope_id, _effects.replay_key == replay_key)
 
 
+@prepare
 def begin_effect(
     *,
     scope_id: str,
@@ -124,10 +131,24 @@ def begin_effect(
         where=and_(
             _effects.envelope_hash == envelope_hash,
             _effects.status == _IN_PROGRESS,
-            # Free: abandoned, or expired — at its end, not after it.
-            or_(_effects.lease_token.is_(None), _effects.lease_expires_at_ms <= now_ms),
+            _claim.is_free(now_ms=now_ms),
         ),
     ).returning(_effects.due_at_ms)
+
+
+def is_claim(
+    *, scope_id: str, replay_key: str, envelope_hash: str, owner_id: str, token: str
+) -> ColumnElement[bool]:
+    """A condition on ``runtime_effect_replay``: the row carries this very claim, live or expired."""
+    return and_(
+        _effects.scope_id == scope_id,
+        _effects.replay_key == replay_key,
+        # All of them: a claim stands for one envelope, one owner and one attempt of it.
+        _effects.envelope_hash == envelope_hash,
+        _effects.lease_owner_id == owner_id,
+        _effects.lease_token == token,
+        _effects.status == _IN_PROGRESS,
+    )
 
 
 def is_live_claim(
@@ -140,18 +161,17 @@ def is_live_claim(
     now_ms: int,
 ) -> ColumnElement[bool]:
     """A condition on ``runtime_effect_replay``: this very claim holds at `now_ms` (E-RENEW-1)."""
-    return and_(
-        _effects.scope_id == scope_id,
-        _effects.replay_key == replay_key,
-        # All of them: a claim stands for one envelope, one owner and one attempt of it.
-        _effects.envelope_hash == envelope_hash,
-        _effects.lease_owner_id == owner_id,
-        _effects.lease_token == token,
-        _effects.status == _IN_PROGRESS,
-        _effects.lease_expires_at_ms > now_ms,
+    own = is_claim(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        owner_id=owner_id,
+        token=token,
     )
+    return and_(own, ~_claim.is_over(now_ms=now_ms))
 
 
+@prepare
 def renew_effect(
     *,
     scope_id: str,
@@ -175,6 +195,7 @@ def renew_effect(
     return update(runtime_effect_replay).where(live).values(moved)
 
 
+@prepare
 def finish_effect(
     *,
     scope_id: str,
@@ -208,6 +229,7 @@ def finish_effect(
     return update(runtime_effect_replay).where(live).values(ended)
 
 
+@prepare
 def abandon_effect(
     *,
     scope_id: str,
@@ -218,13 +240,12 @@ def abandon_effect(
     now_ms: int,
 ) -> Update:
     """Free a step for the next attempt, under this very claim, live or expired (E-FIN-2)."""
-    own = and_(
-        _effects.scope_id == scope_id,
-        _effects.replay_key == replay_key,
-        _effects.envelope_hash == envelope_hash,
-        _effects.lease_owner_id == owner_id,
-        _effects.lease_token == token,
-        _effects.status == _IN_PROGRESS,
+    own = is_claim(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        owner_id=owner_id,
+        token=token,
     )
     freed = {
         _effects.lease_owner_id: None,
@@ -235,6 +256,7 @@ def abandon_effect(
     return update(runtime_effect_replay).where(own).values(freed)
 
 
+@prepare
 def list_scope(
     *, scope_id: str, status: str | None, after_replay_key: str, limit: int
 ) -> Select[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int]:
@@ -251,6 +273,7 @@ def list_scope(
     )
 
 
+@prepare
 def list_effects(
     *,
     status: str | None,
@@ -272,17 +295,20 @@ def list_effects(
     )
 
 
+@prepare
 def count_scope(*, scope_id: str, status: str | None) -> Select[int]:
     """Count one scope's steps (E-LIST-1); no status filters by nothing."""
     return count_effects(status=status).where(_effects.scope_id == scope_id)
 
 
+@prepare
 def count_effects(*, status: str | None) -> Select[int]:
     """Count all steps (E-LIST-1); no status filters by nothing."""
     counted = select(func.count()).select_from(runtime_effect_replay)
     return counted.where(is_null_or(status, lambda given: _effects.status == given))
 
 
+@prepare
 def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:
     """Read when the oldest step in progress was first begun; NULL if none is (E-LIST-1)."""
     return select(func.min(_effects.created_at_ms)).where(
@@ -291,6 +317,7 @@ def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:
     )
 
 
+@prepare
 def forget_scope(*, scope_id: str) -> Delete:
     """Remove the steps of a scope that have ended; those in progress stay (E-LIST-1)."""
     return delete(runtime_effect_replay).where(
@@ -298,6 +325,7 @@ def forget_scope(*, scope_id: str) -> Delete:
     )
 
 
+@prepare
 def prunable_effects(*, updated_before_ms: int, limit: int) -> Select[str, str]:
     """Read a batch of the steps that were completed before a time: scope id and replay key."""
     return (
@@ -307,6 +335,7 @@ def prunable_effects(*, updated_before_ms: int, limit: int) -> Select[str, str]:
     )
 
 
+@prepare
 def prune_effect(*, scope_id: str, replay_key: str) -> Delete:
     """Remove a step that is completed; changes no other row."""
     return delete(runtime_effect_replay).where(

@@ -1,4 +1,4 @@
-"""The effect store: one line for each operation, and ``run``."""
+"""The effect store: opening, and running a step once."""
 
 from __future__ import annotations
 
@@ -9,48 +9,35 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from lash_store._kernel.checks import check_name
-from lash_store._kernel.connection import StoreConnection
-from lash_store._kernel.engine import Database
-from lash_store._kernel.opening import OpenOptions, Settings, resolve
-from lash_store._kernel.store import (
-    Store,
-    in_snapshot,
-    in_transaction,
-)
-from lash_store.clock import unique_owner_id
-from lash_store.effect.records import (
-    TTL_MS,
-    Busy,
-    EffectClaim,
-    EffectError,
-    Replayed,
-    ReplayedFailure,
-)
+from lash_store._backends import open_database
+from lash_store._kernel.liveness import is_over
+from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._stores.store import Store
+from lash_store.effect.context import effect_context
+from lash_store.effect.operations import EffectOperations
+from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     LONGEST_NAP_S,
+    RecordedOptions,
+    Recording,
     Renewal,
     Step,
-    Terminal,
-    call_envelope,
+    StepOptions,
     check_not_inside,
-    check_recorded,
     check_run,
     inside,
     lost_waiting,
-    name_of,
     signature_of,
 )
 from lash_store.effect.tables import SCHEMA
 from lash_store.effect.tx import EffectTx
-from lash_store.effect.tx.attempts import EffectContext
 from lash_store.errors import LashStoreError, StoreBusyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class EffectStore(Store[EffectTx]):
+class EffectStore(EffectOperations, Store[EffectTx]):
     """The recorded outcomes of a deployment's non-deterministic steps, in one database file.
 
     Every operation is one transaction; several go together in ``begin()``. The arguments,
@@ -73,31 +60,11 @@ class EffectStore(Store[EffectTx]):
         `owner_id` says who begins steps through this store; by default it is unique. See
         ``OpenOptions`` for `options`, and ``ProcessRegistry.open`` for what is raised.
         """
-        owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
         settings = Settings(**options)
-        context = EffectContext("", settings.clock, settings.ids, owner)
-
-        def make(raw: StoreConnection) -> EffectTx:
-            return EffectTx(context, raw, raw.hot)
-
-        store = cls(Database(SCHEMA, resolve(path), settings), make)
-        store.owner_id = owner
+        context = effect_context(owner_id, settings.clock, settings.ids)
+        store = cls(open_database(SCHEMA, path, settings), EffectTx, context)
+        store.owner_id = context.owner_id
         return store
-
-    begin_effect = in_transaction(EffectTx.begin_effect)
-    look_up_effect = in_snapshot(EffectTx.look_up_effect)
-    renew_effect = in_transaction(EffectTx.renew_effect)
-    finish_effect = in_transaction(EffectTx.finish_effect)
-    fail_effect = in_transaction(EffectTx.fail_effect)
-    abandon_effect = in_transaction(EffectTx.abandon_effect)
-    begin_sleep = in_transaction(EffectTx.begin_sleep)
-    look_up_sleep = in_snapshot(EffectTx.look_up_sleep)
-
-    list_effects = in_snapshot(EffectTx.list_effects)
-    count_effects = in_snapshot(EffectTx.count_effects)
-    oldest_in_progress_ms = in_snapshot(EffectTx.oldest_in_progress_ms)
-    forget_scope = in_transaction(EffectTx.forget_scope)
-    prune_effects = in_transaction(EffectTx.prune_effects)
 
     def run(
         self,
@@ -105,11 +72,7 @@ class EffectStore(Store[EffectTx]):
         replay_key: str,
         envelope: Any,
         function: Callable[[], Any],
-        *,
-        envelope_hash: str | None = None,
-        ttl_ms: int = TTL_MS,
-        terminal: Terminal = (),
-        strict: bool = False,
+        **options: Unpack[StepOptions],
     ) -> Any:
         """Call `function` once, record what it gives, and replay that ever after (E-RUN-1).
 
@@ -124,22 +87,13 @@ class EffectStore(Store[EffectTx]):
         lost while the function ran; InvalidRecordError if it gave what is no JSON; and what
         ``begin_effect`` raises.
         """
-        step = check_run(
-            scope_id,
-            replay_key,
-            envelope,
-            function,
-            envelope_hash=envelope_hash,
-            ttl_ms=ttl_ms,
-            terminal=terminal,
-            strict=strict,
-        )
+        step = check_run(scope_id, replay_key, envelope, function, **options)
         begun = self._begin(step)
         if not isinstance(begun, EffectClaim):
             return step.outcome_of(begun)
         claimed_by = os.getpid()
         try:
-            with inside(self._database.key, step):
+            with inside(self.key, step):
                 return self._bring_about(step, begun, function)
         except BaseException:
             if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
@@ -150,10 +104,7 @@ class EffectStore(Store[EffectTx]):
         self,
         scope_id: str | Callable[..., str],
         replay_key: str | Callable[..., str],
-        *,
-        ttl_ms: int = TTL_MS,
-        terminal: Terminal = (),
-        strict: bool = False,
+        **options: Unpack[RecordedOptions],
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make calls of a function steps that are run once: the decorator form of ``run``.
 
@@ -162,22 +113,15 @@ class EffectStore(Store[EffectTx]):
         a method, whose `self` is none, is not for it. What comes back is what was recorded: a
         tuple comes back as a list. Raises InvalidRecordError for bad arguments at once.
         """
-        check_recorded(scope_id, replay_key, ttl_ms, terminal, strict)
+        recording = Recording(scope_id, replay_key, options)
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             signature = signature_of(function)
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> R:
-                outcome: R = self.run(
-                    name_of(scope_id, args, kwargs),
-                    name_of(replay_key, args, kwargs),
-                    call_envelope(function, signature, args, kwargs),
-                    lambda: function(*args, **kwargs),
-                    ttl_ms=ttl_ms,
-                    terminal=terminal,
-                    strict=strict,
-                )
+                step = recording.step_of(function, signature, args, kwargs)
+                outcome: R = self.run(*step, **options)
                 return outcome
 
             return call
@@ -237,8 +181,8 @@ class EffectStore(Store[EffectTx]):
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
-            check_not_inside(self._database.key, step)
-            left_ms = max(1, found.retry_at_ms - self._now_ms())
+            check_not_inside(self.key, step)
+            left_ms = max(1, found.retry_at_ms - self._clock.now_ms())
             self.wait_until(step.is_over, timeout_ms=left_ms)
 
     def _record(self, renewal: Renewal, record: Callable[[], R]) -> R:
@@ -247,12 +191,9 @@ class EffectStore(Store[EffectTx]):
             try:
                 return record()
             except StoreBusyError as error:
-                if self._now_ms() >= renewal.claim.expires_at_ms:
+                if is_over(renewal.claim.expires_at_ms, now_ms=self._clock.now_ms()):
                     raise lost_waiting(renewal.claim, error) from error
 
     def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well
             self.abandon_effect(claim)
-
-    def _now_ms(self) -> int:
-        return self._database.settings.clock.now_ms()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, MetaData, Named, Table, Text, TypedColumns, text
 
-from lash_store._kernel.ddl import Int, Schema, ordered_indexes
+from lash_store._kernel.schema import Int, Schema, ordered_indexes
 
 metadata = MetaData()
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Unpack
 
 import msgspec
 
-from lash_store._kernel import dialects
+from lash_store._backends import remove_database
 from lash_store._kernel.checks import check_count, check_kind, check_name
-from lash_store._kernel.fairness import SIDECAR_SUFFIX
-from lash_store._kernel.opening import OpenOptions, open_error
-from lash_store.errors import StoreBusyError, StoreEmptyError, StoreOpenError
+from lash_store._kernel.options import OpenOptions
+from lash_store.errors import StoreEmptyError, StoreOpenError
+from lash_store.session.operations.meta import check_meta
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import SessionStore
-from lash_store.session.tx.meta import check_meta
 
 try:
     import fcntl
@@ -115,14 +113,7 @@ class SessionDirectory:
         if not self.root.exists():
             return False
         with self._locked(exclusive=True), _explained(path):
-            existed = path.exists()
-            if existed:
-                _check_unused(path)
-            # The database last: what stands beside a file that is there is never a stranger's.
-            for suffix in ("-wal", "-shm", SIDECAR_SUFFIX, ""):
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{path}{suffix}")
-        return existed
+            return remove_database(str(path))
 
     def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:
         """Return a page of the sessions with their meta, by file name.
@@ -176,18 +167,6 @@ def file_name(session_id: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", session_id).strip("_") or "session"
     digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
     return f"{readable[:_LONGEST_NAME]}-{digest}{_SUFFIX}"
-
-
-def _check_unused(path: Path) -> None:
-    """Leave WAL: SQLite lets only the one connection that there is do that."""
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute(dialects.LEAVE_WAL)
-    except sqlite3.Error as error:
-        if dialects.is_busy(error):
-            raise StoreBusyError(str(path), 0) from error
-        if dialects.primary_code(error) != sqlite3.SQLITE_NOTADB:
-            raise open_error(str(path), error) from error
 
 
 @contextmanager

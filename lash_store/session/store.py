@@ -1,4 +1,4 @@
-"""The session store's facades: sync and asyncio, one line for each operation."""
+"""The session store's facades, sync and asyncio: opening, and committing a turn."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import os
 import warnings
 from typing import Self, Unpack
 
-from lash_store._kernel.checks import check_count, check_name
-from lash_store._kernel.connection import StoreConnection
-from lash_store._kernel.engine import Database
-from lash_store._kernel.opening import OpenOptions, Settings, resolve
-from lash_store._kernel.store import (
-    AsyncStore,
-    Store,
-    in_async_snapshot,
-    in_async_transaction,
-    in_snapshot,
-    in_transaction,
-)
+from lash_store._backends import open_database
+from lash_store._kernel.checks import check_count
+from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.operations import writes
+from lash_store._stores.store import Store
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
+from lash_store.session.context import session_context
+from lash_store.session.operations import SessionOperations, turns
 from lash_store.session.records import Profile, SessionHead, TurnCommit, TurnReceipt
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
-from lash_store.session.tx.blobs import SessionContext, check_profile
 
 
-class SessionStore(Store[SessionTx]):
+class SessionStore(SessionOperations, Store[SessionTx]):
     """One session's durable state, in one database file.
 
     Every operation is one transaction; several go together in ``begin()``. The arguments,
@@ -61,46 +56,14 @@ class SessionStore(Store[SessionTx]):
         Raises StoreOpenError (the path, and why), SchemaVersionError, SchemaDriftError,
         StoreBusyError, and InvalidRecordError for an empty session id or a bad option.
         """
-        check_name("session_id", session_id)
-        check_interval(collect_every)
         settings = Settings(**options)
-        chosen = check_profile(profile or ("low_latency" if path is None else "balanced"))
-        context = SessionContext(session_id, settings.clock, settings.ids, chosen)
-
-        def make(raw: StoreConnection) -> SessionTx:
-            return SessionTx(context, raw, raw.hot)
-
-        store = cls(Database(SCHEMA, resolve(path), settings), make)
+        chosen = profile or ("low_latency" if path is None else "balanced")
+        context = session_context(session_id, chosen, settings.clock, settings.ids)
+        check_interval(collect_every)
+        store = cls(open_database(SCHEMA, path, settings), SessionTx, context)
         store.session_id = session_id
         store.collect_every = collect_every
         return store
-
-    claim_lease = in_transaction(SessionTx.claim_lease)
-    renew_lease = in_transaction(SessionTx.renew_lease)
-    release_lease = in_transaction(SessionTx.release_lease)
-    current_lease = in_snapshot(SessionTx.current_lease)
-
-    load_head = in_snapshot(SessionTx.load_head)
-    load_graph = in_snapshot(SessionTx.load_graph)
-    load_path = in_snapshot(SessionTx.load_path)
-    load_node = in_snapshot(SessionTx.load_node)
-    tombstone_nodes = in_transaction(SessionTx.tombstone_nodes)
-    vacuum_graph = in_transaction(SessionTx.vacuum_graph)
-
-    put_blob = in_transaction(SessionTx.put_blob)
-    load_blob = in_snapshot(SessionTx.load_blob)
-    load_checkpoint = in_snapshot(SessionTx.load_checkpoint)
-
-    enqueue_work = in_transaction(SessionTx.enqueue_work)
-    enqueue_all_work = in_transaction(SessionTx.enqueue_all_work)
-    claim_work = in_transaction(SessionTx.claim_work)
-    claim_work_batches = in_transaction(SessionTx.claim_work_batches)
-    renew_claim = in_transaction(SessionTx.renew_claim)
-    abandon_claim = in_transaction(SessionTx.abandon_claim)
-    cancel_work = in_transaction(SessionTx.cancel_work)
-    list_work = in_snapshot(SessionTx.list_work)
-    list_pending_work = in_snapshot(SessionTx.list_pending_work)
-    work_depth = in_snapshot(SessionTx.work_depth)
 
     def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
         before = None if self.collect_every is None else self.load_head()
@@ -112,25 +75,11 @@ class SessionStore(Store[SessionTx]):
                 warn_of_collection(error)
         return receipt
 
-    commit_turn.__doc__ = SessionTx.commit_turn.__doc__
-    _commit_turn = in_transaction(SessionTx.commit_turn)
-    load_receipt = in_snapshot(SessionTx.load_receipt)
-    record_usage = in_transaction(SessionTx.record_usage)
-    load_usage = in_snapshot(SessionTx.load_usage)
-
-    save_meta = in_transaction(SessionTx.save_meta)
-    record_attachment_intent = in_transaction(SessionTx.record_attachment_intent)
-    commit_attachments = in_transaction(SessionTx.commit_attachments)
-    forget_attachment = in_transaction(SessionTx.forget_attachment)
-    put_artifact = in_transaction(SessionTx.put_artifact)
-    collect_blobs = in_transaction(SessionTx.collect_blobs)
-    load_meta = in_snapshot(SessionTx.load_meta)
-    load_summary = in_snapshot(SessionTx.load_summary)
-    list_uncommitted_attachments = in_snapshot(SessionTx.list_uncommitted_attachments)
-    load_artifact = in_snapshot(SessionTx.load_artifact)
+    commit_turn.__doc__ = turns.commit_turn.__doc__
+    _commit_turn = writes(turns.commit_turn)
 
 
-class AsyncSessionStore(AsyncStore[SessionTx]):
+class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
 
     session_id: str
@@ -154,33 +103,6 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
         store.collect_every = check_interval(collect_every)
         return store
 
-    claim_lease = in_async_transaction(SessionTx.claim_lease)
-    renew_lease = in_async_transaction(SessionTx.renew_lease)
-    release_lease = in_async_transaction(SessionTx.release_lease)
-    current_lease = in_async_snapshot(SessionTx.current_lease)
-
-    load_head = in_async_snapshot(SessionTx.load_head)
-    load_graph = in_async_snapshot(SessionTx.load_graph)
-    load_path = in_async_snapshot(SessionTx.load_path)
-    load_node = in_async_snapshot(SessionTx.load_node)
-    tombstone_nodes = in_async_transaction(SessionTx.tombstone_nodes)
-    vacuum_graph = in_async_transaction(SessionTx.vacuum_graph)
-
-    put_blob = in_async_transaction(SessionTx.put_blob)
-    load_blob = in_async_snapshot(SessionTx.load_blob)
-    load_checkpoint = in_async_snapshot(SessionTx.load_checkpoint)
-
-    enqueue_work = in_async_transaction(SessionTx.enqueue_work)
-    enqueue_all_work = in_async_transaction(SessionTx.enqueue_all_work)
-    claim_work = in_async_transaction(SessionTx.claim_work)
-    claim_work_batches = in_async_transaction(SessionTx.claim_work_batches)
-    renew_claim = in_async_transaction(SessionTx.renew_claim)
-    abandon_claim = in_async_transaction(SessionTx.abandon_claim)
-    cancel_work = in_async_transaction(SessionTx.cancel_work)
-    list_work = in_async_snapshot(SessionTx.list_work)
-    list_pending_work = in_async_snapshot(SessionTx.list_pending_work)
-    work_depth = in_async_snapshot(SessionTx.work_depth)
-
     async def commit_turn(self, commit: TurnCommit) -> TurnReceipt:  # noqa: D102 # reason: set below
         before = None if self.collect_every is None else await self.load_head()
         receipt = await self._commit_turn(commit)
@@ -191,22 +113,8 @@ class AsyncSessionStore(AsyncStore[SessionTx]):
                 warn_of_collection(error)
         return receipt
 
-    commit_turn.__doc__ = SessionTx.commit_turn.__doc__
-    _commit_turn = in_async_transaction(SessionTx.commit_turn)
-    load_receipt = in_async_snapshot(SessionTx.load_receipt)
-    record_usage = in_async_transaction(SessionTx.record_usage)
-    load_usage = in_async_snapshot(SessionTx.load_usage)
-
-    save_meta = in_async_transaction(SessionTx.save_meta)
-    record_attachment_intent = in_async_transaction(SessionTx.record_attachment_intent)
-    commit_attachments = in_async_transaction(SessionTx.commit_attachments)
-    forget_attachment = in_async_transaction(SessionTx.forget_attachment)
-    put_artifact = in_async_transaction(SessionTx.put_artifact)
-    collect_blobs = in_async_transaction(SessionTx.collect_blobs)
-    load_meta = in_async_snapshot(SessionTx.load_meta)
-    load_summary = in_async_snapshot(SessionTx.load_summary)
-    list_uncommitted_attachments = in_async_snapshot(SessionTx.list_uncommitted_attachments)
-    load_artifact = in_async_snapshot(SessionTx.load_artifact)
+    commit_turn.__doc__ = turns.commit_turn.__doc__
+    _commit_turn = writes(turns.commit_turn)
 
 
 def check_interval(collect_every: int | None) -> int | None:

@@ -21,8 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from lash_store._kernel.ddl import Int, Schema, ordered_indexes
 from lash_store._kernel.leases import LeaseTable
+from lash_store._kernel.schema import Int, Schema, ordered_indexes
 
 metadata = MetaData()
 

@@ -14,7 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from lash_store._kernel.ddl import Int, Schema, ordered_indexes
+from lash_store._kernel.schema import Int, Schema, ordered_indexes
 
 metadata = MetaData()
 

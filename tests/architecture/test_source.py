@@ -33,9 +33,9 @@ def test_files_and_functions_are_short(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_only_dialects_knows_a_dialect(file: Path) -> None:
-    """SQL that one database alone understands, and the names of databases, stand in one file."""
-    if file.name in ("dialects.py", "ddl.py", "tables.py"):
-        return  # ddl.py hangs its hook on "sqlite"; tables.py declares sqlite_ and postgresql_ options
+    """SQL that one database alone understands, and the names of databases, stand in few places."""
+    if "_backends" in file.parts or file.name in ("dialects.py", "schema.py", "tables.py"):
+        return  # schema.py has a variant of Integer, tables.py sqlite_ and postgresql_ options
     tree = ast.parse(file.read_text(encoding="utf-8"))
     docstrings = {
         ast.get_docstring(node, clean=False)
@@ -104,8 +104,14 @@ def test_one_verb_phrase_through_every_layer(tx: type, sync: type, asyncio: type
         operation = getattr(tx, name)
         for store in (sync, asyncio):
             method = getattr(store, name)
-            assert inspect.signature(method) == inspect.signature(operation)
+            assert _beyond_self(method) == _beyond_self(operation)
             assert inspect.getdoc(method) == inspect.getdoc(operation)
+
+
+def _beyond_self(method: object) -> inspect.Signature:
+    """The signature but for its first parameter: what an operation calls ``tx`` is a store's self."""
+    signature = inspect.signature(method)  # type: ignore[arg-type] # reason: a function
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 @pytest.mark.parametrize("store", ["session", "process"])

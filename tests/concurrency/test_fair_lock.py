@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lash_store import NestedTransactionError
-from lash_store._kernel.fairness import FairLock
+from lash_store._backends.sqlite.fairness import FairLock
+from lash_store.errors import NestedTransactionError
 
 
 def test_one_thread_at_a_time_whatever_the_timeouts() -> None:

@@ -15,16 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lash_store import (
-    LeaseHeld,
-    SessionLease,
-    SessionStore,
-    StoreClosedError,
-    StoreOpenError,
-    TransactionEndedError,
-)
+from lash_store import LeaseHeld, SessionLease, SessionStore
+from lash_store.errors import StoreClosedError, StoreOpenError, TransactionEndedError
 from lash_store.schemas import KINDS, check_file, init_file
-from tests.support.databases import all_rows
+from tests.support.databases import all_rows, database_of
 from tests.support.processes import Says, workers
 
 ROUNDS = 50
@@ -166,7 +160,7 @@ def stand_in_the_queue(say: Says, path: Path, fork: bool) -> None:
             time.sleep(60)
             os._exit(0)
         store.claim_lease(owner_id="head", ttl_ms=0)
-        queue = store._database._queue
+        queue = database_of(store)._queue
         assert queue is not None
         assert queue._descriptor is not None
         socket.send_fds(mine, [b"x"], [queue._descriptor])
@@ -235,14 +229,14 @@ def in_child(work: Any) -> int:
 
 def test_k_open_5_a_forked_child_opens_connections_of_its_own(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
-        inherited = list(store._database._connections)
+        inherited = list(database_of(store)._connections)
         store.current_lease()
 
         def child() -> None:
             lease = store.claim_lease(owner_id="child", ttl_ms=60_000)
             assert isinstance(lease, SessionLease)
             assert store.current_lease() == lease
-            assert not {id(c) for c in inherited} & {id(c) for c in store._database._connections}
+            assert not {id(c) for c in inherited} & {id(c) for c in database_of(store)._connections}
             store.close()
 
         assert in_child(child) == 0
@@ -376,7 +370,8 @@ def test_k_open_5_children_that_end_while_the_parent_writes_harm_nothing(path: P
 
 LOCKS_SURVIVE = """
 import subprocess, sys
-from lash_store import SessionStore, StoreBusyError
+from lash_store import SessionStore
+from lash_store.errors import StoreBusyError
 from lash_store.schemas import init_file
 path = sys.argv[1]
 store = SessionStore.open(path, session_id="s")

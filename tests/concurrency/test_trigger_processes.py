@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from lash_store import ProcessRegistry, TriggerStore, start_deliveries
+from lash_store import ProcessRegistry, TriggerStore
+from lash_store.routing import start_deliveries
 from tests.support.processes import Says, workers
 from tests.support.triggers import occur, subscribe
 

@@ -17,20 +17,23 @@ from lash_store import (
     AsyncTriggerStore,
     EffectStore,
     EffectTx,
-    InvalidRecordError,
-    NestedTransactionError,
-    NotConfiguredError,
     ProcessRegistry,
     ProcessTx,
-    ReadOnlyStoreError,
-    SchemaVersionError,
-    StoreClosedError,
-    StoreEmptyError,
-    TransactionEndedError,
     TriggerStore,
     TriggerTx,
 )
-from lash_store.errors import SchemaDriftError
+from lash_store.errors import (
+    InvalidRecordError,
+    NestedTransactionError,
+    NotConfiguredError,
+    ReadOnlyStoreError,
+    SchemaDriftError,
+    SchemaVersionError,
+    StoreClosedError,
+    StoreEmptyError,
+    StoreOpenError,
+    TransactionEndedError,
+)
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 from tests.support.registries import registration
@@ -108,7 +111,7 @@ def test_a_file_of_another_kind_is_refused(kind: Any, other: Any, path: Path) ->
     "bad", [{"busy_timeout_ms": -1}, {"synchronous": "OFF"}, {"path": 7}], ids=str
 )
 def test_bad_options_are_refused(kind: Any, path: Path, bad: dict[str, Any]) -> None:
-    with pytest.raises((InvalidRecordError, lash_store.StoreOpenError)):
+    with pytest.raises((InvalidRecordError, StoreOpenError)):
         kind.open(**{"path": path, **bad})
     if kind is EffectStore:
         with pytest.raises(InvalidRecordError):

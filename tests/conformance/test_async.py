@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lash_store import (
-    AsyncSessionStore,
-    LeaseHeld,
+from lash_store import AsyncSessionStore, LeaseHeld, SessionLease, SessionStore
+from lash_store.errors import (
     LeaseLostError,
     NestedTransactionError,
-    SessionLease,
-    SessionStore,
     StoreClosedError,
     StoreOpenError,
 )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lash_store import InvalidRecordError, SessionStore
-from lash_store.schemas import KINDS, check_file, schema_of
+from lash_store import SessionStore
+from lash_store.errors import InvalidRecordError
+from lash_store.schemas import KINDS, check_file, render, schema_of
 from tests.support.databases import all_rows, run_script
 
 
@@ -45,8 +46,8 @@ def test_init_refuses_another_kind_and_an_unknown_one(path: Path) -> None:
 def test_schema_prints_the_canonical_ddl() -> None:
     every = run("schema")
     assert every.returncode == 0
-    assert every.stdout == "\n".join(schema_of(kind).render() for kind in KINDS)
-    assert run("schema", "effect").stdout == schema_of("effect").render()
+    assert every.stdout == "\n".join(render(schema_of(kind)) for kind in KINDS)
+    assert run("schema", "effect").stdout == render(schema_of("effect"))
 
 
 def test_check_reports_every_problem_and_goes_on(path: Path, tmp_path: Path) -> None:

@@ -14,19 +14,16 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from lash_store import (
+from lash_store import SessionLease, SessionStore, SessionTx, configure
+from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
     NotConfiguredError,
     ReadOnlyStoreError,
     SchemaDriftError,
     SchemaVersionError,
-    SessionLease,
-    SessionStore,
-    SessionTx,
     StoreBusyError,
     TransactionEndedError,
-    configure,
 )
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows

@@ -11,12 +11,8 @@ import pytest
 from sqlalchemy import Connection, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
-from lash_store import (
-    InvalidRecordError,
-    SessionStore,
-    TransactionControlError,
-    TransactionEndedError,
-)
+from lash_store import SessionStore
+from lash_store.errors import InvalidRecordError, TransactionControlError, TransactionEndedError
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
 

@@ -14,18 +14,16 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    AsyncEffectStore,
-    Busy,
+from lash_store import AsyncEffectStore, Busy, EffectStore, Replayed
+from lash_store.errors import (
     EffectFailedError,
-    EffectStore,
     InvalidRecordError,
     LeaseLostError,
     NestedTransactionError,
-    Replayed,
     StoreClosedError,
 )
 from lash_store.testing import ManualClock
+from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows
 from tests.support.processes import Says, workers
 
@@ -283,7 +281,7 @@ def test_e_run_1_an_outcome_that_is_no_json_gives_the_step_back(effects: EffectS
     "bad",
     [
         {"scope_id": " "},
-        {"envelope": object()},
+        {"envelope": NoJson()},
         {"ttl_ms": 0},
         {"terminal": "ValueError"},
         {"terminal": (BaseException,)},

@@ -9,21 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from lash_store import (
-    Busy,
+from lash_store import Busy, EffectClaim, EffectStore, Replayed, turn_scope
+from lash_store.effect.records import Effect, EffectError, ReplayedFailure
+from lash_store.errors import (
     CorruptRecordError,
-    Effect,
-    EffectClaim,
-    EffectError,
     EffectFailedError,
-    EffectStore,
     IdempotencyConflictError,
     InvalidRecordError,
     LeaseLostError,
     NotFoundError,
-    Replayed,
-    ReplayedFailure,
-    turn_scope,
 )
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script

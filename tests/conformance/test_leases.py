@@ -11,20 +11,15 @@ import pytest
 from hypothesis import given
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
 
-from lash_store import (
-    CorruptRecordError,
-    Fence,
-    InvalidRecordError,
-    LeaseHeld,
-    LeaseLostError,
-    LeaseTerm,
-    ReadOnlyStoreError,
-    SessionFence,
-    SessionLease,
-    SessionStore,
-    unique_owner_id,
-)
+from lash_store import Fence, LeaseHeld, SessionFence, SessionLease, SessionStore, unique_owner_id
 from lash_store.clock import MAX_INT
+from lash_store.errors import (
+    CorruptRecordError,
+    InvalidRecordError,
+    LeaseLostError,
+    ReadOnlyStoreError,
+)
+from lash_store.leases import LeaseTerm
 from lash_store.testing import ManualClock, SequentialIds, strategies
 from tests.support.databases import all_rows, run_script
 

@@ -17,19 +17,17 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
+from lash_store import LeaseHeld, SessionLease, SessionStore
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.files import QUEUE_SUFFIX
+from lash_store.errors import (
     InvalidRecordError,
-    LeaseHeld,
     NestedTransactionError,
     ReadOnlyStoreError,
-    SessionLease,
-    SessionStore,
     StoreBusyError,
     StoreClosedError,
     StoreOpenError,
 )
-from lash_store._kernel import dialects
-from lash_store._kernel.fairness import SIDECAR_SUFFIX
 from tests.support.databases import all_rows, run_script
 
 
@@ -229,13 +227,13 @@ def test_k_open_4_new_files_belong_to_their_owner_alone(path: Path, umask: int) 
             modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
     finally:
         os.umask(before)
-    names = [f"{path.name}{suffix}" for suffix in ("", "-wal", "-shm", SIDECAR_SUFFIX)]
+    names = [f"{path.name}{suffix}" for suffix in ("", "-wal", "-shm", QUEUE_SUFFIX)]
     assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_k_open_4_the_mode_of_a_file_that_is_there_is_kept(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
-    Path(f"{path}{SIDECAR_SUFFIX}").unlink()
+    Path(f"{path}{QUEUE_SUFFIX}").unlink()
     path.chmod(0o660)
     with SessionStore.open(path, session_id="s") as store:
         store.claim_lease(owner_id="ann", ttl_ms=1)
@@ -269,7 +267,8 @@ def test_k_open_4_every_bad_path_names_itself_and_the_cause(tmp_path: Path) -> N
 
 _WITHOUT_RIGHTS = """
 import os, sys
-from lash_store import SessionStore, StoreOpenError
+from lash_store import SessionStore
+from lash_store.errors import StoreOpenError
 if os.geteuid() == 0:
     os.setgid(65534); os.setuid(65534)
 for path in sys.argv[1:]:
@@ -300,7 +299,8 @@ def test_k_open_4_missing_rights_are_named(tmp_path: Path) -> None:
 
 _FULL_DISK = """
 import resource, signal, sys
-from lash_store import LashStoreError, SessionStore
+from lash_store import SessionStore
+from lash_store.errors import LashStoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 try:
@@ -345,7 +345,7 @@ def test_k_open_5_closing_leaves_the_database_alone_on_disk(path: Path) -> None:
         store.claim_lease(owner_id="ann", ttl_ms=1)
         with store.read():
             pass
-    assert {p.name for p in path.parent.iterdir()} == {path.name, path.name + SIDECAR_SUFFIX}
+    assert {p.name for p in path.parent.iterdir()} == {path.name, path.name + QUEUE_SUFFIX}
 
 
 def test_k_open_5_closing_waits_for_the_transaction_that_runs(path: Path) -> None:
@@ -431,7 +431,7 @@ def test_k_open_8_an_sqlite_without_returning_is_refused(
     with pytest.raises(StoreOpenError, match=r"SQLite 3\.34\.1 .* 3\.35\.0"):
         SessionStore.open(path, session_id="s")
     assert not path.exists()
-    assert dialects.MINIMUM_SQLITE == (3, 35, 0)
+    assert dialect.MINIMUM_SQLITE == (3, 35, 0)
 
 
 def test_one_file_under_two_names_is_one_store(tmp_path: Path) -> None:

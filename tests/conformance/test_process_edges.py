@@ -12,23 +12,20 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    CorruptRecordError,
+from lash_store import Failure, ProcessRegistry, Scope, SessionStore, Success
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.process.records import (
+    Const,
     EventType,
-    Failure,
-    Identity,
-    InvalidRecordError,
     PayloadSchema,
+    Pointer,
     ProcessFilter,
-    ProcessRegistry,
-    Scope,
+    ProcessIdentity,
     Semantics,
-    SessionStore,
-    Success,
+    Template,
     TerminalRule,
     signal_wait,
 )
-from lash_store.process.records import Const, Pointer, Template
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
 from tests.support.processes import Says, workers
@@ -79,7 +76,10 @@ def test_p_event_2_whatever_a_schema_is_only_our_errors_come_out(
 def test_a_text_by_descent_is_a_text(registry: ProcessRegistry, path: Path) -> None:
     end = EventType(Text("end"), semantics=Semantics(TerminalRule(Text("failed"), Pointer("/a"))))  # type: ignore[arg-type] # reason: that is the test
     register(
-        registry, Text("p"), event_types=[end, EventType("tick")], identity=Identity(Text("k"))
+        registry,
+        Text("p"),
+        event_types=[end, EventType("tick")],
+        identity=ProcessIdentity(Text("k")),
     )
     registry.append_event(Text("p"), Text("tick"), Text("x"), replay_key=Text("r"))
     registry.set_wait("p", signal_wait(Text("p"), Text("go"), ordinal=1, since_ms=1))

@@ -13,43 +13,45 @@ from hypothesis import strategies as st
 
 from lash_store import (
     Cancelled,
-    CorruptRecordError,
-    EventType,
     Failure,
     Host,
-    IdempotencyConflictError,
-    InvalidRecordError,
-    LeaseLostError,
     NewWork,
-    NotFoundError,
-    PayloadSchema,
-    ProcessEndedError,
     ProcessFence,
     ProcessRegistry,
     Provenance,
     Scope,
-    Semantics,
     SessionFence,
     SessionStore,
     Success,
-    TerminalRule,
-    WakeRule,
     WorkBatch,
-    signal_wait,
-    work_of_wake,
+)
+from lash_store.errors import (
+    CorruptRecordError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    LeaseLostError,
+    NotFoundError,
+    ProcessEndedError,
 )
 from lash_store.process.records import (
     Const,
     DedupeBy,
     DedupeConst,
     EventIdentity,
+    EventType,
     Payload,
+    PayloadSchema,
     Pointer,
     Present,
     Selector,
+    Semantics,
     Template,
+    TerminalRule,
+    WakeRule,
+    signal_wait,
 )
 from lash_store.process.records.selecting import materialise, select_value, text_of
+from lash_store.routing import work_of_wake
 from lash_store.session.records import AlreadyQueued
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script

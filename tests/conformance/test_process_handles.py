@@ -10,28 +10,27 @@ import pytest
 from sqlalchemy import literal, select
 
 from lash_store import (
-    BySession,
-    ClaimedProcess,
-    CorruptRecordError,
-    HandleDescriptor,
-    HandleGrant,
     Host,
-    InvalidRecordError,
     LeaseHeld,
-    LeaseLostError,
-    NotFoundError,
     ProcessFence,
-    ProcessFilter,
     ProcessLease,
     ProcessRegistry,
     Provenance,
     Scope,
-    SessionDeletion,
     Success,
     prepare,
+)
+from lash_store.errors import CorruptRecordError, InvalidRecordError, LeaseLostError, NotFoundError
+from lash_store.process import statements
+from lash_store.process.records import (
+    BySession,
+    ClaimedProcess,
+    HandleDescriptor,
+    HandleGrant,
+    ProcessFilter,
+    SessionDeletion,
     signal_wait,
 )
-from lash_store.process import statements
 from lash_store.process.records.processes import read_members
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
@@ -350,7 +349,7 @@ def test_p_grant_2_rows_that_are_read(
         decoded.append(process_id)
         return read_members(process_id, record_json)
 
-    monkeypatch.setattr("lash_store.process.tx.handles.read_members", counting)
+    monkeypatch.setattr("lash_store.process.operations.handles.read_members", counting)
     statement = prepare(statements.wake_targets)
     with registry.read() as tx:
         assert len(statement.all(tx.cursor, session_id="one")) == 3

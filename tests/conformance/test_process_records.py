@@ -11,44 +11,46 @@ import msgspec
 import pytest
 
 from lash_store import (
-    BySession,
     Cancelled,
-    CorruptRecordError,
-    Engine,
-    EventType,
     External,
-    ExternalRef,
     Failure,
     Host,
-    IdempotencyConflictError,
-    Identity,
-    InvalidRecordError,
-    NotFoundError,
-    PayloadSchema,
-    ProcessEndedError,
-    ProcessFilter,
     ProcessRegistry,
     Provenance,
     Scope,
-    Semantics,
-    SessionTurn,
     Success,
-    TerminalRule,
-    ToolCall,
-    WakeRule,
-    signal_event_type,
-    signal_wait,
+)
+from lash_store.errors import (
+    CorruptRecordError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    NotFoundError,
+    ProcessEndedError,
 )
 from lash_store.process.records import (
+    BySession,
     Const,
     DedupeBy,
     DedupeConst,
+    EngineCall,
     EventIdentity,
+    EventType,
+    ExternalRef,
     Payload,
+    PayloadSchema,
     Pointer,
     Present,
+    ProcessFilter,
+    ProcessIdentity,
+    Semantics,
+    SessionTurn,
     Template,
+    TerminalRule,
+    ToolCall,
+    WakeRule,
     registration_hash,
+    signal_event_type,
+    signal_wait,
 )
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
@@ -87,7 +89,7 @@ def test_p_rec_1_a_record_on_the_wire(
         provenance=Provenance(
             BySession(Scope("s", "f")), {"type": "turn", "turn_id": "t", "session_id": "s"}
         ),
-        identity=Identity("tool", "search", {"z": 1, "a": 2}),
+        identity=ProcessIdentity("tool", "search", {"z": 1, "a": 2}),
         event_types=[EventType("tick")],
         env_ref="env",
         wake_target=Scope("s"),
@@ -121,7 +123,7 @@ def test_p_rec_1_a_record_on_the_wire(
 @pytest.mark.parametrize(
     ("given", "wire"),
     [
-        (Engine("k", {"b": 1, "a": 2}), '{"type":"engine","kind":"k","payload":{"a":2,"b":1}}'),
+        (EngineCall("k", {"b": 1, "a": 2}), '{"type":"engine","kind":"k","payload":{"a":2,"b":1}}'),
         (External({"b": 1, "a": 2}), '{"type":"external","metadata":{"a":2,"b":1}}'),
         (
             SessionTurn({"b": 1, "a": 2}, [1], None),
@@ -131,7 +133,7 @@ def test_p_rec_1_a_record_on_the_wire(
     ],
 )
 def test_p_rec_1_inputs(registry: ProcessRegistry, path: Path, given: Any, wire: str) -> None:
-    env_ref = "env" if isinstance(given, Engine) else None
+    env_ref = "env" if isinstance(given, EngineCall) else None
     record = register(registry, input=given, env_ref=env_ref)
     assert f'"input":{wire},' in all_rows(path)["processes"][0][6]
     assert record.input == given
@@ -229,29 +231,29 @@ def test_p_rec_4_bad_outputs_are_refused(registry: ProcessRegistry, path: Path, 
 @pytest.mark.parametrize(
     ("given", "identity"),
     [
-        (ToolCall({"tool_name": "grep"}), Identity("tool", "grep")),
-        (ToolCall({"tool_name": 7}), Identity("tool")),
-        (Engine("lashlang", {}), Identity("lashlang")),
+        (ToolCall({"tool_name": "grep"}), ProcessIdentity("tool", "grep")),
+        (ToolCall({"tool_name": 7}), ProcessIdentity("tool")),
+        (EngineCall("lashlang", {}), ProcessIdentity("lashlang")),
         (
             SessionTurn({"subagent": {"capability": "c"}, "usage_source": "u"}, 1, 1),
-            Identity("session_turn", "c"),
+            ProcessIdentity("session_turn", "c"),
         ),
         (
             SessionTurn({"usage_source": "u", "session_id": "s"}, 1, 1),
-            Identity("session_turn", "u"),
+            ProcessIdentity("session_turn", "u"),
         ),
-        (SessionTurn({"session_id": "s"}, 1, 1), Identity("session_turn", "s")),
-        (SessionTurn("x", 1, 1), Identity("session_turn")),
-        (External({"title": "t", "name": "n"}), Identity("external", "n")),
-        (External({"label": 7, "name": "n"}), Identity("external")),
-        (External([]), Identity("external")),
+        (SessionTurn({"session_id": "s"}, 1, 1), ProcessIdentity("session_turn", "s")),
+        (SessionTurn("x", 1, 1), ProcessIdentity("session_turn")),
+        (External({"title": "t", "name": "n"}), ProcessIdentity("external", "n")),
+        (External({"label": 7, "name": "n"}), ProcessIdentity("external")),
+        (External([]), ProcessIdentity("external")),
     ],
     ids=ascii,
 )
 def test_p_rec_5_an_identity_is_made_from_the_input(
-    registry: ProcessRegistry, given: Any, identity: Identity
+    registry: ProcessRegistry, given: Any, identity: ProcessIdentity
 ) -> None:
-    env_ref = "env" if isinstance(given, (ToolCall, Engine)) else None
+    env_ref = "env" if isinstance(given, (ToolCall, EngineCall)) else None
     assert register(registry, input=given, env_ref=env_ref).identity == identity
 
 
@@ -328,14 +330,14 @@ def test_p_reg_1_core_event_types_are_added_where_they_are_missing(
         {"event_types": [EventType("a", PayloadSchema({"pattern": "("}))]},
         {"event_types": "tick"},
         {"input": ToolCall({})},
-        {"input": Engine("k", {})},
-        {"input": Engine("", {}), "env_ref": "env"},
-        {"input": Engine("k", {}), "env_ref": ""},
+        {"input": EngineCall("k", {})},
+        {"input": EngineCall("", {}), "env_ref": "env"},
+        {"input": EngineCall("k", {}), "env_ref": ""},
         {"input": External({}), "env_ref": "env"},
         {"input": SessionTurn(1, 2, 3), "env_ref": "env"},
         {"input": External({1: 2})},
         {"input": {"type": "external", "metadata": 1}},
-        {"identity": Identity("")},
+        {"identity": ProcessIdentity("")},
         {"provenance": Host()},
         {"provenance": Provenance(BySession(Scope("")))},
         {"provenance": Provenance(BySession(Scope("a\0b")))},
@@ -516,7 +518,7 @@ def test_p_list_1_filters_and_pages(registry: ProcessRegistry, clock: ManualCloc
         register(
             registry,
             name,
-            identity=Identity(
+            identity=ProcessIdentity(
                 "k", definition={"n": 1} if name == "b" else "def" if at % 2 else None
             ),
             provenance=Provenance(BySession(Scope("s")) if name in "ab" else Host()),

@@ -12,17 +12,15 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    AsyncProcessRegistry,
+from lash_store import AsyncProcessRegistry, ProcessRegistry, Success
+from lash_store._kernel import watching
+from lash_store.errors import (
     CorruptRecordError,
     InvalidRecordError,
     NestedTransactionError,
     NotFoundError,
-    ProcessRegistry,
     StoreClosedError,
-    Success,
 )
-from lash_store._kernel import watching
 from lash_store.process.waiting import EventSearch
 from tests.support.databases import run_script
 from tests.support.processes import Says, workers

@@ -9,25 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from lash_store import (
+from lash_store import Deployment, External, Host, ProcessRegistry, Scope, Success, TriggerStore
+from lash_store.errors import InvalidRecordError, StoreOpenError
+from lash_store.process.records import (
     BySession,
-    Delivery,
-    Deployment,
-    Engine,
+    EngineCall,
     EventType,
-    External,
-    Fixed,
-    FromEvent,
     HandleDescriptor,
-    Host,
-    Identity,
-    InvalidRecordError,
-    ProcessRegistry,
-    Scope,
-    StoreOpenError,
-    Success,
+    ProcessIdentity,
     ToolCall,
-    TriggerStore,
+)
+from lash_store.routing import (
     process_of_delivery,
     prune_started,
     start_deliveries,
@@ -35,6 +27,7 @@ from lash_store import (
     unstarted_deliveries,
 )
 from lash_store.testing import ManualClock, SequentialIds
+from lash_store.trigger.records import Delivery, Fixed, FromEvent
 from tests.support.databases import all_rows, run_script
 from tests.support.triggers import ONE, occur, subscribe
 
@@ -56,7 +49,7 @@ def test_a_delivery_becomes_the_process_that_was_reserved(deployment: Deployment
         input_template={"event": FromEvent(), "mode": Fixed({"deep": True})},
         event_types=[EventType("tick")],
         wake_target=Scope("s"),
-        target_identity=Identity("engine", "nightly", "def"),
+        target_identity=ProcessIdentity("engine", "nightly", "def"),
         target_label="nightly",
     )
     (delivery,) = reserve(deployment.triggers, {"at": 5})
@@ -64,10 +57,10 @@ def test_a_delivery_becomes_the_process_that_was_reserved(deployment: Deployment
     (record,) = started.records
     assert started.refused == ()
     assert record.id == delivery.process_id
-    assert record.input == Engine(
+    assert record.input == EngineCall(
         "engine", {"code": "x", "args": {"event": {"at": 5}, "mode": {"deep": True}}}
     )
-    assert record.identity == Identity("engine", "nightly", "def")
+    assert record.identity == ProcessIdentity("engine", "nightly", "def")
     assert record.originator == BySession(Scope("s", "f"))
     assert record.provenance.caused_by == {
         "type": "trigger_occurrence",
@@ -99,7 +92,7 @@ def test_starting_again_changes_nothing(deployment: Deployment) -> None:
     [
         (External({"x": 1}), {"event": FromEvent()}),
         (ToolCall({"tool_name": "t"}), {"event": FromEvent()}),
-        (Engine("engine", [1]), {"event": FromEvent()}),
+        (EngineCall("engine", [1]), {"event": FromEvent()}),
     ],
     ids=ascii,
 )
@@ -116,7 +109,7 @@ def test_a_template_on_a_target_that_takes_none_is_reported(
     assert [refused.delivery for refused in started.refused] == [deliveries[0]]
     assert "only an engine" in started.refused[0].problem
     inputs = [record.input for record in started.records]
-    assert inputs == [External({"x": 1}), Engine("engine", {"code": "x", "args": {"event": 1}})]
+    assert inputs == [External({"x": 1}), EngineCall("engine", {"code": "x", "args": {"event": 1}})]
     assert started.records[0].env_ref is None
 
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Column, MetaData, Table, Text, insert, select
 
-from lash_store import CorruptRecordError, InvalidRecordError, SessionStore
+from lash_store import SessionStore
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
-from lash_store.errors import NodeConflictError
+from lash_store.errors import CorruptRecordError, InvalidRecordError, NodeConflictError
 from lash_store.session import statements, tables
 from lash_store.session.records import (
     Append,
@@ -32,6 +32,7 @@ from lash_store.session.records import (
     UsageDelta,
 )
 from lash_store.session.records.blobs import pack_blob
+from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, run_script
 from tests.support.sessions import chain, commit, lease_of, node
 
@@ -234,7 +235,7 @@ class TestGraph:
             Node("a", None, {"x": "\ud800"}),
             Node("a", None, {1: 2}),  # type: ignore[dict-item] # reason: that is the test
             Node("a", None, {"x": {1, 2}}),
-            Node("a", None, {"x": object()}),
+            Node("a", None, {"x": NoJson()}),
             "a",
         ],
         ids=ascii,

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Column, MetaData, Table, Text, insert, select
 
-from lash_store import CorruptRecordError, InvalidRecordError, LeaseLostError, SessionStore
-from lash_store._kernel.dialects import BEGIN_WRITE, COMMIT, SQLITE
-from lash_store.errors import ClaimLostError
+from lash_store import SessionStore
+from lash_store._backends.sqlite.dialect import BEGIN_WRITE, COMMIT, SQLITE
+from lash_store.errors import ClaimLostError, CorruptRecordError, InvalidRecordError, LeaseLostError
 from lash_store.session import statements, tables
 from lash_store.session.records import AlreadyQueued, NewWork, WorkBatch, claimable_prefix
 from lash_store.session.records.queue import Candidate

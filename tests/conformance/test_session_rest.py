@@ -11,19 +11,18 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 
-from lash_store import (
-    AsyncSessionStore,
+from lash_store import AsyncSessionStore, SessionStore
+from lash_store.errors import (
     CollectionWarning,
     CorruptRecordError,
     InvalidRecordError,
     SchemaVersionError,
-    SessionStore,
     StoreBusyError,
     StoreOpenError,
 )
@@ -529,6 +528,10 @@ class Counted:
         self.statements = self.rows = 0
 
     @property
+    def driver(self) -> Any:
+        return self._cursor.driver  # type: ignore[attr-defined] # reason: it is a store's
+
+    @property
     def connection(self) -> sqlite3.Connection:
         return self._cursor.connection
 
@@ -555,7 +558,7 @@ def test_s_gc_3_fifty_thousand_nodes_are_not_loaded_for_a_path_or_a_summary(path
             raw = tx.connection.connection.cursor()
             raw.executemany("INSERT INTO graph_nodes (node_id, node_json) VALUES (?, ?)", rows)
         with store.read() as tx:
-            counted: Any = Counted(tx.cursor)
+            counted: Any = Counted(cast("sqlite3.Cursor", tx.cursor))
             tx._cursor = counted
             active = tx.load_path("n200")
             assert active is not None

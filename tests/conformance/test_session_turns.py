@@ -10,9 +10,11 @@ import msgspec
 import pytest
 from sqlalchemy import create_engine, text
 
-from lash_store import LashStoreError, LeaseLostError, SessionStore, SessionTx, configure
+from lash_store import SessionStore, SessionTx, configure
 from lash_store.errors import (
     ClaimLostError,
+    LashStoreError,
+    LeaseLostError,
     NodeConflictError,
     RevisionConflictError,
     SessionBindingError,

@@ -13,21 +13,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from lash_store import (
-    LeaseHeld,
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store._backends.sqlite import dialect
+from lash_store.errors import (
     LeaseLostError,
     NestedTransactionError,
-    SessionFence,
-    SessionLease,
-    SessionStore,
     StorageError,
     StoreBusyError,
     TransactionEndedError,
 )
-from lash_store._kernel import dialects
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock
-from tests.support.databases import all_rows
+from tests.support.databases import all_rows, database_of
 
 
 def test_k_tx_1_a_write_transaction_has_the_lock_from_its_start(
@@ -215,7 +212,7 @@ def test_a_commit_that_fails_is_a_typed_error_and_keeps_nothing(
 def traced(store: SessionStore, call: Callable[[], object]) -> list[str]:
     """The statements that SQLite runs on the store's connections, begin and end shortened."""
     seen: list[str] = []
-    connections = store._database._connections
+    connections = database_of(store)._connections
     for connection in connections:
         connection.set_trace_callback(lambda sql: seen.append(sql.split(" /*")[0].split("\n")[0]))
     try:
@@ -229,7 +226,7 @@ def traced(store: SessionStore, call: Callable[[], object]) -> list[str]:
 
 
 def test_statement_counts_of_the_lease_operations(store: SessionStore) -> None:
-    begin, commit, rollback = dialects.BEGIN_WRITE, dialects.COMMIT, dialects.ROLLBACK
+    begin, commit, rollback = dialect.BEGIN_WRITE, dialect.COMMIT, dialect.ROLLBACK
     lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
     assert isinstance(lease, SessionLease)
     store.current_lease()  # opens the reading connection
@@ -243,7 +240,7 @@ def test_statement_counts_of_the_lease_operations(store: SessionStore) -> None:
         "UPDATE",
         commit,
     ]
-    assert traced(store, store.current_lease) == [dialects.BEGIN_READ, "SELECT", rollback]
+    assert traced(store, store.current_lease) == [dialect.BEGIN_READ, "SELECT", rollback]
     assert traced(store, lambda: store.claim_lease(owner_id="bob", ttl_ms=1)) == [
         begin,
         "INSERT",
@@ -258,7 +255,7 @@ def test_statement_count_of_a_refusal(store: SessionStore) -> None:
         with suppress(LeaseLostError):
             store.renew_lease(SessionFence("s", "ann", "none", 1), ttl_ms=1)
 
-    assert traced(store, renew) == [dialects.BEGIN_WRITE, "UPDATE", "SELECT", dialects.ROLLBACK]
+    assert traced(store, renew) == [dialect.BEGIN_WRITE, "UPDATE", "SELECT", dialect.ROLLBACK]
 
 
 def test_nothing_is_parsed_twice(store: SessionStore) -> None:
@@ -266,7 +263,7 @@ def test_nothing_is_parsed_twice(store: SessionStore) -> None:
     authorised: list[int] = []
     for _ in range(3):
         store.claim_lease(owner_id="ann", ttl_ms=0)
-    writer = store._database._writer
+    writer = database_of(store)._writer
     assert writer is not None
 
     def authorise(action: int, *_: object) -> int:
@@ -289,7 +286,7 @@ def test_k_tx_4_threads_are_served_in_order(store: SessionStore) -> None:
         with store.begin():
             served.append(number)
 
-    lock = store._database._lock
+    lock = database_of(store)._lock
     with store.begin():
         for number in range(8):
             thread = threading.Thread(target=claim, args=(number,))
@@ -308,7 +305,7 @@ def test_k_tx_4_without_a_sidecar_the_busy_handler_serves(path: Path) -> None:
     sidecar.unlink()
     sidecar.symlink_to(path.parent / "elsewhere")  # O_NOFOLLOW refuses it
     with SessionStore.open(path, session_id="s", busy_timeout_ms=2_000) as store:
-        assert not store._database._queue.is_fair  # type: ignore[union-attr] # reason: a file has one
+        assert not database_of(store)._queue.is_fair  # type: ignore[union-attr] # reason: a file has one
         with store.read() as tx:
             assert tx.connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 2_000
         with SessionStore.open(path, session_id="s", busy_timeout_ms=30) as other:
@@ -353,5 +350,5 @@ def test_k_tx_6_no_operation_leaves_a_transaction_or_a_cursor_open(store: Sessio
         lambda: store.release_lease(lease.fence),
     ):
         operation()
-        assert not any(c.in_transaction for c in store._database._connections)
-        assert not any(c._cursors for c in store._database._connections)
+        assert not any(c.in_transaction for c in database_of(store)._connections)
+        assert not any(c._cursors for c in database_of(store)._connections)

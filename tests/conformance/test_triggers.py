@@ -9,32 +9,33 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    BySession,
+from lash_store import External, Host, Scope, TriggerDraft, TriggerStore
+from lash_store.errors import (
     CorruptRecordError,
-    DeliveryFilter,
-    Engine,
-    EventType,
-    External,
-    Fixed,
-    FromEvent,
-    Host,
     IdempotencyConflictError,
-    Identity,
     InvalidRecordError,
     NotFoundError,
-    Occurrence,
+)
+from lash_store.process.records import (
+    BySession,
+    EngineCall,
+    EventType,
     PayloadSchema,
+    ProcessIdentity,
+)
+from lash_store.testing import ManualClock
+from lash_store.trigger.records import (
+    DeliveryFilter,
+    Fixed,
+    FromEvent,
+    Occurrence,
     Pruned,
     Reservations,
-    Scope,
     SubscriptionFilter,
-    TriggerDraft,
-    TriggerStore,
     Undecodable,
     default_source_key,
 )
-from lash_store.testing import ManualClock
+from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, run_script
 from tests.support.triggers import INTEGERS, ONE, draft, occur, subscribe
 
@@ -57,7 +58,7 @@ def handles(reservations: Reservations) -> list[str]:
         {"source_key": 7},
         {"env_ref": ""},
         {"env_ref": None},
-        {"target_label": "a", "target_identity": Identity("k", "b")},
+        {"target_label": "a", "target_identity": ProcessIdentity("k", "b")},
         {"registrant": Scope("s")},
         {"registrant": BySession(Scope(""))},
         {"target": "engine"},
@@ -69,7 +70,7 @@ def handles(reservations: Reservations) -> list[str]:
         {"input_template": {"a": Fixed(float("nan"))}},
         {"input_template": {1: FromEvent()}},
         {"input_template": ["a"]},
-        {"source": object()},
+        {"source": NoJson()},
         {"wake_target": "s"},
         {"name": ""},
         {"target_label": 7},
@@ -87,11 +88,16 @@ def test_t_sub_1_what_is_refused(triggers: TriggerStore, path: Path, bad: dict[s
 
 def test_t_sub_1_labels_that_agree_or_stand_alone(triggers: TriggerStore) -> None:
     assert (
-        subscribe(triggers, target_label="a", target_identity=Identity("k", "a")).target_label
+        subscribe(
+            triggers, target_label="a", target_identity=ProcessIdentity("k", "a")
+        ).target_label
         == "a"
     )
-    assert subscribe(triggers, target_label="a", target_identity=Identity("k")).target_label == "a"
-    assert subscribe(triggers, target_identity=Identity("k", "a")).target_label is None
+    assert (
+        subscribe(triggers, target_label="a", target_identity=ProcessIdentity("k")).target_label
+        == "a"
+    )
+    assert subscribe(triggers, target_identity=ProcessIdentity("k", "a")).target_label is None
 
 
 def test_t_sub_2_a_subscription_on_the_wire(
@@ -174,7 +180,9 @@ def test_t_sub_3_filters(triggers: TriggerStore) -> None:
     upper = subscribe(triggers, registrant=BySession(Scope("One")), source_type="button")
     longer = subscribe(triggers, registrant=BySession(Scope("one2")))
     host = subscribe(
-        triggers, registrant=Host(), target_identity=Identity("k", definition={"b": 1, "a": [2]})
+        triggers,
+        registrant=Host(),
+        target_identity=ProcessIdentity("k", definition={"b": 1, "a": [2]}),
     )
     triggers.cancel_subscription("one2", longer.handle)
 
@@ -595,7 +603,7 @@ def test_records_are_what_was_given(triggers: TriggerStore) -> None:
         if name != "event_types":
             assert getattr(subscription, name) == getattr(given, name), name
     assert isinstance(occur(triggers), Occurrence)
-    assert isinstance(subscribe(triggers).target, Engine)
+    assert isinstance(subscribe(triggers).target, EngineCall)
 
 
 def test_t_sub_5_a_session_whose_id_ends_like_a_frame(triggers: TriggerStore) -> None:

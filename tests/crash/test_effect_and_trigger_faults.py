@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    EffectClaim,
-    EffectError,
-    EffectStore,
-    LashStoreError,
-    TriggerStore,
-)
-from lash_store._kernel.store import Store
+from lash_store import EffectClaim, EffectStore, TriggerStore
+from lash_store._stores.store import Store
+from lash_store.effect.records import EffectError
+from lash_store.errors import LashStoreError
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 from tests.support.faults import faulty

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import sqlite3
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -12,15 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from lash_store import (
-    LashStoreError,
-    LeaseHeld,
-    LeaseLostError,
-    SessionFence,
-    SessionLease,
-    SessionStore,
-)
-from lash_store._kernel.connection import execute as connection_execute
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store._kernel.observing import observed_by
+from lash_store.errors import LashStoreError, LeaseLostError
 from lash_store.schemas import init_file
 from lash_store.session.records import (
     NewWork,
@@ -32,7 +26,7 @@ from lash_store.session.records import (
 )
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import Rows, all_rows
-from tests.support.faults import Fault, faulty
+from tests.support.faults import Failing, Fault, faulty
 from tests.support.sessions import chain, whole_turn
 
 FENCE = SessionFence("s", "ann", "token-1", 1)
@@ -95,35 +89,31 @@ def _usable(path: Path) -> bool:
         return isinstance(other.claim_lease(owner_id="x", ttl_ms=0), SessionLease | LeaseHeld)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["session", "process", "trigger", "effect"])
-def test_a_fault_at_every_statement_of_initialising(
-    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_fault_at_every_statement_of_initialising(path: Path, kind: str, when: str) -> None:
     """An initialisation that fails anywhere leaves an empty file, which the next open makes whole."""
-    sound = connection_execute
     empty: Rows = {"user_version": [(0,)], "schema": []}
-    at, count = 0, 0
-
-    def failing(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
-        nonlocal count
-        count += 1
-        if count == at:
-            raise Fault
-        return sound(connection, statement)
-
-    monkeypatch.setattr("lash_store._kernel.guard.execute", failing)
-    for attempt in range(1, 100):
-        at, count = attempt, 0
-        try:
-            init_file(kind, path)
-        except LashStoreError as refusal:
-            cause: object = refusal.__cause__
-        else:
+    statements = 0
+    for at in range(1, 100):
+        failing = Failing(os.path.realpath(path), at, when, opening=True)
+        cause: object = None
+        with observed_by(failing):
+            try:
+                init_file(kind, path)
+            except LashStoreError as refusal:
+                cause = refusal.__cause__
+        if not failing.fired:
             break
         assert isinstance(cause, Fault)
-        assert all_rows(path) == empty
-    statements, at = at, 0
-    assert statements > 2
+        found = all_rows(path)
+        if found != empty:  # its COMMIT ran, and failed to report
+            init_file(kind, path)
+            assert all_rows(path) == found
+            for sidecar in path.parent.glob(f"{path.name}*"):
+                sidecar.unlink()
+        statements = at
+    assert statements > 9  # the settings, the catalogue, WAL, BEGIN and so on to COMMIT
     init_file(kind, path)  # it is whole now
     assert all_rows(path) != empty
 

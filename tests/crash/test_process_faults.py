@@ -12,17 +12,9 @@ from typing import Any
 
 import pytest
 
-from lash_store import (
-    Cancelled,
-    ExternalRef,
-    LashStoreError,
-    LeaseLostError,
-    ProcessFence,
-    ProcessRegistry,
-    Scope,
-    Success,
-    signal_wait,
-)
+from lash_store import Cancelled, ProcessFence, ProcessRegistry, Scope, Success
+from lash_store.errors import LashStoreError, LeaseLostError
+from lash_store.process.records import ExternalRef, signal_wait
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 from tests.support.faults import faulty

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lash_store import LeaseHeld, LeaseLostError, SessionFence, SessionLease, SessionStore
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store.errors import LeaseLostError
 from lash_store.schemas import check_file
 from tests.support.databases import all_rows
 from tests.support.processes import Says, workers

@@ -14,14 +14,13 @@ from lash_store import (
     Checkpoint,
     NewWork,
     Node,
-    Relation,
-    SessionMeta,
     SessionStore,
     TurnCommit,
     TurnStamp,
     UsageDelta,
     turn_commit_hash,
 )
+from lash_store.session.records import Relation, SessionMeta
 from tests.support.bad_input import WRONG, attempt, fields, replaced
 from tests.support.sessions import claim_of, commit, enqueue, lease_of, node
 

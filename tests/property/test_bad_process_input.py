@@ -11,38 +11,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lash_store import (
-    BySession,
     Cancelled,
-    Engine,
-    EventType,
     External,
-    ExternalRef,
     Failure,
-    HandleDescriptor,
     Host,
-    Identity,
-    PayloadSchema,
-    ProcessFilter,
     ProcessRegistry,
     Provenance,
     Scope,
+    Success,
+)
+from lash_store.process.records import (
+    BySession,
+    Const,
+    DedupeBy,
+    DedupeConst,
+    EngineCall,
+    EventIdentity,
+    EventType,
+    ExternalRef,
+    HandleDescriptor,
+    Payload,
+    PayloadSchema,
+    Pointer,
+    Present,
+    ProcessFilter,
+    ProcessIdentity,
     Semantics,
     SessionTurn,
-    Success,
+    Template,
     TerminalRule,
     ToolCall,
     WakeRule,
     signal_wait,
-)
-from lash_store.process.records import (
-    Const,
-    DedupeBy,
-    DedupeConst,
-    EventIdentity,
-    Payload,
-    Pointer,
-    Present,
-    Template,
 )
 from tests.support.bad_input import WRONG, attempt, fields, replaced
 from tests.support.registries import lease_on, register, registration
@@ -59,10 +59,10 @@ def spoilt_registration(record: Any) -> dict[str, Any]:
     """A registration with this record in its place."""
     places: dict[type, Any] = {
         ToolCall: lambda: {"input": record, "env_ref": "e"},
-        Engine: lambda: {"input": record, "env_ref": "e"},
+        EngineCall: lambda: {"input": record, "env_ref": "e"},
         SessionTurn: lambda: {"input": record},
         External: lambda: {"input": record},
-        Identity: lambda: {"identity": record},
+        ProcessIdentity: lambda: {"identity": record},
         Provenance: lambda: {"provenance": record},
         BySession: lambda: {"provenance": Provenance(record)},
         Scope: lambda: {"wake_target": record},
@@ -81,7 +81,7 @@ def spoilt_registration(record: Any) -> dict[str, Any]:
 
 
 RECORDS = [
-    ToolCall({}), Engine("k", 1), SessionTurn(1, 2, 3), External(1), Identity("k", "l", "d"),
+    ToolCall({}), EngineCall("k", 1), SessionTurn(1, 2, 3), External(1), ProcessIdentity("k", "l", "d"),
     Provenance(Host()), BySession(Scope("s")), Scope("s", "f"), EventType("new"), PayloadSchema({}),
     Semantics(), TerminalRule("failed", Payload()), RULE, DedupeBy(Payload()), DedupeConst("k"),
     Pointer("/a"), Const(1), Present("/a"), Template("{a}", {"a": Payload()}),

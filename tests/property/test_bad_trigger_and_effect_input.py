@@ -8,27 +8,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lash_store import (
-    BySession,
-    DeliveryFilter,
-    EffectClaim,
-    EffectError,
-    EffectStore,
-    Engine,
-    Fixed,
-    Host,
-    Identity,
-    PayloadSchema,
-    Scope,
-    SubscriptionFilter,
-    TriggerStore,
-)
+from lash_store import EffectClaim, EffectStore, Host, Scope, TriggerStore
+from lash_store.effect.records import EffectError
+from lash_store.process.records import BySession, EngineCall, PayloadSchema, ProcessIdentity
 from lash_store.testing import ManualClock
+from lash_store.trigger.records import DeliveryFilter, Fixed, SubscriptionFilter
 from tests.support.bad_input import WRONG, attempt, fields, replaced
 from tests.support.triggers import draft, occur
 
 PARTS: list[Any] = [
-    BySession(Scope("s")), Scope("s", "f"), Engine("k", {}), Identity("k", "l", "d"),
+    BySession(Scope("s")), Scope("s", "f"), EngineCall("k", {}), ProcessIdentity("k", "l", "d"),
     PayloadSchema({}), Fixed(1), Host(),
 ]  # fmt: skip
 
@@ -48,8 +37,8 @@ def test_what_a_draft_holds(
     place: dict[str, Any] = {
         "BySession": {"registrant": spoilt},
         "Scope": {"wake_target": spoilt},
-        "Engine": {"target": spoilt},
-        "Identity": {"target_identity": spoilt},
+        "EngineCall": {"target": spoilt},
+        "ProcessIdentity": {"target_identity": spoilt},
         "PayloadSchema": {"payload_schema": spoilt},
         "Fixed": {"input_template": {"a": spoilt}},
     }[type(part).__name__]

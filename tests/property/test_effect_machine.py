@@ -23,17 +23,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from lash_store import (
-    Busy,
-    EffectClaim,
-    EffectError,
+from lash_store import Busy, EffectClaim, EffectStore, Replayed
+from lash_store.effect.records import EffectError, ReplayedFailure
+from lash_store.errors import (
     EffectFailedError,
-    EffectStore,
     IdempotencyConflictError,
     LeaseLostError,
     NotFoundError,
-    Replayed,
-    ReplayedFailure,
 )
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows

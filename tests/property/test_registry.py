@@ -28,18 +28,20 @@ from hypothesis.stateful import (
 from lash_store import (
     Cancelled,
     Failure,
-    HandleDescriptor,
-    IdempotencyConflictError,
     LeaseHeld,
-    LeaseLostError,
-    NotFoundError,
-    ProcessEndedError,
     ProcessFence,
     ProcessLease,
     ProcessRegistry,
     Scope,
     Success,
 )
+from lash_store.errors import (
+    IdempotencyConflictError,
+    LeaseLostError,
+    NotFoundError,
+    ProcessEndedError,
+)
+from lash_store.process.records import HandleDescriptor
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 from tests.support.registries import registration

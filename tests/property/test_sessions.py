@@ -26,8 +26,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from lash_store import LeaseHeld, LeaseLostError, SessionFence, SessionLease, SessionStore
-from lash_store.errors import ClaimLostError, RevisionConflictError, TurnConflictError
+from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store.errors import (
+    ClaimLostError,
+    LeaseLostError,
+    RevisionConflictError,
+    TurnConflictError,
+)
 from lash_store.session.records import (
     AlreadyQueued,
     Append,

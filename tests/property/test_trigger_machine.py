@@ -16,20 +16,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lash_store import (
-    BySession,
-    Delivery,
-    Deployment,
-    Host,
-    IdempotencyConflictError,
-    NotFoundError,
-    PayloadSchema,
-    Scope,
-    prune_started,
-    start_deliveries,
-    unstarted_deliveries,
-)
+from lash_store import Deployment, Host, Scope
+from lash_store.errors import IdempotencyConflictError, NotFoundError
+from lash_store.process.records import BySession, PayloadSchema
+from lash_store.routing import prune_started, start_deliveries, unstarted_deliveries
 from lash_store.testing import ManualClock, SequentialIds
+from lash_store.trigger.records import Delivery
 from tests.support.databases import all_rows
 from tests.support.triggers import draft
 

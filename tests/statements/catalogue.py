@@ -97,9 +97,15 @@ _OF_STORE: Final[dict[str, dict[str, Any]]] = {
 """Values where one store's arguments mean something else."""
 
 
-def example(store: str, builder: Builder) -> dict[str, Any]:
+_LEASED: Final = {"session": "chat-42", "process": "p1"}
+"""What the leases of a store are on: the key of its lease statements."""
+
+
+def example(store: str, name: str, builder: Builder) -> dict[str, Any]:
     """Arguments for one builder."""
     values = {**_VALUES, **_OF_STORE.get(store, {})}
+    if name.endswith("_lease"):
+        values["key"] = _LEASED[store]
     return {
         name: values.get(name, 1000 if "int" in str(parameter.annotation) else f"a {name}")
         for name, parameter in inspect.signature(builder).parameters.items()
@@ -109,13 +115,14 @@ def example(store: str, builder: Builder) -> dict[str, Any]:
 STORES: Final = {"session": session, "process": process, "trigger": trigger, "effect": effect}
 
 EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
-    f"{store}.{name}": (getattr(module, name), example(store, getattr(module, name)))
+    f"{store}.{name}": (getattr(module, name), example(store, name, getattr(module, name)))
     for store, module in STORES.items()
     for name in module.__all__
 }
 """Builder and example by ``store.name``."""
 
 CONDITIONS: Final = {
+    "effect.is_claim",
     "effect.is_live_claim",
     "process.is_live",
     "process.is_pending_wake",

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import CTE, Dialect, bindparam, column, select, table, update
+from sqlalchemy import CTE, Dialect, column, select, table, update
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store import SessionFence
+from lash_store._kernel.prepared import bound_arguments
 from lash_store.session import statements as session
+from lash_store.statements import Prepared
 from tests.statements.catalogue import EXAMPLES
 from tests.support.dialects import POSTGRESQL, SQLITE
 
@@ -48,9 +50,8 @@ def check(name: str, construct: ClauseElement, dialect: str) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_builder(name: str, dialect: str) -> None:
-    builder, arguments = EXAMPLES[name]
-    binds: dict[str, Any] = {argument: bindparam(f"p_{argument}") for argument in arguments}
-    construct = builder(**binds)
+    builder, _ = EXAMPLES[name]
+    construct = builder(**bound_arguments(getattr(builder, "builder", builder)))
     check(name, select(construct) if isinstance(construct, CTE) else construct, dialect)
 
 
@@ -62,6 +63,17 @@ def test_fence_in_a_consumers_update(dialect: str) -> None:
     check("fence.holds", fenced, dialect)
 
 
+_LEASE_STATEMENTS = {
+    "select_leases",
+    "current_lease",
+    "claim_lease",
+    "renew_lease",
+    "release_lease",
+    "is_live",
+}
+"""Those that a LeaseTable has, under the name that they have in a store."""
+
+
 def test_every_public_builder_is_exported() -> None:
     """What the modules define is what the package lists: so the goldens above are of all."""
     modules = pkgutil.iter_modules(session.__path__, f"{session.__name__}.")
@@ -69,7 +81,9 @@ def test_every_public_builder_is_exported() -> None:
         name
         for module in modules
         for name, value in vars(importlib.import_module(module.name)).items()
-        if inspect.isfunction(value) and value.__module__ == module.name and name[0] != "_"
+        if (inspect.isroutine(value) or isinstance(value, Prepared))
+        and (value.__module__ == module.name or name in _LEASE_STATEMENTS)
+        and name[0] != "_"
     }
     assert defined == set(session.__all__)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import sqlite3
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -30,28 +32,29 @@ from sqlalchemy import (
     create_engine,
     delete,
     insert,
+    literal,
     literal_column,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.elements import ClauseElement
 
-from lash_store import (
+import lash_store
+from lash_store import prepare
+from lash_store._backends.sqlite.dialect import SQLITE
+from lash_store._backends.sqlite.driver import StoreCursor
+from lash_store._kernel import generated, prepared
+from lash_store.errors import (
+    LashStoreError,
     StorageError,
     StoreBusyError,
     UnpreparableStatementError,
-    prepare,
 )
-from lash_store._kernel import prepared
-from lash_store._kernel.dialects import SQLITE
-from lash_store.effect import tx as effect_tx
-from lash_store.process import tx as process_tx
-from lash_store.schemas import SCHEMAS
-from lash_store.session import tx as session_tx
+from lash_store.schemas import SCHEMAS, canonical_statements
 from lash_store.testing import strategies
-from lash_store.trigger import tx as trigger_tx
 from tests.statements.catalogue import CONDITIONS, EXAMPLES
 from tests.support.dialects import POSTGRESQL
 
@@ -110,11 +113,11 @@ def delete_things() -> Delete:
 
 
 @pytest.fixture
-def cursor() -> Iterator[sqlite3.Cursor]:
+def cursor() -> Iterator[StoreCursor]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         engine = create_engine("sqlite://", creator=lambda: connection)
         metadata.create_all(engine)
-        yield connection.cursor()
+        yield StoreCursor(connection)
 
 
 def ordinary(cursor: sqlite3.Cursor, construct: Any) -> list[tuple[Any, ...]] | int:
@@ -197,7 +200,7 @@ class TestEveryStatementOfTheProject:
     @classmethod
     def database(cls, kind: Any, lease: tuple[Any, ...] | None) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        for statement in SCHEMAS[kind].statements:
+        for statement in canonical_statements(SCHEMAS[kind]):
             connection.execute(statement)
         if lease is not None:
             rows, table, key = FILLED[kind]
@@ -228,39 +231,41 @@ class TestEveryStatementOfTheProject:
         self, name: str, lease: tuple[Any, ...] | None
     ) -> None:
         builder, arguments = EXAMPLES[name]
+        # A statement that a consumer composes is none of ours to run, but can be prepared.
+        statement: Any = builder if isinstance(builder, prepared.Prepared) else prepare(builder)
         kind = name.split(".", maxsplit=1)[0]
         with closing(self.database(kind, lease)) as one, closing(self.database(kind, lease)) as two:
             try:
                 expected: Any = ordinary(one.cursor(), builder(**arguments))
             except IntegrityError:
                 with pytest.raises(StorageError):
-                    prepare(builder).run(two.cursor(), **arguments)  # type: ignore[arg-type] # reason: any builder
+                    statement.run(StoreCursor(two), **arguments)
                 return
-            statement: Any = prepare(builder)  # type: ignore[arg-type] # reason: any builder
             if isinstance(statement, prepared.PreparedRows):
-                found: Any = statement.all(two.cursor(), **arguments)
+                found: Any = statement.all(StoreCursor(two), **arguments)
                 types = [[type(value) for value in row] for row in found]
                 assert types == [[type(value) for value in row] for row in expected]
             else:
-                found = statement.run(two.cursor(), **arguments)
+                found = statement.run(StoreCursor(two), **arguments)
             assert found == expected
             assert list(two.iterdump()) == list(one.iterdump())
 
-    def test_the_operations_use_builders_of_the_catalogue(self) -> None:
+    def test_every_prepared_statement_is_in_the_catalogue(self) -> None:
         """Nothing is prepared that the test above does not walk."""
-        used = [
-            value.builder
-            for package in (session_tx, process_tx, trigger_tx, effect_tx)
-            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-            for value in vars(importlib.import_module(module.name)).values()
+        modules = pkgutil.walk_packages(lash_store.__path__, "lash_store.")
+        found = {
+            id(value): f"{module.name}.{name}"
+            for module in modules
+            if "cli" not in module.name
+            for name, value in vars(importlib.import_module(module.name)).items()
             if isinstance(value, prepared.Prepared)
-        ]
-        catalogued = [builder for builder, _ in EXAMPLES.values()]
-        assert len(used) > 100
-        assert all(builder in catalogued for builder in used)
+        }
+        catalogued = {id(builder) for builder, _ in EXAMPLES.values()}
+        assert len(found) > 100
+        assert [name for key, name in found.items() if key not in catalogued] == []
 
 
-def test_run_changes_rows_and_counts_them(cursor: sqlite3.Cursor) -> None:
+def test_run_changes_rows_and_counts_them(cursor: StoreCursor) -> None:
     assert prepare(insert_thing).run(cursor, name="a", body=b"\0\1", secret="abc") == 1
     assert prepare(rename_thing).run(cursor, thing_id=1, name="b") == 1
     assert prepare(rename_thing).run(cursor, thing_id=2, name="b") == 0
@@ -270,7 +275,7 @@ def test_run_changes_rows_and_counts_them(cursor: sqlite3.Cursor) -> None:
     assert prepare(delete_things).run(cursor) == 1
 
 
-def test_a_constant_named_like_an_argument_stays_a_constant(cursor: sqlite3.Cursor) -> None:
+def test_a_constant_named_like_an_argument_stays_a_constant(cursor: StoreCursor) -> None:
     prepare(insert_thing).run(cursor, name="a", body=None, secret="")
     assert prepare(forget_name).run(cursor, name="a") == 1
     assert cursor.execute("SELECT name FROM things").fetchall() == [(None,)]
@@ -280,27 +285,28 @@ def rename_by(*, cursor: str, SQL: str) -> Update:  # noqa: N803 # reason: names
     return update(things).where(things.c.name == cursor).values(name=SQL)
 
 
-def test_an_argument_may_have_any_name(cursor: sqlite3.Cursor) -> None:
+def test_an_argument_may_have_any_name(cursor: StoreCursor) -> None:
     prepare(insert_thing).run(cursor, name="a", body=None, secret="")
     assert prepare(rename_by).run(cursor, cursor="a", SQL="b") == 1
     assert cursor.execute("SELECT name FROM things").fetchall() == [("b",)]
 
 
-def test_run_is_refused_where_rows_come_back(cursor: sqlite3.Cursor) -> None:
+def test_run_is_refused_where_rows_come_back(cursor: StoreCursor) -> None:
+    counting: Any = prepare(insert_returning)
     with pytest.raises(UnpreparableStatementError, match="counts no rows"):
-        _ = prepare(insert_returning).run
+        counting.run(cursor, name="a")
 
 
-def test_many_binds_in_order_and_counts(cursor: sqlite3.Cursor) -> None:
+def test_many_binds_in_order_and_counts(cursor: StoreCursor) -> None:
     statement = prepare(insert_thing)
-    rows = [statement.bind(secret=str(at), name=f"n{at}", body=None) for at in range(10)]
+    rows = [statement.bind(cursor, secret=str(at), name=f"n{at}", body=None) for at in range(10)]
     assert statement.many(cursor, rows) == 10
     assert prepare(select_things).all(cursor, state="made") == ordinary(
         cursor, select_things(state="made")
     )
 
 
-def test_one_gives_the_row_or_none_and_refuses_two(cursor: sqlite3.Cursor) -> None:
+def test_one_gives_the_row_or_none_and_refuses_two(cursor: StoreCursor) -> None:
     one = prepare(select_things).one
     assert one(cursor, state="made") is None
     insert_one = prepare(insert_thing)
@@ -311,7 +317,7 @@ def test_one_gives_the_row_or_none_and_refuses_two(cursor: sqlite3.Cursor) -> No
         one(cursor, state="made")
 
 
-def test_returning_is_fetched_whole_so_that_commit_works(cursor: sqlite3.Cursor) -> None:
+def test_returning_is_fetched_whole_so_that_commit_works(cursor: StoreCursor) -> None:
     cursor.execute("BEGIN IMMEDIATE")
     assert prepare(insert_returning).one(cursor, name="a") == (1, "a")
     cursor.execute("COMMIT")
@@ -319,7 +325,7 @@ def test_returning_is_fetched_whole_so_that_commit_works(cursor: sqlite3.Cursor)
 
 @given(name=strategies.names(), body=st.binary(), secret=strategies.names())
 def test_any_value_comes_back_as_by_ordinary_execution(
-    cursor: sqlite3.Cursor, name: str, body: bytes, secret: str
+    cursor: StoreCursor, name: str, body: bytes, secret: str
 ) -> None:
     prepare(delete_things).run(cursor)
     prepare(insert_thing).run(cursor, name=name, body=body, secret=secret)
@@ -328,7 +334,7 @@ def test_any_value_comes_back_as_by_ordinary_execution(
     assert [row] == ordinary(cursor, select_things(state="made"))
 
 
-def test_a_driver_error_becomes_a_typed_one(cursor: sqlite3.Cursor) -> None:
+def test_a_driver_error_becomes_a_typed_one(cursor: StoreCursor) -> None:
     cursor.execute("CREATE UNIQUE INDEX unique_name ON things (name)")
     statement = prepare(insert_thing)
     statement.run(cursor, name="a", body=None, secret="")
@@ -337,7 +343,7 @@ def test_a_driver_error_becomes_a_typed_one(cursor: sqlite3.Cursor) -> None:
     assert isinstance(failure.value.__cause__, sqlite3.IntegrityError)
     assert failure.value.code == "SQLITE_CONSTRAINT_UNIQUE"
     with pytest.raises(StorageError):
-        statement.many(cursor, [statement.bind(name="a", body=None, secret="")])
+        statement.many(cursor, [statement.bind(cursor, name="a", body=None, secret="")])
 
 
 def test_a_locked_database_becomes_store_busy_error(tmp_path: Any) -> None:
@@ -347,7 +353,7 @@ def test_a_locked_database_becomes_store_busy_error(tmp_path: Any) -> None:
         metadata.create_all(create_engine("sqlite://", creator=lambda: one))
         one.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
-            prepare(delete_things).run(two.cursor())
+            prepare(delete_things).run(StoreCursor(two))
 
 
 def positional(thing_id: int) -> Select[int]:
@@ -395,19 +401,113 @@ def python_default(*, name: str) -> Insert:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_can_not_be_prepared_is_refused(
-    cursor: sqlite3.Cursor, builder: Any, why: str
-) -> None:
+def test_what_can_not_be_prepared_is_refused(cursor: StoreCursor, builder: Any, why: str) -> None:
     with pytest.raises(UnpreparableStatementError, match=why):
-        _ = prepare(builder).bind
+        prepare(builder).bind(cursor)
+
+
+class PostgresDriver:
+    """Another driver: another dialect, another root of errors."""
+
+    dialect = postgresql.psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call] # reason: SQLAlchemy leaves it untyped
+    error = ArithmeticError
+
+    def explain(self, error: Exception, cursor: Any) -> LashStoreError:
+        return StorageError("elsewhere", "X", str(error))
+
+
+class PostgresCursor:
+    """Keeps what it is given; fails where it is told to."""
+
+    driver = PostgresDriver()
+    connection = None
+    rowcount = 1
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+        self.fails = False
+
+    def execute(self, sql: str, parameters: Any = ()) -> PostgresCursor:
+        if self.fails:
+            raise ZeroDivisionError
+        self.seen.append((" ".join(sql.split()), parameters))
+        return self
+
+    executemany = execute
+
+    def fetchall(self) -> list[Any]:
+        return []
+
+
+def test_one_prepared_statement_serves_every_driver_by_its_cursor(cursor: StoreCursor) -> None:
+    prepare(insert_thing).run(cursor, name="a", body=b"", secret="s")
+    statement: Any = prepare(rename_thing)
+    other: Any = PostgresCursor()
+    for _ in range(2):  # whoever comes first, and whoever comes next
+        assert statement.run(cursor, thing_id=1, name="b") == 1
+        assert statement.run(other, thing_id=1, name="b") == 1
+    sql = "UPDATE things SET name=$1::VARCHAR WHERE things.id = $2::INTEGER"
+    assert other.seen == [(sql, ("b", 1))] * 2
+    rows = [statement.bind(other, name="c", thing_id=2)]
+    assert statement.many(other, rows) == 1
+    assert other.seen[-1] == (sql, [("c", 2)])
+    assert prepare(select_things).one(other, state="made") is None
+    other.fails = True
+    with pytest.raises(StorageError, match="elsewhere"):
+        statement.run(other, thing_id=1, name="b")
+    with pytest.raises(StorageError, match="elsewhere"):
+        statement.many(other, rows)
+
+
+def named_in_nothing(*, at_most: int, wanted: str | None) -> Select[int]:
+    absent = literal(wanted).is_(None) if wanted is None else wanted.is_(None)  # type: ignore[attr-defined] # reason: a bindparam
+    return select(things.c.id).where(absent).limit(at_most)
+
+
+def test_an_argument_takes_the_type_of_its_annotation_where_nothing_else_gives_it_one(
+    cursor: StoreCursor,
+) -> None:
+    other: Any = PostgresCursor()
+    prepare(named_in_nothing).all(other, at_most=3, wanted=None)
+    assert other.seen == [
+        ("SELECT things.id FROM things WHERE $1::VARCHAR IS NULL LIMIT $2::BIGINT", (None, 3))
+    ]
+    # A column's own type comes first, with what it converts.
+    prepare(insert_thing).run(cursor, name="a", body=b"", secret="abc")
+    assert cursor.execute("SELECT secret FROM things").fetchall() == [("cba",)]
 
 
 def test_a_driver_that_names_its_parameters_is_refused() -> None:
+    class Naming(PostgresCursor):
+        driver: Any = PostgresDriver()
+        driver.dialect = POSTGRESQL
+
+    naming: Any = Naming()
     with pytest.raises(UnpreparableStatementError, match="by name"):
-        _ = prepare(rename_thing, POSTGRESQL).sql
+        prepare(rename_thing).run(naming, thing_id=1, name="a")
 
 
-@pytest.mark.parametrize("name", prepared.UNDOCUMENTED_ATTRIBUTES)
+def test_a_generated_function_shows_its_source(cursor: StoreCursor) -> None:
+    statement = prepare(rename_thing)
+    statement.run(cursor, thing_id=1, name="a")
+    source = inspect.getsource(statement.run)
+    assert "return cursor_.execute(SQL_, (name, thing_id,)).rowcount" in source
+    cursor.execute("DROP TABLE things")
+    with pytest.raises(StorageError) as failure:
+        statement.run(cursor, thing_id=1, name="a")
+    shown = "".join(traceback.format_exception(failure.value))
+    assert "raise explain_(error_, cursor_) from error_" in shown
+
+
+def test_a_prepared_builder_is_still_its_builder() -> None:
+    statement: Any = prepare(rename_thing)
+    assert str(statement(thing_id=1, name="a")) == str(rename_thing(thing_id=1, name="a"))
+    assert inspect.signature(statement) == inspect.signature(rename_thing)
+    assert statement.__name__ == "rename_thing"
+    assert prepare(insert_thing).__doc__ == insert_thing.__doc__
+
+
+@pytest.mark.parametrize("name", generated.UNDOCUMENTED_ATTRIBUTES)
 def test_sqlalchemy_still_has(name: str) -> None:
     """What the module reads beyond SQLAlchemy's documented interface, by name."""
     construct: ClauseElement = select(literal_column("1", BigInteger))

@@ -8,8 +8,17 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from lash_store import LashStoreError, Node, UsageDelta
+from lash_store import Node, UsageDelta
+from lash_store.errors import LashStoreError
 from tests.support.databases import all_rows
+
+
+class NoJson:
+    """An object of a type that JSON has no place for; its name does not change from run to run."""
+
+    def __repr__(self) -> str:
+        return "NoJson()"
+
 
 WRONG = st.sampled_from(
     [

@@ -8,6 +8,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from lash_store._backends.sqlite.database import SqliteDatabase
+from lash_store._stores.store import Store
+
+
+def database_of(store: Store[Any]) -> SqliteDatabase:
+    """What a store stands on: its connections, its lock, its queue of writers."""
+    database = store._database
+    assert isinstance(database, SqliteDatabase)
+    return database
+
+
 Rows = dict[str, list[tuple[Any, ...]]]
 
 

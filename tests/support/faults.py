@@ -1,66 +1,49 @@
-"""Faults in the middle of an operation: a cursor that fails at its n-th statement."""
+"""Faults in the middle of an operation: an observer that fails the n-th statement."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lash_store._kernel.connection import StoreConnection
-from lash_store._kernel.store import Store
+from lash_store._kernel.observing import Event, observed_by
+from lash_store._stores.store import Store
 
 
 class Fault(sqlite3.OperationalError):
     """What a disk or a killed statement looks like to the driver."""
 
 
-class FaultyCursor:
-    """The store's own cursor, failing at its `at`-th statement, before or after it ran."""
+class Failing:
+    """Fails the `at`-th statement on one database, before or after it ran."""
 
-    def __init__(self, cursor: sqlite3.Cursor, at: int, when: str) -> None:
-        self._cursor = cursor
+    def __init__(self, path: str, at: int, when: str, *, opening: bool = False) -> None:
+        self._path = path
         self._left = at
         self._when = when
+        self._opening = opening
         self.fired = False
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        return self._cursor.connection
-
-    @property
-    def rowcount(self) -> int:
-        return self._cursor.rowcount
-
-    def fetchall(self) -> list[object]:
-        return self._cursor.fetchall()
-
-    def executemany(self, *arguments: object) -> FaultyCursor:
-        return self._run(self._cursor.executemany, arguments)
-
-    def execute(self, *arguments: object) -> FaultyCursor:
-        return self._run(self._cursor.execute, arguments)
-
-    def _run(self, run: Callable[..., object], arguments: tuple[object, ...]) -> FaultyCursor:
+    def before(self, event: Event) -> None:
+        if not self._concerns(event):
+            return
         self._left -= 1
-        fires = self._left == 0
-        if fires and self._when == "before":
+        if self._left == 0 and self._when == "before":
             self.fired = True
             raise Fault
-        run(*arguments)
-        if fires:
+
+    def after(self, event: Event) -> None:
+        if self._concerns(event) and self._left == 0 and not self.fired:
             self.fired = True
             raise Fault
-        return self
+
+    def _concerns(self, event: Event) -> bool:
+        return event.path == self._path and (event.operation == "open") == self._opening
 
 
 @contextmanager
-def faulty(store: Store[Any], at: int, when: str) -> Iterator[FaultyCursor]:
-    writer = store._database._writer
-    assert isinstance(writer, StoreConnection)
-    sound = writer.hot
-    writer.hot = FaultyCursor(sound, at, when)  # type: ignore[assignment] # reason: stands in for it
-    try:
-        yield writer.hot  # type: ignore[misc] # reason: the same
-    finally:
-        writer.hot = sound
+def faulty(store: Store[Any], at: int, when: str) -> Iterator[Failing]:
+    failing = Failing(store.path, at, when)
+    with observed_by(failing):
+        yield failing

@@ -12,7 +12,6 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, u
 from lash_store import (
     AsyncSessionStore,
     Fence,
-    LeaseLostError,
     ProcessFence,
     ProcessLease,
     ProcessRegistry,
@@ -20,6 +19,7 @@ from lash_store import (
     SessionLease,
     SessionStore,
 )
+from lash_store.errors import LeaseLostError
 from lash_store.process.tables import process_leases
 from lash_store.process.tx import ProcessTx
 from lash_store.session import statements
@@ -62,7 +62,7 @@ def fenced_write(tx: SessionTx | ProcessTx, fence: Fence, value: str) -> bool:
 def observed(tx: SessionTx) -> Observed:
     """Read by statements of its own, not by the operations under test."""
     value = tx.connection.execute(select(register.c.value)).scalar_one()
-    row = tx.connection.execute(statements.current_lease(session_id=SESSION)).one_or_none()
+    row = tx.connection.execute(statements.current_lease(key=SESSION)).one_or_none()
     if row is None:
         return Observed(None, 0, None, value)
     _, owner_id, token, fencing_token, _, expires_at_ms = row

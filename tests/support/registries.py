@@ -5,20 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from lash_store import (
-    EventType,
     External,
     Host,
-    PayloadSchema,
     ProcessLease,
-    ProcessRecord,
     ProcessRegistration,
     ProcessRegistry,
     Provenance,
     Scope,
+)
+from lash_store.process.records import (
+    EventIdentity,
+    EventType,
+    Payload,
+    PayloadSchema,
+    Pointer,
+    ProcessRecord,
     Semantics,
     WakeRule,
 )
-from lash_store.process.records import EventIdentity, Payload, Pointer
 
 TARGET = Scope("chat-42")
 

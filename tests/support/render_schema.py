@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lash_store.schemas import SCHEMAS
+from lash_store.schemas import SCHEMAS, render
 
 if __name__ == "__main__":
     for kind, schema in SCHEMAS.items():
         target = Path(__file__).parents[2] / "schema" / f"{kind}.sql"
-        target.write_text(schema.render(), encoding="utf-8")
+        target.write_text(render(schema), encoding="utf-8")

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lash_store import (
-    BySession,
-    Engine,
-    FromEvent,
-    Identity,
-    Occurrence,
-    PayloadSchema,
-    Scope,
-    Subscription,
-    TriggerDraft,
-    TriggerStore,
-)
+from lash_store import Scope, TriggerDraft, TriggerStore
+from lash_store.process.records import BySession, EngineCall, PayloadSchema, ProcessIdentity
+from lash_store.trigger.records import FromEvent, Occurrence, Subscription
 
 ONE = BySession(Scope("one"))
 
@@ -26,8 +17,8 @@ def draft(**parts: Any) -> TriggerDraft:
         "env_ref": "env",
         "source_type": "cron",
         "source_key": "daily",
-        "target": Engine("engine", {"code": "x"}),
-        "target_identity": Identity("engine", definition="def"),
+        "target": EngineCall("engine", {"code": "x"}),
+        "target_identity": ProcessIdentity("engine", definition="def"),
         "input_template": {"event": FromEvent()},
         **parts,
     }

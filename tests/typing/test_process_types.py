@@ -8,36 +8,38 @@ from typing import assert_type
 from sqlalchemy import Delete, Insert, Select, Update
 
 from lash_store import (
-    Appended,
     AsyncProcessRegistry,
-    AwaitOutput,
-    ClaimedProcess,
-    Completed,
-    EventType,
     External,
-    HandleGrant,
     Host,
     LeaseHeld,
     NewWork,
-    PayloadSchema,
-    PendingWake,
-    ProcessEvent,
     ProcessFence,
     ProcessLease,
-    ProcessRecord,
     ProcessRegistration,
     ProcessRegistry,
     ProcessTx,
     Provenance,
     Scope,
-    SessionDeletion,
     SessionFence,
     Success,
-    WakeDelivery,
     prepare,
-    work_of_wake,
 )
 from lash_store.process import statements
+from lash_store.process.records import (
+    Appended,
+    AwaitOutput,
+    ClaimedProcess,
+    Completed,
+    EventType,
+    HandleGrant,
+    PayloadSchema,
+    PendingWake,
+    ProcessEvent,
+    ProcessRecord,
+    SessionDeletion,
+    WakeDelivery,
+)
+from lash_store.routing import work_of_wake
 
 REGISTRATION = ProcessRegistration(
     "p", External({}), Provenance(Host()), event_types=[EventType("tick", PayloadSchema({}))]

@@ -10,28 +10,30 @@ from sqlalchemy.sql.dml import ReturningInsert
 from lash_store import (
     AlreadyQueued,
     Append,
-    Attachment,
     Checkpoint,
-    CollectionReport,
-    Graph,
     NewWork,
     Node,
     SessionDirectory,
     SessionFence,
     SessionHead,
     SessionLease,
-    SessionMeta,
     SessionStore,
-    SessionSummary,
     TurnCommit,
     TurnReceipt,
     UsageDelta,
     WorkBatch,
     WorkClaim,
-    WorkDepth,
     turn_commit_hash,
 )
 from lash_store.session import statements as s
+from lash_store.session.records import (
+    Attachment,
+    CollectionReport,
+    Graph,
+    SessionMeta,
+    SessionSummary,
+    WorkDepth,
+)
 
 
 def test_builders_of_the_graph_and_the_head() -> None:

@@ -12,38 +12,40 @@ from lash_store import (
     AsyncEffectStore,
     AsyncTriggerStore,
     Busy,
-    Delivery,
-    DeliveryPage,
     Deployment,
-    Effect,
     EffectClaim,
     EffectStore,
     EffectTx,
-    Engine,
     Host,
-    Identity,
-    Occurrence,
     ProcessRegistration,
     ProcessRegistry,
-    Pruned,
     Replayed,
-    ReplayedFailure,
-    Reservations,
-    Started,
-    Subscription,
-    SubscriptionPage,
     TriggerDraft,
     TriggerStore,
     TriggerTx,
+)
+from lash_store.effect import statements as effect_statements
+from lash_store.effect.records import Effect, ReplayedFailure
+from lash_store.process.records import EngineCall, ProcessIdentity
+from lash_store.routing import (
+    Started,
     process_of_delivery,
     prune_started,
     start_deliveries,
     unstarted_deliveries,
 )
-from lash_store.effect import statements as effect_statements
 from lash_store.trigger import statements as trigger_statements
+from lash_store.trigger.records import (
+    Delivery,
+    DeliveryPage,
+    Occurrence,
+    Pruned,
+    Reservations,
+    Subscription,
+    SubscriptionPage,
+)
 
-DRAFT = TriggerDraft(Host(), "env", "cron", "daily", Engine("e", {}), Identity("e"))
+DRAFT = TriggerDraft(Host(), "env", "cron", "daily", EngineCall("e", {}), ProcessIdentity("e"))
 
 
 def test_builders() -> None:

@@ -23,8 +23,6 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from lash_store import (
     AsyncSessionStore,
     LeaseHeld,
-    Prepared,
-    PreparedRows,
     SessionFence,
     SessionLease,
     SessionStore,
@@ -34,13 +32,14 @@ from lash_store import (
 )
 from lash_store.session import statements
 from lash_store.session.tables import blobs
+from lash_store.statements import Prepared, PreparedRows
 
 Term = tuple[str, str | None, str | None, int, int, int]
 
 
 def test_builders() -> None:
     assert_type(
-        statements.current_lease(session_id="s"),
+        statements.current_lease(key="s"),
         Select[str, str | None, str | None, int, int, int],
     )
     assert_type(
@@ -49,18 +48,16 @@ def test_builders() -> None:
     )
     assert_type(statements.is_live(now_ms=1), ColumnElement[bool])
     assert_type(
-        statements.claim_lease(session_id="s", owner_id="o", token="t", now_ms=1, expires_at_ms=2),
+        statements.claim_lease(key="s", owner_id="o", token="t", now_ms=1, expires_at_ms=2),
         ReturningInsert[str, str | None, str | None, int, int, int],
     )
     assert_type(
         statements.renew_lease(
-            session_id="s", owner_id="o", token="t", fencing_token=1, now_ms=1, expires_at_ms=2
+            key="s", owner_id="o", token="t", fencing_token=1, now_ms=1, expires_at_ms=2
         ),
         ReturningUpdate[str, str | None, str | None, int, int, int],
     )
-    assert_type(
-        statements.release_lease(session_id="s", owner_id="o", token="t", fencing_token=1), Update
-    )
+    assert_type(statements.release_lease(key="s", owner_id="o", token="t", fencing_token=1), Update)
 
 
 def delete_blob(*, hash: str) -> Delete:  # noqa: A002 # reason: the column's name
@@ -70,13 +67,13 @@ def delete_blob(*, hash: str) -> Delete:  # noqa: A002 # reason: the column's na
 def test_prepared_statements_take_their_types_from_the_builder() -> None:
     with SessionStore.open(None, session_id="s") as store, store.begin() as tx:
         current = prepare(statements.current_lease)
-        assert_type(current.one(tx.cursor, session_id="s"), Term | None)
-        assert_type(current.all(tx.cursor, session_id="s"), list[Term])
+        assert_type(current.one(tx.cursor, key="s"), Term | None)
+        assert_type(current.all(tx.cursor, key="s"), list[Term])
         assert isinstance(current, PreparedRows)
         gone = prepare(delete_blob)
         assert_type(gone.run(tx.cursor, hash="h"), int)
-        assert_type(gone.bind(hash="h"), tuple[Any, ...])
-        assert_type(gone.many(tx.cursor, [gone.bind(hash="h")]), int)
+        assert_type(gone.bind(tx.cursor, hash="h"), tuple[Any, ...])
+        assert_type(gone.many(tx.cursor, [gone.bind(tx.cursor, hash="h")]), int)
         assert isinstance(gone, Prepared)
 
 

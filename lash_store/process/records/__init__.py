@@ -1,6 +1,6 @@
 """The frozen records of a process registry: what its operations take and return."""
 
-from lash_store._kernel.shapes.events import (
+from lash_store._wire.events import (
     Const,
     DedupeBy,
     DedupeConst,
@@ -17,16 +17,16 @@ from lash_store._kernel.shapes.events import (
     TerminalRule,
     WakeRule,
 )
-from lash_store._kernel.shapes.inputs import (
-    Engine,
+from lash_store._wire.inputs import (
+    EngineCall,
     External,
-    Identity,
+    ProcessIdentity,
     ProcessInput,
     SessionTurn,
     ToolCall,
 )
-from lash_store._kernel.shapes.origins import BySession, Host, Originator, Provenance, Scope
-from lash_store._kernel.shapes.payloads import PayloadSchema
+from lash_store._wire.origins import BySession, Host, Originator, Provenance, Scope
+from lash_store._wire.payloads import PayloadSchema
 from lash_store.process.records.events import (
     Appended,
     Completed,
@@ -73,7 +73,7 @@ __all__ = [
     "DedupeConst",
     "DedupeKey",
     "EndState",
-    "Engine",
+    "EngineCall",
     "EventIdentity",
     "EventSemantics",
     "EventType",
@@ -84,7 +84,6 @@ __all__ = [
     "HandleDescriptor",
     "HandleGrant",
     "Host",
-    "Identity",
     "OccurredAt",
     "Originator",
     "Payload",
@@ -95,6 +94,7 @@ __all__ = [
     "ProcessEvent",
     "ProcessFence",
     "ProcessFilter",
+    "ProcessIdentity",
     "ProcessInput",
     "ProcessLease",
     "ProcessRecord",

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.codecs import Json, stable_hash
-from lash_store._kernel.shapes.events import EndState
-from lash_store._kernel.shapes.origins import Scope
+from lash_store._wire.events import EndState
+from lash_store._wire.origins import Scope
 from lash_store.errors import CorruptRecordError
 from lash_store.process.records.outputs import AwaitOutput
 from lash_store.process.records.processes import ProcessRecord

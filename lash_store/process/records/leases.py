@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from lash_store._kernel.leases import Fence, LeaseTable
+from lash_store._kernel.leases import Fence, Lease, LeaseTable
 from lash_store.process.records.processes import ProcessRecord
 from lash_store.process.tables import PROCESS_LEASES
 
@@ -26,30 +26,13 @@ class ProcessFence(Fence, frozen=True):
         return self.key
 
 
-class ProcessLease(msgspec.Struct, frozen=True):
-    """A live term of a process lease, as its holder has it.
-
-    `fence` proves it; it holds until `expires_at_ms` (exclusive, milliseconds since the epoch).
-    """
-
-    fence: ProcessFence
-    claimed_at_ms: int
-    expires_at_ms: int
+class ProcessLease(Lease[ProcessFence], frozen=True):
+    """A live term of a process lease, as its holder has it."""
 
     @property
     def process_id(self) -> str:
         """The process that may be run under this term."""
         return self.fence.key
-
-    @property
-    def owner_id(self) -> str:
-        """The holder's name for itself."""
-        return self.fence.owner_id
-
-    @property
-    def fencing_token(self) -> int:
-        """The number of the term: 1 for the first, and every later term's is higher."""
-        return self.fence.fencing_token
 
 
 class ClaimedProcess(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_kind, check_text, shown
 from lash_store._kernel.codecs import free_json, free_object
-from lash_store._kernel.shapes.events import EndState
+from lash_store._wire.events import EndState
 from lash_store.errors import InvalidRecordError
 
 FailureClass = Literal[

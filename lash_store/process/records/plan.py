@@ -14,9 +14,9 @@ import msgspec
 from jsonschema.protocols import Validator
 
 from lash_store._kernel.codecs import encode_json
-from lash_store._kernel.shapes.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
-from lash_store._kernel.shapes.origins import Scope
-from lash_store._kernel.shapes.payloads import compile_schema, mismatch
+from lash_store._wire.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
+from lash_store._wire.origins import Scope
+from lash_store._wire.payloads import compile_schema, mismatch
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     CorruptRecordError,

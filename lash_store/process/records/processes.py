@@ -10,21 +10,21 @@ import msgspec
 
 from lash_store._kernel.checks import check_count, check_kind, check_name, check_words
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
-from lash_store._kernel.shapes.events import (
+from lash_store._wire.events import (
     CORE_EVENT_TYPES,
     EventType,
     read_shape,
     written_event_types,
 )
-from lash_store._kernel.shapes.inputs import (
-    Identity,
+from lash_store._wire.inputs import (
+    ProcessIdentity,
     ProcessInput,
     check_env_ref,
     identity_of,
     written_identity,
     written_input,
 )
-from lash_store._kernel.shapes.origins import (
+from lash_store._wire.origins import (
     Originator,
     Provenance,
     Scope,
@@ -56,7 +56,7 @@ class ProcessRegistration(msgspec.Struct, frozen=True):
     input: ProcessInput
     provenance: Provenance
     env_ref: str | None = None
-    identity: Identity | None = None
+    identity: ProcessIdentity | None = None
     event_types: Sequence[EventType] = ()
     wake_target: Scope | None = None
 
@@ -98,7 +98,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     id: str
     registration_hash: str
     input: ProcessInput
-    identity: Identity
+    identity: ProcessIdentity
     event_types: tuple[EventType, ...]
     provenance: Provenance
     created_at_ms: int

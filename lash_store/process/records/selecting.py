@@ -10,7 +10,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from lash_store._kernel.codecs import encode_json, kept_json
-from lash_store._kernel.shapes.events import (
+from lash_store._wire.events import (
     Const,
     DedupeBy,
     DedupeConst,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Insert, Select, and_, exists, func, insert, or_, select
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import process_events, process_wake_acks, processes
 
 _events = process_events.c
 
 
+@prepare
 def select_events() -> Select[str, int, str, int, str]:
     """Every event: process id, sequence, event type, occurred-at, event_json; to filter and page."""
     return select(
@@ -21,6 +23,7 @@ def select_events() -> Select[str, int, str, int, str]:
     )
 
 
+@prepare
 def append_event(
     *,
     process_id: str,
@@ -43,6 +46,7 @@ def append_event(
     )
 
 
+@prepare
 def find_replay(*, process_id: str, replay_key: str) -> Select[int, str, str]:
     """Read the event under a replay key: sequence, payload hash, event_json (P-EVENT-3)."""
     columns = (_events.sequence, _events.payload_hash, _events.event_json)
@@ -51,6 +55,7 @@ def find_replay(*, process_id: str, replay_key: str) -> Select[int, str, str]:
     )
 
 
+@prepare
 def find_event(*, process_id: str, sequence: int) -> Select[int]:
     """Look whether an event is there."""
     return select(_events.sequence).where(
@@ -58,16 +63,19 @@ def find_event(*, process_id: str, sequence: int) -> Select[int]:
     )
 
 
+@prepare
 def events_after(*, process_id: str, after_sequence: int, limit: int) -> Select[int, str]:
     """Read a page of a process's events in order, those behind a sequence (P-EVENT-8)."""
     return _log(process_id, after_sequence).order_by(_events.sequence).limit(limit)
 
 
+@prepare
 def recent_events(*, process_id: str, limit: int) -> Select[int, str]:
     """Read the newest events of a process, the newest first (P-EVENT-8)."""
     return _log(process_id, 0).order_by(_events.sequence.desc()).limit(limit)
 
 
+@prepare
 def count_through(*, process_id: str, event_type: str, through_sequence: int) -> Select[int]:
     """Count a process's events of one type up to a sequence, that one included (P-EVENT-8)."""
     return (
@@ -81,12 +89,14 @@ def count_through(*, process_id: str, event_type: str, through_sequence: int) ->
     )
 
 
+@prepare
 def first_event_after(*, process_id: str, event_type: str, after_sequence: int) -> Select[int, str]:
     """Read the first event of one type behind a sequence; others are not decoded (P-EVENT-9)."""
     of_type = _log(process_id, after_sequence).where(_events.event_type == event_type)
     return of_type.order_by(_events.sequence).limit(1)
 
 
+@prepare
 def highest_sequence(*, process_id: str) -> Select[int | None]:
     """Read the sequence of a process's newest event; NULL if it has none."""
     return select(func.max(_events.sequence)).where(_events.process_id == process_id)
@@ -103,12 +113,14 @@ def is_pending_wake() -> ColumnElement[bool]:
     return and_(or_(wakes, IsNoJson(_events.event_json)), ~acknowledged)
 
 
+@prepare
 def wake_events_after(*, process_id: str, after_sequence: int, limit: int) -> Select[int, str]:
     """Read a page of the wakes of a process that nobody has acknowledged, in order (P-EVENT-8)."""
     pending = _log(process_id, after_sequence).where(is_pending_wake())
     return pending.order_by(_events.sequence).limit(limit)
 
 
+@prepare
 def pending_wakes(
     *, after_process_id: str, after_sequence: int, limit: int
 ) -> Select[str, int, str, str]:
@@ -130,6 +142,7 @@ def pending_wakes(
     )
 
 
+@prepare
 def ack_wake(*, process_id: str, sequence: int) -> Insert:
     """Remember that a wake was delivered; no row changes if that is known already."""
     fresh = upsert_insert(process_wake_acks).values(process_id=process_id, sequence=sequence)

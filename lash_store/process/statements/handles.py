@@ -5,12 +5,14 @@ from __future__ import annotations
 from sqlalchemy import Delete, Insert, Select, delete, func, select
 
 from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import process_handle_grants, processes
 
 _grants = process_handle_grants.c
 _RUNNING = "running"
 
 
+@prepare
 def select_handles() -> Select[str, str, str, str, str]:
     """Every handle: session id, scope id, process id, descriptor_json, and the process's status."""
     return select(
@@ -22,6 +24,7 @@ def select_handles() -> Select[str, str, str, str, str]:
     ).join(processes, processes.c.process_id == _grants.process_id)
 
 
+@prepare
 def grant_handle(
     *, session_id: str, scope_id: str, process_id: str, descriptor_json: str
 ) -> Insert:
@@ -41,6 +44,7 @@ def grant_handle(
     )
 
 
+@prepare
 def revoke_handle(*, scope_id: str, process_id: str) -> Delete:
     """Take a scope's handle on a process away; no row changes if it has none."""
     return delete(process_handle_grants).where(
@@ -48,11 +52,13 @@ def revoke_handle(*, scope_id: str, process_id: str) -> Delete:
     )
 
 
+@prepare
 def load_handle(*, scope_id: str, process_id: str) -> Select[str, str, str, str, str]:
     """Read a scope's handle on a process."""
     return select_handles().where(_grants.scope_id == scope_id, _grants.process_id == process_id)
 
 
+@prepare
 def list_handles(
     *, scope_id: str, after_process_id: str, limit: int
 ) -> Select[str, str, str, str, str]:
@@ -65,6 +71,7 @@ def list_handles(
     )
 
 
+@prepare
 def list_live_handles(
     *, scope_id: str, after_process_id: str, limit: int
 ) -> Select[str, str, str, str, str]:
@@ -73,12 +80,14 @@ def list_live_handles(
     return handles.where(processes.c.status == _RUNNING)
 
 
+@prepare
 def list_handles_on(*, process_id: str) -> Select[str, str, str, str, str]:
     """Read every handle on one process, by session id and scope id."""
     on_process = select_handles().where(_grants.process_id == process_id)
     return on_process.order_by(_grants.session_id, _grants.scope_id)
 
 
+@prepare
 def running_handles_of_session(*, session_id: str) -> Select[str, int]:
     """Read the running processes that a session has handles on, and how many others have.
 
@@ -101,6 +110,7 @@ def running_handles_of_session(*, session_id: str) -> Select[str, int]:
     )
 
 
+@prepare
 def revoke_session(*, session_id: str) -> Delete:
     """Take all of a session's handles away."""
     return delete(process_handle_grants).where(_grants.session_id == session_id)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
 
 _processes = processes.c
 _RUNNING = "running"
 
 
+@prepare
 def select_processes() -> Select[str, str, str, int, str]:
     """Every process: id, owner's scope id, status, created-at, record_json; to filter and page."""
     return select(
@@ -22,17 +24,20 @@ def select_processes() -> Select[str, str, str, int, str]:
     )
 
 
+@prepare
 def load_process(*, process_id: str) -> Select[str, str, str]:
     """Read one process: status, registration hash and record_json."""
     columns = (_processes.status, _processes.registration_hash, _processes.record_json)
     return select(*columns).where(_processes.process_id == process_id)
 
 
+@prepare
 def process_status(*, process_id: str) -> Select[str]:
     """Read whether a process runs or how it ended, and no more."""
     return select(_processes.status).where(_processes.process_id == process_id)
 
 
+@prepare
 def load_standing(*, process_id: str) -> Select[str, str, int]:
     """Read a process as an append finds it: status, record_json, its highest sequence or 0."""
     highest = (
@@ -44,6 +49,7 @@ def load_standing(*, process_id: str) -> Select[str, str, int]:
     return select(*columns).where(_processes.process_id == process_id)
 
 
+@prepare
 def register_process(
     *,
     process_id: str,
@@ -66,12 +72,14 @@ def register_process(
     return fresh.on_conflict_do_nothing(index_elements=[_processes.process_id])
 
 
+@prepare
 def update_process(*, process_id: str, status: str, updated_at_ms: int, record_json: str) -> Update:
     """Write a record and what is projected from it, in one statement (P-REC-3)."""
     changed = update(processes).where(_processes.process_id == process_id)
     return changed.values(status=status, updated_at_ms=updated_at_ms, record_json=record_json)
 
 
+@prepare
 def list_processes(
     *,
     status: str,
@@ -97,6 +105,7 @@ def list_processes(
     )
 
 
+@prepare
 def list_all_processes(
     *,
     waiting: int | None,
@@ -117,6 +126,7 @@ def list_all_processes(
     )
 
 
+@prepare
 def next_claimable(
     *,
     now_ms: int,
@@ -170,6 +180,7 @@ def targets_session(*, session_id: str) -> ColumnElement[bool]:
     return JsonText(_processes.record_json, "wake_target", "session_id") == session_id
 
 
+@prepare
 def wake_targets(*, session_id: str) -> Select[str, str, str]:
     """Read the processes whose wakes go to a session: id, status, record_json (P-GRANT-2).
 

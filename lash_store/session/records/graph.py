@@ -9,7 +9,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.codecs import free_object
-from lash_store._kernel.shapes.causes import written_cause
+from lash_store._wire.causes import written_cause
 from lash_store.errors import InvalidRecordError
 
 _NAMED = ("node_id", "parent_node_id", "caused_by", "agent_frame_id", "timestamp")

@@ -9,7 +9,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
 from lash_store._kernel.codecs import Json, encode_json, free_json
-from lash_store._kernel.leases import masked
+from lash_store._kernel.liveness import check_token, masked
 from lash_store.errors import InvalidRecordError
 
 DeliveryPolicy = Literal["earliest_safe_boundary", "after_current_turn_commit"]
@@ -187,9 +187,7 @@ def check_claim(claim: WorkClaim) -> None:
     check_kind("claim", claim, WorkClaim)
     check_name("claim.session_id", claim.session_id)
     check_name("claim.claim_id", claim.claim_id)
-    if not isinstance(claim.token, str) or not claim.token.isascii():
-        # The value is not shown: a token that is no token may still be a secret.
-        raise InvalidRecordError("claim.token", type(claim.token).__name__, "must be ASCII text")
+    check_token("claim.token", claim.token)
     check_items("claim.batches", claim.batches, WorkBatch)
     if not claim.batches:
         raise InvalidRecordError("claim.batches", "()", "a claim stands on at least one batch")

@@ -9,7 +9,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
 from lash_store._kernel.codecs import Json, free_json, stable_hash
-from lash_store._kernel.terms import check_fence
+from lash_store._kernel.leases import check_fence
 from lash_store.errors import InvalidRecordError
 from lash_store.session.records.checkpoints import (
     Checkpoint,

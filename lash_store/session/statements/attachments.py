@@ -5,11 +5,13 @@ from __future__ import annotations
 from sqlalchemy import Delete, Insert, Select, Update, and_, delete, select, update
 
 from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import artifact_refs, attachment_manifest
 
 _manifest = attachment_manifest.c
 
 
+@prepare
 def commit_attachment(*, session_id: str, attachment_id: str, now_ms: int) -> Update:
     """Stamp an attachment of this session committed; the first stamp stays."""
     return (
@@ -23,6 +25,7 @@ def commit_attachment(*, session_id: str, attachment_id: str, now_ms: int) -> Up
     )
 
 
+@prepare
 def select_attachments() -> Select[str, str, str, int, int | None]:
     """Every attachment: id, session id, canonical URI, intent time, commit time."""
     return select(
@@ -34,6 +37,7 @@ def select_attachments() -> Select[str, str, str, int, int | None]:
     )
 
 
+@prepare
 def list_uncommitted_attachments(*, older_than_ms: int) -> Select[str, str, str, int, int | None]:
     """Read the attachments announced up to a time and never committed, the oldest first."""
     waiting = and_(_manifest.committed_at_ms.is_(None), _manifest.intent_at_ms <= older_than_ms)
@@ -41,6 +45,7 @@ def list_uncommitted_attachments(*, older_than_ms: int) -> Select[str, str, str,
     return select_attachments().where(waiting).order_by(*order)
 
 
+@prepare
 def record_attachment_intent(
     *, attachment_id: str, session_id: str, canonical_uri: str, intent_at_ms: int
 ) -> Insert:
@@ -58,21 +63,25 @@ def record_attachment_intent(
     )
 
 
+@prepare
 def forget_attachment(*, attachment_id: str) -> Delete:
     """Remove an attachment's row."""
     return delete(attachment_manifest).where(_manifest.attachment_id == attachment_id)
 
 
+@prepare
 def select_artifacts() -> Select[str, str]:
     """Every artifact: its name, and the key of its blob."""
     return select(artifact_refs.c.artifact_ref, artifact_refs.c.blob_ref)
 
 
+@prepare
 def load_artifact(*, artifact_ref: str) -> Select[str, str]:
     """Read where one artifact's bytes are."""
     return select_artifacts().where(artifact_refs.c.artifact_ref == artifact_ref)
 
 
+@prepare
 def put_artifact(*, artifact_ref: str, blob_ref: str) -> Insert:
     """Point an artifact's name at a blob, wherever it pointed before."""
     fresh = upsert_insert(artifact_refs).values(artifact_ref=artifact_ref, blob_ref=blob_ref)

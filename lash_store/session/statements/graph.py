@@ -5,11 +5,13 @@ from __future__ import annotations
 from sqlalchemy import CTE, Delete, Insert, Select, Update, delete, func, select, update
 
 from lash_store._kernel.dialects import JsonText, upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes
 
 _live = graph_nodes.c.tombstoned == 0
 
 
+@prepare
 def select_nodes() -> Select[int, str, str]:
     """Every live node: seq, node id, node_json; to filter, join, order and page by seq.
 
@@ -19,11 +21,13 @@ def select_nodes() -> Select[int, str, str]:
     return select(graph_nodes.c.seq, graph_nodes.c.node_id, graph_nodes.c.node_json).where(_live)
 
 
+@prepare
 def load_graph() -> Select[int, str, str]:
     """Read every live node in seq order."""
     return select_nodes().order_by(graph_nodes.c.seq)
 
 
+@prepare
 def load_node(*, node_id: str) -> Select[int, str, str]:
     """Read one live node."""
     return select_nodes().where(graph_nodes.c.node_id == node_id)
@@ -48,6 +52,7 @@ def ancestry(*, leaf_node_id: str) -> CTE:
     )
 
 
+@prepare
 def load_path(*, leaf_node_id: str) -> Select[str, str]:
     """Read the nodes between a leaf and its root, node id and node_json, in no order.
 
@@ -58,32 +63,38 @@ def load_path(*, leaf_node_id: str) -> Select[str, str]:
     return nodes.join(path, path.c.node_id == graph_nodes.c.node_id)
 
 
+@prepare
 def count_nodes() -> Select[int]:
     """Count the live nodes, by looking at all of them."""
     return select(func.count()).select_from(graph_nodes).where(_live)
 
 
+@prepare
 def insert_node(*, node_id: str, node_json: str) -> Insert:
     """Add a node at the end; no row changes if the id exists, tombstoned or not (S-COMMIT-6)."""
     fresh = upsert_insert(graph_nodes).values(node_id=node_id, node_json=node_json)
     return fresh.on_conflict_do_nothing(index_elements=[graph_nodes.c.node_id])
 
 
+@prepare
 def newest_nodes(*, count: int) -> Select[str]:
     """The ids of the `count` nodes that were added last, tombstoned ones too."""
     return select(graph_nodes.c.node_id).order_by(graph_nodes.c.seq.desc()).limit(count)
 
 
+@prepare
 def tombstone_node(*, node_id: str) -> Update:
     """Hide a live node for good; no row changes if it is hidden or absent."""
     return update(graph_nodes).where(graph_nodes.c.node_id == node_id, _live).values(tombstoned=1)
 
 
+@prepare
 def vacuum_nodes() -> Delete:
     """Remove the tombstoned nodes."""
     return delete(graph_nodes).where(graph_nodes.c.tombstoned != 0)
 
 
+@prepare
 def delete_nodes() -> Delete:
     """Remove every node, tombstoned ones too."""
     return delete(graph_nodes)

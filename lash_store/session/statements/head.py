@@ -5,14 +5,17 @@ from __future__ import annotations
 from sqlalchemy import Insert, Select, select
 
 from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import session_head
 
 
+@prepare
 def load_head() -> Select[str, str, int]:
     """Read session id, head_json and the revision, which is the truth about it (S-HEAD-1)."""
     return select(session_head.c.session_id, session_head.c.head_json, session_head.c.head_revision)
 
 
+@prepare
 def save_head(*, session_id: str, head_json: str, head_revision: int) -> Insert:
     """Write the head, whether there is one or not."""
     fresh = upsert_insert(session_head).values(

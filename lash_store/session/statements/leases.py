@@ -1,77 +1,12 @@
-"""Statements on the session execution lease."""
+"""Statements on the session execution lease; each row's `key` is a session id."""
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Select, Update, select
-from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+from lash_store.session.tables import EXECUTION_LEASES
 
-from lash_store.session.tables import EXECUTION_LEASES, session_execution_leases
-
-
-def select_leases() -> Select[str, str | None, str | None, int, int, int]:
-    """Every session lease in the file, live or not.
-
-    Columns: session id, owner id, token, fencing number, claimed-at, expires-at.
-    """
-    leases = session_execution_leases.c
-    return select(
-        leases.session_id,
-        leases.lease_owner_id,
-        leases.lease_token,
-        leases.lease_fencing_token,
-        leases.lease_claimed_at_ms,
-        leases.lease_expires_at_ms,
-    )
-
-
-def is_live(*, now_ms: int) -> ColumnElement[bool]:
-    """A condition on ``session_execution_leases``: somebody holds the lease at `now_ms`."""
-    return EXECUTION_LEASES.is_live(now_ms=now_ms)
-
-
-def current_lease(*, session_id: str) -> Select[str, str | None, str | None, int, int, int]:
-    """Read the row of one session's lease, live or not."""
-    return select_leases().where(session_execution_leases.c.session_id == session_id)
-
-
-def claim_lease(
-    *, session_id: str, owner_id: str, token: str, now_ms: int, expires_at_ms: int
-) -> ReturningInsert[str, str | None, str | None, int, int, int]:
-    """Take the session's lease if it is free (K-LEASE-1), or re-enter it (S-LEASE-1).
-
-    Returns the row of the term; no row while another owner is live (K-LEASE-2).
-    """
-    return EXECUTION_LEASES.claim_lease(
-        key=session_id,
-        owner_id=owner_id,
-        token=token,
-        now_ms=now_ms,
-        expires_at_ms=expires_at_ms,
-    )
-
-
-def renew_lease(
-    *,
-    session_id: str,
-    owner_id: str,
-    token: str,
-    fencing_token: int,
-    now_ms: int,
-    expires_at_ms: int,
-) -> ReturningUpdate[str, str | None, str | None, int, int, int]:
-    """Move the end of the exact live term (K-LEASE-3); no row comes back for any other."""
-    return EXECUTION_LEASES.renew_lease(
-        key=session_id,
-        owner_id=owner_id,
-        token=token,
-        fencing_token=fencing_token,
-        now_ms=now_ms,
-        expires_at_ms=expires_at_ms,
-    )
-
-
-def release_lease(*, session_id: str, owner_id: str, token: str, fencing_token: int) -> Update:
-    """End the exact term and keep its fencing number (K-LEASE-4); changes no other row."""
-    return EXECUTION_LEASES.release_lease(
-        key=session_id, owner_id=owner_id, token=token, fencing_token=fencing_token
-    )
+select_leases = EXECUTION_LEASES.select_leases
+is_live = EXECUTION_LEASES.is_live
+current_lease = EXECUTION_LEASES.current_lease
+claim_lease = EXECUTION_LEASES.claim_lease
+renew_lease = EXECUTION_LEASES.renew_lease
+release_lease = EXECUTION_LEASES.release_lease

@@ -5,11 +5,13 @@ from __future__ import annotations
 from sqlalchemy import Insert, Select, func, select
 
 from lash_store._kernel.dialects import JsonText, UpsertInsert, upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes, session_meta
 
 _meta = session_meta.c
 
 
+@prepare
 def load_meta() -> Select[str, str, str, str, str | None, str | None]:
     """Read session id, name, created-at, model, cwd and relation_json."""
     return select(
@@ -22,6 +24,7 @@ def load_meta() -> Select[str, str, str, str, str | None, str | None]:
     )
 
 
+@prepare
 def save_meta(
     *,
     session_id: str,
@@ -53,6 +56,7 @@ def save_meta(
     )
 
 
+@prepare
 def create_meta(
     *,
     session_id: str,
@@ -74,6 +78,7 @@ def create_meta(
     return fresh.on_conflict_do_nothing(index_elements=[_meta.singleton])
 
 
+@prepare
 def select_user_messages() -> Select[int, str]:
     """Every user message of every branch: seq and node_json, in no order."""
     event = ("event", "Conversation", "role")
@@ -84,11 +89,13 @@ def select_user_messages() -> Select[int, str]:
     )
 
 
+@prepare
 def count_user_messages() -> Select[int]:
     """Count the user messages, without reading one into the program."""
     return select_user_messages().with_only_columns(func.count())
 
 
+@prepare
 def first_user_message() -> Select[int, str]:
     """Read the first user message."""
     return select_user_messages().order_by(graph_nodes.c.seq).limit(1)

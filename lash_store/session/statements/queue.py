@@ -12,7 +12,6 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    or_,
     select,
     union_all,
     update,
@@ -20,17 +19,21 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from lash_store._kernel.dialects import by_primary_key, indexed_by, upsert_insert
+from lash_store._kernel.liveness import Liveness
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
+_claim = Liveness(_batches.claim_token, _batches.claim_expires_at_ms)
 
 
 def has_live_claim(*, now_ms: int) -> ColumnElement[bool]:
     """A condition on ``queued_work_batches``: somebody works on the batch at `now_ms`."""
-    return and_(_batches.claim_token.is_not(None), _batches.claim_expires_at_ms > now_ms)
+    return _claim.is_live(now_ms=now_ms)
 
 
+@prepare
 def select_work(*, session_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
     """A session's batches, without their items; to filter, join, order and page.
 
@@ -54,6 +57,7 @@ def _select_batches() -> Select[int, str, str, str | None, str, str, str, int, i
     )
 
 
+@prepare
 def list_work(
     *, session_id: str, after_seq: int, limit: int
 ) -> Select[int, str, str, str | None, str, str, str, int, int]:
@@ -63,6 +67,7 @@ def list_work(
     return work.order_by(_batches.enqueue_seq).limit(limit)
 
 
+@prepare
 def list_pending_work(
     *, session_id: str, now_ms: int, after_seq: int, limit: int
 ) -> Select[int, str, str, str | None, str, str, str, int, int]:
@@ -71,11 +76,13 @@ def list_pending_work(
     return work.where(~has_live_claim(now_ms=now_ms))
 
 
+@prepare
 def load_work(*, batch_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
     """Read one batch, of any session."""
     return _select_batches().where(_batches.batch_id == batch_id)
 
 
+@prepare
 def find_source(*, session_id: str, source_key: str) -> Select[str]:
     """Find the batch that a source has in the queue."""
     return select(_batches.batch_id).where(
@@ -83,12 +90,14 @@ def find_source(*, session_id: str, source_key: str) -> Select[str]:
     )
 
 
+@prepare
 def load_batch_items(*, batch_id: str) -> Select[str, str, str]:
     """Read the items of one batch, in order."""
     items = select(_items.batch_id, _items.item_id, _items.payload_json)
     return items.where(_items.batch_id == batch_id).order_by(_items.item_index)
 
 
+@prepare
 def load_items(*, session_id: str, first_seq: int, last_seq: int) -> Select[str, str, str]:
     """Read the items of every batch of a session between two places of the queue, in order."""
     items = select(_items.batch_id, _items.item_id, _items.payload_json).join(
@@ -105,6 +114,7 @@ def load_items(*, session_id: str, first_seq: int, last_seq: int) -> Select[str,
     )
 
 
+@prepare
 def work_depth(*, session_id: str, now_ms: int) -> Select[int, int, int, int | None]:
     """Count a session's batches: all, under a live claim, ready; and when the oldest came."""
     live = has_live_claim(now_ms=now_ms)
@@ -117,6 +127,7 @@ def work_depth(*, session_id: str, now_ms: int) -> Select[int, int, int, int | N
     ).where(_batches.session_id == session_id)
 
 
+@prepare
 def enqueue_work(
     *,
     session_id: str,
@@ -143,6 +154,7 @@ def enqueue_work(
     return once.returning(_batches.enqueue_seq)
 
 
+@prepare
 def enqueue_item(*, batch_id: str, item_index: int, item_id: str, payload_json: str) -> Insert:
     """Add one item to a batch."""
     return upsert_insert(queued_work_items).values(
@@ -150,6 +162,7 @@ def enqueue_item(*, batch_id: str, item_index: int, item_id: str, payload_json: 
     )
 
 
+@prepare
 def claimable_work(
     *, session_id: str, now_ms: int, max_batches: int
 ) -> Select[int, str, str, str, str, int]:
@@ -165,9 +178,12 @@ def claimable_work(
     - a token without a claim id, expired.
     """
     never = and_(_batches.claim_id.is_(None), _batches.claim_token.is_(None))
-    over = _batches.claim_expires_at_ms <= now_ms
-    claimed = and_(_batches.claim_id.is_not(None), or_(_batches.claim_token.is_(None), over))
-    half_set = and_(_batches.claim_id.is_(None), _batches.claim_token.is_not(None), over)
+    claimed = and_(_batches.claim_id.is_not(None), _claim.is_free(now_ms=now_ms))
+    half_set = and_(
+        _batches.claim_id.is_(None),
+        _batches.claim_token.is_not(None),
+        _claim.is_over(now_ms=now_ms),
+    )
     ranges = [
         indexed_by(
             select(
@@ -208,6 +224,7 @@ def claimable_work(
     )
 
 
+@prepare
 def claim_batch(
     *,
     enqueue_seq: int,
@@ -244,12 +261,14 @@ def carries_claim(*, session_id: str, claim_id: str, token: str) -> ColumnElemen
     )
 
 
+@prepare
 def claimed_work(*, session_id: str, claim_id: str, token: str) -> Select[str]:
     """Read the ids of the batches that carry a claim."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
     return select(_batches.batch_id).where(carries)
 
 
+@prepare
 def load_claimed_work(
     *, session_id: str, claim_id: str, token: str
 ) -> Select[int, str, str, str | None, str, str, str, int, int]:
@@ -258,6 +277,7 @@ def load_claimed_work(
     return _select_batches().where(carries).order_by(_batches.enqueue_seq)
 
 
+@prepare
 def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
     """Read the items of the batches that carry a claim, in order."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
@@ -269,6 +289,7 @@ def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[
     )
 
 
+@prepare
 def renew_claim(*, session_id: str, claim_id: str, token: str, expires_at_ms: int) -> Update:
     """Move the end of a claim on every batch that carries it."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
@@ -276,6 +297,7 @@ def renew_claim(*, session_id: str, claim_id: str, token: str, expires_at_ms: in
     return update(queued_work_batches).where(carries).values(moved)
 
 
+@prepare
 def abandon_claim(*, session_id: str, claim_id: str, token: str) -> Update:
     """Take a claim off every batch that carries it, and keep the fencing numbers (S-QUEUE-7)."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
@@ -294,12 +316,14 @@ def abandon_claim(*, session_id: str, claim_id: str, token: str) -> Update:
     )
 
 
+@prepare
 def complete_claim(*, session_id: str, claim_id: str, token: str) -> Delete:
     """Remove every batch that carries a claim; its items go with it."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
     return delete(queued_work_batches).where(carries)
 
 
+@prepare
 def cancel_work(*, batch_id: str, now_ms: int) -> Delete:
     """Remove a batch that is under no live claim; its items go with it (S-QUEUE-8)."""
     return delete(queued_work_batches).where(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import Insert, Select, func, insert, select
 
+from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import runtime_turn_commits, usage_deltas
 
 _turns = runtime_turn_commits.c
 _usage = usage_deltas.c
 
 
+@prepare
 def select_receipts() -> Select[str, str, str, str, int]:
     """Every receipt: session id, turn id, commit hash, result_json, committed-at."""
     return select(
@@ -21,11 +23,13 @@ def select_receipts() -> Select[str, str, str, str, int]:
     )
 
 
+@prepare
 def load_receipt(*, session_id: str, turn_id: str) -> Select[str, str, str, str, int]:
     """Read the receipt of one turn."""
     return select_receipts().where(_turns.session_id == session_id, _turns.turn_id == turn_id)
 
 
+@prepare
 def save_receipt(
     *,
     session_id: str,
@@ -44,6 +48,7 @@ def save_receipt(
     )
 
 
+@prepare
 def select_usage() -> Select[int, str, str, int, int, int, int]:
     """Every report of tokens used, as it was made: seq, source, model, and the four counts."""
     return select(
@@ -57,6 +62,7 @@ def select_usage() -> Select[int, str, str, int, int, int, int]:
     )
 
 
+@prepare
 def record_usage(
     *,
     source: str,
@@ -77,6 +83,7 @@ def record_usage(
     )
 
 
+@prepare
 def load_usage() -> Select[str, str, int, int, int, int]:
     """Sum what was used by source and model, in order of first appearance (S-USAGE-1).
 

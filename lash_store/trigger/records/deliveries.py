@@ -8,7 +8,7 @@ import msgspec
 
 from lash_store._kernel.checks import check_words
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, stable_hash
-from lash_store._kernel.shapes.payloads import compile_schema, mismatch
+from lash_store._wire.payloads import compile_schema, mismatch
 from lash_store.errors import CorruptRecordError
 from lash_store.trigger.records.subscriptions import Subscription, Undecodable
 from lash_store.trigger.tables import trigger_occurrences

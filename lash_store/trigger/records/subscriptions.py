@@ -9,20 +9,20 @@ import msgspec
 
 from lash_store._kernel.checks import check_kind, check_name, check_text, check_words, shown
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
-from lash_store._kernel.shapes.events import EventType, read_shape, written_event_types
-from lash_store._kernel.shapes.inputs import (
-    Identity,
+from lash_store._wire.events import EventType, read_shape, written_event_types
+from lash_store._wire.inputs import (
+    ProcessIdentity,
     ProcessInput,
     written_identity,
     written_input,
 )
-from lash_store._kernel.shapes.origins import (
+from lash_store._wire.origins import (
     Originator,
     Scope,
     written_originator,
     written_scope,
 )
-from lash_store._kernel.shapes.payloads import PayloadSchema, written_schema
+from lash_store._wire.payloads import PayloadSchema, written_schema
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.trigger.tables import trigger_subscriptions
 
@@ -56,7 +56,7 @@ class TriggerDraft(msgspec.Struct, frozen=True):
     source_type: str
     source_key: str
     target: ProcessInput
-    target_identity: Identity
+    target_identity: ProcessIdentity
     source: Any = None
     payload_schema: PayloadSchema = PayloadSchema()
     event_types: Sequence[EventType] = ()
@@ -81,7 +81,7 @@ class Subscription(msgspec.Struct, frozen=True):
     source: Any
     payload_schema: PayloadSchema
     target: ProcessInput
-    target_identity: Identity
+    target_identity: ProcessIdentity
     enabled: bool
     created_at_ms: int
     updated_at_ms: int

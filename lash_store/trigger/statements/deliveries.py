@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Delete, Insert, Select, delete, exists, insert, or_, select
 
 from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store._kernel.prepared import prepare
 from lash_store.trigger.tables import (
     trigger_deliveries,
     trigger_occurrences,
@@ -16,6 +17,7 @@ _occurrences = trigger_occurrences.c
 _subscriptions = trigger_subscriptions.c
 
 
+@prepare
 def select_occurrences() -> Select[str, str, str, str, int, str]:
     """Every occurrence: id, idempotency key, source type, source key, occurred-at, record_json."""
     return select(
@@ -28,6 +30,7 @@ def select_occurrences() -> Select[str, str, str, str, int, str]:
     )
 
 
+@prepare
 def record_occurrence(
     *,
     occurrence_id: str,
@@ -51,17 +54,20 @@ def record_occurrence(
     return fresh.on_conflict_do_nothing(index_elements=[_occurrences.idempotency_key])
 
 
+@prepare
 def find_occurrence(*, idempotency_key: str) -> Select[str, str, str]:
     """Read what was recorded under a key: occurrence id, request hash, record_json."""
     columns = (_occurrences.occurrence_id, _occurrences.request_hash, _occurrences.record_json)
     return select(*columns).where(_occurrences.idempotency_key == idempotency_key)
 
 
+@prepare
 def load_occurrence(*, occurrence_id: str) -> Select[str]:
     """Read the record_json of one occurrence."""
     return select(_occurrences.record_json).where(_occurrences.occurrence_id == occurrence_id)
 
 
+@prepare
 def matching_subscriptions(
     *, occurrence_id: str, source_type: str, source_key: str
 ) -> Select[str, str, str]:
@@ -85,6 +91,7 @@ def matching_subscriptions(
     )
 
 
+@prepare
 def reserve_delivery(
     *, occurrence_id: str, subscription_id: str, process_id: str, now_ms: int
 ) -> Insert:
@@ -97,6 +104,7 @@ def reserve_delivery(
     )
 
 
+@prepare
 def select_deliveries() -> Select[str, str, str, int]:
     """Every delivery: occurrence id, subscription id, process id, created-at."""
     return select(
@@ -107,6 +115,7 @@ def select_deliveries() -> Select[str, str, str, int]:
     )
 
 
+@prepare
 def list_deliveries(
     *,
     occurrence_id: str | None,
@@ -151,6 +160,7 @@ def list_deliveries(
     )
 
 
+@prepare
 def deliveries_of(*, occurrence_id: str) -> Select[str, str, str, int, str]:
     """Read the deliveries of one occurrence in list order (T-DEL-2).
 
@@ -170,6 +180,7 @@ def deliveries_of(*, occurrence_id: str) -> Select[str, str, str, int, str]:
     )
 
 
+@prepare
 def old_occurrences(
     *, occurred_before_ms: int, after_occurrence_id: str, limit: int
 ) -> Select[str]:
@@ -184,11 +195,13 @@ def old_occurrences(
     return old.order_by(name).limit(limit)
 
 
+@prepare
 def reserved_processes(*, occurrence_id: str) -> Select[str]:
     """Read the ids of the processes that were reserved for an occurrence."""
     return select(_deliveries.process_id).where(_deliveries.occurrence_id == occurrence_id)
 
 
+@prepare
 def delete_occurrence(*, occurrence_id: str) -> Delete:
     """Remove an occurrence, and its deliveries with it."""
     return delete(trigger_occurrences).where(_occurrences.occurrence_id == occurrence_id)

@@ -19,11 +19,13 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, nullable
+from lash_store._kernel.prepared import prepare
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
 
 _subscriptions = trigger_subscriptions.c
 
 
+@prepare
 def select_subscriptions() -> Select[str, str, str, int, str]:
     """Every subscription: id, registrant's scope id, handle, whether enabled, record_json."""
     return select(
@@ -35,11 +37,13 @@ def select_subscriptions() -> Select[str, str, str, int, str]:
     )
 
 
+@prepare
 def next_subscription_number() -> ReturningInsert[int]:
     """Draw the next number; none is ever drawn twice (T-SUB-2)."""
     return insert(trigger_subscription_seq).returning(trigger_subscription_seq.c.id)
 
 
+@prepare
 def register_subscription(
     *,
     subscription_id: str,
@@ -80,6 +84,7 @@ def is_registered_by(
     return and_(within, func.coalesce(named, session_id) == session_id)
 
 
+@prepare
 def list_subscriptions(
     *,
     scope_id: str | None,
@@ -127,6 +132,7 @@ def list_subscriptions(
     )
 
 
+@prepare
 def find_subscription(
     *, scope_id: str, frames_from: str, frames_to: str, session_id: str, handle: str
 ) -> Select[str, str, str, int, str]:
@@ -137,6 +143,7 @@ def find_subscription(
     return select_subscriptions().where(owned, _subscriptions.handle == handle)
 
 
+@prepare
 def update_subscription(
     *, subscription_id: str, enabled: int, updated_at_ms: int, record_json: str
 ) -> Update:
@@ -145,11 +152,13 @@ def update_subscription(
     return changed.values(enabled=enabled, updated_at_ms=updated_at_ms, record_json=record_json)
 
 
+@prepare
 def delete_subscription(*, subscription_id: str) -> Delete:
     """Remove a subscription, and its deliveries with it."""
     return delete(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
 
 
+@prepare
 def delete_session(*, scope_id: str, frames_from: str, frames_to: str, session_id: str) -> Delete:
     """Remove a registrant's subscriptions, and their deliveries with them (T-SUB-5)."""
     owned = is_registered_by(

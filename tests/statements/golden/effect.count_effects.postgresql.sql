@@ -1,3 +1,3 @@
 SELECT count(*) AS count_1
 FROM runtime_effect_replay
-WHERE %(p_status)s IS NULL OR runtime_effect_replay.status = %(p_status)s::VARCHAR
+WHERE %(p_status)s::VARCHAR IS NULL OR runtime_effect_replay.status = %(p_status)s::VARCHAR

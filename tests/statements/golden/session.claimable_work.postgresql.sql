@@ -3,13 +3,13 @@ FROM (SELECT anon_2.enqueue_seq AS enqueue_seq, anon_2.batch_id AS batch_id, ano
 FROM (SELECT queued_work_batches.enqueue_seq AS enqueue_seq, queued_work_batches.batch_id AS batch_id, queued_work_batches.delivery_policy AS delivery_policy, queued_work_batches.slot_policy AS slot_policy, queued_work_batches.merge_key_json AS merge_key_json, queued_work_batches.claim_fencing_token AS claim_fencing_token
 FROM queued_work_batches
 WHERE queued_work_batches.session_id = %(p_session_id)s::VARCHAR AND queued_work_batches.claim_id IS NULL AND queued_work_batches.claim_token IS NULL AND queued_work_batches.available_at_ms <= %(p_now_ms)s::BIGINT ORDER BY queued_work_batches.enqueue_seq
-LIMIT %(p_max_batches)s) AS anon_2 UNION ALL SELECT anon_3.enqueue_seq AS enqueue_seq, anon_3.batch_id AS batch_id, anon_3.delivery_policy AS delivery_policy, anon_3.slot_policy AS slot_policy, anon_3.merge_key_json AS merge_key_json, anon_3.claim_fencing_token AS claim_fencing_token
+LIMIT %(p_max_batches)s::BIGINT) AS anon_2 UNION ALL SELECT anon_3.enqueue_seq AS enqueue_seq, anon_3.batch_id AS batch_id, anon_3.delivery_policy AS delivery_policy, anon_3.slot_policy AS slot_policy, anon_3.merge_key_json AS merge_key_json, anon_3.claim_fencing_token AS claim_fencing_token
 FROM (SELECT queued_work_batches.enqueue_seq AS enqueue_seq, queued_work_batches.batch_id AS batch_id, queued_work_batches.delivery_policy AS delivery_policy, queued_work_batches.slot_policy AS slot_policy, queued_work_batches.merge_key_json AS merge_key_json, queued_work_batches.claim_fencing_token AS claim_fencing_token
 FROM queued_work_batches
 WHERE queued_work_batches.session_id = %(p_session_id)s::VARCHAR AND queued_work_batches.claim_id IS NOT NULL AND (queued_work_batches.claim_token IS NULL OR queued_work_batches.claim_expires_at_ms <= %(p_now_ms)s::BIGINT) AND queued_work_batches.available_at_ms <= %(p_now_ms)s::BIGINT ORDER BY queued_work_batches.enqueue_seq
-LIMIT %(p_max_batches)s) AS anon_3 UNION ALL SELECT anon_4.enqueue_seq AS enqueue_seq, anon_4.batch_id AS batch_id, anon_4.delivery_policy AS delivery_policy, anon_4.slot_policy AS slot_policy, anon_4.merge_key_json AS merge_key_json, anon_4.claim_fencing_token AS claim_fencing_token
+LIMIT %(p_max_batches)s::BIGINT) AS anon_3 UNION ALL SELECT anon_4.enqueue_seq AS enqueue_seq, anon_4.batch_id AS batch_id, anon_4.delivery_policy AS delivery_policy, anon_4.slot_policy AS slot_policy, anon_4.merge_key_json AS merge_key_json, anon_4.claim_fencing_token AS claim_fencing_token
 FROM (SELECT queued_work_batches.enqueue_seq AS enqueue_seq, queued_work_batches.batch_id AS batch_id, queued_work_batches.delivery_policy AS delivery_policy, queued_work_batches.slot_policy AS slot_policy, queued_work_batches.merge_key_json AS merge_key_json, queued_work_batches.claim_fencing_token AS claim_fencing_token
 FROM queued_work_batches
 WHERE queued_work_batches.session_id = %(p_session_id)s::VARCHAR AND queued_work_batches.claim_id IS NULL AND queued_work_batches.claim_token IS NOT NULL AND queued_work_batches.claim_expires_at_ms <= %(p_now_ms)s::BIGINT AND queued_work_batches.available_at_ms <= %(p_now_ms)s::BIGINT ORDER BY queued_work_batches.enqueue_seq
-LIMIT %(p_max_batches)s) AS anon_4) AS anon_1 ORDER BY anon_1.enqueue_seq
-LIMIT %(p_max_batches)s
+LIMIT %(p_max_batches)s::BIGINT) AS anon_4) AS anon_1 ORDER BY anon_1.enqueue_seq
+LIMIT %(p_max_batches)s::BIGINT

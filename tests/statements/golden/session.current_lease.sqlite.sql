@@ -1,3 +1,3 @@
 SELECT session_execution_leases.session_id, session_execution_leases.lease_owner_id, session_execution_leases.lease_token, session_execution_leases.lease_fencing_token, session_execution_leases.lease_claimed_at_ms, session_execution_leases.lease_expires_at_ms
 FROM session_execution_leases
-WHERE session_execution_leases.session_id = :p_session_id
+WHERE session_execution_leases.session_id = :p_key

@@ -1,4 +1,4 @@
 UPDATE session_execution_leases SET lease_owner_id=%(lease_owner_id)s::VARCHAR, lease_token=%(lease_token)s::VARCHAR, lease_claimed_at_ms=%(lease_claimed_at_ms)s::BIGINT, lease_expires_at_ms=%(lease_expires_at_ms)s::BIGINT
-WHERE session_execution_leases.session_id = %(p_session_id)s::VARCHAR AND session_execution_leases.lease_owner_id = %(p_owner_id)s::VARCHAR AND session_execution_leases.lease_token = %(p_token)s::VARCHAR AND session_execution_leases.lease_fencing_token = %(p_fencing_token)s::BIGINT
+WHERE session_execution_leases.session_id = %(p_key)s::VARCHAR AND session_execution_leases.lease_owner_id = %(p_owner_id)s::VARCHAR AND session_execution_leases.lease_token = %(p_token)s::VARCHAR AND session_execution_leases.lease_fencing_token = %(p_fencing_token)s::BIGINT
 -- lease_claimed_at_ms = 0
 -- lease_expires_at_ms = 0

@@ -1,0 +1,72 @@
+"""Looking into a file that may be anything: its version, schema, pages and references."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite.connection import StoreConnection
+from lash_store._backends.sqlite.driver import primary_code, store_error
+from lash_store._backends.sqlite.files import open_error, resolve
+from lash_store._backends.sqlite.opening import open_connection
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a file is, and what is wrong with it."""
+
+    path: str
+    schema: Schema | None
+    """The schema that the file is closest to, or None if none has its version."""
+
+    version: int
+    """``PRAGMA user_version``."""
+
+    drift: tuple[str, ...]
+    damage: tuple[str, ...]
+    """Broken pages, and references to rows that are not there."""
+
+
+def look_into(path: str | os.PathLike[str], schemas: Iterable[Schema]) -> Findings:
+    """Read one snapshot of a file, read-only, while others may write.
+
+    Raises StoreOpenError if it can't be opened, StorageError if it can't be read.
+    """
+    resolved = resolve(path)
+    connection = open_connection(resolved, Settings(), read_only=True)
+    try:
+        connection.operation = "check"
+        connection.begin(dialect.BEGIN_READ)
+        return _findings(connection, schemas)
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) == sqlite3.SQLITE_NOTADB:
+            raise open_error(resolved, error) from error
+        raise store_error(error, connection) from error
+    finally:
+        connection.dispose()
+
+
+def _findings(connection: StoreConnection, schemas: Iterable[Schema]) -> Findings:
+    cursor, path = connection.own_cursor, connection.path
+    catalogue = guard.read_catalogue(cursor)
+    version = catalogue.version
+    candidates = [schema for schema in schemas if schema.version == version]
+    if not candidates:
+        return Findings(path, None, version, (), ())
+    # Two kinds may share a version: the schema that fits better is what the file is.
+    drift, schema = min(
+        ((guard.find_drift(each, catalogue), each) for each in candidates),
+        key=lambda found: len(found[0]),
+    )
+    integrity = [row[0] for row in cursor.execute(dialect.INTEGRITY_CHECK).fetchall()]
+    references = [
+        f"{table} row {row}: refers to a missing row of {parent}"
+        for table, row, parent, _ in cursor.execute(dialect.FOREIGN_KEY_CHECK).fetchall()
+    ]
+    damage = (*(each for each in integrity if each != "ok"), *references)
+    return Findings(path, schema, version, tuple(drift), damage)

@@ -1,0 +1,276 @@
+"""One SQLite connection: guarding its transaction and explaining its errors."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, Self, cast
+
+from sqlalchemy import Connection, Engine
+
+from lash_store._backends.sqlite import dialect, tx_connection
+from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
+from lash_store._kernel.backend import Standing
+from lash_store._kernel.checks import read_clock
+from lash_store._kernel.observing import observers, telling
+from lash_store.clock import Clock
+from lash_store.errors import TransactionControlError, TransactionEndedError
+
+
+class _Control:
+    """Whether the transaction statement that is being prepared is the store's own."""
+
+    __slots__ = ("ours",)
+
+    def __init__(self) -> None:
+        self.ours = False
+
+
+class GuardedCursor(sqlite3.Cursor):
+    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all.
+
+    SQLite rolls a transaction back on some errors; what an open cursor ran after that would
+    commit by itself.
+    """
+
+    def execute(self, *arguments: Any) -> Self:
+        """Execute inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        if not observers:
+            return super().execute(*arguments)
+        with telling(connection.operation, arguments[0], connection.path):
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Self:
+        """Execute for each parameter set inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        if not observers:
+            return super().executemany(*arguments)
+        with telling(connection.operation, arguments[0], connection.path):
+            return super().executemany(*arguments)
+
+
+class StoreConnection(sqlite3.Connection):
+    """A connection whose transactions only the store begins and ends (K-TX-7).
+
+    What a consumer reaches through ``tx.connection`` is refused to end the transaction, to run
+    outside one, and to run in a forked child; its cursors are remembered, because one that is
+    still open at COMMIT would keep a read transaction alive behind our back.
+    """
+
+    path: str
+    pid: int
+    busy_timeout_ms: int
+    operation: str
+    """What the current transaction is for; see ``observing.Event``."""
+
+    own_cursor: StoreCursor
+    """The store's own cursor, for every statement that fetches all its rows at once."""
+
+    standing: Standing | None
+    """The Tx of the current transaction, or of the last one."""
+
+    engine: Engine | None
+    """The engine that ``tx.connection`` stands on, made when it is first asked for."""
+
+    _consumer: Connection | None
+    _control: _Control
+    _cursors: list[weakref.ref[sqlite3.Cursor]]
+    _texts: dict[str, str]
+
+    def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
+        """Take charge of this connection, just opened on `path`."""
+        self.path = path
+        self.pid = os.getpid()
+        self.busy_timeout_ms = busy_timeout_ms
+        self.operation = "open"
+        self.standing = None
+        self.engine = self._consumer = None
+        self._letting_go = False
+        self._cursors = []
+        self.choose_cursor()
+        # The driver caches statements by text and SQLite authorises one when it is prepared,
+        # so our COMMIT must not have the text of a consumer's: hence a remark of our own.
+        remark = f" /* {secrets.token_hex(8)} */"
+        controls = (dialect.BEGIN_WRITE, dialect.BEGIN_READ, dialect.COMMIT, dialect.ROLLBACK)
+        self._texts = {text: text + remark for text in controls}
+        # The callback may not refer to the connection: such a cycle is never collected.
+        control = self._control = _Control()
+
+        def authorise(action: int, *_: str | None) -> int:
+            denied = action == sqlite3.SQLITE_TRANSACTION and not control.ours
+            return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+        sqlite3.Connection.set_authorizer(self, authorise)
+
+    def choose_cursor(self) -> None:
+        """Make the store's own cursor, of the class that is due now."""
+        self.own_cursor = open_cursor(self)
+        self._observed = bool(observers)
+
+    def begin(self, how: str) -> None:
+        """Begin a transaction: `how` is ``BEGIN_WRITE`` or ``BEGIN_READ`` of ``dialect``."""
+        if observers or self._observed:
+            self.choose_cursor()
+        control = self._control
+        control.ours = True
+        try:
+            self.own_cursor.execute(self._texts[how])
+        finally:
+            control.ours = False
+
+    def end(self, how: str) -> None:
+        """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and what the consumer has open on it."""
+        if self._consumer is not None:
+            self._disconnect(how)
+        if self._cursors:
+            self._close_cursors()
+        if not self.in_transaction:
+            if how == dialect.COMMIT:
+                raise TransactionEndedError(
+                    f"SQLite rolled the transaction on {self.path!r} back after an error; "
+                    "nothing of it was kept"
+                )
+            return
+        control = self._control
+        control.ours = True
+        try:
+            self.own_cursor.execute(self._texts[how])
+        except sqlite3.Error as error:
+            if self.in_transaction:
+                self.own_cursor.execute(self._texts[dialect.ROLLBACK])
+            raise store_error(error, self) from error
+        finally:
+            control.ours = False
+
+    def now_ms(self, clock: Clock) -> int:
+        """Read the injected clock: SQLite has none of its own."""
+        return read_clock(clock)
+
+    def consumer_connection(self) -> Connection:
+        """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
+        if not tx_connection.is_usable(self._consumer):
+            if self._consumer is not None:
+                tx_connection.disconnect(self._consumer, self)
+            self._consumer = tx_connection.connect(self)
+        assert self._consumer is not None
+        return self._consumer
+
+    def _disconnect(self, how: str) -> None:
+        connection, self._consumer = self._consumer, None
+        assert connection is not None
+        try:
+            tx_connection.disconnect(connection, self)
+        except BaseException:
+            if how == dialect.COMMIT:
+                self.end(dialect.ROLLBACK)
+            raise
+
+    def _close_cursors(self) -> None:
+        for reference in self._cursors:
+            cursor = reference()
+            if cursor is not None:
+                cursor.close()
+        self._cursors.clear()
+
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
+        self._letting_go = True
+        try:
+            yield
+        finally:
+            self._letting_go = False
+
+    def dispose(self) -> None:
+        """Close the connection for good; a consumer's ``close()`` is refused."""
+        self.engine = None
+        self.own_cursor.close()  # a statement left on it would keep the file open
+        sqlite3.Connection.close(self)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TransactionControlError(
+            f"{what} on a connection of the store {self.path!r}: the store ends its own "
+            "transaction, by leaving begin() or read(); nothing was changed"
+        )
+
+    def check_usable(self) -> None:
+        """Raise TransactionEndedError outside a transaction, and in a forked child."""
+        if self.pid != os.getpid():
+            raise TransactionEndedError(
+                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
+            )
+        if not self.in_transaction:
+            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
+
+    # What follows is what SQLAlchemy, or a consumer past it, calls.
+
+    def cursor(self, factory: Any = GuardedCursor) -> Any:  # noqa: ARG002 # reason: the driver's signature
+        """Open a cursor inside the current transaction; it is a :class:`GuardedCursor`."""
+        self.check_usable()
+        cursor = sqlite3.Connection.cursor(self, GuardedCursor)
+        self._cursors.append(weakref.ref(cursor))
+        return cursor
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Execute inside the current transaction."""
+        return cast("sqlite3.Cursor", self.cursor().execute(*args))
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Execute for each parameter set inside the current transaction."""
+        return cast("sqlite3.Cursor", self.cursor().executemany(*args))
+
+    def executescript(self, *_: Any) -> NoReturn:
+        """Refuse: it would commit first."""
+        self._refuse("executescript()")
+
+    def commit(self) -> None:
+        """Refuse: the store commits. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self._refuse("commit()")
+
+    def rollback(self) -> None:
+        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self._refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        """Refuse: the store closes."""
+        self._refuse("close()")
+
+    def __exit__(self, *_: object) -> NoReturn:
+        self._refuse("leaving a with block")
+
+    def set_authorizer(self, *_: Any) -> NoReturn:
+        """Refuse: the authorizer is what keeps COMMIT as text out."""
+        self._refuse("set_authorizer()")
+
+    def deserialize(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: it would replace the database."""
+        self._refuse("deserialize()")
+
+    @property
+    def isolation_level(self) -> None:
+        """None: the driver begins nothing by itself."""
+        return None
+
+    @isolation_level.setter
+    def isolation_level(self, _: object) -> NoReturn:
+        # The driver commits when this is set to None.
+        self._refuse("setting isolation_level")
+
+    @property
+    def autocommit(self) -> int:
+        """-1, as ``sqlite3.LEGACY_TRANSACTION_CONTROL``: the driver's own control is off."""
+        return -1
+
+    @autocommit.setter
+    def autocommit(self, _: object) -> NoReturn:
+        # From Python 3.12 on, the driver commits when this is set to True.
+        self._refuse("setting autocommit")

@@ -1,0 +1,127 @@
+"""Database files: their names, making them private, removing them, and why one can't be opened."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import closing, suppress
+from typing import Final
+
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.driver import is_busy, primary_code
+from lash_store._kernel.checks import shown
+from lash_store.errors import StoreBusyError, StoreOpenError
+
+IN_MEMORY: Final = ":memory:"
+"""How an in-memory store is called in messages; SQLite's own name for one."""
+
+QUEUE_SUFFIX: Final = "-queue"
+"""The sidecar of the queue of writers, beside the database as SQLite's own are."""
+
+_SIDECARS: Final = ("-wal", "-shm", QUEUE_SUFFIX)
+
+_opening = threading.Lock()
+"""Held while a file is pre-created. Closing a descriptor drops every lock that this process
+has on the file (K-OPEN-7), so no other thread may have opened it with SQLite by then."""
+
+
+def resolve(path: str | os.PathLike[str] | None) -> str:
+    """Return the real path of a database file, or ``:memory:`` for None.
+
+    The real path, because the sidecars of one file must not depend on the link it was opened by.
+    """
+    if path is None:
+        return IN_MEMORY
+    try:
+        name = os.fspath(path)
+    except TypeError as error:
+        raise StoreOpenError(shown(path), f"it is no path: {error}") from error
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
+    if name == IN_MEMORY:
+        raise StoreOpenError(name, "an in-memory store is opened with path=None")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise StoreOpenError(ascii(name), "a path that the file system can't spell") from error
+    return os.path.realpath(name)
+
+
+def create_private_file(path: str) -> None:
+    """Make the file, owner-only, unless it is there; SQLite's sidecars take over its mode."""
+    with _opening:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass  # and it was not opened: O_EXCL fails first
+        except OSError as error:
+            raise open_error(path, error) from error
+
+
+def remove_database(path: str) -> bool:
+    """Remove a database and everything beside it; tell whether there was one.
+
+    Raises StoreBusyError, and removes nothing, while another connection, in this process or
+    another, has the file in use.
+    """
+    existed = os.path.exists(path)
+    if existed:
+        _check_unused(path)
+    # The database last: what stands beside a file that is there is never a stranger's.
+    for suffix in (*_SIDECARS, ""):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{suffix}")
+    return existed
+
+
+def _check_unused(path: str) -> None:
+    """Leave WAL: SQLite lets only the one connection that there is do that."""
+    try:
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            connection.execute(dialect.LEAVE_WAL)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise StoreBusyError(path, 0) from error
+        if primary_code(error) != sqlite3.SQLITE_NOTADB:
+            raise open_error(path, error) from error
+
+
+def open_error(
+    path: str, error: sqlite3.Error | OSError, *, waited_ms: int = 0
+) -> StoreOpenError | StoreBusyError:
+    """Say why `path` can't be opened, where SQLite says "unable to open database file"."""
+    if isinstance(error, sqlite3.Error) and is_busy(error):
+        return StoreBusyError(path, waited_ms)
+    if isinstance(error, OSError):
+        return StoreOpenError(path, _reason_from_path(path) or error.strerror or str(error))
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreOpenError(path, "it is a file, but no SQLite database")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreOpenError(
+            path, _reason_from_path(path) or _reason_from_file(path) or str(error)
+        )
+    return StoreOpenError(path, str(error))
+
+
+def _reason_from_path(path: str) -> str | None:
+    if os.path.isdir(path):
+        return "it is a folder"
+    parent = os.path.dirname(path)
+    return None if os.path.isdir(parent) else f"its folder {parent!r} does not exist"
+
+
+def _reason_from_file(path: str) -> str | None:
+    if not os.path.exists(path):
+        return "there is no such file"
+    return None if os.access(path, os.R_OK | os.W_OK) else "no permission to read and write it"
+
+
+def _renew_lock() -> None:
+    global _opening  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
+    _opening = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

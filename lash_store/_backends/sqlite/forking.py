@@ -1,0 +1,146 @@
+"""Forks: what a process does to its open databases before one, and on both sides after it.
+
+SQLite's locks belong to a process, and its view of them is copied by a fork; so no connection may
+be carried into a child (K-OPEN-5). ``Database.prepare_fork`` says how that is kept from happening.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import Final, Protocol
+
+from lash_store._backends.sqlite.connection import StoreConnection
+from lash_store._kernel.watching import forget_all
+from lash_store.errors import StoreOpenError
+
+FORK_WAIT_S: Final = 5.0
+"""How long a fork waits for another thread's write transaction, or for its opening, to end."""
+
+
+class Forked(Protocol):
+    """What a database does about a fork."""
+
+    path: str
+
+    def prepare_fork(self) -> None:
+        """Close what is idle, and keep others from using the rest."""
+
+    def after_fork_in_parent(self) -> None:
+        """Let the others go on."""
+
+    def leave_to_parent(self) -> bool:
+        """Give up what the parent had open; tell whether a connection was carried over."""
+        ...
+
+
+def make_immortal(connection: StoreConnection) -> None:
+    """Hold a reference that even the interpreter's shutdown does not give back."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+databases: Final[weakref.WeakValueDictionary[int, Forked]] = weakref.WeakValueDictionary()
+"""Every database that this process has open or is opening."""
+
+
+_carried: Final[set[str]] = set()
+"""Files with a transaction of the parent's open when this process was forked."""
+
+
+def check_not_carried(path: str) -> None:
+    """Raise StoreOpenError for a file that this process can't use safely (K-OPEN-5)."""
+    if path in _carried:
+        raise StoreOpenError(
+            path,
+            "a transaction was open on it in the parent process when this one was forked, and "
+            "SQLite's view of its locks came along; fork outside transactions, or spawn",
+        )
+
+
+class Openings:
+    """The connections that are being opened, which a fork waits for.
+
+    One that is half open is on no list yet, and the child would carry it over unseen.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._paused = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused)
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def pause(self, timeout_s: float) -> None:
+        """Let none begin, and wait for those that have begun, for `timeout_s` seconds at most."""
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: self._count == 0, timeout_s)
+
+    def resume(self) -> None:
+        """Let them begin again."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+
+_forking = threading.Lock()
+"""One fork at a time: what a fork locks is noted on the database, once."""
+
+openings = Openings()
+_prepared: Final[list[Forked]] = []
+"""The databases that the fork that is under way has prepared, and has to let go on."""
+
+
+def _all_databases() -> list[Forked]:
+    # valuerefs() is a list made at once: another thread may be opening or closing one.
+    return [each for each in (ref() for ref in databases.valuerefs()) if each is not None]
+
+
+def _prepare_fork() -> None:
+    _forking.acquire()
+    _prepared[:] = _all_databases()
+    for database in _prepared:
+        # One that can't be prepared is carried over, and refused in the child; the others are not.
+        with suppress(Exception):
+            database.prepare_fork()
+    openings.pause(FORK_WAIT_S)
+
+
+def _after_fork_in_parent() -> None:
+    try:
+        for database in _prepared:
+            database.after_fork_in_parent()
+        _prepared.clear()
+    finally:
+        openings.resume()
+        _forking.release()
+
+
+def _leave_all_to_parent() -> None:
+    global _forking, openings  # noqa: PLW0603 # reason: the threads that use them do not exist here
+    _forking = threading.Lock()
+    openings = Openings()
+    _prepared.clear()
+    forget_all()
+    for database in _all_databases():
+        if database.leave_to_parent():
+            _carried.add(database.path)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_prepare_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_leave_all_to_parent,
+    )

@@ -1,0 +1,177 @@
+"""A consumer's own engine, prepared so that a Tx can join its transactions (K-TX-8).
+
+``configure(engine)`` makes every transaction of the engine begin as the stores' own do, and
+records on the connection how it began. ``Tx.on(connection)`` trusts that record and nothing
+else: a transaction that took no write lock at its begin may fail in the middle, and one in
+AUTOCOMMIT is none at all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, Engine, event
+
+from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite.driver import is_busy, open_cursor, store_error
+from lash_store._backends.sqlite.opening import enter_wal
+from lash_store._kernel.backend import Standing
+from lash_store._kernel.checks import read_clock
+from lash_store._kernel.options import Settings, Synchronous
+from lash_store._kernel.schema import Schema
+from lash_store.clock import Clock
+from lash_store.errors import NotConfiguredError, SchemaVersionError, StoreBusyError
+
+READ_OPTION: Final = "lash_store_read"
+"""The execution option that makes a transaction of a configured engine one that only reads."""
+
+_INFO: Final = "lash_store"
+_INFO_SETTINGS: Final = "lash_store_settings"
+
+Mode = Literal["write", "read"]
+
+
+class Begun:
+    """The record of one transaction of a consumer: how it began, and who has joined it."""
+
+    def __init__(self, raw: sqlite3.Connection, mode: Mode) -> None:
+        self.raw = raw
+        self.mode = mode
+        self.joined: list[JoinedTransaction] = []
+
+
+class JoinedTransaction:
+    """A consumer's transaction, as one Tx stands on it."""
+
+    def __init__(self, raw: sqlite3.Connection, connection: Connection) -> None:
+        self.own_cursor = open_cursor(raw)
+        self.standing: Standing | None = None
+        self._raw = raw
+        self._connection = connection
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is still open."""
+        return self._raw.in_transaction
+
+    def now_ms(self, clock: Clock) -> int:
+        """Read the injected clock: SQLite has none of its own."""
+        return read_clock(clock)
+
+    def consumer_connection(self) -> Connection:
+        """Return the consumer's own Connection."""
+        return self._connection
+
+
+def configure(
+    engine: Engine, *, busy_timeout_ms: int = 15_000, synchronous: Synchronous = "NORMAL"
+) -> Engine:
+    """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
+
+    Its connections get the stores' settings (WAL, foreign keys, `synchronous`, a busy handler
+    of `busy_timeout_ms` milliseconds). Its transactions begin with BEGIN IMMEDIATE, or as a
+    snapshot that refuses writes under ``execution_options(lash_store_read=True)``. Writers
+    wait in SQLite's busy handler, outside the stores' fair queue. Configuring twice is
+    harmless. Raises NotConfiguredError for an engine that is not ``sqlite+pysqlite``.
+    """
+    if not isinstance(engine, Engine) or engine.dialect.driver != dialect.SQLITE.driver:
+        raise NotConfiguredError(
+            f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
+        )
+    settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
+
+    def begin(connection: Connection) -> None:
+        _begin(connection, settings)
+
+    if not event.contains(engine, "commit", _end):
+        event.listen(engine, "begin", begin)
+        event.listen(engine, "commit", _end)
+        event.listen(engine, "rollback", _end)
+    return engine
+
+
+def join(connection: Connection, schema: Schema) -> JoinedTransaction:
+    """Join the transaction that is open on `connection`, and make it hold `schema` (K-GUARD-5).
+
+    Raises NotConfiguredError unless a configured engine began it, SchemaVersionError and
+    SchemaDriftError as opening a store does; an empty database that can only be read is refused.
+    """
+    begun = _begun_transaction(connection)
+    joined = JoinedTransaction(begun.raw, connection)
+    path = connection.engine.url.database or "the database"
+    try:
+        catalogue = guard.read_catalogue(joined.own_cursor)
+        is_empty = guard.needs_initialising(schema, catalogue, path)
+        if is_empty and begun.mode == "read":
+            raise SchemaVersionError(schema.kind, schema.version, 0, path)
+        if is_empty:
+            guard.initialise(joined.own_cursor, schema)
+    except sqlite3.Error as error:
+        raise store_error(error, begun.raw) from error
+    begun.joined.append(joined)
+    return joined
+
+
+def _begun_transaction(connection: Connection) -> Begun:
+    if not isinstance(connection, Connection):
+        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
+    raw: Any = connection.connection.dbapi_connection
+    begun = connection.info.get(_INFO)
+    if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
+        raise NotConfiguredError(
+            f"{connection!r} has no transaction that a configured engine began: call "
+            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
+        )
+    return begun
+
+
+def _begin(connection: Connection, settings: Settings) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
+    begun = connection.info.pop(_INFO, None)
+    if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
+        connection.info[_INFO] = begun  # an engine with options of its own was configured too
+        return
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return  # each statement commits by itself: there is no transaction to join
+    mode: Mode = "read" if options.get(READ_OPTION) else "write"
+    started_s = time.monotonic()
+    cursor = open_cursor(raw)
+    try:
+        if raw.isolation_level is not None or _INFO_SETTINGS not in connection.info:
+            _prepare(raw, cursor, settings)
+            connection.info[_INFO_SETTINGS] = True
+        # Either way: a snapshot whose connection was dropped may have left the other setting.
+        cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
+        cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
+    except sqlite3.Error as error:
+        if is_busy(error):
+            waited_ms = round((time.monotonic() - started_s) * 1000)
+            raise StoreBusyError(str(connection.engine.url.database), waited_ms) from error
+        raise store_error(error, raw) from error
+    connection.info[_INFO] = Begun(raw, mode)
+
+
+def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings) -> None:
+    # The driver's own transaction control would begin late, and as a reader.
+    raw.isolation_level = None
+    for setting in dialect.connection_settings(
+        busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
+    ):
+        cursor.execute(setting).fetchall()  # some answer with a row
+    enter_wal(cursor, "the database", settings.busy_timeout_ms)
+
+
+def _end(connection: Connection) -> None:
+    begun = connection.info.pop(_INFO, None)
+    if begun is None:
+        return
+    for joined in begun.joined:
+        if joined.standing is not None:
+            joined.standing.abandon()
+    if begun.mode == "read":
+        begun.raw.execute(dialect.READ_ONLY_OFF)

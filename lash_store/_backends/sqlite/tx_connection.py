@@ -1,0 +1,120 @@
+"""``tx.connection``: a SQLAlchemy Connection on a transaction that the store owns (K-TX-7).
+
+It stands on the store's own DBAPI connection, so the consumer's statements and the store's
+are one transaction. Everything works on it that does not end that transaction: savepoints,
+an ORM Session, streaming results, errors that are caught and passed over.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn, Protocol
+
+from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import StaticPool
+
+from lash_store._backends.sqlite.dialect import SQLITE
+from lash_store._backends.sqlite.driver import primary_code
+from lash_store.errors import LashStoreError, TransactionControlError
+
+_URL = make_url("sqlite://")
+
+
+class Owned(Protocol):
+    """A DBAPI connection whose transactions the store begins and ends."""
+
+    engine: Engine | None
+    """The engine that its consumer's Connections stand on, made when one is first asked for."""
+
+    def letting_go(self) -> AbstractContextManager[None]:
+        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
+
+
+class TransactionConnection(Connection):
+    """A Connection that can't end the transaction it stands on: the store does that."""
+
+    def commit(self) -> NoReturn:
+        """Refuse: leaving ``begin()`` commits."""
+        _refuse("commit()")
+
+    def rollback(self) -> NoReturn:
+        """Refuse: an exception that leaves ``begin()`` rolls back."""
+        _refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        """Refuse: leaving ``begin()`` or ``read()`` closes it."""
+        _refuse("close()")
+
+    def invalidate(self, exception: BaseException | None = None) -> NoReturn:  # noqa: ARG002 # reason: SQLAlchemy's signature
+        """Refuse: it would close the store's connection."""
+        _refuse("invalidate()")
+
+    def detach(self) -> NoReturn:
+        """Refuse: the connection is the store's."""
+        _refuse("detach()")
+
+
+def connect(raw: Owned) -> TransactionConnection:
+    """Open the consumer's Connection on `raw`, inside the transaction that is open on it."""
+    if raw.engine is None:
+        raw.engine = _engine(raw)
+    connection = TransactionConnection(raw.engine)
+    # Begun, so that an ORM Session joins this transaction instead of owning it.
+    connection.begin()
+    return connection
+
+
+def is_usable(connection: Connection | None) -> bool:
+    """Whether SQLAlchemy still lets `connection` execute.
+
+    It does not once ``commit()`` was refused on the Transaction object rather than here.
+    """
+    if connection is None:
+        return False
+    transaction = connection.get_transaction()
+    return transaction is None or transaction.is_active
+
+
+def disconnect(connection: Connection, raw: Owned) -> None:
+    """Close it, before the transaction ends: any later use of it is an error."""
+    with raw.letting_go():
+        Connection.close(connection)
+
+
+def _engine(raw: Owned) -> Engine:
+    """Make an engine over this one connection; it lives as long, so its compile cache does too."""
+    prepare = SQLITE.on_connect()
+    if prepare is not None:
+        prepare(raw)  # the functions that SQLAlchemy's dialect counts on, such as REGEXP
+    # No reset on return: it would be a rollback. The dialect is initialised already, so the
+    # first connect does not roll back either.
+    pool = StaticPool(_creator(raw), reset_on_return=None, dialect=SQLITE)
+    # Parameters stay out of errors: a fence's token is among those of a fenced statement.
+    engine = Engine(pool, SQLITE, _URL, hide_parameters=True)
+    event.listen(engine, "handle_error", _explain)
+    return engine
+
+
+def _creator(raw: Owned) -> Callable[[], Any]:
+    return lambda: raw
+
+
+def _explain(context: ExceptionContext) -> None:
+    error = context.original_exception
+    if isinstance(error, LashStoreError):
+        raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
+    if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_AUTH:
+        raise TransactionControlError(
+            f"{context.statement!r} would begin or end a transaction, and this one is the "
+            "store's; nothing was changed"
+        ) from error
+
+
+def _refuse(what: str) -> NoReturn:
+    raise TransactionControlError(
+        f"{what} on tx.connection: the store ends its own transaction, by leaving begin() or "
+        "read(); nothing was changed"
+    )

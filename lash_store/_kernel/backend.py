@@ -1,0 +1,131 @@
+"""The seam: what an open database does for the stores that stand on it.
+
+The stores, their operations and their statements know these protocols and nothing beneath
+them. Each folder of ``lash_store._backends`` is one implementation; what differs between
+databases (how a transaction begins and for whom, the clock, where the version stands, how a
+driver names its errors) is told apart there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Dialect
+
+from lash_store._kernel.watching import Watch
+from lash_store.clock import Clock
+from lash_store.errors import LashStoreError
+
+
+class Cursor(Protocol):
+    """A DBAPI cursor of a backend's own class, which says whose it is."""
+
+    @property
+    def driver(self) -> Driver:
+        """What statements are compiled for, to run on this cursor."""
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement has changed."""
+
+    def execute(self, sql: str, parameters: Any = ..., /) -> Any:
+        """Execute one statement."""
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> Any:
+        """Execute one statement for each row of parameters."""
+
+    def fetchall(self) -> list[Any]:
+        """Return every row of the last statement."""
+
+
+class Driver(Protocol):
+    """What preparing a statement needs to know of a driver."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """What statements are compiled for; it knows how tables are laid out and scoped."""
+
+    @property
+    def error(self) -> type[Exception]:
+        """The root of the driver's exceptions."""
+
+    def explain(self, error: Exception, cursor: Cursor) -> LashStoreError:
+        """Return the error of ours that says what the driver's means, to be raised from it."""
+
+
+class Standing(Protocol):
+    """Whoever stands on a transaction, and has to be told when it ends under them."""
+
+    def abandon(self) -> None:
+        """Refuse every further use, without touching the transaction."""
+
+
+class OpenTransaction(Protocol):
+    """A transaction, or a snapshot, that is open: what a Tx stands on."""
+
+    standing: Standing | None
+    """Who stands on it."""
+
+    @property
+    def own_cursor(self) -> Cursor:
+        """For prepared statements, each of which fetches all its rows at once."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is still open: a database may roll one back by itself."""
+
+    def now_ms(self, clock: Clock) -> int:
+        """Read the time that holds for this transaction: after its lock, once."""
+
+    def consumer_connection(self) -> Connection:
+        """Return a SQLAlchemy Connection on this transaction, which can't end it (K-TX-7)."""
+
+
+class Database(Protocol):
+    """One open database, usable from any thread."""
+
+    @property
+    def path(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others that this process has open."""
+
+    @property
+    def watch(self) -> Watch:
+        """Who waits for its commits."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def begin_write(self, operation: str, keys: Sequence[str]) -> OpenTransaction:
+        """Begin a write transaction, with the locks held that writing `keys` takes.
+
+        `operation` is what begins it, for whoever observes. SQLite has one writer for a file,
+        whatever the keys are. End it with :meth:`end_write`.
+        """
+
+    def end_write(self, transaction: Any, *, commit: bool) -> None:
+        """Commit or roll back; whatever happens, the locks are free and nothing is half done."""
+
+    def begin_read(self, operation: str) -> OpenTransaction:
+        """Begin a snapshot; end it with :meth:`end_read`."""
+
+    def end_read(self, transaction: Any) -> None:
+        """End a snapshot."""
+
+    def check_not_writing(self) -> None:
+        """Raise NestedTransactionError inside a write transaction of this thread."""
+
+    def check_schema(self) -> None:
+        """Raise SchemaVersionError or SchemaDriftError unless it is as declared (K-GUARD-4)."""
+
+    def close(self) -> None:
+        """Close it, after the write transaction that is running; idempotent."""

@@ -1,0 +1,180 @@
+"""The functions behind prepared statements: generated for one driver, with a source to read.
+
+What runs per call is a function of the builder's own keyword arguments whose body is one
+``execute`` with a tuple. Its text is registered with ``linecache``, so tracebacks and
+``inspect.getsource`` show it.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Final, NoReturn, cast
+
+from sqlalchemy import BindParameter
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ClauseElement
+
+from lash_store._kernel.backend import Driver
+from lash_store.errors import UnpreparableStatementError
+
+UNDOCUMENTED_ATTRIBUTES: Final = (
+    "binds",
+    "insert_prefetch",
+    "literal_execute_params",
+    "positional",
+    "positiontup",
+    "post_compile_params",
+    "update_prefetch",
+    "_result_columns",
+)
+"""What this module reads of a ``SQLCompiler`` beyond its documented interface; tested by name."""
+
+_HEAD: Final = """\
+def {name}(cursor_, *, {names}):
+    if cursor_.driver is not driver_:
+        return elsewhere_(cursor_, {keywords})
+"""
+_BODIES: Final = {
+    "run": """\
+    try:
+        return cursor_.execute(SQL_, {values}).rowcount
+    except Error_ as error_:
+        raise explain_(error_, cursor_) from error_
+""",
+    "all": """\
+    try:
+        rows_ = cursor_.execute(SQL_, {values}).fetchall()
+    except Error_ as error_:
+        raise explain_(error_, cursor_) from error_
+    return {rows}
+""",
+    # Every row is fetched although one is wanted: a cursor left half-read would block COMMIT.
+    "one": """\
+    try:
+        rows_ = cursor_.execute(SQL_, {values}).fetchall()
+    except Error_ as error_:
+        raise explain_(error_, cursor_) from error_
+    if len(rows_) > 1:
+        raise TooManyRows_(f"one() got {{len(rows_)}} rows from: {{SQL_}}")
+    return {row} if rows_ else None
+""",
+    "bind": """\
+    return {values}
+""",
+}
+
+
+class CompiledStatement:
+    """A construct with a bindparam ``p_<name>`` for each argument, compiled for one driver."""
+
+    def __init__(
+        self, name: str, construct: ClauseElement, arguments: Iterable[str], driver: Driver
+    ) -> None:
+        self.name = name
+        self.driver = driver
+        self._construct = construct
+        self._arguments = {f"p_{argument}": argument for argument in arguments}
+
+    @cached_property
+    def compiled(self) -> SQLCompiler:
+        """SQLAlchemy's own result; UnpreparableStatementError if its text is not fixed."""
+        # No parameters, as when it is executed without any: an INSERT names only what it is given.
+        text: Any = self._construct.compile(dialect=self.driver.dialect, column_keys=[])
+        compiled = cast("SQLCompiler", text)
+        if not compiled.positional:
+            self._refuse(f"the {self.driver.dialect.name} driver takes its parameters by name")
+        if compiled.post_compile_params or compiled.literal_execute_params:
+            self._refuse("its text depends on its parameters (an expanding IN, say)")
+        if compiled.insert_prefetch or compiled.update_prefetch:
+            self._refuse("a column default in Python would have to run first")
+        return compiled
+
+    @property
+    def sql(self) -> str:
+        """The text that the driver gets."""
+        return str(self.compiled)
+
+    def function(self, name: str, elsewhere: Callable[..., Any], doc: str | None) -> Any:
+        """Generate ``run``, ``one``, ``all`` or ``bind``; `elsewhere` serves another driver's cursor."""
+        if name == "run" and self._result_columns:
+            self._refuse(
+                "run() counts no rows of a statement that returns them: use one() or all()"
+            )
+        scope: dict[str, Any] = {
+            "SQL_": self.sql,
+            "Error_": self.driver.error,
+            "TooManyRows_": UnpreparableStatementError,
+            "driver_": self.driver,
+            "elsewhere_": elsewhere,
+            "explain_": self.driver.explain,
+        }
+        names = list(self._arguments.values())
+        row = self._row_expression(scope)
+        source = (_HEAD + _BODIES[name]).format(
+            name=name,
+            names=", ".join(names),
+            keywords=", ".join(f"{each}={each}" for each in names),
+            values=self._values_expression(scope),
+            row=row.format("rows_[0]"),
+            rows="rows_" if row == "{0}" else f"[{row.format('row_')} for row_ in rows_]",
+        )
+        if not names:
+            source = source.replace(", *, )", ")")
+        return self._defined(name, source, scope, doc)
+
+    def _defined(self, name: str, source: str, scope: dict[str, Any], doc: str | None) -> Any:
+        filename = f"<prepared {self.name}.{name} for {self.driver.dialect.name}>"
+        exec(compile(source, filename, "exec"), scope)  # noqa: S102 # reason: the text is built here, from names that Python and SQLAlchemy have checked
+        # Without a time of change, which is what keeps linecache from looking for a file.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[filename] = (len(source), None, lines, filename)
+        function = scope[name]
+        function.__doc__ = doc
+        return function
+
+    def _values_expression(self, scope: dict[str, Any]) -> str:
+        """Write the tuple of parameters: arguments by name, constants by a name in `scope`."""
+        order = self.compiled.positiontup or []
+        unused = [name for key, name in self._arguments.items() if key not in order]
+        if unused:
+            self._refuse(f"its SQL does not use {', '.join(unused)}")
+        words = []
+        dialect = self.driver.dialect
+        for at, key in enumerate(order):
+            word = self._arguments.get(key) or self._constant(key, at, scope)
+            type_ = self.compiled.binds[key].type.dialect_impl(dialect)
+            processor = type_.bind_processor(dialect)
+            if processor is not None:
+                scope[f"bind_{at}_"] = processor
+                word = f"bind_{at}_({word})"
+            words.append(word)
+        return f"({', '.join(words)}{',' if words else ''})"
+
+    def _constant(self, key: str, at: int, scope: dict[str, Any]) -> str:
+        parameter: BindParameter[Any] = self.compiled.binds[key]
+        if parameter.required or parameter.callable is not None:
+            self._refuse(f"its parameter {key!r} is neither an argument nor a constant")
+        scope[f"constant_{at}_"] = parameter.value
+        return f"constant_{at}_"
+
+    @property
+    def _result_columns(self) -> Sequence[Any]:
+        return self.compiled._result_columns or []  # noqa: SLF001 # reason: see UNDOCUMENTED_ATTRIBUTES
+
+    def _row_expression(self, scope: dict[str, Any]) -> str:
+        """Write how a driver's row becomes the construct's, with ``{0}`` for the row."""
+        words = []
+        dialect = self.driver.dialect
+        for at, column in enumerate(self._result_columns):
+            processor = column.type.dialect_impl(dialect).result_processor(dialect, None)
+            if processor is not None:
+                scope[f"result_{at}_"] = processor
+            words.append(f"{{0}}[{at}]" if processor is None else f"result_{at}_({{0}}[{at}])")
+        if not any(word.startswith("result_") for word in words):
+            return "{0}"
+        return f"({', '.join(words)},)"
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise UnpreparableStatementError(f"{self.name} can't be prepared: {why}")

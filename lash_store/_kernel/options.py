@@ -1,0 +1,51 @@
+"""How a store is opened: the options, checked and with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+from lash_store._kernel.checks import check_count, shown
+from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store.errors import InvalidRecordError
+
+Synchronous = Literal["NORMAL", "FULL"]
+"""How far COMMIT goes: NORMAL may lose the last commits at power loss, FULL none."""
+
+
+class OpenOptions(TypedDict, total=False):
+    """How to open a store; every key has a default.
+
+    ``read_only``        never write, create nothing (K-OPEN-2); default False
+    ``busy_timeout_ms``  how long to wait for a lock, in milliseconds; default 15 000
+    ``synchronous``      "NORMAL" (default) may lose the last commits at power loss, "FULL" none
+    ``clock``            where the time comes from; default ``SystemClock()``
+    ``ids``              where tokens come from; default ``RandomIds()``
+    """
+
+    read_only: bool
+    busy_timeout_ms: int
+    synchronous: Synchronous
+    clock: Clock
+    ids: IdSource
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one open store, checked and with their defaults."""
+
+    read_only: bool = False
+    busy_timeout_ms: int = 15_000
+    synchronous: Synchronous = "NORMAL"
+    clock: Clock = field(default_factory=SystemClock)
+    ids: IdSource = field(default_factory=RandomIds)
+
+    def __post_init__(self) -> None:
+        if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:
+            raise InvalidRecordError(
+                "busy_timeout_ms", shown(self.busy_timeout_ms), "SQLite takes less than 2**31"
+            )
+        if self.synchronous not in ("NORMAL", "FULL"):
+            raise InvalidRecordError(
+                "synchronous", shown(self.synchronous), "must be NORMAL or FULL"
+            )

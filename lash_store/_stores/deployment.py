@@ -1,0 +1,70 @@
+"""Stores that serve a whole deployment, not one session: opened by a path and nothing else."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar, Self, TypeVar, Unpack
+
+from sqlalchemy import Connection
+
+from lash_store._backends import join, open_database
+from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.store import Store
+from lash_store._stores.tx import Context, Tx
+from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+
+T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
+
+
+class DeploymentTx(Tx[Context]):
+    """The operations of a store that serves a whole deployment, not one session."""
+
+    __slots__ = ()
+
+    @classmethod
+    def on(
+        cls, connection: Connection, *, clock: Clock | None = None, ids: IdSource | None = None
+    ) -> Self:
+        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+
+        Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
+        an empty database gets the store's schema; it is committed, or not, with the consumer's
+        transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
+        SchemaDriftError as opening a store does.
+        """
+        context = Context(clock or SystemClock(), ids or RandomIds())
+        return cls(context, join(connection, cls.schema))
+
+
+class DeploymentStore(Store[T_co]):
+    """A store that serves a whole deployment, not one session."""
+
+    kind: ClassVar[type[DeploymentTx]]
+    """What its transactions are."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None, **options: Unpack[OpenOptions]) -> Self:
+        """Open the database at `path`, or a private one in memory if it is None.
+
+        A file that does not exist is created, readable and writable by its owner only. See
+        ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
+        SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for a bad
+        option.
+        """
+        settings = Settings(**options)
+        kind: Any = cls.kind
+        database = open_database(kind.schema, path, settings)
+        return cls(database, kind, Context(settings.clock, settings.ids))
+
+
+class AsyncDeploymentStore(AsyncStore[T_co]):
+    """A :class:`DeploymentStore` for asyncio: the same operations, as coroutines."""
+
+    sync: ClassVar[type[DeploymentStore[Any]]]
+    """The store that it runs on its threads."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] | None, **options: Unpack[OpenOptions]) -> Self:
+        """Make a store that ``async with`` or ``await`` opens, as the sync store's ``open()`` does."""
+        return cls(lambda: cls.sync.open(path, **options))

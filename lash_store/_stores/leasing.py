@@ -1,0 +1,212 @@
+"""The operations of the lease protocol, once for every lease: of sessions, processes, your own.
+
+A lease on a table of your own takes a ``LeaseTable``, which names its columns, and a ``Fence``,
+which type checkers tell from others'::
+
+    class JobFence(Fence, frozen=True):
+        leases = LeaseTable(jobs, key=jobs.c.id, …)
+
+    JOBS = Leases(JobFence)
+
+    with store.begin() as tx:
+        term = JOBS.claim(tx, "job-7", owner_id=me, ttl_ms=30_000)   # a Lease, or a LeaseHeld
+        JOBS.require(tx, term.fence)                                 # or LeaseLostError
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+import msgspec
+from msgspec import convert
+
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.leases import (
+    Fence,
+    FenceT,
+    Lease,
+    LeaseHeld,
+    LeaseTable,
+    LeaseTerm,
+    check_fence,
+)
+from lash_store._kernel.liveness import end_of_term, is_live, new_token
+from lash_store._stores.tx import Tx
+from lash_store.errors import (
+    CorruptRecordError,
+    InvalidRecordError,
+    LeaseLostError,
+    LeaseLostReason,
+)
+
+LeaseT = TypeVar("LeaseT", bound=Lease[Any])
+
+
+class Leases(Generic[FenceT, LeaseT]):
+    """One kind of lease: the operations on the table that its fences stand for."""
+
+    @overload
+    def __init__(self: Leases[FenceT, Lease[FenceT]], fence: type[FenceT]) -> None: ...
+    @overload
+    def __init__(
+        self, fence: type[FenceT], lease: Callable[[FenceT, int, int], LeaseT]
+    ) -> None: ...
+    def __init__(self, fence: type[FenceT], lease: Any = Lease) -> None:
+        self.fence = fence
+        self.table: LeaseTable = fence.leases
+        self._lease: Callable[[FenceT, int, int], LeaseT] = lease
+
+    def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
+        """Take the lease on `key` for `ttl_ms` milliseconds (K-LEASE-1, K-LEASE-2).
+
+        A free, released or expired lease gives a new term: a fresh token and the next fencing
+        number. While another owner is live, the result is a LeaseHeld that names it. The owner
+        that is live already gets a new term as well, and what it was before is fenced off; or,
+        where the table is ``reentrant``, re-enters its term, which keeps token and number and
+        ends `ttl_ms` from now. A `ttl_ms` of 0 gives a term that has expired already (K-LEASE-7).
+
+        Raises InvalidRecordError for an empty key or owner or a bad `ttl_ms`.
+        """
+        row = self.table.claim_lease.one(
+            tx.cursor,
+            key=check_name("key", key),
+            owner_id=check_name("owner_id", owner_id),
+            token=new_token(tx.context.ids),
+            now_ms=tx.now_ms,
+            expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
+        )
+        if row is None:
+            return self._held_by_another(self.load_term(tx, key))
+        return self._read_lease(self._read_term(row))
+
+    def renew(self, tx: Tx[Any], fence: FenceT, *, ttl_ms: int) -> LeaseT:
+        """Move the end of the live term to `ttl_ms` milliseconds from now (K-LEASE-3).
+
+        Token, fencing number and claimed-at stay. Raises LeaseLostError, and changes nothing,
+        unless `fence` is the live term in all four values: an expired term can't be renewed,
+        even if nobody has taken over.
+        """
+        check_fence(fence, self.fence)
+        row = self.table.renew_lease.one(
+            tx.cursor,
+            key=fence.key,
+            owner_id=fence.owner_id,
+            token=fence.token,
+            fencing_token=fence.fencing_token,
+            now_ms=tx.now_ms,
+            expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
+        )
+        if row is None:
+            raise _lost(fence, self.load_term(tx, fence.key))
+        term = self._read_term(row)
+        return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
+
+    def release(self, tx: Tx[Any], fence: FenceT) -> bool:
+        """End the term of `fence` and keep its fencing number (K-LEASE-4).
+
+        True if this call ended it, live or expired. False, with nothing changed, if it was
+        released before or somebody else has taken over: a release may safely come twice or late.
+        """
+        check_fence(fence, self.fence)
+        released = self.table.release_lease.run(
+            tx.cursor,
+            key=fence.key,
+            owner_id=fence.owner_id,
+            token=fence.token,
+            fencing_token=fence.fencing_token,
+        )
+        return released == 1
+
+    def require(self, tx: Tx[Any], fence: FenceT) -> None:
+        """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
+
+        In a write transaction the answer holds until its end: nobody else can write meanwhile.
+        """
+        check_fence(fence, self.fence)
+        term = self.load_term(tx, fence.key)
+        if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
+            raise _lost(fence, term)
+
+    def require_not_superseded(self, tx: Tx[Any], fence: FenceT) -> None:
+        """Raise LeaseLostError if somebody else was given a term after that of `fence`.
+
+        What a fence must satisfy to see a result again that it may have brought about itself:
+        the term of who did the work once, and released it with that, is over without any harm.
+        """
+        check_fence(fence, self.fence)
+        lost = _lost(fence, self.load_term(tx, fence.key))
+        if lost.reason in ("superseded", "never_claimed"):
+            raise lost
+
+    def current(self, tx: Tx[Any], key: str) -> LeaseT | None:
+        """Return the term on `key` that is live now, or None if the lease is free."""
+        term = self.load_term(tx, check_name("key", key))
+        return None if term is None else self.live_lease(tx, term)
+
+    def live_lease(self, tx: Tx[Any], term: LeaseTerm) -> LeaseT | None:
+        """Return `term` as a lease if it is live now."""
+        return self._read_lease(term) if is_live(term, now_ms=tx.now_ms) else None
+
+    def load_term(self, tx: Tx[Any], key: str) -> LeaseTerm | None:
+        """Read the row on `key`: the current term, or what is left of the last; None if there is none."""
+        row = self.table.current_lease.one(tx.cursor, key=key)
+        return None if row is None else self._read_term(row)
+
+    def _read_term(self, row: tuple[object, ...]) -> LeaseTerm:
+        try:
+            return convert(row, LeaseTerm)
+        except msgspec.ValidationError as error:
+            raise CorruptRecordError(self.table.table.name, str(row[0]), str(error)) from error
+
+    def _read_lease(self, term: LeaseTerm) -> LeaseT:
+        owner_id, token = self._owner_and_token(term)
+        try:
+            fence = self.fence(term.key, owner_id, token, term.fencing_token)
+        except InvalidRecordError as error:
+            raise CorruptRecordError(self.table.table.name, term.key, str(error)) from error
+        return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
+
+    def _held_by_another(self, term: LeaseTerm | None) -> LeaseHeld:
+        if term is None:
+            raise CorruptRecordError(
+                self.table.table.name, "?", "a claim was refused, but there is no row"
+            )
+        owner_id, _ = self._owner_and_token(term)
+        return LeaseHeld(
+            term.key, owner_id, term.fencing_token, term.claimed_at_ms, term.expires_at_ms
+        )
+
+    def _owner_and_token(self, term: LeaseTerm) -> tuple[str, str]:
+        if term.owner_id is None or term.token is None:
+            raise CorruptRecordError(
+                self.table.table.name, term.key, "a live term without owner or token"
+            )
+        return term.owner_id, term.token
+
+
+def _is_term(term: LeaseTerm, fence: Fence) -> bool:
+    """``LeaseTable.is_term`` on a row that was read."""
+    return (
+        term.owner_id == fence.owner_id
+        and term.token == fence.token
+        and term.fencing_token == fence.fencing_token
+    )
+
+
+def _lost(fence: Fence, actual: LeaseTerm | None) -> LeaseLostError:
+    return LeaseLostError(fence, actual, _lost_reason(fence, actual))
+
+
+def _lost_reason(fence: Fence, actual: LeaseTerm | None) -> LeaseLostReason:
+    """Say why `fence` is not live, given the row as it stands (K-LEASE-5).
+
+    Meant for a fence that was just refused: a term that matches in full has expired.
+    """
+    if actual is None or actual.fencing_token < fence.fencing_token:
+        return "never_claimed"
+    if actual.fencing_token > fence.fencing_token:
+        return "superseded"
+    if actual.token is None:
+        return "released"
+    return "expired" if _is_term(actual, fence) else "never_claimed"

@@ -1,0 +1,122 @@
+"""One list of operations for a store's Tx, its sync facade and its asyncio facade.
+
+An operation is written once, as a function whose first argument is the transaction. A store
+lists its operations in one class, from which its Tx and both facades inherit::
+
+    class TriggerOperations(Operations):
+        redeliver = writes(deliveries.redeliver)
+        list_deliveries = reads(deliveries.list_deliveries)
+
+    class TriggerTx(TriggerOperations, DeploymentTx): ...
+    class TriggerStore(TriggerOperations, DeploymentStore[TriggerTx]): ...
+    class AsyncTriggerStore(TriggerOperations, AsyncDeploymentStore[TriggerTx]): ...
+
+On the Tx the name is the function, as a method. On a store it is one transaction, or one
+snapshot, for each call, and on an asyncio store the same as a coroutine. Names, arguments,
+results and documentation are those of the function, for type checkers and at run time alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.store import Store
+from lash_store._stores.tx import Tx
+
+T = TypeVar("T", bound=Tx[Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Operation(Generic[T, P, R]):
+    """One operation in a store's list; each class that inherits it gets a function in its place."""
+
+    def __init__(self, function: Callable[Concatenate[T, P], R], *, writes: bool) -> None:
+        self.function = function
+        self.writes = writes
+
+    @overload
+    def __get__(self, instance: T, owner: Any) -> Callable[P, R]: ...
+    @overload
+    def __get__(self, instance: Store[T], owner: Any) -> Callable[P, R]: ...
+    @overload
+    def __get__(
+        self, instance: AsyncStore[T], owner: Any
+    ) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    @overload
+    def __get__(
+        self, instance: None, owner: type[AsyncStore[Any]]
+    ) -> Callable[Concatenate[AsyncStore[T], P], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __get__(
+        self, instance: None, owner: type[Store[Any]]
+    ) -> Callable[Concatenate[Store[T], P], R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type[Tx[Any]]) -> Callable[Concatenate[T, P], R]: ...
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        """Tell type checkers what stands here; at run time only the list itself gets this far."""
+        return self
+
+    def as_method(self) -> Callable[..., R]:
+        """Return the function, as something that a class binds."""
+        function = self.function
+        if not hasattr(function, "__self__"):
+            return function
+
+        @wraps(function)
+        def method(tx: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return function(tx, *args, **kwargs)
+
+        return method
+
+    def on_store(self, name: str) -> Callable[..., Any]:
+        """Return the one-call method of a store; of an asyncio store it gives a coroutine."""
+        function = self.function
+        if self.writes:
+
+            @wraps(function)
+            def write(store: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+                return store.write_alone(name, function, args, kwargs)
+
+            return write
+
+        @wraps(function)
+        def read(store: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+            return store.read_alone(name, function, args, kwargs)
+
+        return read
+
+
+def writes(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+    """List an operation that writes: on a store, each call is a write transaction of its own."""
+    return Operation(function, writes=True)
+
+
+def reads(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+    """List an operation that only reads: on a store, each call is a snapshot of its own."""
+    return Operation(function, writes=False)
+
+
+class Operations:
+    """A store's list of operations; see the head of this module."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if issubclass(cls, (Tx, Store, AsyncStore)):
+            for name, operation in _listed(cls).items():
+                is_tx = issubclass(cls, Tx)
+                method = operation.as_method() if is_tx else operation.on_store(name)
+                setattr(cls, name, method)
+
+
+def _listed(cls: type) -> dict[str, Operation[Any, ..., Any]]:
+    """Return the operations that `cls` inherits and has not defined by itself."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        found.update(vars(base))
+    return {name: each for name, each in found.items() if isinstance(each, Operation)}

@@ -1,0 +1,128 @@
+"""What every store's transaction class has: the clock's one reading, the connection, its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from lash_store._kernel.backend import Cursor, OpenTransaction
+from lash_store._kernel.schema import Schema
+from lash_store.clock import Clock, IdSource
+from lash_store.errors import TransactionEndedError
+
+_SAVEPOINT: Final = "SAVEPOINT lash_store"
+_UNDO: Final = "ROLLBACK TO SAVEPOINT lash_store"
+_RELEASE: Final = "RELEASE SAVEPOINT lash_store"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every transaction of one store shares."""
+
+    clock: Clock
+    ids: IdSource
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a write transaction locks, where a database locks less than all of itself."""
+        return ()
+
+
+ContextT_co = TypeVar("ContextT_co", bound=Context, covariant=True)
+
+
+class Tx(Generic[ContextT_co]):
+    """A transaction of one store that is open; the operations are functions of it.
+
+    Made by ``store.begin()`` and ``store.read()``, or by ``on()`` over a consumer's own
+    connection. Usable until that transaction ends; after that, TransactionEndedError.
+    """
+
+    __slots__ = ("__weakref__", "_cursor", "context", "now_ms", "operation", "transaction")
+
+    schema: ClassVar[Schema]
+
+    context: ContextT_co
+    """What every transaction of the store shares."""
+
+    now_ms: int
+    """The clock's one reading in this transaction, in milliseconds since the epoch."""
+
+    operation: str | None
+    """The one operation that this transaction is for, so that its failure ends both; else None."""
+
+    transaction: OpenTransaction | None
+    """What this Tx stands on; None once it is over."""
+
+    def __init__(
+        self, context: ContextT_co, transaction: OpenTransaction, operation: str | None = None
+    ) -> None:
+        self.context = context
+        self.now_ms = transaction.now_ms(context.clock)
+        self.operation = operation
+        self._cursor = transaction.own_cursor
+        self.transaction = transaction
+        transaction.standing = self
+
+    @property
+    def cursor(self) -> Cursor:
+        """The DBAPI cursor for prepared statements; raises once the transaction is over.
+
+        Asked for again by every operation: SQLite itself rolls a transaction back on some
+        errors, and what runs after that would commit by itself, statement by statement.
+        """
+        transaction = self.transaction
+        if transaction is None or not transaction.in_transaction:
+            raise TransactionEndedError(
+                "this transaction has ended, or belongs to the process that forked this one"
+                if transaction is None
+                else "SQLite rolled this transaction back after an error"
+            )
+        return self._cursor
+
+    @property
+    def connection(self) -> Connection:
+        """A SQLAlchemy Connection on this transaction, for the consumer's own statements.
+
+        It can't end the transaction: commit, rollback and close are refused (K-TX-7).
+        """
+        _ = self.cursor  # raises once the transaction is over
+        assert self.transaction is not None
+        return self.transaction.consumer_connection()
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Undo what the block wrote if an exception leaves it, though the transaction goes on.
+
+        For operations of several writes: a consumer may catch their error inside ``begin()``.
+        """
+        if self.operation is not None:
+            yield  # and the whole transaction is rolled back
+            return
+        cursor = self.cursor
+        _execute(cursor, _SAVEPOINT)
+        try:
+            yield
+            _execute(cursor, _RELEASE)
+        except BaseException:
+            transaction = self.transaction
+            if transaction is not None and transaction.in_transaction:
+                _execute(cursor, _UNDO)
+                _execute(cursor, _RELEASE)
+            raise
+
+    def abandon(self) -> None:
+        """End this Tx without touching its transaction; every further use is refused."""
+        self.transaction = None
+
+
+def _execute(cursor: Cursor, statement: str) -> None:
+    driver: Any = cursor.driver
+    try:
+        cursor.execute(statement)
+    except driver.error as error:
+        raise driver.explain(error, cursor) from error

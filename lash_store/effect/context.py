@@ -1,0 +1,22 @@
+"""What every transaction of an effect store shares: who begins steps through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lash_store._kernel.checks import check_name
+from lash_store._stores.tx import Context
+from lash_store.clock import Clock, IdSource, unique_owner_id
+
+
+@dataclass(frozen=True, slots=True)
+class EffectContext(Context):
+    """What every transaction of one effect store shares."""
+
+    owner_id: str
+
+
+def effect_context(owner_id: str | None, clock: Clock, ids: IdSource) -> EffectContext:
+    """Check what an effect store is opened with; without an owner it gets a unique one."""
+    owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
+    return EffectContext(clock, ids, owner)

@@ -1,0 +1,27 @@
+"""The operations of an effect store: functions of an open transaction, and their list."""
+
+from __future__ import annotations
+
+from lash_store._stores.operations import Operations, reads, writes
+from lash_store.effect.operations import attempts, upkeep
+
+
+class EffectOperations(Operations):
+    """What an effect store does, on a transaction or by a call of its own."""
+
+    __slots__ = ()
+
+    begin_effect = writes(attempts.begin_effect)
+    look_up_effect = reads(attempts.look_up_effect)
+    renew_effect = writes(attempts.renew_effect)
+    finish_effect = writes(attempts.finish_effect)
+    fail_effect = writes(attempts.fail_effect)
+    abandon_effect = writes(attempts.abandon_effect)
+    begin_sleep = writes(attempts.begin_sleep)
+    look_up_sleep = reads(attempts.look_up_sleep)
+
+    list_effects = reads(upkeep.list_effects)
+    count_effects = reads(upkeep.count_effects)
+    oldest_in_progress_ms = reads(upkeep.oldest_in_progress_ms)
+    forget_scope = writes(upkeep.forget_scope)
+    prune_effects = writes(upkeep.prune_effects)

@@ -1,0 +1,333 @@
+"""Attempts at a step: beginning, renewing, ending one, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lash_store._kernel.checks import (
+    check_count,
+    check_kind,
+    check_name,
+    check_words,
+)
+from lash_store._kernel.codecs import decode_json, encode_json, free_json
+from lash_store._kernel.liveness import end_of_term, is_live, new_token
+from lash_store._stores.tx import Tx
+from lash_store.clock import MAX_INT
+from lash_store.effect import statements
+from lash_store.effect.context import EffectContext
+from lash_store.effect.records import (
+    TTL_MS,
+    Begun,
+    Busy,
+    EffectClaim,
+    EffectError,
+    EffectTerm,
+    Replayed,
+    ReplayedFailure,
+    check_claim,
+    check_ttl,
+    ended,
+    hash_of,
+    key_of,
+    read_term,
+    written_error,
+)
+from lash_store.effect.tables import runtime_effect_replay
+from lash_store.errors import (
+    CorruptRecordError,
+    EffectFailedError,
+    IdempotencyConflictError,
+    LeaseLostError,
+    LeaseLostReason,
+    NotFoundError,
+)
+
+_TABLE: Final = runtime_effect_replay.name
+
+
+def begin_effect(
+    tx: Tx[EffectContext],
+    scope_id: str,
+    replay_key: str,
+    envelope: Any = None,
+    *,
+    envelope_hash: str | None = None,
+    ttl_ms: int = TTL_MS,
+    due_at_ms: int | None = None,
+    owner_id: str | None = None,
+    strict: bool = False,
+) -> Begun:
+    """Claim a step, or learn how it ended or who is at it (E-BEGIN-1 to E-BEGIN-3).
+
+    `envelope` is JSON that describes the step; `envelope_hash` may stand in its place. A
+    step that nobody has begun, or whose claim has run out, gives an EffectClaim that holds
+    for `ttl_ms` (at least 1), with the first `due_at_ms`. One that ended gives Replayed or
+    ReplayedFailure; one that somebody is at, Busy. `owner_id` is the store's unless given.
+
+    Raises IdempotencyConflictError if the step was begun with another envelope, NotFoundError
+    if it was never begun and `strict` is true, CorruptRecordError for a row that contradicts
+    itself, InvalidRecordError for blank names, a bad envelope, time or ttl.
+    """
+    check_step(scope_id, replay_key)
+    digest = hash_of(envelope, envelope_hash)
+    owner = tx.context.owner_id if owner_id is None else check_name("owner_id", owner_id)
+    due = None if due_at_ms is None else check_count("due_at_ms", due_at_ms)
+    expires_at_ms = end_of_term(tx.now_ms, check_ttl(ttl_ms))
+    check_kind("strict", strict, bool)
+    if strict:
+        _existing(tx, scope_id, replay_key)
+    token = new_token(tx.context.ids)
+    row = statements.begin_effect.one(
+        tx.cursor,
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=digest,
+        owner_id=owner,
+        token=token,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        due_at_ms=due,
+    )
+    if row is not None:
+        if row[0] is not None and type(row[0]) is not int:
+            raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "due_at_ms is no time")
+        return EffectClaim(scope_id, replay_key, digest, owner, token, expires_at_ms, row[0])
+    found = _standing(tx, scope_id, replay_key, digest)
+    if found is None:
+        raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "it could not be claimed")
+    return found
+
+
+def look_up_effect(
+    tx: Tx[EffectContext],
+    scope_id: str,
+    replay_key: str,
+    envelope: Any = None,
+    *,
+    envelope_hash: str | None = None,
+    strict: bool = False,
+) -> Replayed | ReplayedFailure | Busy | None:
+    """Say what ``begin_effect`` would find, and claim nothing; None if it could be claimed.
+
+    What waiting looks at, without the write lock (E-BEGIN-4). Raises what ``begin_effect``
+    raises.
+    """
+    check_step(scope_id, replay_key)
+    digest = hash_of(envelope, envelope_hash)
+    check_kind("strict", strict, bool)
+    if strict:
+        _existing(tx, scope_id, replay_key)
+    return _standing(tx, scope_id, replay_key, digest)
+
+
+def renew_effect(tx: Tx[EffectContext], claim: EffectClaim, *, ttl_ms: int = TTL_MS) -> EffectClaim:
+    """Move the end of a live claim to `ttl_ms` from now, and return it so (E-RENEW-1).
+
+    Raises LeaseLostError, and changes nothing, if it is not live any more.
+    """
+    check_claim(claim)
+    expires_at_ms = end_of_term(tx.now_ms, check_ttl(ttl_ms))
+    moved = statements.renew_effect.run(
+        tx.cursor,
+        scope_id=claim.scope_id,
+        replay_key=claim.replay_key,
+        envelope_hash=claim.envelope_hash,
+        owner_id=claim.owner_id,
+        token=claim.token,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+    )
+    if moved != 1:
+        raise _lost(tx, claim)
+    return EffectClaim(
+        claim.scope_id,
+        claim.replay_key,
+        claim.envelope_hash,
+        claim.owner_id,
+        claim.token,
+        expires_at_ms,
+        claim.due_at_ms,
+    )
+
+
+def finish_effect(tx: Tx[EffectContext], claim: EffectClaim, outcome: Any = None) -> Any:
+    """Record what a step gave, JSON, and return it as it will be replayed (E-FIN-1).
+
+    Raises LeaseLostError, and records nothing, if the claim is not live any more;
+    InvalidRecordError for an outcome that is no JSON.
+    """
+    outcome_json = encode_json(free_json("outcome", outcome))
+    _end(tx, claim, "completed", outcome_json, None)
+    return decode_json(_TABLE, claim.key, outcome_json)
+
+
+def fail_effect(tx: Tx[EffectContext], claim: EffectClaim, error: EffectError) -> None:
+    """Record that a step failed for good (E-FIN-1).
+
+    Raises LeaseLostError, and records nothing, if the claim is not live any more.
+    """
+    _end(tx, claim, "failed", None, written_error(error))
+
+
+def abandon_effect(tx: Tx[EffectContext], claim: EffectClaim) -> bool:
+    """Give a step back for the next attempt, which may begin at once (E-FIN-2).
+
+    True if this call freed it. False, with nothing changed, if it has ended or somebody else
+    has taken over: it may safely come twice or late.
+    """
+    check_claim(claim)
+    freed = statements.abandon_effect.run(
+        tx.cursor,
+        scope_id=claim.scope_id,
+        replay_key=claim.replay_key,
+        envelope_hash=claim.envelope_hash,
+        owner_id=claim.owner_id,
+        token=claim.token,
+        now_ms=tx.now_ms,
+    )
+    return freed == 1
+
+
+def begin_sleep(
+    tx: Tx[EffectContext],
+    scope_id: str,
+    replay_key: str,
+    duration_ms: int,
+    *,
+    envelope_hash: str | None = None,
+) -> int:
+    """Begin a durable sleep, or see how much of it is left, in milliseconds (E-SLEEP-1).
+
+    It is due `duration_ms` after it was first begun, whoever sleeps it to its end; 0 if that
+    is over, which is recorded, unless somebody else holds a claim on it just then. Between
+    the calls nobody holds one, so nobody who dies in its middle keeps anybody waiting. Raises
+    IdempotencyConflictError if the step was begun as anything else, EffectFailedError if it
+    failed, CorruptRecordError if it was begun without a time at which it is due.
+    """
+    digest = hash_of_sleep(duration_ms, envelope_hash)
+    due_at_ms = min(tx.now_ms + duration_ms, MAX_INT)
+    with tx.all_or_nothing():
+        begun = begin_effect(tx, scope_id, replay_key, envelope_hash=digest, due_at_ms=due_at_ms)
+        if isinstance(begun, Replayed):
+            return 0
+        if isinstance(begun, ReplayedFailure):
+            error = begun.error
+            raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
+        if begun.due_at_ms is None:
+            key = key_of(scope_id, replay_key)
+            raise CorruptRecordError(_TABLE, key, "a sleep without a time at which it is due")
+        left_ms = max(0, begun.due_at_ms - tx.now_ms)
+        if isinstance(begun, EffectClaim):
+            if left_ms:
+                abandon_effect(tx, begun)
+            else:
+                finish_effect(tx, begun)
+    return left_ms
+
+
+def look_up_sleep(
+    tx: Tx[EffectContext],
+    scope_id: str,
+    replay_key: str,
+    duration_ms: int,
+    *,
+    envelope_hash: str | None = None,
+) -> int | None:
+    """Return how much of a sleep is left, in milliseconds, and change nothing.
+
+    0 if its end is recorded; None if ``begin_sleep`` has something to do: it was never begun,
+    or it is due. Raises IdempotencyConflictError if the step was begun as anything else.
+    """
+    check_step(scope_id, replay_key)
+    digest = hash_of_sleep(duration_ms, envelope_hash)
+    found = _standing(tx, scope_id, replay_key, digest)
+    if isinstance(found, Replayed):
+        return 0
+    term = _term(tx, scope_id, replay_key)
+    if term is None or term.due_at_ms is None or isinstance(found, ReplayedFailure):
+        return None
+    return term.due_at_ms - tx.now_ms if term.due_at_ms > tx.now_ms else None
+
+
+def _end(
+    tx: Tx[EffectContext],
+    claim: EffectClaim,
+    status: str,
+    outcome_json: str | None,
+    error_json: str | None,
+) -> None:
+    check_claim(claim)
+    recorded = statements.finish_effect.run(
+        tx.cursor,
+        scope_id=claim.scope_id,
+        replay_key=claim.replay_key,
+        envelope_hash=claim.envelope_hash,
+        owner_id=claim.owner_id,
+        token=claim.token,
+        now_ms=tx.now_ms,
+        status=status,
+        outcome_json=outcome_json,
+        error_json=error_json,
+    )
+    if recorded != 1:
+        raise _lost(tx, claim)
+
+
+def _standing(
+    tx: Tx[EffectContext], scope_id: str, replay_key: str, digest: str
+) -> Replayed | ReplayedFailure | Busy | None:
+    term = _term(tx, scope_id, replay_key)
+    if term is None:
+        return None
+    if term.envelope_hash != digest:
+        key = key_of(scope_id, replay_key)
+        raise IdempotencyConflictError("effect", key, term.envelope_hash, digest)
+    end = ended(scope_id, replay_key, term)
+    if end is not None:
+        return end
+    if not is_live(term, now_ms=tx.now_ms):
+        return None
+    if term.owner_id is None:
+        key = key_of(scope_id, replay_key)
+        raise CorruptRecordError(_TABLE, key, "a live claim without an owner")
+    return Busy(term.owner_id, term.expires_at_ms, term.due_at_ms)
+
+
+def _existing(tx: Tx[EffectContext], scope_id: str, replay_key: str) -> EffectTerm:
+    term = _term(tx, scope_id, replay_key)
+    if term is None:
+        raise NotFoundError("effect", key_of(scope_id, replay_key))
+    return term
+
+
+def _term(tx: Tx[EffectContext], scope_id: str, replay_key: str) -> EffectTerm | None:
+    row = statements.load_effect.one(tx.cursor, scope_id=scope_id, replay_key=replay_key)
+    return None if row is None else read_term(scope_id, replay_key, row)
+
+
+def _lost(tx: Tx[EffectContext], claim: EffectClaim) -> LeaseLostError:
+    term = _term(tx, claim.scope_id, claim.replay_key)
+    return LeaseLostError(claim, term, _lost_reason(claim, term))
+
+
+def check_step(scope_id: str, replay_key: str) -> None:
+    """Raise InvalidRecordError unless the two can name a step: neither is blank (E-REC-1)."""
+    check_words("scope_id", scope_id)
+    check_words("replay_key", replay_key)
+
+
+def hash_of_sleep(duration_ms: int, envelope_hash: str | None) -> str:
+    """Return the hash of a sleep's envelope, or the consumer's own."""
+    envelope = {"type": "sleep", "duration_ms": check_count("duration_ms", duration_ms)}
+    return hash_of(envelope if envelope_hash is None else None, envelope_hash)
+
+
+def _lost_reason(claim: EffectClaim, term: EffectTerm | None) -> LeaseLostReason:
+    """Say why a claim that was just refused does not hold (K-LEASE-5)."""
+    if term is None or term.envelope_hash != claim.envelope_hash:
+        return "never_claimed"
+    if term.token is None:
+        return "released"
+    is_own = term.token == claim.token and term.owner_id == claim.owner_id
+    return "expired" if is_own else "superseded"

@@ -1,0 +1,150 @@
+"""What is recorded of steps, and removing it, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lash_store._kernel.checks import bound, check_count, check_pair, check_text, check_words, shown
+from lash_store._stores.tx import Tx
+from lash_store.effect import statements
+from lash_store.effect.context import EffectContext
+from lash_store.effect.records import (
+    STATUSES,
+    Effect,
+    EffectStatus,
+    Replayed,
+    ReplayedFailure,
+    ended,
+    key_of,
+    read_term,
+)
+from lash_store.effect.tables import runtime_effect_replay
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+
+
+def list_effects(
+    tx: Tx[EffectContext],
+    *,
+    scope_id: str | None = None,
+    status: EffectStatus | None = None,
+    after: tuple[str, str] = ("", ""),
+    limit: int = 100,
+) -> list[Effect]:
+    """Return a page of steps by (scope id, replay key), from behind `after` (E-LIST-1).
+
+    Raises InvalidRecordError for a bad filter or bound.
+    """
+    after_scope_id, after_replay_key = check_pair("after", after)
+    check_text("after", after_scope_id)
+    check_text("after", after_replay_key)
+    known, most = _check_status(status), bound("limit", limit)
+    if scope_id is None:
+        rows = statements.list_effects.all(
+            tx.cursor,
+            status=known,
+            after_scope_id=after_scope_id,
+            after_replay_key=after_replay_key,
+            limit=most,
+        )
+    elif check_text("scope_id", scope_id) < after_scope_id:
+        rows = []
+    else:
+        rows = statements.list_scope.all(
+            tx.cursor,
+            scope_id=scope_id,
+            status=known,
+            after_replay_key=after_replay_key if scope_id == after_scope_id else "",
+            limit=most,
+        )
+    return [_effect(row) for row in rows]
+
+
+def count_effects(
+    tx: Tx[EffectContext], *, scope_id: str | None = None, status: EffectStatus | None = None
+) -> int:
+    """Count steps, of one scope or of all, in one status or in any (E-LIST-1)."""
+    known = _check_status(status)
+    row = (
+        statements.count_effects.one(tx.cursor, status=known)
+        if scope_id is None
+        else statements.count_scope.one(
+            tx.cursor, scope_id=check_text("scope_id", scope_id), status=known
+        )
+    )
+    return 0 if row is None else row[0]
+
+
+def oldest_in_progress_ms(tx: Tx[EffectContext], *, scope_id: str | None = None) -> int | None:
+    """Return for how many milliseconds the oldest step in progress has been so (E-LIST-1).
+
+    Since its first beginning; None if no step is in progress.
+    """
+    given = None if scope_id is None else check_text("scope_id", scope_id)
+    row = statements.oldest_in_progress.one(tx.cursor, scope_id=given)
+    if row is None or row[0] is None:
+        return None
+    return max(0, tx.now_ms - _time(scope_id or "?", row[0]))
+
+
+def forget_scope(tx: Tx[EffectContext], scope_id: str) -> int:
+    """Remove the steps of a scope that have ended; return how many (E-LIST-1).
+
+    Those in progress stay. A step that is forgotten is done again if it is begun again.
+    """
+    return statements.forget_scope.run(tx.cursor, scope_id=check_words("scope_id", scope_id))
+
+
+def prune_effects(tx: Tx[EffectContext], updated_before_ms: int, *, limit: int = 1_000) -> int:
+    """Remove a batch of the steps that were completed before a time; return how many.
+
+    At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
+    milliseconds since the epoch (E-LIST-1).
+    """
+    rows = statements.prunable_effects.all(
+        tx.cursor,
+        updated_before_ms=check_count("updated_before_ms", updated_before_ms),
+        limit=bound("limit", limit),
+    )
+    cursor = tx.cursor
+    pruned = [
+        statements.prune_effect.bind(cursor, scope_id=scope, replay_key=key) for scope, key in rows
+    ]
+    with tx.all_or_nothing():
+        return statements.prune_effect.many(tx.cursor, pruned) if pruned else 0
+
+
+def _check_status(status: str | None) -> str | None:
+    if status is not None and status not in STATUSES:
+        raise InvalidRecordError("status", shown(status), f"must be one of {', '.join(STATUSES)}")
+    return status
+
+
+def _effect(
+    row: tuple[str, str, str, str, str | None, str | None, str | None, int, int | None, int, int],
+) -> Effect:
+    scope_id, replay_key, digest, status, outcome_json, error_json, owner_id, *times = row
+    expires_at_ms, due_at_ms, created_at_ms, updated_at_ms = times
+    columns = (digest, status, outcome_json, error_json, owner_id, None, expires_at_ms, due_at_ms)
+    term = read_term(scope_id, replay_key, columns)
+    end = ended(scope_id, replay_key, term)
+    known: Any = status
+    term_key = key_of(scope_id, replay_key)
+    return Effect(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=digest,
+        status=known,
+        outcome=end.outcome if isinstance(end, Replayed) else None,
+        error=end.error if isinstance(end, ReplayedFailure) else None,
+        owner_id=owner_id,
+        expires_at_ms=term.expires_at_ms,
+        due_at_ms=term.due_at_ms,
+        created_at_ms=_time(term_key, created_at_ms),
+        updated_at_ms=_time(term_key, updated_at_ms),
+    )
+
+
+def _time(key: str, value: object) -> int:
+    if type(value) is not int:
+        raise CorruptRecordError(runtime_effect_replay.name, key, f"{shown(value)} is no time")
+    return value

@@ -1,0 +1,42 @@
+"""An effect store's transaction."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from sqlalchemy import Connection
+
+from lash_store._backends import join
+from lash_store._kernel.schema import Schema
+from lash_store._stores.tx import Tx
+from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store.effect.context import EffectContext, effect_context
+from lash_store.effect.operations import EffectOperations
+from lash_store.effect.tables import SCHEMA
+
+
+class EffectTx(EffectOperations, Tx[EffectContext]):
+    """Every operation of an effect store, on one open transaction."""
+
+    __slots__ = ()
+
+    schema: ClassVar[Schema] = SCHEMA
+
+    @classmethod
+    def on(
+        cls,
+        connection: Connection,
+        *,
+        owner_id: str | None = None,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+    ) -> Self:
+        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+
+        Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
+        an empty database gets the store's schema; it is committed, or not, with the consumer's
+        transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
+        SchemaDriftError as opening a store does.
+        """
+        context = effect_context(owner_id, clock or SystemClock(), ids or RandomIds())
+        return cls(context, join(connection, SCHEMA))

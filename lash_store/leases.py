@@ -1,0 +1,10 @@
+"""The lease protocol, for leases on tables of your own: fences, terms, statements, operations.
+
+Its rules stand at the head of the module that defines :class:`Fence`; ``docs/rules.md`` has
+them by number.
+"""
+
+from lash_store._kernel.leases import Fence, Lease, LeaseHeld, LeaseTable, LeaseTerm
+from lash_store._stores.leasing import Leases
+
+__all__ = ["Fence", "Lease", "LeaseHeld", "LeaseTable", "LeaseTerm", "Leases"]

@@ -1,0 +1,345 @@
+"""The event logs of processes, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lash_store._kernel.checks import bound, check_name, check_pair, check_text
+from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
+from lash_store._kernel.leases import check_fence
+from lash_store._stores.tx import Context, Tx
+from lash_store._wire.events import CANCEL_REQUESTED
+from lash_store._wire.origins import Scope, written_scope
+from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
+from lash_store.process import statements
+from lash_store.process.operations.leases import LEASES
+from lash_store.process.operations.processes import load_process, require_process, write_record
+from lash_store.process.records.events import (
+    Appended,
+    Completed,
+    PendingWake,
+    ProcessEvent,
+    delivery_of,
+    read_event,
+)
+from lash_store.process.records.leases import ProcessFence
+from lash_store.process.records.outputs import AwaitOutput, end_state, written_output
+from lash_store.process.records.plan import (
+    KnownEvent,
+    NewEvent,
+    Replay,
+    Standing,
+    Write,
+    caused_by,
+    plan_append,
+    wake_target,
+)
+from lash_store.process.records.processes import ProcessRecord, read_members
+
+_decode_payload = msgspec.json.Decoder().decode
+
+
+def append_event(
+    tx: Tx[Context],
+    process_id: str,
+    event_type: str,
+    payload: Any = None,
+    *,
+    replay_key: str | None = None,
+    wake_target: Scope | None = None,
+    fence: ProcessFence | None = None,
+) -> Appended:
+    """Append an event to a process's log (P-EVENT-1 to P-EVENT-7).
+
+    `payload` is JSON. With a `replay_key` the event is appended once, however often it is
+    sent. What it does beside being recorded is as its type was declared: it may end the
+    process, and it may wake `wake_target`, or else the record's. With a `fence` it is
+    appended under that live term only (P-EVENT-11).
+
+    Raises NotFoundError for an unknown process; LeaseLostError for a `fence` that is not
+    live, except that an event which is there already is returned unless somebody else was
+    given a later term; IdempotencyConflictError if the replay key has another payload;
+    InvalidRecordError for an undeclared type, a missing replay key, a payload that does
+    not fit or lacks what the declaration takes from it; ProcessEndedError for an end of a
+    process that has ended. Nothing is written then.
+    """
+    new = _new_event(event_type, payload, replay_key, wake_target)
+    return _append(tx, check_name("process_id", process_id), new, fence)
+
+
+def complete_process(
+    tx: Tx[Context],
+    process_id: str,
+    await_output: AwaitOutput,
+    *,
+    fence: ProcessFence | None = None,
+) -> Completed:
+    """End a process with what it gave (P-EVENT-10, P-EVENT-11).
+
+    Success completes it, Failure fails it, Cancelled cancels it. Sent again with the same
+    output, the result comes back and nothing else happens. With a `fence`, it is ended under
+    that live term only, and the lease is released in the same transaction.
+
+    Raises what ``append_event`` raises: IdempotencyConflictError for another output of the
+    same kind, ProcessEndedError for another kind.
+    """
+    written = written_output(await_output)
+    event_type = f"process.{end_state(await_output)}"
+    process_id = check_name("process_id", process_id)
+    replay_key = f"process:{process_id}:terminal:{event_type}"
+    new = _new_event(
+        event_type, {"await_output": _decode_payload(encode_raw(written))}, replay_key, None
+    )
+    with tx.all_or_nothing():
+        appended = _append(tx, process_id, new, fence)
+        if appended.event.semantics.terminal is None:
+            raise InvalidRecordError(
+                "event_type",
+                event_type,
+                f"process {process_id!r} declares that it ends nothing",
+            )
+        if fence is not None:
+            LEASES.release(tx, fence)
+        record = _existing(tx, process_id)
+    return Completed(record, appended.event, appended.wake, appended.is_replay)
+
+
+def request_cancel(tx: Tx[Context], process_id: str, *, reason: str | None = None) -> Appended:
+    """Ask for a process to be cancelled; asking again for the same reason is the same request.
+
+    Whoever runs the process sees the event ``process.cancel_requested`` and ends it; nothing
+    else happens by ittx. Raises what ``append_event`` raises (P-EVENT-10).
+    """
+    payload = {"reason": None if reason is None else check_text("reason", reason)}
+    digest = stable_hash([CANCEL_REQUESTED, payload])
+    process_id = check_name("process_id", process_id)
+    replay_key = f"process:{process_id}:cancel_requested:{digest}"
+    return _append(tx, process_id, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None)
+
+
+def events_after(
+    tx: Tx[Context], process_id: str, after_sequence: int = 0, *, limit: int = 1_000
+) -> list[ProcessEvent]:
+    """Return a page of a process's events in order, those behind `after_sequence` (P-EVENT-8).
+
+    Pass the last one's sequence for the next page. Raises NotFoundError for an unknown
+    process; a bound above 2**63-1 bounds nothing.
+    """
+    rows = statements.events_after.all(
+        tx.cursor,
+        process_id=check_name("process_id", process_id),
+        after_sequence=bound("after_sequence", after_sequence),
+        limit=bound("limit", limit),
+    )
+    return _events(tx, process_id, rows)
+
+
+def recent_events(tx: Tx[Context], process_id: str, *, limit: int = 100) -> list[ProcessEvent]:
+    """Return the newest `limit` events of a process, the oldest of them first (P-EVENT-8).
+
+    Raises NotFoundError for an unknown process.
+    """
+    rows = statements.recent_events.all(
+        tx.cursor,
+        process_id=check_name("process_id", process_id),
+        limit=bound("limit", limit),
+    )
+    return _events(tx, process_id, rows[::-1])
+
+
+def count_through(tx: Tx[Context], process_id: str, event_type: str, through_sequence: int) -> int:
+    """Count a process's events of one type up to and with a sequence (P-EVENT-8).
+
+    Raises NotFoundError for an unknown process.
+    """
+    row = statements.count_through.one(
+        tx.cursor,
+        process_id=check_name("process_id", process_id),
+        event_type=check_name("event_type", event_type),
+        through_sequence=bound("through_sequence", through_sequence),
+    )
+    count = 0 if row is None else row[0]
+    if not count:
+        require_process(tx, process_id)
+    return count
+
+
+def wake_events_after(
+    tx: Tx[Context], process_id: str, after_sequence: int = 0, *, limit: int = 1_000
+) -> list[ProcessEvent]:
+    """Return a page of the wakes of a process that nobody has acknowledged (P-EVENT-8).
+
+    In order, from behind `after_sequence`. Raises NotFoundError for an unknown process.
+    """
+    rows = statements.wake_events_after.all(
+        tx.cursor,
+        process_id=check_name("process_id", process_id),
+        after_sequence=bound("after_sequence", after_sequence),
+        limit=bound("limit", limit),
+    )
+    return _events(tx, process_id, rows)
+
+
+def ack_wake(tx: Tx[Context], process_id: str, sequence: int) -> bool:
+    """Remember that a wake was delivered, so that it is not shown again (P-EVENT-8).
+
+    True if this call acknowledged it, False if that was done before. Raises NotFoundError
+    for an unknown process and for an event that is not there: the wake of an event still to
+    come would never be shown.
+    """
+    number = bound("sequence", sequence)
+    require_process(tx, process_id)
+    if statements.find_event.one(tx.cursor, process_id=process_id, sequence=number) is None:
+        raise NotFoundError("event", f"{process_id}:{sequence}")
+    return statements.ack_wake.run(tx.cursor, process_id=process_id, sequence=number) == 1
+
+
+def pending_wakes(
+    tx: Tx[Context], *, after: tuple[str, int] = ("", 0), limit: int = 100
+) -> list[PendingWake]:
+    """Return a page of the wakes of all processes that nobody has acknowledged (P-EVENT-12).
+
+    By process id and sequence, from behind `after`: pass those of the last one for the next
+    page. Their deliveries go to the processes' wake targets as they are now. What a crash
+    kept from being enqueued is among them: enqueue it, then ``ack_wake``.
+    """
+    process_id, sequence = check_pair("after", after)
+    rows = statements.pending_wakes.all(
+        tx.cursor,
+        after_process_id=check_text("after", process_id),
+        after_sequence=bound("after", sequence),
+        limit=bound("limit", limit),
+    )
+    return [_pending_wake(*row) for row in rows]
+
+
+def first_event_after(
+    tx: Tx[Context], process_id: str, event_type: str, after_sequence: int
+) -> ProcessEvent | None:
+    """Return the first event of one type behind a sequence; None if there is none yet."""
+    row = statements.first_event_after.one(
+        tx.cursor,
+        process_id=check_name("process_id", process_id),
+        event_type=check_name("event_type", event_type),
+        after_sequence=bound("after_sequence", after_sequence),
+    )
+    if row is None:
+        require_process(tx, process_id)
+        return None
+    return read_event(process_id, *row)
+
+
+def highest_sequence(tx: Tx[Context], process_id: str) -> int:
+    """Return the sequence of a process's newest event, 0 if it has none.
+
+    Raises NotFoundError for an unknown process.
+    """
+    row = statements.highest_sequence.one(
+        tx.cursor, process_id=check_name("process_id", process_id)
+    )
+    if row is None or row[0] is None:
+        require_process(tx, process_id)
+        return 0
+    return row[0]
+
+
+def _append(
+    tx: Tx[Context], process_id: str, new: NewEvent, fence: ProcessFence | None
+) -> Appended:
+    row = statements.load_standing.one(tx.cursor, process_id=process_id)
+    if row is None:
+        raise NotFoundError("process", process_id)
+    status, record_json, highest = row
+    standing = Standing(process_id, read_members(process_id, record_json), status, highest)
+    known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
+    if fence is not None:
+        _check_fence(tx, process_id, fence, new, known)
+    plan = plan_append(standing, new, known, now_ms=tx.now_ms)
+    if isinstance(plan, Replay):
+        if plan.record_json is not None and plan.state is not None:
+            at_ms = plan.appended.event.occurred_at_ms
+            write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
+        return plan.appended
+    if tx.operation is not None:  # which saves making a context manager, on the hottest path here
+        _write(tx, process_id, new, plan)
+    else:
+        with tx.all_or_nothing():
+            _write(tx, process_id, new, plan)
+    return plan.appended
+
+
+def _write(tx: Tx[Context], process_id: str, new: NewEvent, plan: Write) -> None:
+    now_ms = tx.now_ms
+    statements.append_event.run(
+        tx.cursor,
+        process_id=process_id,
+        sequence=plan.appended.event.sequence,
+        event_type=new.event_type,
+        payload_hash=new.payload_hash,
+        replay_key=new.replay_key,
+        occurred_at_ms=now_ms,
+        event_json=plan.event_json,
+    )
+    write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=now_ms)
+
+
+def _check_fence(
+    tx: Tx[Context], process_id: str, fence: ProcessFence, new: NewEvent, known: KnownEvent | None
+) -> None:
+    check_fence(fence, ProcessFence)
+    if fence.process_id != process_id:
+        raise LeaseLostError(fence, None, "never_claimed")
+    if known is not None and known.payload_hash == new.payload_hash:
+        LEASES.require_not_superseded(tx, fence)
+    else:
+        LEASES.require(tx, fence)
+
+
+def _known(tx: Tx[Context], process_id: str, replay_key: str) -> KnownEvent | None:
+    row = statements.find_replay.one(tx.cursor, process_id=process_id, replay_key=replay_key)
+    if row is None:
+        return None
+    sequence, payload_hash, event_json = row
+    return KnownEvent(payload_hash, read_event(process_id, sequence, event_json))
+
+
+def _events(tx: Tx[Context], process_id: str, rows: list[tuple[int, str]]) -> list[ProcessEvent]:
+    if not rows:
+        require_process(tx, process_id)
+    return [read_event(process_id, sequence, text) for sequence, text in rows]
+
+
+def _existing(tx: Tx[Context], process_id: str) -> ProcessRecord:
+    record = load_process(tx, process_id)
+    if record is None:
+        raise NotFoundError("process", process_id)
+    return record
+
+
+def _new_event(
+    event_type: str, payload: Any, replay_key: str | None, target: Scope | None
+) -> NewEvent:
+    """Check what is to be appended, before anything is read."""
+    event_type = check_name("event_type", event_type)
+    payload_json = encode_raw(free_json("payload", payload))
+    if target is not None:
+        written_scope("wake_target", target)
+    return NewEvent(
+        event_type,
+        payload_json,
+        _decode_payload(payload_json),
+        stable_hash([event_type, payload_json]),
+        None if replay_key is None else check_name("replay_key", replay_key),
+        target,
+    )
+
+
+def _pending_wake(process_id: str, sequence: int, event_json: str, record_json: str) -> PendingWake:
+    event, members = (
+        read_event(process_id, sequence, event_json),
+        read_members(process_id, record_json),
+    )
+    target = wake_target(process_id, members)
+    return PendingWake(event, delivery_of(event, target, caused_by(process_id, members)))

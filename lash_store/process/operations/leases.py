@@ -1,0 +1,79 @@
+"""The lease on a process, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.leases import LeaseHeld
+from lash_store._kernel.liveness import end_of_term
+from lash_store._stores.leasing import Leases
+from lash_store._stores.tx import Context, Tx
+from lash_store.process import statements
+from lash_store.process.operations.processes import filter_arguments, require_process
+from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
+from lash_store.process.records.processes import ProcessFilter, read_record
+
+LEASES: Final = Leases(ProcessFence, ProcessLease)
+"""Renewing, releasing and requiring a term are the protocol's own."""
+
+
+def claim_lease(
+    tx: Tx[Context], process_id: str, *, owner_id: str, ttl_ms: int
+) -> ProcessLease | LeaseHeld:
+    """Take the lease on a process for `ttl_ms` milliseconds (K-LEASE-1, P-LEASE-1).
+
+    A free, released or expired lease gives a new term: a fresh token and the next fencing
+    number. So does the lease of a live owner that claims again: what it was before, an
+    earlier executor under the same name, is fenced off. While another owner is live, the
+    result is a LeaseHeld that names it (K-LEASE-2).
+
+    Raises NotFoundError for an unknown process, and InvalidRecordError for an empty id or
+    owner or a bad `ttl_ms`.
+    """
+    check_name("process_id", process_id)
+    check_name("owner_id", owner_id)
+    end_of_term(tx.now_ms, ttl_ms)
+    require_process(tx, process_id)
+    return LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
+
+
+def claim_next(
+    tx: Tx[Context], *, owner_id: str, ttl_ms: int, matching: ProcessFilter | None = None
+) -> ClaimedProcess | None:
+    """Claim the oldest running process without a live lease (P-LEASE-3).
+
+    The recovery sweep of a worker: None if there is no such process, or none that
+    `matching` lets through. Raises InvalidRecordError for an empty owner, a bad `ttl_ms` or
+    a bad filter.
+    """
+    check_name("owner_id", owner_id)
+    end_of_term(tx.now_ms, ttl_ms)
+    found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **filter_arguments(matching))
+    if found is None:
+        return None
+    process_id, record_json = found
+    record = read_record(process_id, record_json)  # first: nobody can run what can't be read
+    lease = claim_lease(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
+    assert isinstance(lease, ProcessLease)  # it was free, and this transaction writes alone
+    return ClaimedProcess(lease, record)
+
+
+def current_lease(tx: Tx[Context], process_id: str) -> ProcessLease | None:
+    """Return the term that is live now, or None if the process's lease is free.
+
+    Raises NotFoundError for an unknown process.
+    """
+    term = LEASES.load_term(tx, check_name("process_id", process_id))
+    if term is None:
+        require_process(tx, process_id)
+        return None
+    return LEASES.live_lease(tx, term)
+
+
+def require(tx: Tx[Context], fence: ProcessFence) -> None:
+    """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
+
+    In a write transaction the answer holds until its end: nobody else can write meanwhile.
+    """
+    LEASES.require(tx, fence)

@@ -1,0 +1,216 @@
+"""The records of processes, on an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from lash_store._kernel.checks import (
+    bound,
+    check_count,
+    check_kind,
+    check_name,
+    check_names,
+    check_text,
+    shown,
+)
+from lash_store._kernel.codecs import stable_hash
+from lash_store._stores.tx import Context, Tx
+from lash_store._wire.inputs import definition_text
+from lash_store._wire.origins import Originator, written_originator
+from lash_store.errors import (
+    CorruptRecordError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    NotFoundError,
+    ProcessEndedError,
+)
+from lash_store.process import statements
+from lash_store.process.records.processes import (
+    RUNNING,
+    STATES,
+    ExternalRef,
+    ProcessFilter,
+    ProcessRecord,
+    ProcessRegistration,
+    ProcessWait,
+    State,
+    read_members,
+    read_record,
+    revised,
+    written_external_ref,
+    written_record,
+    written_registration,
+    written_wait,
+)
+from lash_store.process.tables import processes
+
+
+def register_process(tx: Tx[Context], registration: ProcessRegistration) -> ProcessRecord:
+    """Register a process, or return the record as it stands if it is registered (P-REG).
+
+    The same registration may be sent any number of times. Raises InvalidRecordError for
+    what P-REG-2 refuses, before anything is written, and IdempotencyConflictError if the id
+    is registered with other content.
+    """
+    prepared = written_registration(registration)
+    process_id, prepared_hash = registration.id, stable_hash(prepared)
+    record_json = written_record(prepared, prepared_hash, tx.now_ms)
+    added = statements.register_process.run(
+        tx.cursor,
+        process_id=process_id,
+        registration_hash=prepared_hash,
+        owner_scope_id=registration.provenance.originator.scope_id,
+        now_ms=tx.now_ms,
+        status=RUNNING,
+        record_json=record_json,
+    )
+    if not added:
+        _, stored_hash, record_json = _row(tx, process_id)
+        if stored_hash != prepared_hash:
+            raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
+    return read_record(process_id, record_json)
+
+
+def load_process(tx: Tx[Context], process_id: str) -> ProcessRecord | None:
+    """Return a process; None only if it is not registered (P-LIST-1)."""
+    row = statements.load_process.one(tx.cursor, process_id=check_name("process_id", process_id))
+    return None if row is None else read_record(process_id, row[2], row[0])
+
+
+def list_processes(
+    tx: Tx[Context],
+    *,
+    state: State | None = RUNNING,
+    matching: ProcessFilter | None = None,
+    after: str = "",
+    limit: int = 100,
+) -> list[ProcessRecord]:
+    """Return a page of the processes in one state, or in any if it is None (P-LIST-1).
+
+    By process id, from behind `after`: pass the last one's id for the next page. Filtered
+    in SQL. Raises InvalidRecordError for a bad state, filter or bound.
+    """
+    if state is not None and state not in STATES:
+        raise InvalidRecordError("state", shown(state), f"must be one of {', '.join(STATES)}")
+    given = filter_arguments(matching)
+    page = {"after_process_id": check_text("after", after), "limit": bound("limit", limit)}
+    rows = (
+        statements.list_all_processes.all(tx.cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
+        if state is None
+        else statements.list_processes.all(tx.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
+    )
+    return [read_record(process_id, record_json, state) for process_id, record_json in rows]
+
+
+def set_external_ref(tx: Tx[Context], process_id: str, ref: ExternalRef) -> ProcessRecord:
+    """Note what a process is called outside, in place of what was noted before (P-REG-4).
+
+    Raises NotFoundError for an unknown process, InvalidRecordError for a bad reference.
+    """
+    written = written_external_ref(ref)
+    status, _, record_json = _row(tx, process_id)
+    return _revise(tx, process_id, status, record_json, external_ref=written)
+
+
+def set_wait(tx: Tx[Context], process_id: str, wait: ProcessWait) -> ProcessRecord:
+    """Note what a process waits for; ``signal_wait`` makes one (P-REG-4).
+
+    Raises NotFoundError for an unknown process, ProcessEndedError for one that has ended,
+    InvalidRecordError for a bad wait.
+    """
+    written = written_wait(wait)
+    status, _, record_json = _row(tx, process_id)
+    if status != RUNNING:
+        raise ProcessEndedError(process_id, status)
+    return _revise(tx, process_id, status, record_json, wait=written)
+
+
+def clear_wait(tx: Tx[Context], process_id: str) -> ProcessRecord:
+    """Note that a process waits no more; harmless if it did not (P-REG-4).
+
+    Raises NotFoundError for an unknown process.
+    """
+    status, _, record_json = _row(tx, process_id)
+    return _revise(tx, process_id, status, record_json, wait=None)
+
+
+def known_processes(tx: Tx[Context], process_ids: Iterable[str]) -> set[str]:
+    """Return those of the ids that are registered, whatever became of them."""
+    cursor = tx.cursor
+    return {
+        process_id
+        for process_id in check_names("process_ids", process_ids)
+        if statements.process_status.one(cursor, process_id=process_id) is not None
+    }
+
+
+def require_process(tx: Tx[Context], process_id: str) -> str:
+    """Return whether a process runs or how it ended; NotFoundError if it is not registered."""
+    row = statements.process_status.one(tx.cursor, process_id=check_name("process_id", process_id))
+    if row is None:
+        raise NotFoundError("process", process_id)
+    return row[0]
+
+
+def write_record(
+    tx: Tx[Context], process_id: str, status: str, record_json: str, *, updated_at_ms: int
+) -> None:
+    """Write a record and what is projected from it."""
+    written = statements.update_process.run(
+        tx.cursor,
+        process_id=process_id,
+        status=status,
+        updated_at_ms=updated_at_ms,
+        record_json=record_json,
+    )
+    if written != 1:
+        raise CorruptRecordError(processes.name, process_id, f"{written} rows were updated")
+
+
+def _row(tx: Tx[Context], process_id: str) -> tuple[str, str, str]:
+    row = statements.load_process.one(tx.cursor, process_id=check_name("process_id", process_id))
+    if row is None:
+        raise NotFoundError("process", process_id)
+    return row
+
+
+def _revise(
+    tx: Tx[Context], process_id: str, status: str, record_json: str, **changes: object
+) -> ProcessRecord:
+    members = read_members(process_id, record_json)
+    changed = revised(members, updated_at_ms=tx.now_ms, **changes)
+    record = read_record(process_id, changed)  # before it is written: it may be corrupt
+    write_record(tx, process_id, status, changed, updated_at_ms=tx.now_ms)
+    return record
+
+
+class FilterArguments(TypedDict):
+    """A filter, as the statements take it."""
+
+    waiting: int | None
+    definition: str | None
+    owner_scope_id: str | None
+    created_before_ms: int | None
+
+
+def filter_arguments(matching: ProcessFilter | None) -> FilterArguments:
+    """Check a filter and return what the statements take."""
+    given = ProcessFilter() if matching is None else matching
+    check_kind("matching", given, ProcessFilter)
+    if given.waiting is not None:
+        check_kind("matching.waiting", given.waiting, bool)
+    before = given.created_before_ms
+    return {
+        "waiting": None if given.waiting is None else int(given.waiting),
+        "definition": definition_text("matching.definition", given.definition),
+        "owner_scope_id": _scope_id(given.originator),
+        "created_before_ms": None if before is None else check_count("created_before_ms", before),
+    }
+
+
+def _scope_id(originator: Originator | None) -> str | None:
+    if originator is None:
+        return None
+    written_originator("matching.originator", originator)
+    return originator.scope_id

@@ -1,0 +1,41 @@
+"""What every transaction of a session store shares: whose it is, and how blobs are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lash_store._kernel.checks import check_name, shown
+from lash_store._stores.tx import Context, Tx
+from lash_store.clock import Clock, IdSource
+from lash_store.errors import InvalidRecordError
+from lash_store.session.records.blobs import PROFILES, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext(Context):
+    """What every transaction of a session store shares."""
+
+    session_id: str
+    """The session that operations act on when they are given none."""
+
+    profile: Profile
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One session's transactions take turns; other sessions' need not wait for them."""
+        return (self.session_id,)
+
+
+def session_context(
+    session_id: str, profile: Profile, clock: Clock, ids: IdSource
+) -> SessionContext:
+    """Check what a session store is opened with; InvalidRecordError names what is wrong."""
+    check_name("session_id", session_id)
+    if profile not in PROFILES:
+        raise InvalidRecordError("profile", shown(profile), f"must be one of {', '.join(PROFILES)}")
+    return SessionContext(clock, ids, session_id, profile)
+
+
+def chosen_session(tx: Tx[SessionContext], session_id: str | None) -> str:
+    """Return the session that an operation is about: the one given, or else the store's."""
+    return tx.context.session_id if session_id is None else check_name("session_id", session_id)

@@ -1,0 +1,57 @@
+"""Garbage collection of blobs, on an open transaction."""
+
+from __future__ import annotations
+
+from lash_store._stores.tx import Tx
+from lash_store.session import statements
+from lash_store.session.context import SessionContext
+from lash_store.session.operations.blobs import load_manifest
+from lash_store.session.operations.head import load_head
+from lash_store.session.records.attachments import CollectionReport
+from lash_store.session.records.blobs import kind_of_blob, unpack_blob
+from lash_store.session.records.checkpoints import manifest_of
+
+
+def collect_blobs(tx: Tx[SessionContext], *, dry_run: bool = False) -> CollectionReport:
+    """Remove every blob that neither the head's checkpoint nor an artifact leads to (S-GC-1).
+
+    A checkpoint's manifest keeps its components, whichever root reaches it. Blobs stored
+    on their own have no root. Marks and sweeps under the write lock; `dry_run` only
+    reports. Raises CorruptRecordError, with nothing deleted, if the head or a manifest
+    can't be read (S-GC-2).
+    """
+    head, cursor = load_head(tx), tx.cursor
+    checkpoint = None if head is None else head.checkpoint_ref
+    artifacts = {blob_ref for _, blob_ref in statements.select_artifacts.all(cursor)}
+    roots = artifacts | ({checkpoint} if checkpoint else set())
+    sizes = dict(statements.select_blobs.all(cursor))
+    kept = {ref for ref in roots if ref in sizes}
+    for ref in sorted(kept):
+        kept.update(_components(tx, ref, is_checkpoint=ref == checkpoint))
+    doomed = sorted(key for key in sizes if key not in kept)
+    if not dry_run and doomed:
+        statements.delete_blob.many(
+            cursor, [statements.delete_blob.bind(cursor, key=key) for key in doomed]
+        )
+    return CollectionReport(
+        roots=tuple(sorted(roots)),
+        missing_roots=tuple(sorted(roots - sizes.keys())),
+        retained=len(sizes) - len(doomed),
+        deleted=tuple(doomed),
+        deleted_bytes=sum(sizes[key] for key in doomed),
+        dry_run=dry_run,
+    )
+
+
+def _components(tx: Tx[SessionContext], ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
+    """Return what a rooted blob keeps, if it is a manifest.
+
+    The kind that it was stored under proves it, but is not needed: the same bytes may have
+    been stored as an artifact first. What looks like one keeps its components.
+    """
+    row = statements.load_blob.one(tx.cursor, key=ref)
+    stored = b"" if row is None else row[0]
+    if is_checkpoint or kind_of_blob(stored) == "CheckpointManifest":
+        return load_manifest(tx, ref).component_refs  # raises if it can't be read
+    manifest = manifest_of(unpack_blob(ref, stored) or b"")
+    return () if manifest is None else manifest.component_refs

@@ -1,0 +1,63 @@
+"""Reading and writing the head, and what it says about the graph."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from lash_store._kernel.codecs import decode_object, encode_json, free_json
+from lash_store._stores.tx import Tx
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.session import statements
+from lash_store.session.context import SessionContext
+from lash_store.session.records import SessionHead
+from lash_store.session.tables import session_head
+
+_NAMED: Final = (
+    "session_id",
+    "head_revision",
+    "config",
+    "agent_frames",
+    "current_agent_frame_id",
+    "checkpoint_ref",
+    "leaf_node_id",
+    "graph_node_count",
+)
+_LEFT_OUT_WHEN_EMPTY: Final = ("current_agent_frame_id", "checkpoint_ref", "leaf_node_id")
+_TABLE: Final = session_head.name
+
+
+def load_head(tx: Tx[SessionContext]) -> SessionHead | None:
+    """Return where the session stands, or None before its first commit (S-HEAD-1).
+
+    Raises CorruptRecordError if the stored head is none.
+    """
+    row = statements.load_head.one(tx.cursor)
+    if row is None:
+        return None
+    session_id, text, revision = row
+    written = decode_object(_TABLE, session_id, text)
+    # An empty object is a head that another program made and never wrote to.
+    named: dict[str, Any] = {name: written.pop(name) for name in _NAMED if name in written}
+    named["session_id"] = named.get("session_id", session_id)
+    named["head_revision"] = revision
+    try:
+        free_json("head", named | written)  # what could not be written again is no head
+        return msgspec.convert({**named, "extra": written}, SessionHead)
+    except (msgspec.ValidationError, InvalidRecordError) as error:
+        raise CorruptRecordError(_TABLE, session_id, str(error)) from error
+
+
+def save_head(tx: Tx[SessionContext], head: SessionHead) -> None:
+    """Write the head: the named fields in order, then those that this library does not know."""
+    written = {name: free_json(name, getattr(head, name)) for name in _NAMED}
+    for name in _LEFT_OUT_WHEN_EMPTY:
+        if not written[name]:
+            del written[name]
+    statements.save_head.run(
+        tx.cursor,
+        session_id=head.session_id,
+        head_json=encode_json({**written, **free_json("head", dict(head.extra))}),
+        head_revision=head.head_revision,
+    )

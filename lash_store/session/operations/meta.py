@@ -1,0 +1,87 @@
+"""Meta and summary of a session, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._stores.tx import Tx
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.session import statements
+from lash_store.session.context import SessionContext
+from lash_store.session.records.meta import (
+    Relation,
+    SessionMeta,
+    SessionSummary,
+    message_text,
+    read_relation,
+    written_relation,
+)
+from lash_store.session.tables import graph_nodes, session_meta
+
+_TABLE: Final = session_meta.name
+
+
+def load_meta(tx: Tx[SessionContext]) -> SessionMeta | None:
+    """Return the session's meta, or None if none was saved (S-META-1)."""
+    row = statements.load_meta.one(tx.cursor)
+    if row is None:
+        return None
+    return SessionMeta(*row[:5], _relation(row[0], row[5]))
+
+
+def save_meta(tx: Tx[SessionContext], meta: SessionMeta) -> None:
+    """Save the meta, in place of any that is there."""
+    statements.save_meta.run(tx.cursor, **check_meta(meta))
+
+
+def create_meta(tx: Tx[SessionContext], meta: SessionMeta) -> bool:
+    """Save the meta unless there is one; tell whether it was saved (S-DIR-2)."""
+    return statements.create_meta.run(tx.cursor, **check_meta(meta)) == 1
+
+
+def load_summary(tx: Tx[SessionContext]) -> SessionSummary | None:
+    """Return what a picker shows, without loading the graph; None without meta (S-GC-3)."""
+    meta = load_meta(tx)
+    if meta is None:
+        return None
+    counted = statements.count_user_messages.one(tx.cursor)
+    first = statements.first_user_message.one(tx.cursor)
+    return SessionSummary(
+        session_id=meta.session_id,
+        cwd=meta.cwd,
+        relation=meta.relation,
+        user_messages=0 if counted is None else counted[0],
+        first_user_message="" if first is None else _text(str(first[0]), first[1]),
+    )
+
+
+def check_meta(meta: SessionMeta) -> dict[str, Any]:
+    """Check what is to be saved and return its columns; InvalidRecordError if it can't be."""
+    if not isinstance(meta, SessionMeta):
+        raise InvalidRecordError("meta", shown(meta), "must be a SessionMeta")
+    columns = {
+        name: check_name(name, getattr(meta, name))
+        for name in ("session_id", "session_name", "created_at", "model")
+    }
+    cwd = None if meta.cwd is None else check_name("cwd", meta.cwd)
+    return {**columns, "cwd": cwd, "relation_json": encode_json(written_relation(meta.relation))}
+
+
+def _relation(session_id: str, text: str | None) -> Relation:
+    if text is None:
+        return Relation()  # SQL NULL reads as root
+    try:
+        return read_relation(decode_object(_TABLE, session_id, text))
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(_TABLE, session_id, str(error)) from error
+
+
+def _text(seq: str, node_json: str) -> str:
+    try:
+        return message_text(decode_object(graph_nodes.name, seq, node_json))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CorruptRecordError(graph_nodes.name, seq, f"no user message: {error!r}") from error

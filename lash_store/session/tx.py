@@ -1,0 +1,53 @@
+"""A session store's transaction."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from sqlalchemy import Connection
+
+from lash_store._backends import join
+from lash_store._kernel.schema import Schema
+from lash_store._stores.tx import Tx
+from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store.session.context import SessionContext, session_context
+from lash_store.session.operations import SessionOperations, blobs, leases, meta, queue, turns
+from lash_store.session.records import Profile
+from lash_store.session.tables import SCHEMA
+
+
+class SessionTx(SessionOperations, Tx[SessionContext]):
+    """Every operation of a session store, on one open transaction."""
+
+    __slots__ = ()
+
+    schema: ClassVar[Schema] = SCHEMA
+
+    commit_turn = turns.commit_turn
+
+    # What only makes sense as part of a transaction.
+    require = leases.require
+    require_claim = queue.require_claim
+    create_meta = meta.create_meta
+    put_checkpoint = blobs.put_checkpoint
+    load_manifest = blobs.load_manifest
+
+    @classmethod
+    def on(
+        cls,
+        connection: Connection,
+        *,
+        session_id: str,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+        profile: Profile = "balanced",
+    ) -> Self:
+        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+
+        Its engine must have been prepared by ``lash_store.configure()``. In a write
+        transaction an empty database gets the session schema; it is committed, or not, with
+        the consumer's transaction. Raises NotConfiguredError for any other connection,
+        SchemaVersionError and SchemaDriftError as opening a store does.
+        """
+        context = session_context(session_id, profile, clock or SystemClock(), ids or RandomIds())
+        return cls(context, join(connection, SCHEMA))

@@ -1,0 +1,206 @@
+"""Subscriptions, on an open transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
+from lash_store._stores.tx import Context, Tx
+from lash_store._wire.inputs import definition_text
+from lash_store._wire.origins import HOST, Scope
+from lash_store.errors import CorruptRecordError
+from lash_store.trigger import statements
+from lash_store.trigger.records.subscriptions import (
+    Subscription,
+    SubscriptionFilter,
+    SubscriptionPage,
+    TriggerDraft,
+    Undecodable,
+    read_subscription,
+    revised,
+    written_draft,
+    written_subscription,
+)
+from lash_store.trigger.tables import trigger_subscription_seq
+
+
+def register_subscription(tx: Tx[Context], draft: TriggerDraft) -> Subscription:
+    """Register a subscription under a handle that was never used before (T-SUB-2).
+
+    Each call makes another one. Raises InvalidRecordError for what T-SUB-1 refuses, before
+    anything is written.
+    """
+    members = written_draft(draft)
+    with tx.all_or_nothing():
+        row = statements.next_subscription_number.one(tx.cursor)
+        if row is None:
+            raise CorruptRecordError(trigger_subscription_seq.name, "?", "no number was drawn")
+        subscription_id, handle = f"subscription:{row[0]}", f"trigger:{row[0]}"
+        record_json = written_subscription(
+            {
+                **members,
+                "subscription_id": subscription_id,
+                "handle": handle,
+                "enabled": True,
+                "created_at_ms": tx.now_ms,
+                "updated_at_ms": tx.now_ms,
+            }
+        )
+        statements.register_subscription.run(
+            tx.cursor,
+            subscription_id=subscription_id,
+            registrant_scope_id=draft.registrant.scope_id,
+            handle=handle,
+            source_type=members["source_type"],
+            source_key=members["source_key"],
+            now_ms=tx.now_ms,
+            record_json=record_json,
+        )
+    return read_subscription(subscription_id, record_json)
+
+
+def list_subscriptions(
+    tx: Tx[Context],
+    matching: SubscriptionFilter | None = None,
+    *,
+    after: tuple[str, str] = ("", ""),
+    limit: int = 100,
+) -> SubscriptionPage:
+    """Return a page of subscriptions by (registrant's scope id, handle), as text (T-SUB-3).
+
+    Pass the page's `after` for the next one. Filtered in SQL. One that can't be decoded is
+    reported beside the list. Raises InvalidRecordError for a bad filter or bound.
+    """
+    after_scope_id, after_handle = check_texts("after", after)
+    most = bound("limit", limit)
+    rows = statements.list_subscriptions.all(
+        tx.cursor,
+        **_filter_arguments(SubscriptionFilter() if matching is None else matching),
+        after_scope_id=after_scope_id,
+        after_handle=after_handle,
+        limit=most,
+    )
+    found: list[Subscription] = []
+    broken: list[Undecodable] = []
+    for subscription_id, _, handle, _, record_json in rows:
+        read = readable(subscription_id, handle, record_json)
+        if isinstance(read, Undecodable):
+            broken.append(read)
+        else:
+            found.append(read)
+    last = (rows[-1][1], rows[-1][2]) if rows and len(rows) == most else None
+    return SubscriptionPage(tuple(found), tuple(broken), last)
+
+
+def cancel_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+    """Disable a session's subscription, or the host's if `session_id` is None (T-SUB-4).
+
+    True if it was enabled. False, with the time of its last change moved, if it was not;
+    False for an unknown handle, or another registrant's.
+    """
+    return _switch(tx, session_id, handle, enabled=False)
+
+
+def enable_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+    """Enable a session's subscription again, or the host's if `session_id` is None (T-SUB-4).
+
+    True if it was disabled. False, with the time of its last change moved, if it was not;
+    False for an unknown handle, or another registrant's.
+    """
+    return _switch(tx, session_id, handle, enabled=True)
+
+
+def delete_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+    """Remove a session's subscription, or the host's, and its deliveries (T-SUB-4).
+
+    Tells whether there was one. Its handle is never used again.
+    """
+    rows = _found(tx, session_id, handle)
+    return (
+        sum(statements.delete_subscription.run(tx.cursor, subscription_id=r[0]) for r in rows) > 0
+    )
+
+
+def delete_session(tx: Tx[Context], session_id: str) -> int:
+    """Remove a session's subscriptions and their deliveries; return how many (T-SUB-5).
+
+    Those of the host and of other sessions stay.
+    """
+    check_name("session_id", session_id)
+    return statements.delete_session.run(tx.cursor, **_registrant(session_id))
+
+
+def _switch(tx: Tx[Context], session_id: str | None, handle: str, *, enabled: bool) -> bool:
+    changed = False
+    for subscription_id, _, _, was_enabled, record_json in _found(tx, session_id, handle):
+        statements.update_subscription.run(
+            tx.cursor,
+            subscription_id=subscription_id,
+            enabled=int(enabled),
+            updated_at_ms=tx.now_ms,
+            record_json=revised(
+                subscription_id, record_json, enabled=enabled, updated_at_ms=tx.now_ms
+            ),
+        )
+        changed = changed or bool(was_enabled) != enabled
+    return changed
+
+
+def _found(
+    tx: Tx[Context], session_id: str | None, handle: str
+) -> list[tuple[str, str, str, int, str]]:
+    if session_id is not None:
+        check_name("session_id", session_id)
+    owner = _registrant(session_id)
+    return statements.find_subscription.all(tx.cursor, **owner, handle=check_name("handle", handle))
+
+
+def readable(subscription_id: str, handle: str, record_json: str) -> Subscription | Undecodable:
+    """Read a subscription, or say why it can't be read: for listings, which report it (T-SUB-3)."""
+    try:
+        return read_subscription(subscription_id, record_json)
+    except CorruptRecordError as error:
+        return Undecodable(subscription_id, handle, error.cause)
+
+
+def check_texts(field: str, pair: tuple[str, str]) -> tuple[str, str]:
+    """Return `pair` if it is a key of two texts; either may be empty."""
+    first, second = check_pair(field, pair)
+    return check_text(field, first), check_text(field, second)
+
+
+def _registrant(session_id: str | None) -> dict[str, str]:
+    """Return the scope id of a registrant, and the range of the ids of its frames."""
+    scope_id = HOST if session_id is None else Scope(session_id).id
+    return {
+        "scope_id": scope_id,
+        "frames_from": f"{scope_id}/frame:",
+        "frames_to": f"{scope_id}/frame;",  # the next character after the colon
+        "session_id": session_id or "",
+    }
+
+
+def _filter_arguments(matching: SubscriptionFilter) -> Any:
+    check_kind("matching", matching, SubscriptionFilter)
+    if matching.enabled is not None:
+        check_kind("matching.enabled", matching.enabled, bool)
+    texts = {
+        name: None if text is None else check_text(f"matching.{name}", text)
+        for name, text in (
+            ("session_id", matching.session_id),
+            ("handle", matching.handle),
+            ("name", matching.name),
+            ("source_type", matching.source_type),
+            ("source_key", matching.source_key),
+        )
+    }
+    session_id = texts.pop("session_id")
+    if session_id is not None:
+        check_name("matching.session_id", session_id)
+    absent = {"scope_id": None, "frames_from": None, "frames_to": None, "session_id": None}
+    return {
+        **texts,
+        **(absent if session_id is None else _registrant(session_id)),
+        "definition": definition_text("matching.definition", matching.definition),
+        "enabled": None if matching.enabled is None else int(matching.enabled),
+    }
