@@ -40,39 +40,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-__all__ = [
-    "ClaimLostError",
-    "CollectionWarning",
-    "CorruptRecordError",
-    "EffectFailedError",
-    "IdempotencyConflictError",
-    "InvalidRecordError",
-    "LashStoreError",
-    "LeaseLostError",
-    "LeaseLostReason",
-    "NestedTransactionError",
-    "NodeConflictError",
-    "NotConfiguredError",
-    "NotFoundError",
-    "Owned",
-    "ProcessEndedError",
-    "ReadOnlyStoreError",
-    "RevisionConflictError",
-    "SchemaDriftError",
-    "SchemaVersionError",
-    "SessionBindingError",
-    "StorageError",
-    "StoreBusyError",
-    "StoreClosedError",
-    "StoreEmptyError",
-    "StoreOpenError",
-    "TransactionControlError",
-    "TransactionEndedError",
-    "TransactionError",
-    "TurnConflictError",
-    "UnpreparableStatementError",
-]
-
 LeaseLostReason = Literal["expired", "superseded", "released", "never_claimed"]
 """Why a term of ownership no longer holds (K-LEASE-5)."""
 

@@ -35,17 +35,6 @@ from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Occurr
 from lash_store.trigger.records.subscriptions import Fixed, Subscription
 from lash_store.trigger.store import TriggerStore
 
-__all__ = [
-    "RefusedDelivery",
-    "Started",
-    "process_of_delivery",
-    "prune_started",
-    "start_deliveries",
-    "start_in_transaction",
-    "unstarted_deliveries",
-    "work_of_wake",
-]
-
 _PER_TRANSACTION = 200
 """How many processes one transaction registers: others want to write, too."""
 

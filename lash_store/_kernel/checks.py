@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from lash_store.clock import MAX_INT, Clock
+from lash_store.clock import MAX_INT
 from lash_store.errors import InvalidRecordError
 
 _LONGEST_SHOWN: Final = 80
@@ -25,6 +25,8 @@ def check_count(field: str, value: int) -> int:
 
 def check_name(field: str, value: str) -> str:
     """Return `value` if it can name something: a non-empty str that UTF-8 can carry."""
+    if type(value) is str and value and value.isascii():
+        return value  # as most are
     if not isinstance(value, str) or not value:
         raise InvalidRecordError(field, shown(value), "must be a non-empty str")
     return check_text(field, value)
@@ -101,9 +103,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
-def read_clock(clock: Clock) -> int:
-    """Read `clock` once; InvalidRecordError if it gives what is no time."""
-    now_ms = clock.now_ms()
-    if type(now_ms) is not int or not 0 <= now_ms <= MAX_INT:
-        check_count("clock.now_ms()", now_ms)  # raises
-    return now_ms
+def check_now(now_ms: int) -> int:
+    """Return what a clock has given; InvalidRecordError if it is no time."""
+    return check_count("clock.now_ms()", now_ms)

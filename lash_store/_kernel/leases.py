@@ -63,12 +63,12 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.dialects import upsert_insert
-from lash_store._kernel.liveness import Liveness, check_token, masked
+from lash_store._kernel.liveness import Guarded, Liveness, check_token
 from lash_store._kernel.prepared import prepare
 from lash_store.errors import InvalidRecordError
 
 
-class Fence(msgspec.Struct, frozen=True):
+class Fence(Guarded, msgspec.Struct, frozen=True):
     """The four values that prove one term of ownership; see the head of this module.
 
     `key` is the id of what is leased, `owner_id` the holder's own name for itself, `token` a
@@ -77,6 +77,8 @@ class Fence(msgspec.Struct, frozen=True):
 
     leases: ClassVar[LeaseTable]
     """The table that the term stands in."""
+
+    shown: ClassVar = ("key", "owner_id", "token", "fencing_token")
 
     key: str
     owner_id: str
@@ -102,21 +104,6 @@ class Fence(msgspec.Struct, frozen=True):
             fencing_token=self.fencing_token,
             now_ms=check_count("now_ms", now_ms),
         )
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(key={self.key!r}, owner_id={self.owner_id!r}, "
-            f"token={masked(self.token)!r}, fencing_token={self.fencing_token})"
-        )
-
-    __str__ = __repr__
-
-    def __rich_repr__(self) -> Any:
-        """Show the token masked to rich as well."""
-        yield "key", self.key
-        yield "owner_id", self.owner_id
-        yield "token", masked(self.token)
-        yield "fencing_token", self.fencing_token
 
 
 FenceT = TypeVar("FenceT", bound=Fence)
@@ -155,12 +142,21 @@ class Lease(msgspec.Struct, Generic[FenceT], frozen=True):
         return self.fence.fencing_token
 
 
-class LeaseTerm(msgspec.Struct, frozen=True, array_like=True):
+class LeaseTerm(Guarded, msgspec.Struct, frozen=True, array_like=True):
     """A lease row as it stands: the current term, or what is left of the last one.
 
     Times are milliseconds since the epoch. Owner and token are None and the times 0 after a
     release; the fencing number is that of the last term.
     """
+
+    shown: ClassVar = (
+        "key",
+        "owner_id",
+        "token",
+        "fencing_token",
+        "claimed_at_ms",
+        "expires_at_ms",
+    )
 
     key: str
     owner_id: str | None
@@ -168,25 +164,6 @@ class LeaseTerm(msgspec.Struct, frozen=True, array_like=True):
     fencing_token: int
     claimed_at_ms: int
     expires_at_ms: int
-
-    def __repr__(self) -> str:
-        token = None if self.token is None else masked(self.token)
-        return (
-            f"LeaseTerm(key={self.key!r}, owner_id={self.owner_id!r}, token={token!r}, "
-            f"fencing_token={self.fencing_token}, claimed_at_ms={self.claimed_at_ms}, "
-            f"expires_at_ms={self.expires_at_ms})"
-        )
-
-    __str__ = __repr__
-
-    def __rich_repr__(self) -> Any:
-        """Show the token masked to rich as well."""
-        yield "key", self.key
-        yield "owner_id", self.owner_id
-        yield "token", None if self.token is None else masked(self.token)
-        yield "fencing_token", self.fencing_token
-        yield "claimed_at_ms", self.claimed_at_ms
-        yield "expires_at_ms", self.expires_at_ms
 
 
 class LeaseHeld(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ once for a row that was read, and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import Column, ColumnElement, and_, or_
 
@@ -72,7 +72,8 @@ def end_of_term(now_ms: int, ttl_ms: int) -> int:
 def new_token(ids: IdSource) -> str:
     """Draw a token; InvalidRecordError, before anything is written, for one that no fence can have."""
     token = ids.new_token()
-    check_token("ids.new_token()", token)
+    if type(token) is not str or not token or not token.isascii():
+        check_token("ids.new_token()", token)
     return token
 
 
@@ -83,6 +84,22 @@ def check_token(field: str, token: object) -> None:
         raise InvalidRecordError(field, type(token).__name__, "must be non-empty ASCII text")
 
 
-def masked(token: str) -> str:
-    """Return the part of a token that may be shown."""
-    return f"{token[:4]}…"
+class Guarded:
+    """A record that holds a token: it is shown by its first characters only, wherever it is shown."""
+
+    __slots__ = ()
+
+    shown: ClassVar[tuple[str, ...]]
+    """The attributes that are shown, in order."""
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({listed})"
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        """Show the same to rich."""
+        for name in self.shown:
+            value = getattr(self, name)
+            yield name, f"{value[:4]}…" if name == "token" and value is not None else value

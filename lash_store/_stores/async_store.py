@@ -94,22 +94,12 @@ class AsyncStore(Generic[T_co]):
         """Finish what has started, refuse the rest, and close the store; idempotent."""
         await asyncio.to_thread(self._close)
 
-    async def write_alone(
-        self, operation: str, function: Callable[..., R], args: Any, kwargs: dict[str, Any]
-    ) -> R:
-        """Run one operation as a write transaction of its own, on the writing thread."""
-        return await self._writer.run(
-            lambda: self._sync().write_alone(operation, function, args, kwargs)
-        )
-
-    async def read_alone(
-        self, operation: str, function: Callable[..., R], args: Any, kwargs: dict[str, Any]
-    ) -> R:
-        """Run one operation in a snapshot of its own, on the reading thread."""
+    async def on_thread(self, call: Callable[[Store[T_co]], R], *, writes: bool) -> R:
+        """Run a one-call operation of the sync store, on the thread for what it does."""
+        if writes:
+            return await self._writer.run(lambda: call(self._sync()))
         await self._opened()
-        return await self._reader.run(
-            lambda: self._sync().read_alone(operation, function, args, kwargs)
-        )
+        return await self._reader.run(lambda: call(self._sync()))
 
     def _close(self) -> None:
         # On a thread of its own, which no cancelling stops half-way; twice at once is harmless.

@@ -72,22 +72,34 @@ class Operation(Generic[T, P, R]):
 
         return method
 
-    def on_store(self, name: str) -> Callable[..., Any]:
-        """Return the one-call method of a store; of an asyncio store it gives a coroutine."""
+    def on_store(self, name: str) -> Callable[..., R]:
+        """Return the one-call method of a store: a transaction, or a snapshot, of its own."""
         function = self.function
-        if self.writes:
-
-            @wraps(function)
-            def write(store: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-                return store.write_alone(name, function, args, kwargs)
-
-            return write
+        begin = Store.begin_write if self.writes else Store.begin_read
+        end = Store.end_write if self.writes else Store.end_read
 
         @wraps(function)
-        def read(store: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-            return store.read_alone(name, function, args, kwargs)
+        def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+            tx = begin(store, name)
+            try:
+                result = function(tx, *args, **kwargs)
+            except BaseException:
+                end(store, tx, commit=False)
+                raise
+            end(store, tx, commit=True)
+            return result
 
-        return read
+        return call
+
+    def on_async_store(self, name: str) -> Callable[..., Coroutine[Any, Any, R]]:
+        """Return the one-call method of an asyncio store: the sync one, on one of its threads."""
+        call, writes = self.on_store(name), self.writes
+
+        @wraps(self.function)
+        async def call_on_thread(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return await store.on_thread(lambda sync: call(sync, *args, **kwargs), writes=writes)
+
+        return call_on_thread
 
 
 def writes(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
@@ -107,11 +119,13 @@ class Operations:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if issubclass(cls, (Tx, Store, AsyncStore)):
-            for name, operation in _listed(cls).items():
-                is_tx = issubclass(cls, Tx)
-                method = operation.as_method() if is_tx else operation.on_store(name)
-                setattr(cls, name, method)
+        for name, operation in _listed(cls).items():
+            if issubclass(cls, Tx):
+                setattr(cls, name, operation.as_method())
+            elif issubclass(cls, Store):
+                setattr(cls, name, operation.on_store(name))
+            elif issubclass(cls, AsyncStore):
+                setattr(cls, name, operation.on_async_store(name))
 
 
 def _listed(cls: type) -> dict[str, Operation[Any, ..., Any]]:

@@ -59,11 +59,11 @@ class Store(Generic[T_co]):
         free within the busy budget, and NestedTransactionError inside another transaction of
         this store on the same thread.
         """
-        return Transaction(self.begin_write, self.end_write)
+        return Transaction(self, writes=True)
 
     def read(self) -> Transaction[T_co]:
         """Open a snapshot: ``with store.read() as tx:``; a write inside is ReadOnlyStoreError."""
-        return Transaction(self.begin_read, self.end_read)
+        return Transaction(self, writes=False)
 
     def wait_until(
         self, look: Callable[[T_co], R | None], *, timeout_ms: int | None = None
@@ -120,8 +120,11 @@ class Store(Generic[T_co]):
 
     def end_write(self, tx: Tx[Any], *, commit: bool) -> None:
         """Commit or roll back, and end `tx`."""
-        transaction = _left(tx, commit=commit)
-        if transaction is not None:
+        transaction = tx.transaction
+        if transaction is None:
+            _leave_to_parent(tx, commit=commit)
+        else:
+            tx.transaction = None
             self._database.end_write(transaction, commit=commit)
 
     def begin_read(self, operation: str | None = None) -> T_co:
@@ -136,35 +139,12 @@ class Store(Generic[T_co]):
 
     def end_read(self, tx: Tx[Any], *, commit: bool) -> None:
         """End a snapshot and `tx`; whether it went well makes no difference to what is stored."""
-        transaction = _left(tx, commit=commit)
-        if transaction is not None:
+        transaction = tx.transaction
+        if transaction is None:
+            _leave_to_parent(tx, commit=commit)
+        else:
+            tx.transaction = None
             self._database.end_read(transaction)
-
-    def write_alone(
-        self, operation: str, function: Callable[..., R], args: Any, kwargs: dict[str, Any]
-    ) -> R:
-        """Run one operation as a write transaction of its own."""
-        tx = self.begin_write(operation)
-        try:
-            result = function(tx, *args, **kwargs)
-        except BaseException:
-            self.end_write(tx, commit=False)
-            raise
-        self.end_write(tx, commit=True)
-        return result
-
-    def read_alone(
-        self, operation: str, function: Callable[..., R], args: Any, kwargs: dict[str, Any]
-    ) -> R:
-        """Run one operation in a snapshot of its own."""
-        tx = self.begin_read(operation)
-        try:
-            result = function(tx, *args, **kwargs)
-        except BaseException:
-            self.end_read(tx, commit=False)
-            raise
-        self.end_read(tx, commit=True)
-        return result
 
 
 class Transaction(Generic[T_co]):
@@ -175,16 +155,15 @@ class Transaction(Generic[T_co]):
     """
 
     # A slotted class: contextlib.contextmanager would cost a fifth of a short transaction.
-    __slots__ = ("_begin", "_end", "_tx")
+    __slots__ = ("_store", "_tx", "_writes")
 
-    _tx: T_co
-
-    def __init__(self, begin: Callable[[], T_co], end: Callable[..., None]) -> None:
-        self._begin = begin
-        self._end = end
+    def __init__(self, store: Store[T_co], *, writes: bool) -> None:
+        self._store = store
+        self._writes = writes
 
     def __enter__(self) -> T_co:
-        tx = self._tx = self._begin()
+        store = self._store
+        tx = self._tx = store.begin_write() if self._writes else store.begin_read()
         return tx
 
     def __exit__(
@@ -193,22 +172,17 @@ class Transaction(Generic[T_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._end(self._tx, commit=kind is None)
+        end = self._store.end_write if self._writes else self._store.end_read
+        end(self._tx, commit=kind is None)
 
 
-def _left(tx: Tx[Any], *, commit: bool) -> Any:
-    """End `tx` and return its transaction, still open.
+def _leave_to_parent(tx: Tx[Any], *, commit: bool) -> None:
+    """Leave a block in a forked child: transaction and locks are the parent's.
 
-    None in a forked child, where transaction and locks are the parent's, which only a block that
-    went well has to be told.
+    Only a block that went well has to be told.
     """
-    transaction = tx.transaction
-    if transaction is None:
-        if commit:
-            _ = tx.cursor  # raises
-        return None
-    tx.transaction = None
-    return transaction
+    if commit:
+        _ = tx.cursor  # raises
 
 
 def deadline(timeout_ms: int | None) -> float:

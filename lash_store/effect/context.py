@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lash_store._kernel.checks import check_name
+from lash_store._stores import tx as stores
 from lash_store._stores.tx import Context
 from lash_store.clock import Clock, IdSource, unique_owner_id
 
@@ -14,6 +16,10 @@ class EffectContext(Context):
     """What every transaction of one effect store shares."""
 
     owner_id: str
+
+
+Tx: TypeAlias = stores.Tx[EffectContext]
+"""What an effect store's operations are functions of."""
 
 
 def effect_context(owner_id: str | None, clock: Clock, ids: IdSource) -> EffectContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -14,7 +14,7 @@ from lash_store._kernel.codecs import (
     free_json,
     stable_hash,
 )
-from lash_store._kernel.liveness import check_token, masked
+from lash_store._kernel.liveness import Guarded, check_token
 from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 
@@ -29,12 +29,14 @@ TTL_MS: Final = 30_000
 _TABLE: Final = runtime_effect_replay.name
 
 
-class EffectClaim(msgspec.Struct, frozen=True):
+class EffectClaim(Guarded, msgspec.Struct, frozen=True):
     """The right to bring about one step, and proof of it (E-BEGIN-1).
 
     Holds until `expires_at_ms` (exclusive) unless it is renewed. `due_at_ms` is the step's, from
     its first beginning. `token` is a secret. Times are milliseconds since the epoch.
     """
+
+    shown: ClassVar = ("key", "owner_id", "token", "expires_at_ms")
 
     scope_id: str
     replay_key: str
@@ -48,21 +50,6 @@ class EffectClaim(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """Scope and replay key, for messages."""
         return key_of(self.scope_id, self.replay_key)
-
-    def __repr__(self) -> str:
-        return (
-            f"EffectClaim(key={self.key!r}, owner_id={self.owner_id!r}, "
-            f"token={masked(self.token)!r}, expires_at_ms={self.expires_at_ms})"
-        )
-
-    __str__ = __repr__
-
-    def __rich_repr__(self) -> Any:
-        """Show the token masked to rich as well."""
-        yield "key", self.key
-        yield "owner_id", self.owner_id
-        yield "token", masked(self.token)
-        yield "expires_at_ms", self.expires_at_ms
 
 
 class EffectError(msgspec.Struct, frozen=True):
@@ -120,8 +107,10 @@ class Effect(msgspec.Struct, frozen=True):
     updated_at_ms: int
 
 
-class EffectTerm(msgspec.Struct, frozen=True, array_like=True):
+class EffectTerm(Guarded, msgspec.Struct, frozen=True, array_like=True):
     """The row of a step, as far as it decides who may act on it."""
+
+    shown: ClassVar = ("status", "owner_id", "token", "expires_at_ms")
 
     envelope_hash: str
     status: str
@@ -131,15 +120,6 @@ class EffectTerm(msgspec.Struct, frozen=True, array_like=True):
     token: str | None
     expires_at_ms: int
     due_at_ms: int | None
-
-    def __repr__(self) -> str:
-        token = None if self.token is None else masked(self.token)
-        return (
-            f"EffectTerm(status={self.status!r}, owner_id={self.owner_id!r}, token={token!r}, "
-            f"expires_at_ms={self.expires_at_ms})"
-        )
-
-    __str__ = __repr__
 
 
 def turn_scope(session_id: str, turn_id: str) -> str:

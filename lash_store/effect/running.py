@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
@@ -81,6 +81,11 @@ FOR_GOOD: Final = (LeaseLostError, StoreClosedError, ReadOnlyStoreError)
 """What no further renewal can mend."""
 
 
+class _Known(TypedDict):
+    envelope_hash: str
+    strict: bool
+
+
 class Step(msgspec.Struct, frozen=True):
     """One step that is to be run, checked: what it is called, and how it is claimed."""
 
@@ -96,21 +101,23 @@ class Step(msgspec.Struct, frozen=True):
         """How often its claim is renewed: every third of its time, at least 1 ms (E-RUN-1)."""
         return min(max(self.ttl_ms / RENEWALS_PER_TTL, 1.0) / 1000, threading.TIMEOUT_MAX)
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the step is called."""
+        return self.scope_id, self.replay_key
+
+    @property
+    def known(self) -> _Known:
+        """By what else it is looked up and begun."""
+        return {"envelope_hash": self.envelope_hash, "strict": self.strict}
+
     def look_up(self, tx: EffectTx) -> Replayed | ReplayedFailure | Busy | None:
         """See how the step stands, in a snapshot."""
-        return tx.look_up_effect(
-            self.scope_id, self.replay_key, envelope_hash=self.envelope_hash, strict=self.strict
-        )
+        return tx.look_up_effect(*self.names, **self.known)
 
     def begin(self, tx: EffectTx) -> EffectClaim | Replayed | ReplayedFailure | Busy:
         """Claim the step, or learn why not."""
-        return tx.begin_effect(
-            self.scope_id,
-            self.replay_key,
-            envelope_hash=self.envelope_hash,
-            ttl_ms=self.ttl_ms,
-            strict=self.strict,
-        )
+        return tx.begin_effect(*self.names, **self.known, ttl_ms=self.ttl_ms)
 
     def is_over(self, tx: EffectTx) -> bool | None:
         """Tell a waiter to go on: nobody is at the step any more."""
@@ -183,23 +190,18 @@ def check_run(
     function: object,
     *,
     envelope_hash: str | None = None,
-    **options: Unpack[RecordedOptions],
+    ttl_ms: int = TTL_MS,
+    terminal: Terminal = (),
+    strict: bool = False,
 ) -> Step:
     """Check what is to be run; InvalidRecordError before anything is read."""
     check_step(scope_id, replay_key)
     if not callable(function):
         raise InvalidRecordError("function", shown(function), "must be callable")
-    digest = hash_of(envelope, envelope_hash)
-    return Step(scope_id, replay_key, digest, *check_options(**options))
-
-
-def check_options(
-    *, ttl_ms: int = TTL_MS, terminal: Terminal = (), strict: bool = False
-) -> tuple[int, bool, tuple[type[Exception], ...]]:
-    """Check how a step is to be run; InvalidRecordError names what is wrong."""
     kinds = check_terminal(terminal)
     check_kind("strict", strict, bool)
-    return check_ttl(ttl_ms), strict, kinds
+    digest = hash_of(envelope, envelope_hash)
+    return Step(scope_id, replay_key, digest, check_ttl(ttl_ms), strict, kinds)
 
 
 def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:
@@ -225,9 +227,9 @@ class Recording:
                 raise InvalidRecordError(
                     field, shown(name), "must be a str, or a function of the call"
                 )
-        check_options(**options)
+        # As for any call of it: a name and a function that there could be.
+        check_run("scope", "key", None, self.step_of, **options)
         self._names = (scope_id, replay_key)
-        self._options = options
 
     def step_of(
         self, function: Callable[..., R], signature: inspect.Signature, args: Any, kwargs: Any

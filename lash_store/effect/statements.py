@@ -25,25 +25,6 @@ from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
 from lash_store.effect.tables import runtime_effect_replay
 
-__all__ = [
-    "abandon_effect",
-    "begin_effect",
-    "count_effects",
-    "count_scope",
-    "finish_effect",
-    "forget_scope",
-    "is_claim",
-    "is_live_claim",
-    "list_effects",
-    "list_scope",
-    "load_effect",
-    "oldest_in_progress",
-    "prunable_effects",
-    "prune_effect",
-    "renew_effect",
-    "select_effects",
-]
-
 _effects = runtime_effect_replay.c
 _IN_PROGRESS = "in_progress"
 _claim = Liveness(_effects.lease_token, _effects.lease_expires_at_ms)

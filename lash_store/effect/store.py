@@ -173,11 +173,9 @@ class EffectStore(EffectOperations, Store[EffectTx]):
 
     def _begin(self, step: Step) -> EffectClaim | Replayed | ReplayedFailure:
         while True:
-            with self.read() as tx:
-                found: Any = step.look_up(tx)
-            if found is None:
-                with self.begin() as tx:  # only now is there something to claim (E-BEGIN-4)
-                    found = step.begin(tx)
+            found: Any = self.look_up_effect(*step.names, **step.known)
+            if found is None:  # only now is there something to claim (E-BEGIN-4)
+                found = self.begin_effect(*step.names, **step.known, ttl_ms=step.ttl_ms)
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from lash_store._kernel.schema import Schema
 from lash_store._stores.deployment import DeploymentTx
+from lash_store._stores.operations import reads
 from lash_store.process.operations import ProcessOperations, events, leases, processes
 from lash_store.process.tables import SCHEMA
 
@@ -18,6 +19,6 @@ class ProcessTx(ProcessOperations, DeploymentTx):
     schema: ClassVar[Schema] = SCHEMA
 
     # What only makes sense as part of a transaction.
-    require = leases.require
+    require = reads(leases.LEASES.require)
     require_process = processes.require_process
     highest_sequence = events.highest_sequence

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lash_store._kernel.checks import check_name, shown
-from lash_store._stores.tx import Context, Tx
+from lash_store._stores import tx as stores
+from lash_store._stores.tx import Context
 from lash_store.clock import Clock, IdSource
 from lash_store.errors import InvalidRecordError
 from lash_store.session.records.blobs import PROFILES, Profile
@@ -26,6 +28,10 @@ class SessionContext(Context):
         return (self.session_id,)
 
 
+Tx: TypeAlias = stores.Tx[SessionContext]
+"""What a session store's operations are functions of."""
+
+
 def session_context(
     session_id: str, profile: Profile, clock: Clock, ids: IdSource
 ) -> SessionContext:
@@ -36,6 +42,6 @@ def session_context(
     return SessionContext(clock, ids, session_id, profile)
 
 
-def chosen_session(tx: Tx[SessionContext], session_id: str | None) -> str:
+def chosen_session(tx: Tx, session_id: str | None) -> str:
     """Return the session that an operation is about: the one given, or else the store's."""
     return tx.context.session_id if session_id is None else check_name("session_id", session_id)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
+from lash_store._stores.operations import reads
 from lash_store._stores.tx import Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.session.context import SessionContext, session_context
@@ -26,7 +27,7 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
     commit_turn = turns.commit_turn
 
     # What only makes sense as part of a transaction.
-    require = leases.require
+    require = reads(leases.LEASES.require)
     require_claim = queue.require_claim
     create_meta = meta.create_meta
     put_checkpoint = blobs.put_checkpoint

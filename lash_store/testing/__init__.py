@@ -7,27 +7,19 @@
 Needs the extra ``testing`` (Hypothesis).
 """
 
-from lash_store.testing import strategies
-from lash_store.testing.clock import ManualClock, SequentialIds
-from lash_store.testing.leases import (
-    LeaseImplementation,
-    LeaseMachine,
-    LeaseModel,
-    Observed,
-    Term,
-    check_leases,
-    lease_machine,
+from lash_store.testing import (
+    strategies as strategies,
 )
-
-__all__ = [
-    "LeaseImplementation",
-    "LeaseMachine",
-    "LeaseModel",
-    "ManualClock",
-    "Observed",
-    "SequentialIds",
-    "Term",
-    "check_leases",
-    "lease_machine",
-    "strategies",
-]
+from lash_store.testing.clock import (
+    ManualClock as ManualClock,
+    SequentialIds as SequentialIds,
+)
+from lash_store.testing.leases import (
+    LeaseImplementation as LeaseImplementation,
+    LeaseMachine as LeaseMachine,
+    LeaseModel as LeaseModel,
+    Observed as Observed,
+    Term as Term,
+    check_leases as check_leases,
+    lease_machine as lease_machine,
+)

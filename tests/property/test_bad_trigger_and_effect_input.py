@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lash_store import EffectClaim, EffectStore, Host, Scope, TriggerStore
 from lash_store.effect.records import EffectError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Final
 
 from sqlalchemy.sql.elements import ClauseElement
@@ -14,6 +15,7 @@ from sqlalchemy.sql.elements import ClauseElement
 from lash_store.effect import statements as effect
 from lash_store.process import statements as process
 from lash_store.session import statements as session
+from lash_store.statements import Prepared
 from lash_store.trigger import statements as trigger
 
 Builder = Callable[..., ClauseElement]
@@ -112,12 +114,24 @@ def example(store: str, name: str, builder: Builder) -> dict[str, Any]:
     }
 
 
+def builders(store: str, module: ModuleType) -> dict[str, Builder]:
+    """Every builder that a store's package of statements hands out, by name."""
+    return {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, Prepared)
+        or inspect.ismethod(value)  # a LeaseTable's
+        or (inspect.isfunction(value) and value.__module__.startswith(f"lash_store.{store}."))
+        if not name.startswith("_")
+    }
+
+
 STORES: Final = {"session": session, "process": process, "trigger": trigger, "effect": effect}
 
 EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
-    f"{store}.{name}": (getattr(module, name), example(store, name, getattr(module, name)))
+    f"{store}.{name}": (builder, example(store, name, builder))
     for store, module in STORES.items()
-    for name in module.__all__
+    for name, builder in builders(store, module).items()
 }
 """Builder and example by ``store.name``."""
 

@@ -6,7 +6,6 @@ No database is involved. ``LASH_STORE_WRITE_GOLDENS=1`` writes them anew, for re
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import pkgutil
 import re
@@ -19,9 +18,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store import SessionFence
 from lash_store._kernel.prepared import bound_arguments
-from lash_store.session import statements as session
-from lash_store.statements import Prepared
-from tests.statements.catalogue import EXAMPLES
+from tests.statements.catalogue import EXAMPLES, STORES, builders
 from tests.support.dialects import POSTGRESQL, SQLITE
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -63,29 +60,16 @@ def test_fence_in_a_consumers_update(dialect: str) -> None:
     check("fence.holds", fenced, dialect)
 
 
-_LEASE_STATEMENTS = {
-    "select_leases",
-    "current_lease",
-    "claim_lease",
-    "renew_lease",
-    "release_lease",
-    "is_live",
-}
-"""Those that a LeaseTable has, under the name that they have in a store."""
-
-
 def test_every_public_builder_is_exported() -> None:
-    """What the modules define is what the package lists: so the goldens above are of all."""
-    modules = pkgutil.iter_modules(session.__path__, f"{session.__name__}.")
-    defined = {
-        name
-        for module in modules
-        for name, value in vars(importlib.import_module(module.name)).items()
-        if (inspect.isroutine(value) or isinstance(value, Prepared))
-        and (value.__module__ == module.name or name in _LEASE_STATEMENTS)
-        and name[0] != "_"
-    }
-    assert defined == set(session.__all__)
+    """What the modules define is what the package hands out: so the goldens above are of all."""
+    for store, package in STORES.items():
+        modules = pkgutil.iter_modules(getattr(package, "__path__", ()), f"{package.__name__}.")
+        defined = {
+            name
+            for module in modules
+            for name in builders(store, importlib.import_module(module.name))
+        }
+        assert defined <= set(builders(store, package)), store
 
 
 def test_no_golden_is_left_over() -> None:

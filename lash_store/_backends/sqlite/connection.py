@@ -15,9 +15,9 @@ from sqlalchemy import Connection, Engine
 from lash_store._backends.sqlite import dialect, tx_connection
 from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import read_clock
+from lash_store._kernel.checks import check_now
 from lash_store._kernel.observing import observers, telling
-from lash_store.clock import Clock
+from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import TransactionControlError, TransactionEndedError
 
 
@@ -151,7 +151,8 @@ class StoreConnection(sqlite3.Connection):
 
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
-        return read_clock(clock)
+        now_ms = clock.now_ms()
+        return now_ms if type(now_ms) is int and 0 <= now_ms <= MAX_INT else check_now(now_ms)
 
     def consumer_connection(self) -> Connection:
         """Return a SQLAlchemy Connection on this transaction, the same until it ends."""

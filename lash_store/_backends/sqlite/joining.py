@@ -18,7 +18,7 @@ from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.driver import is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.opening import enter_wal
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import read_clock
+from lash_store._kernel.checks import check_now
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store.clock import Clock
@@ -58,7 +58,7 @@ class JoinedTransaction:
 
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
-        return read_clock(clock)
+        return check_now(clock.now_ms())
 
     def consumer_connection(self) -> Connection:
         """Return the consumer's own Connection."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypedDict
+
+import msgspec
 
 from lash_store._kernel.checks import (
     check_count,
@@ -12,10 +14,9 @@ from lash_store._kernel.checks import (
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store._stores.tx import Tx
 from lash_store.clock import MAX_INT
 from lash_store.effect import statements
-from lash_store.effect.context import EffectContext
+from lash_store.effect.context import Tx
 from lash_store.effect.records import (
     TTL_MS,
     Begun,
@@ -46,8 +47,18 @@ from lash_store.errors import (
 _TABLE: Final = runtime_effect_replay.name
 
 
+class _Claimed(TypedDict):
+    """The arguments by which the statements know a claim."""
+
+    scope_id: str
+    replay_key: str
+    envelope_hash: str
+    owner_id: str
+    token: str
+
+
 def begin_effect(
-    tx: Tx[EffectContext],
+    tx: Tx,
     scope_id: str,
     replay_key: str,
     envelope: Any = None,
@@ -100,7 +111,7 @@ def begin_effect(
 
 
 def look_up_effect(
-    tx: Tx[EffectContext],
+    tx: Tx,
     scope_id: str,
     replay_key: str,
     envelope: Any = None,
@@ -121,7 +132,7 @@ def look_up_effect(
     return _standing(tx, scope_id, replay_key, digest)
 
 
-def renew_effect(tx: Tx[EffectContext], claim: EffectClaim, *, ttl_ms: int = TTL_MS) -> EffectClaim:
+def renew_effect(tx: Tx, claim: EffectClaim, *, ttl_ms: int = TTL_MS) -> EffectClaim:
     """Move the end of a live claim to `ttl_ms` from now, and return it so (E-RENEW-1).
 
     Raises LeaseLostError, and changes nothing, if it is not live any more.
@@ -130,28 +141,16 @@ def renew_effect(tx: Tx[EffectContext], claim: EffectClaim, *, ttl_ms: int = TTL
     expires_at_ms = end_of_term(tx.now_ms, check_ttl(ttl_ms))
     moved = statements.renew_effect.run(
         tx.cursor,
-        scope_id=claim.scope_id,
-        replay_key=claim.replay_key,
-        envelope_hash=claim.envelope_hash,
-        owner_id=claim.owner_id,
-        token=claim.token,
+        **_claimed(claim),
         now_ms=tx.now_ms,
         expires_at_ms=expires_at_ms,
     )
     if moved != 1:
         raise _lost(tx, claim)
-    return EffectClaim(
-        claim.scope_id,
-        claim.replay_key,
-        claim.envelope_hash,
-        claim.owner_id,
-        claim.token,
-        expires_at_ms,
-        claim.due_at_ms,
-    )
+    return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
 
 
-def finish_effect(tx: Tx[EffectContext], claim: EffectClaim, outcome: Any = None) -> Any:
+def finish_effect(tx: Tx, claim: EffectClaim, outcome: Any = None) -> Any:
     """Record what a step gave, JSON, and return it as it will be replayed (E-FIN-1).
 
     Raises LeaseLostError, and records nothing, if the claim is not live any more;
@@ -162,7 +161,7 @@ def finish_effect(tx: Tx[EffectContext], claim: EffectClaim, outcome: Any = None
     return decode_json(_TABLE, claim.key, outcome_json)
 
 
-def fail_effect(tx: Tx[EffectContext], claim: EffectClaim, error: EffectError) -> None:
+def fail_effect(tx: Tx, claim: EffectClaim, error: EffectError) -> None:
     """Record that a step failed for good (E-FIN-1).
 
     Raises LeaseLostError, and records nothing, if the claim is not live any more.
@@ -170,7 +169,7 @@ def fail_effect(tx: Tx[EffectContext], claim: EffectClaim, error: EffectError) -
     _end(tx, claim, "failed", None, written_error(error))
 
 
-def abandon_effect(tx: Tx[EffectContext], claim: EffectClaim) -> bool:
+def abandon_effect(tx: Tx, claim: EffectClaim) -> bool:
     """Give a step back for the next attempt, which may begin at once (E-FIN-2).
 
     True if this call freed it. False, with nothing changed, if it has ended or somebody else
@@ -179,18 +178,14 @@ def abandon_effect(tx: Tx[EffectContext], claim: EffectClaim) -> bool:
     check_claim(claim)
     freed = statements.abandon_effect.run(
         tx.cursor,
-        scope_id=claim.scope_id,
-        replay_key=claim.replay_key,
-        envelope_hash=claim.envelope_hash,
-        owner_id=claim.owner_id,
-        token=claim.token,
+        **_claimed(claim),
         now_ms=tx.now_ms,
     )
     return freed == 1
 
 
 def begin_sleep(
-    tx: Tx[EffectContext],
+    tx: Tx,
     scope_id: str,
     replay_key: str,
     duration_ms: int,
@@ -227,7 +222,7 @@ def begin_sleep(
 
 
 def look_up_sleep(
-    tx: Tx[EffectContext],
+    tx: Tx,
     scope_id: str,
     replay_key: str,
     duration_ms: int,
@@ -251,7 +246,7 @@ def look_up_sleep(
 
 
 def _end(
-    tx: Tx[EffectContext],
+    tx: Tx,
     claim: EffectClaim,
     status: str,
     outcome_json: str | None,
@@ -260,11 +255,7 @@ def _end(
     check_claim(claim)
     recorded = statements.finish_effect.run(
         tx.cursor,
-        scope_id=claim.scope_id,
-        replay_key=claim.replay_key,
-        envelope_hash=claim.envelope_hash,
-        owner_id=claim.owner_id,
-        token=claim.token,
+        **_claimed(claim),
         now_ms=tx.now_ms,
         status=status,
         outcome_json=outcome_json,
@@ -275,7 +266,7 @@ def _end(
 
 
 def _standing(
-    tx: Tx[EffectContext], scope_id: str, replay_key: str, digest: str
+    tx: Tx, scope_id: str, replay_key: str, digest: str
 ) -> Replayed | ReplayedFailure | Busy | None:
     term = _term(tx, scope_id, replay_key)
     if term is None:
@@ -294,19 +285,29 @@ def _standing(
     return Busy(term.owner_id, term.expires_at_ms, term.due_at_ms)
 
 
-def _existing(tx: Tx[EffectContext], scope_id: str, replay_key: str) -> EffectTerm:
+def _claimed(claim: EffectClaim) -> _Claimed:
+    return {
+        "scope_id": claim.scope_id,
+        "replay_key": claim.replay_key,
+        "envelope_hash": claim.envelope_hash,
+        "owner_id": claim.owner_id,
+        "token": claim.token,
+    }
+
+
+def _existing(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm:
     term = _term(tx, scope_id, replay_key)
     if term is None:
         raise NotFoundError("effect", key_of(scope_id, replay_key))
     return term
 
 
-def _term(tx: Tx[EffectContext], scope_id: str, replay_key: str) -> EffectTerm | None:
+def _term(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm | None:
     row = statements.load_effect.one(tx.cursor, scope_id=scope_id, replay_key=replay_key)
     return None if row is None else read_term(scope_id, replay_key, row)
 
 
-def _lost(tx: Tx[EffectContext], claim: EffectClaim) -> LeaseLostError:
+def _lost(tx: Tx, claim: EffectClaim) -> LeaseLostError:
     term = _term(tx, claim.scope_id, claim.replay_key)
     return LeaseLostError(claim, term, _lost_reason(claim, term))
 

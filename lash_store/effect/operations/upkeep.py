@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lash_store._kernel.checks import bound, check_count, check_pair, check_text, check_words, shown
-from lash_store._stores.tx import Tx
 from lash_store.effect import statements
-from lash_store.effect.context import EffectContext
+from lash_store.effect.context import Tx
 from lash_store.effect.records import (
     STATUSES,
     Effect,
@@ -23,7 +22,7 @@ from lash_store.errors import CorruptRecordError, InvalidRecordError
 
 
 def list_effects(
-    tx: Tx[EffectContext],
+    tx: Tx,
     *,
     scope_id: str | None = None,
     status: EffectStatus | None = None,
@@ -60,7 +59,7 @@ def list_effects(
 
 
 def count_effects(
-    tx: Tx[EffectContext], *, scope_id: str | None = None, status: EffectStatus | None = None
+    tx: Tx, *, scope_id: str | None = None, status: EffectStatus | None = None
 ) -> int:
     """Count steps, of one scope or of all, in one status or in any (E-LIST-1)."""
     known = _check_status(status)
@@ -74,7 +73,7 @@ def count_effects(
     return 0 if row is None else row[0]
 
 
-def oldest_in_progress_ms(tx: Tx[EffectContext], *, scope_id: str | None = None) -> int | None:
+def oldest_in_progress_ms(tx: Tx, *, scope_id: str | None = None) -> int | None:
     """Return for how many milliseconds the oldest step in progress has been so (E-LIST-1).
 
     Since its first beginning; None if no step is in progress.
@@ -86,7 +85,7 @@ def oldest_in_progress_ms(tx: Tx[EffectContext], *, scope_id: str | None = None)
     return max(0, tx.now_ms - _time(scope_id or "?", row[0]))
 
 
-def forget_scope(tx: Tx[EffectContext], scope_id: str) -> int:
+def forget_scope(tx: Tx, scope_id: str) -> int:
     """Remove the steps of a scope that have ended; return how many (E-LIST-1).
 
     Those in progress stay. A step that is forgotten is done again if it is begun again.
@@ -94,7 +93,7 @@ def forget_scope(tx: Tx[EffectContext], scope_id: str) -> int:
     return statements.forget_scope.run(tx.cursor, scope_id=check_words("scope_id", scope_id))
 
 
-def prune_effects(tx: Tx[EffectContext], updated_before_ms: int, *, limit: int = 1_000) -> int:
+def prune_effects(tx: Tx, updated_before_ms: int, *, limit: int = 1_000) -> int:
     """Remove a batch of the steps that were completed before a time; return how many.
 
     At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,

@@ -69,11 +69,3 @@ def current_lease(tx: Tx[Context], process_id: str) -> ProcessLease | None:
         require_process(tx, process_id)
         return None
     return LEASES.live_lease(tx, term)
-
-
-def require(tx: Tx[Context], fence: ProcessFence) -> None:
-    """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
-
-    In a write transaction the answer holds until its end: nobody else can write meanwhile.
-    """
-    LEASES.require(tx, fence)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lash_store._kernel.checks import check_count, check_name, check_names
-from lash_store._stores.tx import Tx
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext, chosen_session
+from lash_store.session.context import Tx, chosen_session
 from lash_store.session.operations.blobs import load_blob, put_blob
 from lash_store.session.records.attachments import ARTIFACT_KINDS, Attachment
 from lash_store.session.tables import artifact_refs
 
 
 def record_attachment_intent(
-    tx: Tx[SessionContext],
+    tx: Tx,
     attachment_id: str,
     *,
     canonical_uri: str,
@@ -40,7 +39,7 @@ def record_attachment_intent(
 
 
 def commit_attachments(
-    tx: Tx[SessionContext], attachment_ids: Iterable[str], *, session_id: str | None = None
+    tx: Tx, attachment_ids: Iterable[str], *, session_id: str | None = None
 ) -> int:
     """Stamp attachments of this session committed, once; return how many were stamped."""
     owner = chosen_session(tx, session_id)
@@ -54,20 +53,20 @@ def commit_attachments(
     )
 
 
-def list_uncommitted_attachments(tx: Tx[SessionContext], *, older_than_ms: int) -> list[Attachment]:
+def list_uncommitted_attachments(tx: Tx, *, older_than_ms: int) -> list[Attachment]:
     """Return what was announced up to `older_than_ms` and never committed, oldest first."""
     check_count("older_than_ms", older_than_ms)
     rows = statements.list_uncommitted_attachments.all(tx.cursor, older_than_ms=older_than_ms)
     return [Attachment(*row) for row in rows]
 
 
-def forget_attachment(tx: Tx[SessionContext], attachment_id: str) -> bool:
+def forget_attachment(tx: Tx, attachment_id: str) -> bool:
     """Remove an attachment's row; tell whether there was one."""
     name = check_name("attachment_id", attachment_id)
     return statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
 
 
-def put_artifact(tx: Tx[SessionContext], artifact_ref: str, *, kind: str, content: bytes) -> str:
+def put_artifact(tx: Tx, artifact_ref: str, *, kind: str, content: bytes) -> str:
     """Store `content` and point `artifact_ref` at it; return the blob's key (S-ATT-2)."""
     name = check_name("artifact_ref", artifact_ref)
     blob_kind = ARTIFACT_KINDS.get(check_name("kind", kind), "GenericBlob")
@@ -76,7 +75,7 @@ def put_artifact(tx: Tx[SessionContext], artifact_ref: str, *, kind: str, conten
     return blob_ref
 
 
-def load_artifact(tx: Tx[SessionContext], artifact_ref: str) -> bytes | None:
+def load_artifact(tx: Tx, artifact_ref: str) -> bytes | None:
     """Return an artifact's bytes, or None if there is none of that name.
 
     Raises CorruptRecordError if the name leads to no blob.

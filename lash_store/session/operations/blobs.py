@@ -8,10 +8,9 @@ import msgspec
 
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack
-from lash_store._stores.tx import Tx
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.records.blobs import (
     KINDS,
     BlobKind,
@@ -24,7 +23,7 @@ from lash_store.session.tables import blobs
 _TABLE: Final = blobs.name
 
 
-def put_blob(tx: Tx[SessionContext], content: bytes, *, kind: BlobKind = "GenericBlob") -> str:
+def put_blob(tx: Tx, content: bytes, *, kind: BlobKind = "GenericBlob") -> str:
     """Store `content` and return its key, the SHA-256 of it in hex; storing again is harmless.
 
     Nothing refers to a blob that was stored so: the next garbage collection removes it
@@ -40,7 +39,7 @@ def put_blob(tx: Tx[SessionContext], content: bytes, *, kind: BlobKind = "Generi
     return key
 
 
-def load_blob(tx: Tx[SessionContext], key: str) -> bytes | None:
+def load_blob(tx: Tx, key: str) -> bytes | None:
     """Return a blob's content, or None if there is none of that key (S-BLOB-3).
 
     Raises CorruptRecordError if no form of what is stored has the key's hash.
@@ -55,7 +54,7 @@ def load_blob(tx: Tx[SessionContext], key: str) -> bytes | None:
     return content
 
 
-def load_checkpoint(tx: Tx[SessionContext], checkpoint_ref: str) -> Checkpoint:
+def load_checkpoint(tx: Tx, checkpoint_ref: str) -> Checkpoint:
     """Return a checkpoint with its components (S-CKPT-2).
 
     Raises CorruptRecordError for a manifest or component that is missing or can't be read.
@@ -75,7 +74,7 @@ def load_checkpoint(tx: Tx[SessionContext], checkpoint_ref: str) -> Checkpoint:
     )
 
 
-def load_manifest(tx: Tx[SessionContext], checkpoint_ref: str) -> Manifest:
+def load_manifest(tx: Tx, checkpoint_ref: str) -> Manifest:
     """Return a checkpoint's manifest, without its components; CorruptRecordError if missing."""
     content = load_blob(tx, checkpoint_ref)
     if content is None:
@@ -87,7 +86,7 @@ def load_manifest(tx: Tx[SessionContext], checkpoint_ref: str) -> Manifest:
         raise CorruptRecordError(_TABLE, checkpoint_ref, f"no manifest: {error}") from error
 
 
-def put_checkpoint(tx: Tx[SessionContext], checkpoint: Checkpoint) -> tuple[str, Manifest]:
+def put_checkpoint(tx: Tx, checkpoint: Checkpoint) -> tuple[str, Manifest]:
     """Store a checkpoint's components and manifest; return the checkpoint_ref and manifest.
 
     Raises InvalidRecordError for a ref that is not among the blobs, before anything is
@@ -107,7 +106,7 @@ def put_checkpoint(tx: Tx[SessionContext], checkpoint: Checkpoint) -> tuple[str,
     return put_blob(tx, encode_msgpack(manifest), kind="CheckpointManifest"), manifest
 
 
-def _component(tx: Tx[SessionContext], ref: str | None) -> Any:
+def _component(tx: Tx, ref: str | None) -> Any:
     if ref is None:
         return None
     content = load_blob(tx, ref)
@@ -116,7 +115,7 @@ def _component(tx: Tx[SessionContext], ref: str | None) -> Any:
     return decode_msgpack(_TABLE, ref, content)
 
 
-def _ref(tx: Tx[SessionContext], name: str, parts: dict[str, Any], given: str | None) -> str | None:
+def _ref(tx: Tx, name: str, parts: dict[str, Any], given: str | None) -> str | None:
     """Mint the ref of a body, or check the one that was given."""
     if name in parts:
         return content_hash(encode_msgpack(parts[name]))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from lash_store._stores.tx import Tx
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.operations.blobs import load_manifest
 from lash_store.session.operations.head import load_head
 from lash_store.session.records.attachments import CollectionReport
@@ -12,7 +11,7 @@ from lash_store.session.records.blobs import kind_of_blob, unpack_blob
 from lash_store.session.records.checkpoints import manifest_of
 
 
-def collect_blobs(tx: Tx[SessionContext], *, dry_run: bool = False) -> CollectionReport:
+def collect_blobs(tx: Tx, *, dry_run: bool = False) -> CollectionReport:
     """Remove every blob that neither the head's checkpoint nor an artifact leads to (S-GC-1).
 
     A checkpoint's manifest keeps its components, whichever root reaches it. Blobs stored
@@ -43,7 +42,7 @@ def collect_blobs(tx: Tx[SessionContext], *, dry_run: bool = False) -> Collectio
     )
 
 
-def _components(tx: Tx[SessionContext], ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
+def _components(tx: Tx, ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
     """Return what a rooted blob keeps, if it is a manifest.
 
     The kind that it was stored under proves it, but is not needed: the same bytes may have

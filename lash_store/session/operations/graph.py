@@ -9,10 +9,9 @@ import msgspec
 
 from lash_store._kernel.checks import check_name, check_names
 from lash_store._kernel.codecs import decode_object, encode_json
-from lash_store._stores.tx import Tx
 from lash_store.errors import CorruptRecordError, NodeConflictError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.operations.head import load_head, save_head
 from lash_store.session.records import Graph, Node
 from lash_store.session.records.graph import read_node, written_node
@@ -21,7 +20,7 @@ from lash_store.session.tables import graph_nodes
 _TABLE: Final = graph_nodes.name
 
 
-def load_graph(tx: Tx[SessionContext]) -> Graph | None:
+def load_graph(tx: Tx) -> Graph | None:
     """Return every live node by seq, with the head's leaf; None without a head (S-GRAPH-2)."""
     head = load_head(tx)
     if head is None:
@@ -30,7 +29,7 @@ def load_graph(tx: Tx[SessionContext]) -> Graph | None:
     return Graph(tuple(_node(node_id, text) for _, node_id, text in rows), head.leaf_node_id)
 
 
-def load_path(tx: Tx[SessionContext], leaf_node_id: str | None = None) -> Graph | None:
+def load_path(tx: Tx, leaf_node_id: str | None = None) -> Graph | None:
     """Return the path from the root to a leaf, the head's unless given (S-GRAPH-2).
 
     None without a head. A tombstoned or absent ancestor ends the path; a leaf that is
@@ -46,13 +45,13 @@ def load_path(tx: Tx[SessionContext], leaf_node_id: str | None = None) -> Graph 
     return Graph(_in_order(leaf, {node_id: _node(node_id, text) for node_id, text in rows}), leaf)
 
 
-def load_node(tx: Tx[SessionContext], node_id: str) -> Node | None:
+def load_node(tx: Tx, node_id: str) -> Node | None:
     """Return one live node, or None."""
     row = statements.load_node.one(tx.cursor, node_id=check_name("node_id", node_id))
     return None if row is None else _node(row[1], row[2])
 
 
-def tombstone_nodes(tx: Tx[SessionContext], node_ids: Iterable[str]) -> int:
+def tombstone_nodes(tx: Tx, node_ids: Iterable[str]) -> int:
     """Hide nodes for good, the head's leaf included; return how many were live (S-GRAPH-3).
 
     Unknown and hidden ids are passed over. The head's count follows, its revision stays.
@@ -66,7 +65,7 @@ def tombstone_nodes(tx: Tx[SessionContext], node_ids: Iterable[str]) -> int:
     return changed
 
 
-def vacuum_graph(tx: Tx[SessionContext]) -> int:
+def vacuum_graph(tx: Tx) -> int:
     """Remove the hidden nodes for good; return how many (S-GRAPH-3).
 
     Counts what is left and mends the head's count if another program left it stale.
@@ -79,12 +78,12 @@ def vacuum_graph(tx: Tx[SessionContext]) -> int:
     return removed
 
 
-def count_nodes(tx: Tx[SessionContext]) -> int:
+def count_nodes(tx: Tx) -> int:
     """Count the live nodes, by looking at all of them."""
     return sum(count for (count,) in statements.count_nodes.all(tx.cursor))
 
 
-def append_nodes(tx: Tx[SessionContext], nodes: Sequence[Node], timestamp: str) -> None:
+def append_nodes(tx: Tx, nodes: Sequence[Node], timestamp: str) -> None:
     """Add nodes at the end, in order; NodeConflictError for an id that exists (S-COMMIT-6)."""
     cursor = tx.cursor
     written = [written_node(node, timestamp) for node in nodes]
@@ -100,12 +99,12 @@ def append_nodes(tx: Tx[SessionContext], nodes: Sequence[Node], timestamp: str) 
         raise NodeConflictError(known)
 
 
-def delete_nodes(tx: Tx[SessionContext]) -> None:
+def delete_nodes(tx: Tx) -> None:
     """Remove every node, tombstoned ones too."""
     statements.delete_nodes.run(tx.cursor)
 
 
-def is_live_node(tx: Tx[SessionContext], node_id: str) -> bool:
+def is_live_node(tx: Tx, node_id: str) -> bool:
     """Whether a node is there and not hidden."""
     return statements.load_node.one(tx.cursor, node_id=node_id) is not None
 

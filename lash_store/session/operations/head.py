@@ -7,10 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.codecs import decode_object, encode_json, free_json
-from lash_store._stores.tx import Tx
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.records import SessionHead
 from lash_store.session.tables import session_head
 
@@ -28,7 +27,7 @@ _LEFT_OUT_WHEN_EMPTY: Final = ("current_agent_frame_id", "checkpoint_ref", "leaf
 _TABLE: Final = session_head.name
 
 
-def load_head(tx: Tx[SessionContext]) -> SessionHead | None:
+def load_head(tx: Tx) -> SessionHead | None:
     """Return where the session stands, or None before its first commit (S-HEAD-1).
 
     Raises CorruptRecordError if the stored head is none.
@@ -49,7 +48,7 @@ def load_head(tx: Tx[SessionContext]) -> SessionHead | None:
         raise CorruptRecordError(_TABLE, session_id, str(error)) from error
 
 
-def save_head(tx: Tx[SessionContext], head: SessionHead) -> None:
+def save_head(tx: Tx, head: SessionHead) -> None:
     """Write the head: the named fields in order, then those that this library does not know."""
     written = {name: free_json(name, getattr(head, name)) for name in _NAMED}
     for name in _LEFT_OUT_WHEN_EMPTY:

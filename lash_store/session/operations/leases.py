@@ -6,8 +6,7 @@ from typing import Final
 
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._stores.leasing import Leases
-from lash_store._stores.tx import Tx
-from lash_store.session.context import SessionContext, chosen_session
+from lash_store.session.context import Tx, chosen_session
 from lash_store.session.records.leases import SessionFence, SessionLease
 
 LEASES: Final = Leases(SessionFence, SessionLease)
@@ -15,7 +14,7 @@ LEASES: Final = Leases(SessionFence, SessionLease)
 
 
 def claim_lease(
-    tx: Tx[SessionContext], *, owner_id: str, ttl_ms: int, session_id: str | None = None
+    tx: Tx, *, owner_id: str, ttl_ms: int, session_id: str | None = None
 ) -> SessionLease | LeaseHeld:
     """Take the session's execution lease for `ttl_ms` milliseconds (K-LEASE-1, K-LEASE-2).
 
@@ -30,14 +29,6 @@ def claim_lease(
     return LEASES.claim(tx, chosen_session(tx, session_id), owner_id=owner_id, ttl_ms=ttl_ms)
 
 
-def current_lease(tx: Tx[SessionContext], *, session_id: str | None = None) -> SessionLease | None:
+def current_lease(tx: Tx, *, session_id: str | None = None) -> SessionLease | None:
     """Return the term that is live now, or None if the session's lease is free."""
     return LEASES.current(tx, chosen_session(tx, session_id))
-
-
-def require(tx: Tx[SessionContext], fence: SessionFence) -> None:
-    """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
-
-    In a write transaction the answer holds until its end: nobody else can write meanwhile.
-    """
-    LEASES.require(tx, fence)

@@ -8,10 +8,9 @@ import msgspec
 
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.codecs import decode_object, encode_json
-from lash_store._stores.tx import Tx
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.records.meta import (
     Relation,
     SessionMeta,
@@ -25,7 +24,7 @@ from lash_store.session.tables import graph_nodes, session_meta
 _TABLE: Final = session_meta.name
 
 
-def load_meta(tx: Tx[SessionContext]) -> SessionMeta | None:
+def load_meta(tx: Tx) -> SessionMeta | None:
     """Return the session's meta, or None if none was saved (S-META-1)."""
     row = statements.load_meta.one(tx.cursor)
     if row is None:
@@ -33,17 +32,17 @@ def load_meta(tx: Tx[SessionContext]) -> SessionMeta | None:
     return SessionMeta(*row[:5], _relation(row[0], row[5]))
 
 
-def save_meta(tx: Tx[SessionContext], meta: SessionMeta) -> None:
+def save_meta(tx: Tx, meta: SessionMeta) -> None:
     """Save the meta, in place of any that is there."""
     statements.save_meta.run(tx.cursor, **check_meta(meta))
 
 
-def create_meta(tx: Tx[SessionContext], meta: SessionMeta) -> bool:
+def create_meta(tx: Tx, meta: SessionMeta) -> bool:
     """Save the meta unless there is one; tell whether it was saved (S-DIR-2)."""
     return statements.create_meta.run(tx.cursor, **check_meta(meta)) == 1
 
 
-def load_summary(tx: Tx[SessionContext]) -> SessionSummary | None:
+def load_summary(tx: Tx) -> SessionSummary | None:
     """Return what a picker shows, without loading the graph; None without meta (S-GC-3)."""
     meta = load_meta(tx)
     if meta is None:

@@ -10,11 +10,10 @@ import msgspec
 from lash_store._kernel.checks import check_count, check_items, check_kind, check_name
 from lash_store._kernel.codecs import decode_json
 from lash_store._kernel.liveness import end_of_term
-from lash_store._stores.tx import Tx
 from lash_store.clock import MAX_INT
 from lash_store.errors import ClaimLostError, CorruptRecordError
 from lash_store.session import statements
-from lash_store.session.context import SessionContext, chosen_session
+from lash_store.session.context import Tx, chosen_session
 from lash_store.session.operations.leases import LEASES
 from lash_store.session.records import SessionFence
 from lash_store.session.records.queue import (
@@ -41,7 +40,7 @@ _BatchRow = tuple[int, str, str, str | None, str, str, str, int, int]
 
 
 def enqueue_work(
-    tx: Tx[SessionContext], work: NewWork, *, session_id: str | None = None
+    tx: Tx, work: NewWork, *, session_id: str | None = None
 ) -> WorkBatch | AlreadyQueued:
     """Add a batch at the end of the session's queue (S-QUEUE-1, S-QUEUE-2).
 
@@ -93,7 +92,7 @@ def enqueue_work(
 
 
 def enqueue_all_work(
-    tx: Tx[SessionContext], works: Iterable[NewWork], *, session_id: str | None = None
+    tx: Tx, works: Iterable[NewWork], *, session_id: str | None = None
 ) -> list[WorkBatch | AlreadyQueued]:
     """Add several batches in order, all or none; the results are in the same order."""
     check_kind("works", works, Iterable)
@@ -104,7 +103,7 @@ def enqueue_all_work(
 
 
 def claim_work(
-    tx: Tx[SessionContext],
+    tx: Tx,
     fence: SessionFence,
     *,
     owner_id: str,
@@ -131,7 +130,7 @@ def claim_work(
 
 
 def claim_work_batches(
-    tx: Tx[SessionContext],
+    tx: Tx,
     fence: SessionFence,
     batch_ids: Sequence[str],
     *,
@@ -158,7 +157,7 @@ def claim_work_batches(
         return _claim(tx, fence.session_id, taken, owner_id, expires_at_ms)
 
 
-def renew_claim(tx: Tx[SessionContext], claim: WorkClaim, *, ttl_ms: int) -> WorkClaim:
+def renew_claim(tx: Tx, claim: WorkClaim, *, ttl_ms: int) -> WorkClaim:
     """Move the end of a claim to `ttl_ms` milliseconds from now (S-QUEUE-6).
 
     Raises ClaimLostError, and extends nothing, unless every batch still carries it. A
@@ -176,7 +175,7 @@ def renew_claim(tx: Tx[SessionContext], claim: WorkClaim, *, ttl_ms: int) -> Wor
     return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
 
 
-def abandon_claim(tx: Tx[SessionContext], claim: WorkClaim) -> int:
+def abandon_claim(tx: Tx, claim: WorkClaim) -> int:
     """Give the batches of a claim back; return how many still carried it (S-QUEUE-7)."""
     check_claim(claim)
     return statements.abandon_claim.run(
@@ -184,7 +183,7 @@ def abandon_claim(tx: Tx[SessionContext], claim: WorkClaim) -> int:
     )
 
 
-def require_claim(tx: Tx[SessionContext], claim: WorkClaim) -> None:
+def require_claim(tx: Tx, claim: WorkClaim) -> None:
     """Raise ClaimLostError unless the claim stands on exactly its batches, each once."""
     check_claim(claim)
     carrying = statements.claimed_work.all(
@@ -195,7 +194,7 @@ def require_claim(tx: Tx[SessionContext], claim: WorkClaim) -> None:
         raise ClaimLostError(claim.claim_id, claim.batch_ids, found)
 
 
-def cancel_work(tx: Tx[SessionContext], batch_id: str) -> WorkBatch | None:
+def cancel_work(tx: Tx, batch_id: str) -> WorkBatch | None:
     """Remove a batch that nobody works on and return it; None otherwise (S-QUEUE-8)."""
     batch = _batch(tx, check_name("batch_id", batch_id))
     if batch is None:
@@ -205,7 +204,7 @@ def cancel_work(tx: Tx[SessionContext], batch_id: str) -> WorkBatch | None:
 
 
 def list_work(
-    tx: Tx[SessionContext],
+    tx: Tx,
     *,
     after_seq: int = 0,
     limit: int = MAX_INT,
@@ -225,7 +224,7 @@ def list_work(
 
 
 def list_pending_work(
-    tx: Tx[SessionContext],
+    tx: Tx,
     *,
     after_seq: int = 0,
     limit: int = MAX_INT,
@@ -242,7 +241,7 @@ def list_pending_work(
     return _with_items(tx, rows)
 
 
-def work_depth(tx: Tx[SessionContext], *, session_id: str | None = None) -> WorkDepth:
+def work_depth(tx: Tx, *, session_id: str | None = None) -> WorkDepth:
     """Count what waits for the session, by looking at all of it."""
     row = statements.work_depth.one(
         tx.cursor, session_id=chosen_session(tx, session_id), now_ms=tx.now_ms
@@ -251,9 +250,7 @@ def work_depth(tx: Tx[SessionContext], *, session_id: str | None = None) -> Work
     return WorkDepth(*row)
 
 
-def _prefix(
-    tx: Tx[SessionContext], session_id: str, boundary: Boundary, max_batches: int
-) -> Prefix:
+def _prefix(tx: Tx, session_id: str, boundary: Boundary, max_batches: int) -> Prefix:
     rows = statements.claimable_work.all(
         tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
     )
@@ -264,9 +261,7 @@ def _prefix(
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
 
-def _claim(
-    tx: Tx[SessionContext], session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int
-) -> WorkClaim:
+def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int) -> WorkClaim:
     cursor, token = tx.cursor, tx.context.ids.new_token()
     fencing_token = taken[0].claim_fencing_token + 1
     claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
@@ -302,14 +297,14 @@ def _claim(
     )
 
 
-def _batch(tx: Tx[SessionContext], batch_id: str) -> WorkBatch | None:
+def _batch(tx: Tx, batch_id: str) -> WorkBatch | None:
     row = statements.load_work.one(tx.cursor, batch_id=batch_id)
     if row is None:
         return None
     return _assembled([row], statements.load_batch_items.all(tx.cursor, batch_id=batch_id))[0]
 
 
-def _batch_of_source(tx: Tx[SessionContext], session_id: str, source_key: str) -> WorkBatch:
+def _batch_of_source(tx: Tx, session_id: str, source_key: str) -> WorkBatch:
     row = statements.find_source.one(tx.cursor, session_id=session_id, source_key=source_key)
     batch = None if row is None else _batch(tx, row[0])
     if batch is None:
@@ -317,7 +312,7 @@ def _batch_of_source(tx: Tx[SessionContext], session_id: str, source_key: str) -
     return batch
 
 
-def _with_items(tx: Tx[SessionContext], rows: list[_BatchRow]) -> list[WorkBatch]:
+def _with_items(tx: Tx, rows: list[_BatchRow]) -> list[WorkBatch]:
     """Add the items to batches of one session that were read in order, by one more query."""
     if not rows:
         return []
@@ -327,7 +322,7 @@ def _with_items(tx: Tx[SessionContext], rows: list[_BatchRow]) -> list[WorkBatch
     return _assembled(rows, items)
 
 
-def complete_claim(tx: Tx[SessionContext], claim: WorkClaim) -> None:
+def complete_claim(tx: Tx, claim: WorkClaim) -> None:
     """Remove the batches of a claim that stands."""
     statements.complete_claim.run(
         tx.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token

@@ -9,7 +9,6 @@ import msgspec
 
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.codecs import decode_object, encode_json, free_json
-from lash_store._stores.tx import Tx
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     ClaimLostError,
@@ -21,7 +20,7 @@ from lash_store.errors import (
     TurnConflictError,
 )
 from lash_store.session import statements
-from lash_store.session.context import SessionContext
+from lash_store.session.context import Tx
 from lash_store.session.operations.blobs import put_checkpoint
 from lash_store.session.operations.graph import append_nodes, delete_nodes, is_live_node
 from lash_store.session.operations.head import load_head, save_head
@@ -42,7 +41,7 @@ from lash_store.session.tables import runtime_turn_commits, session_head
 _TABLE: Final = runtime_turn_commits.name
 
 
-def commit_turn(tx: Tx[SessionContext], commit: TurnCommit) -> TurnReceipt:
+def commit_turn(tx: Tx, commit: TurnCommit) -> TurnReceipt:
     """Commit everything that a turn changes, or nothing (S-COMMIT-1 to 9).
 
     A turn with a stamp may be sent again, any number of times and by any worker: the
@@ -78,25 +77,25 @@ def commit_turn(tx: Tx[SessionContext], commit: TurnCommit) -> TurnReceipt:
         return _write(tx, commit, head or SessionHead(session_id, 0))
 
 
-def load_receipt(tx: Tx[SessionContext], turn_id: str) -> TurnReceipt | None:
+def load_receipt(tx: Tx, turn_id: str) -> TurnReceipt | None:
     """Return the receipt of a turn of this session, or None if it was never committed."""
     name = check_name("turn_id", turn_id)
     row = statements.load_receipt.one(tx.cursor, session_id=tx.context.session_id, turn_id=name)
     return None if row is None else _read_receipt(turn_id, row[3])
 
 
-def record_usage(tx: Tx[SessionContext], delta: UsageDelta) -> None:
+def record_usage(tx: Tx, delta: UsageDelta) -> None:
     """Add a report of tokens used, outside a turn's commit."""
     check_usage(delta)
     statements.record_usage.run(tx.cursor, **msgspec.structs.asdict(delta))
 
 
-def load_usage(tx: Tx[SessionContext]) -> list[UsageDelta]:
+def load_usage(tx: Tx) -> list[UsageDelta]:
     """Return what was used by source and model, in order of first appearance (S-USAGE-1)."""
     return [UsageDelta(*row) for row in statements.load_usage.all(tx.cursor)]
 
 
-def _receipt(tx: Tx[SessionContext], stamp: TurnStamp, session_id: str) -> TurnReceipt | None:
+def _receipt(tx: Tx, stamp: TurnStamp, session_id: str) -> TurnReceipt | None:
     if stamp.session_id not in (None, session_id):
         raise TurnConflictError(stamp.session_id or "", stamp.turn_id)
     row = statements.load_receipt.one(tx.cursor, session_id=session_id, turn_id=stamp.turn_id)
@@ -107,7 +106,7 @@ def _receipt(tx: Tx[SessionContext], stamp: TurnStamp, session_id: str) -> TurnR
     return _read_receipt(stamp.turn_id, row[3])
 
 
-def _check_completed(tx: Tx[SessionContext], commit: TurnCommit, session_id: str) -> None:
+def _check_completed(tx: Tx, commit: TurnCommit, session_id: str) -> None:
     seen: set[str] = set()
     for claim in commit.completed:
         require_claim(tx, claim)
@@ -117,7 +116,7 @@ def _check_completed(tx: Tx[SessionContext], commit: TurnCommit, session_id: str
         seen.update(ids)
 
 
-def _write(tx: Tx[SessionContext], commit: TurnCommit, head: SessionHead) -> TurnReceipt:
+def _write(tx: Tx, commit: TurnCommit, head: SessionHead) -> TurnReceipt:
     cursor = tx.cursor
     checkpoint_ref: str | None = None
     manifest: Manifest | None = None
@@ -161,9 +160,7 @@ def _write(tx: Tx[SessionContext], commit: TurnCommit, head: SessionHead) -> Tur
     return receipt
 
 
-def _write_graph(
-    tx: Tx[SessionContext], commit: TurnCommit, head: SessionHead
-) -> tuple[str | None, int]:
+def _write_graph(tx: Tx, commit: TurnCommit, head: SessionHead) -> tuple[str | None, int]:
     """Apply the graph delta; return the leaf and the count of live nodes after it."""
     delta, count = commit.graph, head.graph_node_count
     if isinstance(delta, Unchanged):

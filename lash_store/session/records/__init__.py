@@ -1,78 +1,53 @@
 """The frozen records of a session store: what its operations take and return."""
 
 from lash_store.session.records.attachments import (
-    Attachment,
-    CollectionReport,
+    Attachment as Attachment,
+    CollectionReport as CollectionReport,
 )
-from lash_store.session.records.blobs import BlobKind, Profile
-from lash_store.session.records.checkpoints import Checkpoint, Manifest
+from lash_store.session.records.blobs import (
+    BlobKind as BlobKind,
+    Profile as Profile,
+)
+from lash_store.session.records.checkpoints import (
+    Checkpoint as Checkpoint,
+    Manifest as Manifest,
+)
 from lash_store.session.records.graph import (
-    Append,
-    Graph,
-    GraphDelta,
-    Node,
-    ReplaceFull,
-    Unchanged,
+    Append as Append,
+    Graph as Graph,
+    GraphDelta as GraphDelta,
+    Node as Node,
+    ReplaceFull as ReplaceFull,
+    Unchanged as Unchanged,
 )
-from lash_store.session.records.head import SessionHead
-from lash_store.session.records.leases import SessionFence, SessionLease
+from lash_store.session.records.head import (
+    SessionHead as SessionHead,
+)
+from lash_store.session.records.leases import (
+    SessionFence as SessionFence,
+    SessionLease as SessionLease,
+)
 from lash_store.session.records.meta import (
-    Relation,
-    SessionMeta,
-    SessionSummary,
+    Relation as Relation,
+    SessionMeta as SessionMeta,
+    SessionSummary as SessionSummary,
 )
 from lash_store.session.records.queue import (
-    AlreadyQueued,
-    Boundary,
-    DeliveryPolicy,
-    NewWork,
-    SlotPolicy,
-    WorkBatch,
-    WorkClaim,
-    WorkDepth,
-    WorkItem,
-    claimable_prefix,
+    AlreadyQueued as AlreadyQueued,
+    Boundary as Boundary,
+    DeliveryPolicy as DeliveryPolicy,
+    NewWork as NewWork,
+    SlotPolicy as SlotPolicy,
+    WorkBatch as WorkBatch,
+    WorkClaim as WorkClaim,
+    WorkDepth as WorkDepth,
+    WorkItem as WorkItem,
+    claimable_prefix as claimable_prefix,
 )
 from lash_store.session.records.turns import (
-    TurnCommit,
-    TurnReceipt,
-    TurnStamp,
-    UsageDelta,
-    turn_commit_hash,
+    TurnCommit as TurnCommit,
+    TurnReceipt as TurnReceipt,
+    TurnStamp as TurnStamp,
+    UsageDelta as UsageDelta,
+    turn_commit_hash as turn_commit_hash,
 )
-
-__all__ = [
-    "AlreadyQueued",
-    "Append",
-    "Attachment",
-    "BlobKind",
-    "Boundary",
-    "Checkpoint",
-    "CollectionReport",
-    "DeliveryPolicy",
-    "Graph",
-    "GraphDelta",
-    "Manifest",
-    "NewWork",
-    "Node",
-    "Profile",
-    "Relation",
-    "ReplaceFull",
-    "SessionFence",
-    "SessionHead",
-    "SessionLease",
-    "SessionMeta",
-    "SessionSummary",
-    "SlotPolicy",
-    "TurnCommit",
-    "TurnReceipt",
-    "TurnStamp",
-    "Unchanged",
-    "UsageDelta",
-    "WorkBatch",
-    "WorkClaim",
-    "WorkDepth",
-    "WorkItem",
-    "claimable_prefix",
-    "turn_commit_hash",
-]

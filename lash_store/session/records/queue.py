@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
 from lash_store._kernel.codecs import Json, encode_json, free_json
-from lash_store._kernel.liveness import check_token, masked
+from lash_store._kernel.liveness import Guarded, check_token
 from lash_store.errors import InvalidRecordError
 
 DeliveryPolicy = Literal["earliest_safe_boundary", "after_current_turn_commit"]
@@ -71,13 +71,23 @@ class AlreadyQueued(msgspec.Struct, frozen=True):
     batch: WorkBatch
 
 
-class WorkClaim(msgspec.Struct, frozen=True):
+class WorkClaim(Guarded, msgspec.Struct, frozen=True):
     """Batches that one claimant has taken, and the proof of it (S-QUEUE-4).
 
     The random `token` proves it; `claim_id` and `fencing_token` may come again once the queue
     has run dry. It holds until somebody else takes the batches, which nobody may before
     `expires_at_ms`.
     """
+
+    shown: ClassVar = (
+        "session_id",
+        "claim_id",
+        "owner_id",
+        "token",
+        "fencing_token",
+        "expires_at_ms",
+        "batch_ids",
+    )
 
     session_id: str
     claim_id: str
@@ -92,23 +102,6 @@ class WorkClaim(msgspec.Struct, frozen=True):
     def batch_ids(self) -> tuple[str, ...]:
         """The ids of the batches, in order."""
         return tuple(batch.batch_id for batch in self.batches)
-
-    def __repr__(self) -> str:
-        return (
-            f"WorkClaim(session_id={self.session_id!r}, claim_id={self.claim_id!r}, "
-            f"owner_id={self.owner_id!r}, token={masked(self.token)!r}, "
-            f"fencing_token={self.fencing_token}, expires_at_ms={self.expires_at_ms}, "
-            f"batch_ids={self.batch_ids!r})"
-        )
-
-    __str__ = __repr__
-
-    def __rich_repr__(self) -> Any:
-        """Show the token masked to rich as well."""
-        yield "claim_id", self.claim_id
-        yield "owner_id", self.owner_id
-        yield "token", masked(self.token)
-        yield "batch_ids", self.batch_ids
 
 
 class WorkDepth(msgspec.Struct, frozen=True):
