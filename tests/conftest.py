@@ -28,11 +28,23 @@ settings.register_profile(
 settings.load_profile(os.environ.get("LASH_STORE_PROFILE", "default"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lease", help="only the tests of one kind of lease, by its name")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every id is the same in each run, or the workers of ``pytest -n`` collect other tests."""
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:
         raise pytest.UsageError(f"ids with an address in them: {unstable}")
+    kind = config.getoption("--lease")
+    if kind is not None:
+        items[:] = [item for item in items if _lease_of(item) == kind]
+
+
+def _lease_of(item: pytest.Item) -> object:
+    called = getattr(item, "callspec", None)
+    return called and called.params.get("leased")
 
 
 @pytest.fixture
