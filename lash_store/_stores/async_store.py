@@ -94,7 +94,7 @@ class AsyncStore(Generic[T_co]):
         """Finish what has started, refuse the rest, and close the store; idempotent."""
         await asyncio.to_thread(self._close)
 
-    async def on_thread(self, call: Callable[[Store[T_co]], R], *, writes: bool) -> R:
+    async def _on_thread(self, call: Callable[[Store[T_co]], R], *, writes: bool) -> R:
         """Run a one-call operation of the sync store, on the thread for what it does."""
         if writes:
             return await self._writer.run(lambda: call(self._sync()))

@@ -75,8 +75,8 @@ class Operation(Generic[T, P, R]):
     def on_store(self, name: str) -> Callable[..., R]:
         """Return the one-call method of a store: a transaction, or a snapshot, of its own."""
         function = self.function
-        begin = Store.begin_write if self.writes else Store.begin_read
-        end = Store.end_write if self.writes else Store.end_read
+        begin = Store._begin_write if self.writes else Store._begin_read
+        end = Store._end_write if self.writes else Store._end_read
 
         @wraps(function)
         def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -97,7 +97,7 @@ class Operation(Generic[T, P, R]):
 
         @wraps(self.function)
         async def call_on_thread(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return await store.on_thread(lambda sync: call(sync, *args, **kwargs), writes=writes)
+            return await store._on_thread(lambda sync: call(sync, *args, **kwargs), writes=writes)
 
         return call_on_thread
 

@@ -37,7 +37,7 @@ class Store(Generic[T_co]):
         return self._database.path
 
     @property
-    def key(self) -> str:
+    def _key(self) -> str:
         """What tells the database from the others that this process has open."""
         return self._database.key
 
@@ -108,7 +108,7 @@ class Store(Generic[T_co]):
 
     # What transactions and one-call operations consist of.
 
-    def begin_write(self, operation: str | None = None) -> T_co:
+    def _begin_write(self, operation: str | None = None) -> T_co:
         """Begin a write transaction, for one operation or a consumer's block."""
         database = self._database
         transaction = database.begin_write(operation or "begin", self._keys)
@@ -118,7 +118,7 @@ class Store(Generic[T_co]):
             database.end_write(transaction, commit=False)
             raise
 
-    def end_write(self, tx: Tx[Any], *, commit: bool) -> None:
+    def _end_write(self, tx: Tx[Any], *, commit: bool) -> None:
         """Commit or roll back, and end `tx`."""
         transaction = tx.transaction
         if transaction is None:
@@ -127,7 +127,7 @@ class Store(Generic[T_co]):
             tx.transaction = None
             self._database.end_write(transaction, commit=commit)
 
-    def begin_read(self, operation: str | None = None) -> T_co:
+    def _begin_read(self, operation: str | None = None) -> T_co:
         """Begin a snapshot, for one operation or a consumer's block."""
         database = self._database
         transaction = database.begin_read(operation or "read")
@@ -137,7 +137,7 @@ class Store(Generic[T_co]):
             database.end_read(transaction)
             raise
 
-    def end_read(self, tx: Tx[Any], *, commit: bool) -> None:
+    def _end_read(self, tx: Tx[Any], *, commit: bool) -> None:
         """End a snapshot and `tx`; whether it went well makes no difference to what is stored."""
         transaction = tx.transaction
         if transaction is None:
@@ -163,7 +163,7 @@ class Transaction(Generic[T_co]):
 
     def __enter__(self) -> T_co:
         store = self._store
-        tx = self._tx = store.begin_write() if self._writes else store.begin_read()
+        tx = self._tx = store._begin_write() if self._writes else store._begin_read()
         return tx
 
     def __exit__(
@@ -172,7 +172,7 @@ class Transaction(Generic[T_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        end = self._store.end_write if self._writes else self._store.end_read
+        end = self._store._end_write if self._writes else self._store._end_read
         end(self._tx, commit=kind is None)
 
 

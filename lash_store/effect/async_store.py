@@ -175,7 +175,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
-            check_not_inside(self._sync().key, step)
+            check_not_inside(self._sync()._key, step)  # noqa: SLF001 # reason: its own store
             left_ms = max(1, found.retry_at_ms - await self.read(lambda tx: tx.now_ms))
             await self.wait_until(step.is_over, timeout_ms=left_ms)
 

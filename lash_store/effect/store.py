@@ -93,7 +93,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             return step.outcome_of(begun)
         claimed_by = os.getpid()
         try:
-            with inside(self.key, step):
+            with inside(self._key, step):
                 return self._bring_about(step, begun, function)
         except BaseException:
             if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
@@ -179,7 +179,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
-            check_not_inside(self.key, step)
+            check_not_inside(self._key, step)
             left_ms = max(1, found.retry_at_ms - self._clock.now_ms())
             self.wait_until(step.is_over, timeout_ms=left_ms)
 

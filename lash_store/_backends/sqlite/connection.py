@@ -142,10 +142,12 @@ class StoreConnection(sqlite3.Connection):
         control.ours = True
         try:
             self.own_cursor.execute(self._texts[how])
-        except sqlite3.Error as error:
+        except BaseException as error:
             if self.in_transaction:
                 self.own_cursor.execute(self._texts[dialect.ROLLBACK])
-            raise store_error(error, self) from error
+            if isinstance(error, sqlite3.Error):
+                raise store_error(error, self) from error
+            raise
         finally:
             control.ours = False
 
