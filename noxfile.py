@@ -18,6 +18,10 @@ nox.options.sessions = ["lint", "types", "tests"]
 PYRIGHT = {"PYRIGHT_PYTHON_USE_BUNDLED_PYRIGHT": "1", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
 
 
+CONFORMANCE = ("tests/conformance", "tests/statements", "tests/originals")
+"""What runs on other Pythons and other versions of the dependencies."""
+
+
 def _install(session: nox.Session, group: str) -> None:
     pyproject = nox.project.load_toml("pyproject.toml")
     session.install("-e", ".[cli,testing]", *nox.project.dependency_groups(pyproject, group))
@@ -45,6 +49,35 @@ def tests(session: nox.Session) -> None:
     """Run all tests; arguments go to pytest."""
     _install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Run the conformance suite on every Python that is installed."""
+    _install(session, "test")
+    session.run("pytest", *CONFORMANCE, *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the conformance suite on the lowest version of every dependency."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    lowest = [
+        requirement.split(",")[0].replace(">=", "==")
+        for requirement in [*project["dependencies"], *extras["cli"], *extras["testing"]]
+    ]
+    _install(session, "test")
+    session.install(*lowest)
+    session.run("python", "-m", "pip", "list")
+    session.run("pytest", *CONFORMANCE, *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the lease in seven ways; its suite has to find out for every lease."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.mutants")
 
 
 @nox.session

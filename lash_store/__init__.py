@@ -63,7 +63,7 @@ from lash_store.trigger.records import TriggerDraft
 from lash_store.trigger.store import AsyncTriggerStore, TriggerStore
 from lash_store.trigger.tx import TriggerTx
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AlreadyQueued",
