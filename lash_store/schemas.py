@@ -10,11 +10,11 @@ from typing import Final, get_args
 from lash_store._backends import open_database
 from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
-from lash_store._kernel.checks import shown
+from lash_store._kernel.checks import check_choice
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.errors import CorruptRecordError
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
@@ -67,10 +67,8 @@ class FileReport:
 
 def schema_of(kind: str) -> Schema:
     """Return the schema of one kind; InvalidRecordError names the kinds there are."""
-    for schema in SCHEMAS.values():
-        if schema.kind == kind:
-            return schema
-    raise InvalidRecordError("kind", shown(kind), f"must be one of {', '.join(KINDS)}")
+    check_choice("kind", kind, KINDS)
+    return next(schema for schema in SCHEMAS.values() if schema.kind == kind)
 
 
 def init_file(kind: str, path: str | os.PathLike[str]) -> None:

@@ -80,6 +80,12 @@ def check_items(field: str, values: Sequence[object], kind: type) -> None:
         check_kind(f"{field}[{at}]", value, kind)
 
 
+def check_choice(field: str, value: object, choices: Sequence[str]) -> None:
+    """Raise InvalidRecordError, naming the choices, unless `value` is one of them."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidRecordError(field, shown(value), f"must be one of {', '.join(choices)}")
+
+
 def check_pair(field: str, pair: tuple[Any, Any]) -> tuple[Any, Any]:
     """Return `pair` if it is a tuple of two, whatever they are: a key to page from."""
     if not isinstance(pair, tuple) or len(pair) != _PAIR:

@@ -12,12 +12,14 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from lash_store._kernel.checks import shown
 from lash_store.errors import CorruptRecordError, InvalidRecordError
+
+T = TypeVar("T")
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A consumer's own JSON value; tuples count as arrays, bytes as arrays of integers."""
@@ -85,6 +87,14 @@ def decode_object(table: str, key: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptRecordError(table, key, f"a JSON object is expected, not {shown(value)}")
     return value
+
+
+def read_as(kind: type[T], table: str, key: str, value: Any) -> T:
+    """Build a record from what was read; CorruptRecordError names table and key if it is none."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise CorruptRecordError(table, key, str(error)) from error
 
 
 def encode_msgpack(value: Any) -> bytes:

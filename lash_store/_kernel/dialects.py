@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     Boolean,
+    Column,
     ColumnElement,
     Select,
     Table,
@@ -28,6 +29,12 @@ UpsertInsert = postgresql.Insert
 upsert_insert = postgresql.insert
 """``INSERT … ON CONFLICT``: the clause is a syntax extension in SQLAlchemy 2.1, and
 PostgreSQL's carries all that SQLite's compiler reads, so one construct compiles for both."""
+
+
+def offered(fresh: UpsertInsert, *columns: Column[Any]) -> dict[Column[Any], Any]:
+    """Return what DO UPDATE sets so that `columns` take what the new row would have had."""
+    return {column: fresh.excluded[column.name] for column in columns}
+
 
 SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 

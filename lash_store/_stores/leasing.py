@@ -18,10 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
-import msgspec
-from msgspec import convert
-
 from lash_store._kernel.checks import check_name
+from lash_store._kernel.codecs import read_as
 from lash_store._kernel.leases import (
     Fence,
     FenceT,
@@ -154,10 +152,7 @@ class Leases(Generic[FenceT, LeaseT]):
         return None if row is None else self._read_term(row)
 
     def _read_term(self, row: tuple[object, ...]) -> LeaseTerm:
-        try:
-            return convert(row, LeaseTerm)
-        except msgspec.ValidationError as error:
-            raise CorruptRecordError(self.table.table.name, str(row[0]), str(error)) from error
+        return read_as(LeaseTerm, self.table.table.name, str(row[0]), row)
 
     def _read_lease(self, term: LeaseTerm) -> LeaseT:
         owner_id, token = self._owner_and_token(term)

@@ -7,7 +7,14 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_items, check_kind, check_name, check_text, shown
+from lash_store._kernel.checks import (
+    check_choice,
+    check_items,
+    check_kind,
+    check_name,
+    check_text,
+    shown,
+)
 from lash_store._kernel.codecs import free_json
 from lash_store._wire.payloads import PayloadSchema, written_schema
 from lash_store.errors import InvalidRecordError
@@ -173,10 +180,7 @@ def _written_semantics(name: str, semantics: Semantics) -> dict[str, Any]:
 
 def _written_terminal(field: str, rule: TerminalRule) -> dict[str, Any]:
     check_kind(field, rule, TerminalRule)
-    if not isinstance(rule.state, str) or rule.state not in END_STATES:
-        raise InvalidRecordError(
-            f"{field}.state", shown(rule.state), f"must be one of {', '.join(END_STATES)}"
-        )
+    check_choice(f"{field}.state", rule.state, END_STATES)
     if rule.await_output is not None:
         selector = _written_selector(f"{field}.await_output", rule.await_output)
         return {"state": str.__str__(rule.state), "await_output": selector}

@@ -12,6 +12,7 @@ from lash_store._kernel.codecs import (
     decode_object,
     encode_json,
     free_json,
+    read_as,
     stable_hash,
 )
 from lash_store._kernel.liveness import Guarded, check_token
@@ -183,10 +184,7 @@ def written_error(error: EffectError) -> str:
 def read_term(scope_id: str, replay_key: str, row: tuple[object, ...]) -> EffectTerm:
     """Build the term from its row; CorruptRecordError if it is none (E-BEGIN-2)."""
     key = key_of(scope_id, replay_key)
-    try:
-        term = msgspec.convert(row, EffectTerm)
-    except msgspec.ValidationError as error:
-        raise CorruptRecordError(_TABLE, key, str(error)) from error
+    term = read_as(EffectTerm, _TABLE, key, row)
     if term.status not in STATUSES:
         raise CorruptRecordError(_TABLE, key, f"an unknown status {term.status!r}")
     if term.status == "completed" and term.outcome_json is None:
@@ -203,8 +201,5 @@ def ended(scope_id: str, replay_key: str, term: EffectTerm) -> Replayed | Replay
         return Replayed(decode_json(_TABLE, key, term.outcome_json))
     if term.status == "failed" and term.error_json is not None:
         written = decode_object(_TABLE, key, term.error_json)
-        try:
-            return ReplayedFailure(msgspec.convert(written, EffectError))
-        except msgspec.ValidationError as error:
-            raise CorruptRecordError(_TABLE, key, str(error)) from error
+        return ReplayedFailure(read_as(EffectError, _TABLE, key, written))
     return None

@@ -6,6 +6,8 @@ consumer's own. Every time is an argument, milliseconds since the epoch.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     ColumnElement,
     Delete,
@@ -20,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store._kernel.dialects import is_null_or, offered, upsert_insert
 from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
 from lash_store.effect.tables import runtime_effect_replay
@@ -28,6 +30,11 @@ from lash_store.effect.tables import runtime_effect_replay
 _effects = runtime_effect_replay.c
 _IN_PROGRESS = "in_progress"
 _claim = Liveness(_effects.lease_token, _effects.lease_expires_at_ms)
+_NOBODY: dict[Any, Any] = {
+    _effects.lease_owner_id: None,
+    _effects.lease_token: None,
+    _effects.lease_expires_at_ms: 0,
+}
 
 
 @prepare
@@ -103,12 +110,13 @@ def begin_effect(
     return fresh.on_conflict_do_update(
         index_elements=[_effects.scope_id, _effects.replay_key],
         # Not due_at_ms, nor created_at_ms: they are the first beginning's.
-        set_={
-            _effects.lease_owner_id: fresh.excluded.lease_owner_id,
-            _effects.lease_token: fresh.excluded.lease_token,
-            _effects.lease_expires_at_ms: fresh.excluded.lease_expires_at_ms,
-            _effects.updated_at_ms: fresh.excluded.updated_at_ms,
-        },
+        set_=offered(
+            fresh,
+            _effects.lease_owner_id,
+            _effects.lease_token,
+            _effects.lease_expires_at_ms,
+            _effects.updated_at_ms,
+        ),
         where=and_(
             _effects.envelope_hash == envelope_hash,
             _effects.status == _IN_PROGRESS,
@@ -117,10 +125,10 @@ def begin_effect(
     ).returning(_effects.due_at_ms)
 
 
-def is_claim(
-    *, scope_id: str, replay_key: str, envelope_hash: str, owner_id: str, token: str
+def _is_claim(
+    scope_id: str, replay_key: str, envelope_hash: str, owner_id: str, token: str
 ) -> ColumnElement[bool]:
-    """A condition on ``runtime_effect_replay``: the row carries this very claim, live or expired."""
+    """The row carries this very claim, live or expired."""
     return and_(
         _effects.scope_id == scope_id,
         _effects.replay_key == replay_key,
@@ -142,13 +150,7 @@ def is_live_claim(
     now_ms: int,
 ) -> ColumnElement[bool]:
     """A condition on ``runtime_effect_replay``: this very claim holds at `now_ms` (E-RENEW-1)."""
-    own = is_claim(
-        scope_id=scope_id,
-        replay_key=replay_key,
-        envelope_hash=envelope_hash,
-        owner_id=owner_id,
-        token=token,
-    )
+    own = _is_claim(scope_id, replay_key, envelope_hash, owner_id, token)
     return and_(own, ~_claim.is_over(now_ms=now_ms))
 
 
@@ -164,14 +166,8 @@ def renew_effect(
     expires_at_ms: int,
 ) -> Update:
     """Move the end of a live claim; changes no row for any other (E-RENEW-1)."""
-    live = is_live_claim(
-        scope_id=scope_id,
-        replay_key=replay_key,
-        envelope_hash=envelope_hash,
-        owner_id=owner_id,
-        token=token,
-        now_ms=now_ms,
-    )
+    own = _is_claim(scope_id, replay_key, envelope_hash, owner_id, token)
+    live = and_(own, ~_claim.is_over(now_ms=now_ms))
     moved = {_effects.lease_expires_at_ms: expires_at_ms, _effects.updated_at_ms: now_ms}
     return update(runtime_effect_replay).where(live).values(moved)
 
@@ -190,21 +186,13 @@ def finish_effect(
     error_json: str | None,
 ) -> Update:
     """Record how a step ended, under its live claim; changes no row for any other (E-FIN-1)."""
-    live = is_live_claim(
-        scope_id=scope_id,
-        replay_key=replay_key,
-        envelope_hash=envelope_hash,
-        owner_id=owner_id,
-        token=token,
-        now_ms=now_ms,
-    )
-    ended = {
+    own = _is_claim(scope_id, replay_key, envelope_hash, owner_id, token)
+    live = and_(own, ~_claim.is_over(now_ms=now_ms))
+    ended: dict[Any, Any] = {
         _effects.status: status,
         _effects.outcome_json: outcome_json,
         _effects.error_json: error_json,
-        _effects.lease_owner_id: None,
-        _effects.lease_token: None,
-        _effects.lease_expires_at_ms: 0,
+        **_NOBODY,
         _effects.updated_at_ms: now_ms,
     }
     return update(runtime_effect_replay).where(live).values(ended)
@@ -221,17 +209,9 @@ def abandon_effect(
     now_ms: int,
 ) -> Update:
     """Free a step for the next attempt, under this very claim, live or expired (E-FIN-2)."""
-    own = is_claim(
-        scope_id=scope_id,
-        replay_key=replay_key,
-        envelope_hash=envelope_hash,
-        owner_id=owner_id,
-        token=token,
-    )
+    own = _is_claim(scope_id, replay_key, envelope_hash, owner_id, token)
     freed = {
-        _effects.lease_owner_id: None,
-        _effects.lease_token: None,
-        _effects.lease_expires_at_ms: 0,
+        **_NOBODY,
         _effects.updated_at_ms: now_ms,
     }
     return update(runtime_effect_replay).where(own).values(freed)

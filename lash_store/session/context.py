@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.checks import check_choice, check_name
 from lash_store._stores import tx as stores
 from lash_store._stores.tx import Context
 from lash_store.clock import Clock, IdSource
-from lash_store.errors import InvalidRecordError
 from lash_store.session.records.blobs import PROFILES, Profile
 
 
@@ -37,8 +36,7 @@ def session_context(
 ) -> SessionContext:
     """Check what a session store is opened with; InvalidRecordError names what is wrong."""
     check_name("session_id", session_id)
-    if profile not in PROFILES:
-        raise InvalidRecordError("profile", shown(profile), f"must be one of {', '.join(PROFILES)}")
+    check_choice("profile", profile, PROFILES)
     return SessionContext(clock, ids, session_id, profile)
 
 

@@ -136,7 +136,6 @@ EXAMPLES: Final[dict[str, tuple[Builder, dict[str, Any]]]] = {
 """Builder and example by ``store.name``."""
 
 CONDITIONS: Final = {
-    "effect.is_claim",
     "effect.is_live_claim",
     "process.is_live",
     "process.is_pending_wake",

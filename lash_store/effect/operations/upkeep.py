@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from lash_store._kernel.checks import bound, check_count, check_pair, check_text, check_words, shown
+from lash_store._kernel.checks import (
+    bound,
+    check_choice,
+    check_count,
+    check_pair,
+    check_text,
+    check_words,
+    shown,
+)
 from lash_store.effect import statements
 from lash_store.effect.context import Tx
 from lash_store.effect.records import (
@@ -18,7 +26,7 @@ from lash_store.effect.records import (
     read_term,
 )
 from lash_store.effect.tables import runtime_effect_replay
-from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.errors import CorruptRecordError
 
 
 def list_effects(
@@ -113,8 +121,8 @@ def prune_effects(tx: Tx, updated_before_ms: int, *, limit: int = 1_000) -> int:
 
 
 def _check_status(status: str | None) -> str | None:
-    if status is not None and status not in STATUSES:
-        raise InvalidRecordError("status", shown(status), f"must be one of {', '.join(STATUSES)}")
+    if status is not None:
+        check_choice("status", status, STATUSES)
     return status
 
 

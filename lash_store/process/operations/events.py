@@ -110,7 +110,7 @@ def request_cancel(tx: Tx[Context], process_id: str, *, reason: str | None = Non
     """Ask for a process to be cancelled; asking again for the same reason is the same request.
 
     Whoever runs the process sees the event ``process.cancel_requested`` and ends it; nothing
-    else happens by ittx. Raises what ``append_event`` raises (P-EVENT-10).
+    else happens by itself. Raises what ``append_event`` raises (P-EVENT-10).
     """
     payload = {"reason": None if reason is None else check_text("reason", reason)}
     digest = stable_hash([CANCEL_REQUESTED, payload])

@@ -7,12 +7,12 @@ from typing import TypedDict
 
 from lash_store._kernel.checks import (
     bound,
+    check_choice,
     check_count,
     check_kind,
     check_name,
     check_names,
     check_text,
-    shown,
 )
 from lash_store._kernel.codecs import stable_hash
 from lash_store._stores.tx import Context, Tx
@@ -21,7 +21,6 @@ from lash_store._wire.origins import Originator, written_originator
 from lash_store.errors import (
     CorruptRecordError,
     IdempotencyConflictError,
-    InvalidRecordError,
     NotFoundError,
     ProcessEndedError,
 )
@@ -91,8 +90,8 @@ def list_processes(
     By process id, from behind `after`: pass the last one's id for the next page. Filtered
     in SQL. Raises InvalidRecordError for a bad state, filter or bound.
     """
-    if state is not None and state not in STATES:
-        raise InvalidRecordError("state", shown(state), f"must be one of {', '.join(STATES)}")
+    if state is not None:
+        check_choice("state", state, STATES)
     given = filter_arguments(matching)
     page = {"after_process_id": check_text("after", after), "limit": bound("limit", limit)}
     rows = (

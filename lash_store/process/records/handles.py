@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from lash_store._kernel.checks import check_kind, check_text
-from lash_store._kernel.codecs import decode_object, encode_json
-from lash_store.errors import CorruptRecordError
+from lash_store._kernel.codecs import decode_object, encode_json, read_as
 from lash_store.process.records.processes import State
 from lash_store.process.tables import process_handle_grants
 
@@ -72,7 +71,4 @@ def read_grant(
         "descriptor": written,
         "state": state,
     }
-    try:
-        return msgspec.convert(row, HandleGrant)
-    except msgspec.ValidationError as error:
-        raise CorruptRecordError(process_handle_grants.name, key, str(error)) from error
+    return read_as(HandleGrant, process_handle_grants.name, key, row)

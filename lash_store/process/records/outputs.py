@@ -7,10 +7,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_kind, check_text, shown
+from lash_store._kernel.checks import check_choice, check_kind, check_text
 from lash_store._kernel.codecs import free_json, free_object
 from lash_store._wire.events import EndState
-from lash_store.errors import InvalidRecordError
 
 FailureClass = Literal[
     "invalid_request",
@@ -73,12 +72,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
     if isinstance(output, Success):
         written = {"type": "success", "value": free_json(f"{field}.value", output.value)}
     elif isinstance(output, Failure):
-        if not isinstance(output.failure_class, str) or output.failure_class not in FAILURE_CLASSES:
-            raise InvalidRecordError(
-                f"{field}.failure_class",
-                shown(output.failure_class),
-                f"must be one of {', '.join(FAILURE_CLASSES)}",
-            )
+        check_choice(f"{field}.failure_class", output.failure_class, FAILURE_CLASSES)
         written = {
             "type": "failure",
             "class": str.__str__(output.failure_class),
@@ -92,12 +86,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
         written["raw"] = free_json(f"{field}.raw", output.raw)
     if output.control is not None:
         control = free_object(f"{field}.control", output.control)
-        if not isinstance(control.get("type"), str) or control["type"] not in CONTROLS:
-            raise InvalidRecordError(
-                f"{field}.control.type",
-                shown(control.get("type")),
-                f"must be one of {', '.join(CONTROLS)}",
-            )
+        check_choice(f"{field}.control.type", control.get("type"), CONTROLS)
         written["control"] = control
     return written
 

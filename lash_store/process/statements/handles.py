@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Delete, Insert, Select, delete, func, select
 
-from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.dialects import offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import process_handle_grants, processes
 
@@ -37,10 +37,7 @@ def grant_handle(
     )
     return fresh.on_conflict_do_update(
         index_elements=[_grants.scope_id, _grants.process_id],
-        set_={
-            _grants.session_id: fresh.excluded.session_id,
-            _grants.descriptor_json: fresh.excluded.descriptor_json,
-        },
+        set_=offered(fresh, _grants.session_id, _grants.descriptor_json),
     )
 
 

@@ -95,14 +95,7 @@ def list_processes(
     None filters by nothing. `waiting` is 0 or 1; `definition` is a text, or compact JSON.
     """
     page = _page(after_process_id=after_process_id, limit=limit).where(_processes.status == status)
-    return page.where(
-        matches_filter(
-            waiting=waiting,
-            definition=definition,
-            owner_scope_id=owner_scope_id,
-            created_before_ms=created_before_ms,
-        )
-    )
+    return page.where(_matches(waiting, definition, owner_scope_id, created_before_ms))
 
 
 @prepare
@@ -117,12 +110,7 @@ def list_all_processes(
 ) -> Select[str, str]:
     """Read a page of the processes in any status; see ``list_processes``."""
     return _page(after_process_id=after_process_id, limit=limit).where(
-        matches_filter(
-            waiting=waiting,
-            definition=definition,
-            owner_scope_id=owner_scope_id,
-            created_before_ms=created_before_ms,
-        )
+        _matches(waiting, definition, owner_scope_id, created_before_ms)
     )
 
 
@@ -143,12 +131,7 @@ def next_claimable(
             _processes.status == _RUNNING,
             # A process that was never claimed has no lease row at all: its token is NULL too.
             PROCESS_LEASES.is_free(now_ms=now_ms),
-            matches_filter(
-                waiting=waiting,
-                definition=definition,
-                owner_scope_id=owner_scope_id,
-                created_before_ms=created_before_ms,
-            ),
+            _matches(waiting, definition, owner_scope_id, created_before_ms),
         )
         .order_by(_processes.created_at_ms, _processes.process_id)
         .limit(1)
@@ -163,6 +146,15 @@ def matches_filter(
     created_before_ms: int | None,
 ) -> ColumnElement[bool]:
     """A condition on ``processes``: each argument that is not NULL has to match."""
+    return _matches(waiting, definition, owner_scope_id, created_before_ms)
+
+
+def _matches(
+    waiting: int | None,
+    definition: str | None,
+    owner_scope_id: str | None,
+    created_before_ms: int | None,
+) -> ColumnElement[bool]:
     wait = JsonText(_processes.record_json, "wait")
     defined_by = JsonText(_processes.record_json, "identity", "definition")
     # What can't be read may match: whoever reads it says so.

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.checks import check_choice, check_name, shown
 from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
@@ -31,8 +31,7 @@ def put_blob(tx: Tx, content: bytes, *, kind: BlobKind = "GenericBlob") -> str:
     """
     if not isinstance(content, bytes):
         raise InvalidRecordError("content", shown(content), "must be bytes")
-    if kind not in KINDS:
-        raise InvalidRecordError("kind", shown(kind), f"must be one of {', '.join(KINDS)}")
+    check_choice("kind", kind, KINDS)
     plain = bytes(content)
     key = content_hash(plain)
     statements.put_blob.run(tx.cursor, key=key, content=pack_blob(plain, kind, tx.context.profile))

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_items, check_kind, check_name
-from lash_store._kernel.codecs import decode_json
-from lash_store._kernel.liveness import end_of_term
+from lash_store._kernel.checks import check_choice, check_count, check_items, check_kind, check_name
+from lash_store._kernel.codecs import decode_json, read_as
+from lash_store._kernel.liveness import end_of_term, new_token
 from lash_store.clock import MAX_INT
 from lash_store.errors import ClaimLostError, CorruptRecordError
 from lash_store.session import statements
@@ -27,7 +27,6 @@ from lash_store.session.records.queue import (
     WorkClaim,
     WorkDepth,
     WorkItem,
-    check_choice,
     check_claim,
     check_work,
     claimable_prefix,
@@ -99,7 +98,8 @@ def enqueue_all_work(
     checked = list(works)
     for work in checked:
         check_work(work)
-    return [enqueue_work(tx, work, session_id=session_id) for work in checked]
+    with tx.all_or_nothing():
+        return [enqueue_work(tx, work, session_id=session_id) for work in checked]
 
 
 def claim_work(
@@ -254,15 +254,12 @@ def _prefix(tx: Tx, session_id: str, boundary: Boundary, max_batches: int) -> Pr
     rows = statements.claimable_work.all(
         tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
     )
-    try:
-        candidates = [msgspec.convert(row, Candidate) for row in rows]
-    except msgspec.ValidationError as error:
-        raise CorruptRecordError(_TABLE, session_id, str(error)) from error
+    candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
 
 def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int) -> WorkClaim:
-    cursor, token = tx.cursor, tx.context.ids.new_token()
+    cursor, token = tx.cursor, new_token(tx.context.ids)
     fencing_token = taken[0].claim_fencing_token + 1
     claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
     rows = [
@@ -353,7 +350,4 @@ def _record(row: _BatchRow, items: list[WorkItem]) -> WorkBatch:
         "enqueued_at_ms": enqueued,
         "items": items,
     }
-    try:
-        return msgspec.convert(parts, WorkBatch)
-    except msgspec.ValidationError as error:
-        raise CorruptRecordError(_TABLE, batch_id, str(error)) from error
+    return read_as(WorkBatch, _TABLE, batch_id, parts)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.codecs import decode_object, encode_json, free_json
+from lash_store._kernel.codecs import decode_object, encode_json, free_json, read_as
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     ClaimLostError,
@@ -216,8 +216,4 @@ def _written_receipt(receipt: TurnReceipt) -> dict[str, Any]:
 
 
 def _read_receipt(turn_id: str, text: str) -> TurnReceipt:
-    written = decode_object(_TABLE, turn_id, text)
-    try:
-        return msgspec.convert(written, TurnReceipt)
-    except msgspec.ValidationError as error:
-        raise CorruptRecordError(_TABLE, turn_id, str(error)) from error
+    return read_as(TurnReceipt, _TABLE, turn_id, decode_object(_TABLE, turn_id, text))

@@ -7,7 +7,14 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
+from lash_store._kernel.checks import (
+    check_choice,
+    check_count,
+    check_items,
+    check_kind,
+    check_name,
+    shown,
+)
 from lash_store._kernel.codecs import Json, encode_json, free_json
 from lash_store._kernel.liveness import Guarded, check_token
 from lash_store.errors import InvalidRecordError
@@ -186,12 +193,6 @@ def check_claim(claim: WorkClaim) -> None:
         raise InvalidRecordError("claim.batches", "()", "a claim stands on at least one batch")
     for batch in claim.batches:
         check_name("batch_id", batch.batch_id)
-
-
-def check_choice(field: str, value: str, choices: Sequence[str]) -> None:
-    """Raise InvalidRecordError, naming the choices, unless `value` is one of them."""
-    if value not in choices:
-        raise InvalidRecordError(field, shown(value), f"must be one of {', '.join(choices)}")
 
 
 def _merge_key(key: Json) -> Json:

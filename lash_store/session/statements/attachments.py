@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Delete, Insert, Select, Update, and_, delete, select, update
 
-from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.dialects import offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import artifact_refs, attachment_manifest
 
@@ -58,7 +58,7 @@ def record_attachment_intent(
     )
     return fresh.on_conflict_do_update(
         index_elements=[_manifest.attachment_id],
-        set_={_manifest.intent_at_ms: fresh.excluded.intent_at_ms},
+        set_=offered(fresh, _manifest.intent_at_ms),
         where=_manifest.committed_at_ms.is_(None),
     )
 
@@ -87,5 +87,5 @@ def put_artifact(*, artifact_ref: str, blob_ref: str) -> Insert:
     fresh = upsert_insert(artifact_refs).values(artifact_ref=artifact_ref, blob_ref=blob_ref)
     return fresh.on_conflict_do_update(
         index_elements=[artifact_refs.c.artifact_ref],
-        set_={artifact_refs.c.blob_ref: fresh.excluded.blob_ref},
+        set_=offered(fresh, artifact_refs.c.blob_ref),
     )

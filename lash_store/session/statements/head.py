@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Insert, Select, select
 
-from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.dialects import offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import session_head
 
@@ -23,9 +23,7 @@ def save_head(*, session_id: str, head_json: str, head_revision: int) -> Insert:
     )
     return fresh.on_conflict_do_update(
         index_elements=[session_head.c.singleton],
-        set_={
-            session_head.c.session_id: fresh.excluded.session_id,
-            session_head.c.head_json: fresh.excluded.head_json,
-            session_head.c.head_revision: fresh.excluded.head_revision,
-        },
+        set_=offered(
+            fresh, session_head.c.session_id, session_head.c.head_json, session_head.c.head_revision
+        ),
     )

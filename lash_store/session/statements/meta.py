@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Insert, Select, func, select
 
-from lash_store._kernel.dialects import JsonText, UpsertInsert, upsert_insert
+from lash_store._kernel.dialects import JsonText, UpsertInsert, offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes, session_meta
 
 _meta = session_meta.c
+_COLUMNS = (
+    _meta.session_id,
+    _meta.session_name,
+    _meta.created_at,
+    _meta.model,
+    _meta.cwd,
+    _meta.relation_json,
+)
 
 
 @prepare
@@ -35,25 +45,9 @@ def save_meta(
     relation_json: str | None,
 ) -> Insert:
     """Write the meta, in place of any that is there."""
-    fresh = _meta_row(
-        session_id=session_id,
-        session_name=session_name,
-        created_at=created_at,
-        model=model,
-        cwd=cwd,
-        relation_json=relation_json,
-    )
-    return fresh.on_conflict_do_update(
-        index_elements=[_meta.singleton],
-        set_={
-            _meta.session_id: fresh.excluded.session_id,
-            _meta.session_name: fresh.excluded.session_name,
-            _meta.created_at: fresh.excluded.created_at,
-            _meta.model: fresh.excluded.model,
-            _meta.cwd: fresh.excluded.cwd,
-            _meta.relation_json: fresh.excluded.relation_json,
-        },
-    )
+    fresh = _meta_row(session_id, session_name, created_at, model, cwd, relation_json)
+    taken = offered(fresh, *_COLUMNS)
+    return fresh.on_conflict_do_update(index_elements=[_meta.singleton], set_=taken)
 
 
 @prepare
@@ -67,14 +61,7 @@ def create_meta(
     relation_json: str | None,
 ) -> Insert:
     """Write the meta if there is none: one statement, so that two creators agree (S-DIR-2)."""
-    fresh = _meta_row(
-        session_id=session_id,
-        session_name=session_name,
-        created_at=created_at,
-        model=model,
-        cwd=cwd,
-        relation_json=relation_json,
-    )
+    fresh = _meta_row(session_id, session_name, created_at, model, cwd, relation_json)
     return fresh.on_conflict_do_nothing(index_elements=[_meta.singleton])
 
 
@@ -101,5 +88,6 @@ def first_user_message() -> Select[int, str]:
     return select_user_messages().order_by(graph_nodes.c.seq).limit(1)
 
 
-def _meta_row(**columns: str | None) -> UpsertInsert:
-    return upsert_insert(session_meta).values(singleton=1, **columns)
+def _meta_row(*values: str | None) -> UpsertInsert:
+    row: dict[Any, Any] = dict(zip(_COLUMNS, values, strict=True))
+    return upsert_insert(session_meta).values({_meta.singleton: 1, **row})

@@ -1,2 +1,0 @@
-runtime_effect_replay.scope_id = %(p_scope_id)s::VARCHAR AND runtime_effect_replay.replay_key = %(p_replay_key)s::VARCHAR AND runtime_effect_replay.envelope_hash = %(p_envelope_hash)s::VARCHAR AND runtime_effect_replay.lease_owner_id = %(p_owner_id)s::VARCHAR AND runtime_effect_replay.lease_token = %(p_token)s::VARCHAR AND runtime_effect_replay.status = %(status_1)s::VARCHAR
--- status_1 = 'in_progress'
