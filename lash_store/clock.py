@@ -1,7 +1,5 @@
 """Time and randomness: the two things that tests and crash replays have to own."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

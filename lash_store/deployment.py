@@ -1,7 +1,5 @@
 """One folder with all the stores of a deployment."""
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from pathlib import Path

@@ -35,8 +35,6 @@ pickles, keeps what it knows as attributes, and chains the driver's exception as
 Tokens are secrets: messages show their first characters only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Protocol
 

@@ -15,8 +15,6 @@ Deliveries: from the trigger store to the process registry
     reserve for it in one ``triggers.begin()``, so that no crash falls between the two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import msgspec

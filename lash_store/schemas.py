@@ -1,7 +1,5 @@
 """The four schemas by kind, and what can be done with a file of any kind."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import dataclass

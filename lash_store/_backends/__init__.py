@@ -3,8 +3,6 @@
 ``lash_store._kernel.backend`` says what a backend does.
 """
 
-from __future__ import annotations
-
 import os
 
 from lash_store._backends.sqlite.database import SqliteDatabase

@@ -3,8 +3,6 @@
 Every refusal is an :class:`~lash_store.errors.InvalidRecordError` that names field and value.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 

@@ -6,8 +6,6 @@ form (object keys sorted, floats in shortest form with a signed exponent), so th
 values have equal hashes in any program.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ The statements of the stores are ordinary Core constructs that compile for SQLit
 PostgreSQL alike; what does not comes from here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

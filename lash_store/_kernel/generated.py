@@ -5,8 +5,6 @@ What runs per call is a function of the builder's own keyword arguments whose bo
 ``inspect.getsource`` show it.
 """
 
-from __future__ import annotations
-
 import linecache
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property

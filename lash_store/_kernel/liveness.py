@@ -5,8 +5,6 @@ at ``expires_at_ms`` itself the claim is over. The rule is written down twice, o
 once for a row that was read, and nowhere else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 

@@ -8,8 +8,6 @@ While somebody listens, a backend's cursors are of a class that tells; otherwise
 and nothing is paid for. So a connection listens from its next transaction on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal, NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """How a store is opened: the options, checked and with their defaults."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 

@@ -23,8 +23,6 @@ no statement is left open on it. Everything is compiled on first use, so importi
 compiles nothing.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property, update_wrapper

@@ -1,7 +1,5 @@
 """What a store's schema is: tables and a version, declared once for every database."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 

@@ -8,8 +8,6 @@ hundred waiters cost as little as one. A waiter is told that something may have 
 looks for itself.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

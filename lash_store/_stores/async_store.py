@@ -1,7 +1,5 @@
 """A store as a consumer of asyncio has it open: the sync store, on two threads of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Generator

@@ -1,7 +1,5 @@
 """Stores that serve a whole deployment, not one session: opened by a path and nothing else."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, ClassVar, Self, TypeVar, Unpack
 

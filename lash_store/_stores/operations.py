@@ -16,8 +16,6 @@ snapshot, for each call, and on an asyncio store the same as a coroutine. Names,
 results and documentation are those of the function, for type checkers and at run time alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload

@@ -1,7 +1,5 @@
 """What every store's transaction class has: the clock's one reading, the connection, its end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

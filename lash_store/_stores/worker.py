@@ -5,8 +5,6 @@ and about ten times faster than an asyncio driver. Whole transactions run on the
 the event loop never stands inside one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import os

@@ -1,7 +1,5 @@
 """``caused_by``: what led to a node or a session, an object tagged by ``type``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

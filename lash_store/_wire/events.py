@@ -1,7 +1,5 @@
 """Event types that a process declares: their payloads, and what each event means (P-REC-6)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 

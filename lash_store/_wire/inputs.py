@@ -1,7 +1,5 @@
 """What a process is to do, and by what name it goes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 

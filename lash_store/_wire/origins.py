@@ -1,7 +1,5 @@
 """Who started something: a host program, or a scope of a session."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 

@@ -4,8 +4,6 @@ The validator is the library ``jsonschema``; a schema is compiled once, and noth
 fetched from elsewhere: a reference that leads out of the schema can't be resolved.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, Final
 

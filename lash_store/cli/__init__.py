@@ -1,7 +1,5 @@
 """The ``lash-store`` command, also ``python -m lash_store`` (extra: ``cli``)."""
 
-from __future__ import annotations
-
 import sys
 
 

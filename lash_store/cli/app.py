@@ -1,7 +1,5 @@
 """The commands and their arguments; what they do stands elsewhere."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The demo: three workers, one lease, a SIGKILL, a takeover, and a stale worker that returns."""
 
-from __future__ import annotations
-
 import json
 import queue
 import signal

@@ -4,8 +4,6 @@ It prints what happens as it happens, one JSON object a line. With a FENCE (a JS
 four values) it is a worker that comes back from the dead: it tries to go on where it was.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """The effect store for asyncio: opening, and running a step once."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import os

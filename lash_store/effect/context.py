@@ -1,7 +1,5 @@
 """What every transaction of an effect store shares: who begins steps through it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """Effects: what is recorded of a step, and what beginning one can give."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec

@@ -6,8 +6,6 @@ brought about at least once by each attempt and recorded once. So whatever it do
 side should carry the step's key there, as an idempotency key.
 """
 
-from __future__ import annotations
-
 import inspect
 import threading
 from collections.abc import Callable, Iterator

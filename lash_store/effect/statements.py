@@ -4,8 +4,6 @@ A ``Select`` can be filtered, joined and paged, and a write can run in a transac
 consumer's own. Every time is an argument, milliseconds since the epoch.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import (

@@ -1,7 +1,5 @@
 """The effect store: opening, and running a step once."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

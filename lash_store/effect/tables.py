@@ -1,7 +1,5 @@
 """The table of an effect database, column for column as in ``schema/effect.sql``."""
 
-from __future__ import annotations
-
 from sqlalchemy import Column, Index, MetaData, Named, Table, Text, TypedColumns, text
 
 from lash_store._kernel.schema import Int, Schema, ordered_indexes

@@ -1,7 +1,5 @@
 """An effect store's transaction."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Self
 
 from sqlalchemy import Connection

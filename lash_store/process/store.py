@@ -1,7 +1,5 @@
 """The process registry's facades: sync and asyncio, and waiting."""
 
-from __future__ import annotations
-
 from lash_store._stores.deployment import AsyncDeploymentStore, DeploymentStore
 from lash_store.process.operations import ProcessOperations
 from lash_store.process.records import AwaitOutput, ProcessEvent

@@ -1,7 +1,5 @@
 """The tables of a process database, column for column as in ``schema/process.sql``."""
 
-from __future__ import annotations
-
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Named, Table, Text, TypedColumns, text
 
 from lash_store._kernel.leases import LeaseTable

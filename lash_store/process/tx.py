@@ -1,7 +1,5 @@
 """A process registry's transaction."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from lash_store._kernel.schema import Schema

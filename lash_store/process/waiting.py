@@ -1,7 +1,5 @@
 """What a wait for a process looks for, in one snapshot after another."""
 
-from __future__ import annotations
-
 from lash_store._kernel.checks import bound, check_name
 from lash_store.errors import CorruptRecordError, NotFoundError
 from lash_store.process.records.events import ProcessEvent

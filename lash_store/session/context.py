@@ -1,7 +1,5 @@
 """What every transaction of a session store shares: whose it is, and how blobs are stored."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import TypeAlias
 

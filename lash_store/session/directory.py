@@ -1,7 +1,5 @@
 """One folder of sessions: which file is whose (S-DIR)."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """The session store's facades, sync and asyncio: opening, and committing a turn."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from typing import Self, Unpack

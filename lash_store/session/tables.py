@@ -4,8 +4,6 @@
 that the canonical DDL does not have; no row holds a NULL there.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import (
     CheckConstraint,
     Column,

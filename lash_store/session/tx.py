@@ -1,7 +1,5 @@
 """A session store's transaction."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Self
 
 from sqlalchemy import Connection

@@ -1,7 +1,5 @@
 """Time and ids that a test owns."""
 
-from __future__ import annotations
-
 from lash_store._kernel.checks import check_count
 
 

@@ -13,8 +13,6 @@ before, at and just after the end of a term. After each step the machine compare
 implementation shows with a model that is a few lines of plain Python.
 """
 
-from __future__ import annotations
-
 import unittest
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Hypothesis strategies for what the stores' operations take."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 from lash_store.clock import MAX_INT

@@ -1,7 +1,5 @@
 """The trigger store's facades, sync and asyncio."""
 
-from __future__ import annotations
-
 from lash_store._stores.deployment import AsyncDeploymentStore, DeploymentStore
 from lash_store.trigger.operations import TriggerOperations
 from lash_store.trigger.tx import TriggerTx

@@ -1,7 +1,5 @@
 """The tables of a trigger database, column for column as in ``schema/trigger.sql``."""
 
-from __future__ import annotations
-
 from sqlalchemy import (
     Column,
     ForeignKey,

@@ -1,7 +1,5 @@
 """Looking into a file that may be anything: its version, schema, pages and references."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """One SQLite connection: guarding its transaction and explaining its errors."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import sqlite3

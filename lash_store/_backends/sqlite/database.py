@@ -6,8 +6,6 @@ other processes in a :class:`~.fairness.WriteQueue`. A database in memory has on
 for everything, so its reads wait for the lock as well.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

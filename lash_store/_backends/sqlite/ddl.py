@@ -8,8 +8,6 @@ exactly as SQLAlchemy has it; ``metadata.create_all()`` over our own tables does
 gives a database with the same PRAGMA facts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """The SQLite dialect that statements are compiled for, and the SQL that only SQLite has."""
 
-from __future__ import annotations
-
 import sqlite3
 from typing import Final
 

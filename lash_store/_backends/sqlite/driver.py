@@ -1,7 +1,5 @@
 """The driver ``sqlite3``, as prepared statements know it: cursors, and what its errors mean."""
 
-from __future__ import annotations
-
 import sqlite3
 from typing import Any, ClassVar, Final
 

@@ -10,8 +10,6 @@ still tries by itself, so losing the queue (a stopped process in it, a sidecar t
 opened) costs fairness and a moment, never progress, exclusion or the deadline.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """Database files: their names, making them private, removing them, and why one can't be opened."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

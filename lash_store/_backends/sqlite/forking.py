@@ -4,8 +4,6 @@ SQLite's locks belong to a process, and its view of them is copied by a fork; so
 be carried into a child (K-OPEN-5). ``Database.prepare_fork`` says how that is kept from happening.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import threading

@@ -10,8 +10,6 @@ compared as well, at every open (K-GUARD-4). Anybody's other tables and views ar
 index or a trigger on one of *our* tables changes what our statements cost or do, and counts.
 """
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from collections.abc import Iterable

@@ -6,8 +6,6 @@ else: a transaction that took no write lock at its begin may fail in the middle,
 AUTOCOMMIT is none at all.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from typing import Any, Final, Literal

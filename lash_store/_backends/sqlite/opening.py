@@ -1,7 +1,5 @@
 """Opening connections: settings, WAL, and making an empty file a store."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import time

@@ -5,8 +5,6 @@ are one transaction. Everything works on it that does not end that transaction: 
 an ORM Session, streaming results, errors that are caught and passed over.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager

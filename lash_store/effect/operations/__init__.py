@@ -1,7 +1,5 @@
 """The operations of an effect store: functions of an open transaction, and their list."""
 
-from __future__ import annotations
-
 from lash_store._stores.operations import Operations, reads, writes
 from lash_store.effect.operations import attempts, upkeep
 

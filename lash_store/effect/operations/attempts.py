@@ -1,7 +1,5 @@
 """Attempts at a step: beginning, renewing, ending one, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any, Final, TypedDict
 
 import msgspec

@@ -1,7 +1,5 @@
 """What is recorded of steps, and removing it, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lash_store._kernel.checks import (

@@ -1,7 +1,5 @@
 """The operations of a process registry: functions of an open transaction, by aggregate, and their list."""
 
-from __future__ import annotations
-
 from lash_store._stores.operations import Operations, reads, writes
 from lash_store.process.operations import events, handles, leases, processes
 

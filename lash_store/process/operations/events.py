@@ -1,7 +1,5 @@
 """The event logs of processes, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Handles on processes, on an open transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from lash_store._kernel.checks import bound, check_name, check_names, check_text

@@ -1,7 +1,5 @@
 """The lease on a process, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from lash_store._kernel.checks import check_name

@@ -1,7 +1,5 @@
 """The records of processes, on an open transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TypedDict
 

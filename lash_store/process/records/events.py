@@ -1,7 +1,5 @@
 """Events of a process as they are stored, and what an append gives back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

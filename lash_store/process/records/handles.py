@@ -1,7 +1,5 @@
 """Handles: which scopes may see and steer a process."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

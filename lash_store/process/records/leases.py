@@ -1,7 +1,5 @@
 """The lease on a process, as its holder has it."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import msgspec

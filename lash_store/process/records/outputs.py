@@ -1,7 +1,5 @@
 """What the end of a process gives to those who await it (P-REC-4)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias, get_args
 

@@ -4,8 +4,6 @@
 under the replay key, the highest sequence. It returns what to write, or raises the refusal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias

@@ -1,7 +1,5 @@
 """Registrations and records of processes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args

@@ -3,8 +3,6 @@
 A payload is JSON as it was read: dicts, lists, str, int, float, bool and None.
 """
 
-from __future__ import annotations
-
 import re
 from copy import deepcopy
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Statements on the event logs of processes, and on the wakes among their events."""
 
-from __future__ import annotations
-
 from sqlalchemy import ColumnElement, Insert, Select, and_, exists, func, insert, or_, select
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, upsert_insert

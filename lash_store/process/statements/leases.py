@@ -1,7 +1,5 @@
 """Statements on the process lease; each row's `key` is a process id."""
 
-from __future__ import annotations
-
 from lash_store.process.tables import PROCESS_LEASES
 
 select_leases = PROCESS_LEASES.select_leases

@@ -1,7 +1,5 @@
 """Statements on the records of processes."""
 
-from __future__ import annotations
-
 from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, upsert_insert

@@ -1,7 +1,5 @@
 """The operations of a session store: functions of an open transaction, by aggregate, and their list."""
 
-from __future__ import annotations
-
 from lash_store._stores.operations import Operations, reads, writes
 from lash_store.session.operations import (
     attachments,

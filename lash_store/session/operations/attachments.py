@@ -1,7 +1,5 @@
 """Attachments and artifacts, on an open transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from lash_store._kernel.checks import check_count, check_name, check_names

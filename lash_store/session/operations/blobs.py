@@ -1,7 +1,5 @@
 """Blobs and checkpoints, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """Garbage collection of blobs, on an open transaction."""
 
-from __future__ import annotations
-
 from lash_store.session import statements
 from lash_store.session.context import Tx
 from lash_store.session.operations.blobs import load_manifest

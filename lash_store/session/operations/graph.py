@@ -1,7 +1,5 @@
 """The conversation graph: read, tombstone, vacuum; a turn's commit adds to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Reading and writing the head, and what it says about the graph."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

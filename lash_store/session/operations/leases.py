@@ -1,7 +1,5 @@
 """The session execution lease, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from lash_store._kernel.leases import LeaseHeld

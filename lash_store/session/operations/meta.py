@@ -1,7 +1,5 @@
 """Meta and summary of a session, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The work queue, on an open transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The turn commit, on an open transaction: everything that a turn changes, or nothing."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Attachments, artifacts, and what a garbage collection reports."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """Content-addressed blobs: their kinds, how one is stored, and how one is read back."""
 
-from __future__ import annotations
-
 import zlib
 from typing import Any, Final, Literal, get_args
 

@@ -1,7 +1,5 @@
 """Checkpoints: what a runtime needs to go on, split so that what did not change is stored once."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The conversation graph: nodes, what a turn does to it, and what a read gives."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """The session's head: where the conversation stands."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

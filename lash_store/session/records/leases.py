@@ -1,7 +1,5 @@
 """The session execution lease, as its holder has it."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from lash_store._kernel.leases import Fence, Lease, LeaseTable

@@ -1,7 +1,5 @@
 """What a session is called and where it came from, and what a picker shows of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 

@@ -1,7 +1,5 @@
 """Work that waits for a session: batches, what is claimed of them, and which prefix a claim takes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 

@@ -1,7 +1,5 @@
 """A turn's commit: what goes in, the receipt that comes out, and the hash that tells retries."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Statements on attachments: announced, committed, forgotten."""
 
-from __future__ import annotations
-
 from sqlalchemy import Delete, Insert, Select, Update, and_, delete, select, update
 
 from lash_store._kernel.dialects import offered, upsert_insert

@@ -1,7 +1,5 @@
 """Statements on content-addressed blobs."""
 
-from __future__ import annotations
-
 from sqlalchemy import Delete, Insert, Select, delete, func, select
 
 from lash_store._kernel.dialects import upsert_insert

@@ -1,7 +1,5 @@
 """Statements on the conversation graph; a tombstoned node is seen by none of the reads."""
 
-from __future__ import annotations
-
 from sqlalchemy import CTE, Delete, Insert, Select, Update, delete, func, select, update
 
 from lash_store._kernel.dialects import JsonText, upsert_insert

@@ -1,7 +1,5 @@
 """Statements on the session's head, one row."""
 
-from __future__ import annotations
-
 from sqlalchemy import Insert, Select, select
 
 from lash_store._kernel.dialects import offered, upsert_insert

@@ -1,7 +1,5 @@
 """Statements on the session execution lease; each row's `key` is a session id."""
 
-from __future__ import annotations
-
 from lash_store.session.tables import EXECUTION_LEASES
 
 select_leases = EXECUTION_LEASES.select_leases

@@ -1,7 +1,5 @@
 """Statements on the session's meta, one row, and on what a picker shows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import Insert, Select, func, select

@@ -1,7 +1,5 @@
 """Statements of a turn's commit that belong to no other aggregate: receipts and usage."""
 
-from __future__ import annotations
-
 from sqlalchemy import Insert, Select, func, insert, select
 
 from lash_store._kernel.prepared import prepare

@@ -1,7 +1,5 @@
 """The operations of a trigger store: functions of an open transaction, by aggregate, and their list."""
 
-from __future__ import annotations
-
 from lash_store._stores.operations import Operations, reads, writes
 from lash_store.trigger.operations import deliveries, subscriptions
 

@@ -1,7 +1,5 @@
 """Occurrences and their deliveries, on an open transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

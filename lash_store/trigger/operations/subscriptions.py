@@ -1,7 +1,5 @@
 """Subscriptions, on an open transaction."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text

@@ -1,7 +1,5 @@
 """What occurred, and the deliveries that it led to."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """Subscriptions: who wants which process started by what."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 

@@ -1,7 +1,5 @@
 """Statements on occurrences and their deliveries."""
 
-from __future__ import annotations
-
 from sqlalchemy import Delete, Insert, Select, delete, exists, insert, or_, select
 
 from lash_store._kernel.dialects import is_null_or, upsert_insert

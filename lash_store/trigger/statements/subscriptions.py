@@ -1,7 +1,5 @@
 """Statements on subscriptions."""
 
-from __future__ import annotations
-
 from sqlalchemy import (
     ColumnElement,
     Delete,
