@@ -112,8 +112,8 @@ class SchemaVersionError(LashStoreError):
         found = f"version {self.found}" if self.found else "tables without a version"
         return (
             f"{self.path!r} is no {self.kind} store of this release: expected version "
-            f"{self.expected}, found {found}. There is no migration chain: delete the "
-            "database, or open it with the release or program that made it"
+            f"{self.expected}, found {found}. There is no migration chain: "
+            "open it with the release or program that made it"
         )
 
 

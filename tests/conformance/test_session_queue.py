@@ -103,6 +103,36 @@ def test_s_queue_2_several_at_once_keep_their_order(store: SessionStore) -> None
     assert names(store.list_work()) == ["a", "b"]
 
 
+def test_k_tx_2_several_at_once_are_enqueued_whole_or_not_at_all(
+    store: SessionStore, path: Path
+) -> None:
+    """Though the transaction in which it failed goes on."""
+    enqueue(store, "there", source_key="k")
+    run_script(path, "UPDATE queued_work_items SET payload_json = '{'")
+    before = all_rows(path)
+    with store.begin() as tx, pytest.raises(CorruptRecordError):
+        tx.enqueue_all_work([NewWork(["new"]), NewWork(["again"], source_key="k")])
+    assert all_rows(path) == before
+
+
+def test_k_tx_2_a_token_that_no_claim_can_have(path: Path) -> None:
+    class Ids:
+        suffix = ""
+
+        def new_token(self) -> str:
+            return f"token{self.suffix}"
+
+    ids = Ids()
+    with SessionStore.open(path, session_id="s", ids=ids) as store:
+        enqueue(store)
+        fence = lease_of(store).fence
+        ids.suffix = "é"
+        before = all_rows(path)
+        with store.begin() as tx, pytest.raises(InvalidRecordError, match="new_token"):
+            tx.claim_work(fence, owner_id="ann", ttl_ms=5)
+        assert all_rows(path) == before
+
+
 def test_s_queue_3_needs_the_live_session_lease(
     store: SessionStore, path: Path, clock: ManualClock
 ) -> None:
