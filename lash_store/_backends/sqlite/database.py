@@ -18,8 +18,8 @@ from lash_store._backends.sqlite import dialect, forking, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.fairness import FairLock, WriteQueue
-from lash_store._backends.sqlite.files import IN_MEMORY, open_error, resolve
-from lash_store._backends.sqlite.opening import check_file, open_connection, prepare_file
+from lash_store._backends.sqlite.files import IN_MEMORY, resolve
+from lash_store._backends.sqlite.opening import open_reader, open_writer
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Watch, announce, watched
@@ -123,8 +123,7 @@ class SqliteDatabase:
         """Raise SchemaVersionError or SchemaDriftError unless the file is as declared."""
         connection = self.begin_read("check_schema")
         try:
-            catalogue = guard.read_catalogue(connection.own_cursor)
-            guard.needs_initialising(self.schema, catalogue, self.path)
+            guard.is_empty(connection.own_cursor, self.schema, self.path)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
         finally:
@@ -268,37 +267,11 @@ class SqliteDatabase:
         return self._writer
 
     def _open_writer(self) -> StoreConnection:
-        forking.check_not_carried(self.path)
-        with forking.openings:
-            connection = open_connection(self.path, self.settings, read_only=False)
-            try:
-                prepare_file(connection, self.schema, self.settings)
-                if not self.in_memory:
-                    budget_ms = self.settings.busy_timeout_ms
-                    self._queue = WriteQueue(self.path, busy_timeout_ms=budget_ms)
-                    if self._queue.is_fair:
-                        # The queue does the waiting: the busy handler would sleep through its turn.
-                        connection.own_cursor.execute(dialect.busy_timeout(0)).fetchall()
-            except BaseException as error:
-                connection.dispose()
-                if isinstance(error, sqlite3.Error):
-                    raise open_error(self.path, error) from error
-                raise
-            self._connections.append(connection)
-        return connection
+        writer, self._queue = open_writer(self.path, self.schema, self.settings, self._connections)
+        return writer
 
     def _open_reader(self) -> StoreConnection:
-        forking.check_not_carried(self.path)
-        with forking.openings:
-            connection = open_connection(self.path, self.settings, read_only=True)
-            try:
-                if self.settings.read_only:
-                    check_file(connection, self.schema)
-            except BaseException:
-                connection.dispose()
-                raise
-            self._connections.append(connection)
-        return connection
+        return open_reader(self.path, self.schema, self.settings, self._connections)
 
     def _take_reader(self) -> StoreConnection:
         if self.in_memory:

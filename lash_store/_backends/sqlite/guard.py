@@ -61,6 +61,11 @@ def needs_initialising(schema: Schema, catalogue: Catalogue, path: str) -> bool:
     return False
 
 
+def is_empty(cursor: sqlite3.Cursor, schema: Schema, path: str) -> bool:
+    """Read a file's catalogue and decide what it is; see :func:`needs_initialising`."""
+    return needs_initialising(schema, read_catalogue(cursor), path)
+
+
 def initialise(cursor: sqlite3.Cursor, schema: Schema) -> None:
     """Create every table and index and stamp the version, in the transaction that is open.
 
@@ -76,7 +81,7 @@ def ensure_schema(cursor: sqlite3.Cursor, schema: Schema, path: str) -> None:
 
     Begins, commits and rolls back nothing (K-GUARD-5).
     """
-    if needs_initialising(schema, read_catalogue(cursor), path):
+    if is_empty(cursor, schema, path):
         initialise(cursor, schema)
 
 

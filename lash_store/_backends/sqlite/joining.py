@@ -100,8 +100,7 @@ def join(connection: Connection, schema: Schema) -> JoinedTransaction:
     joined = JoinedTransaction(begun.raw, connection)
     path = connection.engine.url.database or "the database"
     try:
-        catalogue = guard.read_catalogue(joined.own_cursor)
-        is_empty = guard.needs_initialising(schema, catalogue, path)
+        is_empty = guard.is_empty(joined.own_cursor, schema, path)
         if is_empty and begun.mode == "read":
             raise SchemaVersionError(schema.kind, schema.version, 0, path)
         if is_empty:

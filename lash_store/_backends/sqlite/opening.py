@@ -3,12 +3,15 @@
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import quote
 
-from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite import dialect, forking, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.driver import is_busy
+from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.files import IN_MEMORY, create_private_file, open_error
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
@@ -18,6 +21,40 @@ _CACHED_STATEMENTS: Final = 256
 """More than one store has statements, so none of them is ever parsed twice."""
 
 _WAL_NAP_S: Final = 0.005
+
+
+def open_writer(
+    path: str, schema: Schema, settings: Settings, opened: list[StoreConnection]
+) -> tuple[StoreConnection, WriteQueue | None]:
+    """Open the connection that writes, and the queue through which it does; in memory there is none.
+
+    A file that is not there is made, and an empty one becomes a store. What is refused is
+    refused before anything is written, the journal mode included.
+    """
+    with _opening(path, settings, opened, read_only=False) as connection:
+        is_new = guard.is_empty(connection.own_cursor, schema, path)
+        enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
+        if is_new:
+            _initialise(connection, schema)
+        if path == IN_MEMORY:
+            return connection, None
+        queue = WriteQueue(path, busy_timeout_ms=settings.busy_timeout_ms)
+        if queue.is_fair:
+            # The queue does the waiting: the busy handler would sleep through its turn.
+            connection.own_cursor.execute(dialect.busy_timeout(0)).fetchall()
+        return connection, queue
+
+
+def open_reader(
+    path: str, schema: Schema, settings: Settings, opened: list[StoreConnection]
+) -> StoreConnection:
+    """Open a connection that only reads; of a store that only reads it checks the file as well."""
+    with _opening(path, settings, opened, read_only=True) as connection:
+        if settings.read_only and guard.is_empty(connection.own_cursor, schema, path):
+            raise StoreEmptyError(
+                path, f"it is empty: open it once for writing, to make it a {schema.kind} store"
+            )
+        return connection
 
 
 def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreConnection:
@@ -43,34 +80,25 @@ def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreC
     return connection
 
 
-def prepare_file(connection: StoreConnection, schema: Schema, settings: Settings) -> None:
-    """Check the file, enter WAL, and initialise the file if it is empty.
+@contextmanager
+def _opening(
+    path: str, settings: Settings, opened: list[StoreConnection], *, read_only: bool
+) -> Iterator[StoreConnection]:
+    """Open a connection, and note it among those that are `opened` once the block has made it fit.
 
-    What is refused is refused before anything is written, the journal mode included.
+    No fork comes in between, which would carry it over unseen; nothing is left open by an error.
     """
-    path = connection.path
-    try:
-        is_new = guard.needs_initialising(schema, guard.read_catalogue(connection.own_cursor), path)
-        enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
-        if is_new:
-            _initialise(connection, schema)
-    except sqlite3.Error as error:
-        raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
-
-
-def check_file(connection: StoreConnection, schema: Schema) -> None:
-    """Check the file of a read-only store."""
-    try:
-        is_new = guard.needs_initialising(
-            schema, guard.read_catalogue(connection.own_cursor), connection.path
-        )
-    except sqlite3.Error as error:
-        raise open_error(connection.path, error) from error
-    if is_new:
-        raise StoreEmptyError(
-            connection.path,
-            f"it is empty: open it once for writing, to make it a {schema.kind} store",
-        )
+    forking.check_not_carried(path)
+    with forking.openings:
+        connection = open_connection(path, settings, read_only=read_only)
+        try:
+            yield connection
+        except BaseException as error:
+            connection.dispose()
+            if isinstance(error, sqlite3.Error):
+                raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
+            raise
+        opened.append(connection)
 
 
 def _connect(path: str, settings: Settings, *, read_only: bool) -> StoreConnection:
