@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.leases import (
     Fence,
@@ -30,7 +30,7 @@ from lash_store._kernel.leases import (
     check_fence,
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store._stores.tx import Tx
+from lash_store._stores.tx import Context, Tx
 from lash_store.errors import (
     CorruptRecordError,
     InvalidRecordError,
@@ -56,6 +56,24 @@ class Leases(Generic[FenceT, LeaseT]):
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
+        """Take the lease on `key`, on an open transaction; see :meth:`claiming`."""
+        return self.claiming(tx.context, key, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
+
+    def renew(self, tx: Tx[Any], fence: FenceT, *, ttl_ms: int) -> LeaseT:
+        """Move the end of the live term, on an open transaction; see :meth:`renewing`."""
+        return self.renewing(tx.context, fence, ttl_ms=ttl_ms)(tx)
+
+    def release(self, tx: Tx[Any], fence: FenceT) -> bool:
+        """End the term of `fence`, on an open transaction; see :meth:`releasing`."""
+        return self.releasing(tx.context, fence)(tx)
+
+    def require(self, tx: Tx[Any], fence: FenceT) -> None:
+        """Raise LeaseLostError unless `fence` is live in this transaction; see :meth:`requiring`."""
+        self.requiring(tx.context, fence)(tx)
+
+    def claiming(
+        self, _: Context, key: str, *, owner_id: str, ttl_ms: int
+    ) -> Callable[[Tx[Any]], LeaseT | LeaseHeld]:
         """Take the lease on `key` for `ttl_ms` milliseconds (K-LEASE-1, K-LEASE-2).
 
         A free, released or expired lease gives a new term: a fresh token and the next fencing
@@ -66,19 +84,26 @@ class Leases(Generic[FenceT, LeaseT]):
 
         Raises InvalidRecordError for an empty key or owner or a bad `ttl_ms`.
         """
-        row = self.table.claim_lease.one(
-            tx.cursor,
-            key=check_name("key", key),
-            owner_id=check_name("owner_id", owner_id),
-            token=new_token(tx.context.ids),
-            now_ms=tx.now_ms,
-            expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
-        )
-        if row is None:
-            return self._held_by_another(self.load_term(tx, key))
-        return self._read_lease(self._read_term(row))
+        check_name("key", key)
+        check_name("owner_id", owner_id)
+        check_count("ttl_ms", ttl_ms)
 
-    def renew(self, tx: Tx[Any], fence: FenceT, *, ttl_ms: int) -> LeaseT:
+        def claim(tx: Tx[Any]) -> LeaseT | LeaseHeld:
+            row = self.table.claim_lease.one(
+                tx.cursor,
+                key=key,
+                owner_id=owner_id,
+                token=new_token(tx.context.ids),
+                now_ms=tx.now_ms,
+                expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
+            )
+            if row is None:
+                return self._held_by_another(self.load_term(tx, key))
+            return self._read_lease(self._read_term(row))
+
+        return claim
+
+    def renewing(self, _: Context, fence: FenceT, *, ttl_ms: int) -> Callable[[Tx[Any]], LeaseT]:
         """Move the end of the live term to `ttl_ms` milliseconds from now (K-LEASE-3).
 
         Token, fencing number and claimed-at stay. Raises LeaseLostError, and changes nothing,
@@ -86,45 +111,58 @@ class Leases(Generic[FenceT, LeaseT]):
         even if nobody has taken over.
         """
         check_fence(fence, self.fence)
-        row = self.table.renew_lease.one(
-            tx.cursor,
-            key=fence.key,
-            owner_id=fence.owner_id,
-            token=fence.token,
-            fencing_token=fence.fencing_token,
-            now_ms=tx.now_ms,
-            expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
-        )
-        if row is None:
-            raise _lost(fence, self.load_term(tx, fence.key))
-        term = self._read_term(row)
-        return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
+        check_count("ttl_ms", ttl_ms)
 
-    def release(self, tx: Tx[Any], fence: FenceT) -> bool:
+        def renew(tx: Tx[Any]) -> LeaseT:
+            row = self.table.renew_lease.one(
+                tx.cursor,
+                key=fence.key,
+                owner_id=fence.owner_id,
+                token=fence.token,
+                fencing_token=fence.fencing_token,
+                now_ms=tx.now_ms,
+                expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
+            )
+            if row is None:
+                raise _lost(fence, self.load_term(tx, fence.key))
+            term = self._read_term(row)
+            return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
+
+        return renew
+
+    def releasing(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], bool]:
         """End the term of `fence` and keep its fencing number (K-LEASE-4).
 
         True if this call ended it, live or expired. False, with nothing changed, if it was
         released before or somebody else has taken over: a release may safely come twice or late.
         """
         check_fence(fence, self.fence)
-        released = self.table.release_lease.run(
-            tx.cursor,
-            key=fence.key,
-            owner_id=fence.owner_id,
-            token=fence.token,
-            fencing_token=fence.fencing_token,
-        )
-        return released == 1
 
-    def require(self, tx: Tx[Any], fence: FenceT) -> None:
+        def release(tx: Tx[Any]) -> bool:
+            released = self.table.release_lease.run(
+                tx.cursor,
+                key=fence.key,
+                owner_id=fence.owner_id,
+                token=fence.token,
+                fencing_token=fence.fencing_token,
+            )
+            return released == 1
+
+        return release
+
+    def requiring(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
 
         In a write transaction the answer holds until its end: nobody else can write meanwhile.
         """
         check_fence(fence, self.fence)
-        term = self.load_term(tx, fence.key)
-        if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
-            raise _lost(fence, term)
+
+        def require(tx: Tx[Any]) -> None:
+            term = self.load_term(tx, fence.key)
+            if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
+                raise _lost(fence, term)
+
+        return require
 
     def require_not_superseded(self, tx: Tx[Any], fence: FenceT) -> None:
         """Raise LeaseLostError if somebody else was given a term after that of `fence`.

@@ -1,7 +1,15 @@
 """One list of operations for a store's Tx, its sync facade and its asyncio facade.
 
-An operation is written once, as a function whose first argument is the transaction. A store
-lists its operations in one class, from which its Tx and both facades inherit::
+An operation is written once, in two steps: a function of the store's context and the call's
+arguments, which checks and encodes them and returns its *work*, a function of the transaction.
+The first step is taken by the caller, before anything waits for a lock; the second may run on
+another thread, together with other calls, and more than once, so it uses nothing but values::
+
+    def forget_attachment(context: Context, attachment_id: str) -> Work[bool]:
+        name = check_name("attachment_id", attachment_id)
+        return lambda tx: statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
+
+A store lists its operations in one class, from which its Tx and both facades inherit::
 
     class TriggerOperations(Operations):
         redeliver = writes(deliveries.redeliver)
@@ -11,7 +19,7 @@ lists its operations in one class, from which its Tx and both facades inherit::
     class TriggerStore(TriggerOperations, DeploymentStore[TriggerTx]): ...
     class AsyncTriggerStore(TriggerOperations, AsyncDeploymentStore[TriggerTx]): ...
 
-On the Tx the name is the function, as a method. On a store it is one transaction, or one
+On the Tx the name is both steps at once, as a method. On a store it is one transaction, or one
 snapshot, for each call, and on an asyncio store the same as a coroutine. Names, arguments,
 results and documentation are those of the function, for type checkers and at run time alike.
 """
@@ -22,8 +30,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store
-from lash_store._stores.tx import Tx
+from lash_store._stores.tx import Context, Tx
 
+C = TypeVar("C", bound=Context)
 T = TypeVar("T", bound=Tx[Any])
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,8 +41,10 @@ R = TypeVar("R")
 class Operation(Generic[T, P, R]):
     """One operation in a store's list; each class that inherits it gets a function in its place."""
 
-    def __init__(self, function: Callable[Concatenate[T, P], R], *, writes: bool) -> None:
-        self.function = function
+    def __init__(
+        self, function: Callable[Concatenate[C, P], Callable[[T], R]], *, writes: bool
+    ) -> None:
+        self.function: Callable[..., Callable[[T], R]] = function
         self.writes = writes
 
     @overload
@@ -59,14 +70,12 @@ class Operation(Generic[T, P, R]):
         return self
 
     def as_method(self) -> Callable[..., R]:
-        """Return the function, as something that a class binds."""
+        """Return both steps at once, as something that a class binds."""
         function = self.function
-        if not hasattr(function, "__self__"):
-            return function
 
         @wraps(function)
         def method(tx: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return function(tx, *args, **kwargs)
+            return function(tx.context, *args, **kwargs)(tx)
 
         return method
 
@@ -78,9 +87,10 @@ class Operation(Generic[T, P, R]):
 
         @wraps(function)
         def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+            work = function(store._context, *args, **kwargs)
             tx = begin(store, name)
             try:
-                result = function(tx, *args, **kwargs)
+                result = work(tx)
             except BaseException:
                 end(store, tx, commit=False)
                 raise
@@ -100,14 +110,32 @@ class Operation(Generic[T, P, R]):
         return call_on_thread
 
 
-def writes(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+def writes(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:
     """List an operation that writes: on a store, each call is a write transaction of its own."""
     return Operation(function, writes=True)
 
 
-def reads(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+def reads(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:
     """List an operation that only reads: on a store, each call is a snapshot of its own."""
     return Operation(function, writes=False)
+
+
+def legacy_writes(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+    return writes(_whole(function))
+
+
+def legacy_reads(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
+    return reads(_whole(function))
+
+
+def _whole(
+    function: Callable[Concatenate[T, P], R],
+) -> Callable[Concatenate[Context, P], Callable[[T], R]]:
+    @wraps(function)
+    def plan(_: Context, /, *args: P.args, **kwargs: P.kwargs) -> Callable[[T], R]:
+        return lambda tx: function(tx, *args, **kwargs)
+
+    return plan
 
 
 class Operations:

@@ -28,6 +28,7 @@ class Store(Generic[T_co]):
     def __init__(self, database: Database, kind: type[T_co], context: Context) -> None:
         self._database = database
         self._make: Callable[..., T_co] = partial(kind, context)
+        self._context = context
         self._keys = context.keys
         self._clock = context.clock
 

@@ -17,6 +17,6 @@ class ProcessTx(ProcessOperations, DeploymentTx):
     schema: ClassVar[Schema] = SCHEMA
 
     # What only makes sense as part of a transaction.
-    require = reads(leases.LEASES.require)
+    require = reads(leases.LEASES.requiring)
     require_process = processes.require_process
     highest_sequence = events.highest_sequence

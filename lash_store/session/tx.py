@@ -25,7 +25,7 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
     commit_turn = turns.commit_turn
 
     # What only makes sense as part of a transaction.
-    require = reads(leases.LEASES.require)
+    require = reads(leases.LEASES.requiring)
     require_claim = queue.require_claim
     create_meta = meta.create_meta
     put_checkpoint = blobs.put_checkpoint
