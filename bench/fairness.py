@@ -179,8 +179,8 @@ def _be_head(path: Path, pipe: Connection) -> None:
         time.sleep(30)
         os._exit(0)
     store.claim_lease(owner_id="head", ttl_ms=0)
-    database: Any = store._database  # noqa: SLF001 # reason: the trouble is with its queue's very descriptor
-    queue = database._queue  # noqa: SLF001 # reason: the same
+    handle: Any = store._handle  # noqa: SLF001 # reason: the trouble is with its queue's very descriptor
+    queue = handle.database.connections.queue
     descriptor = queue._descriptor if queue else None  # noqa: SLF001 # reason: the same
     if descriptor is not None:
         socket.send_fds(mine, [b"x"], [descriptor])

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from lash_store._backends import open_database
+from lash_store._backends import open_handle, opened_apart
 from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
@@ -74,7 +74,8 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
 
     Raises what opening that store raises: StoreOpenError, SchemaVersionError, SchemaDriftError.
     """
-    open_database(schema_of(kind), path, Settings()).close()
+    with opened_apart():  # whatever else this process is doing with it
+        open_handle(schema_of(kind), path, Settings()).close()
 
 
 def check_file(path: str | os.PathLike[str]) -> FileReport:
@@ -105,6 +106,7 @@ def mend_file(path: str | os.PathLike[str]) -> None:
 def _stale_count(path: str | os.PathLike[str]) -> list[str]:
     with (
         suppress(CorruptRecordError),
+        opened_apart(),  # this thread may be inside a transaction of its own
         SessionStore.open(path, session_id="check", read_only=True) as store,
         store.read() as tx,
     ):

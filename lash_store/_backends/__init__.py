@@ -5,18 +5,17 @@
 
 import os
 
-from lash_store._backends.sqlite.database import SqliteDatabase
 from lash_store._backends.sqlite.files import remove_database
+from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._backends.sqlite.joining import configure, join
-from lash_store._kernel.backend import Database
+from lash_store._backends.sqlite.opened import as_another_process as opened_apart
+from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 
-__all__ = ["configure", "join", "open_database", "remove_database"]
+__all__ = ["configure", "join", "open_handle", "opened_apart", "remove_database"]
 
 
-def open_database(
-    schema: Schema, path: str | os.PathLike[str] | None, settings: Settings
-) -> Database:
+def open_handle(schema: Schema, path: str | os.PathLike[str] | None, settings: Settings) -> Handle:
     """Open what a path leads to, or a database in memory: either is SQLite's."""
-    return SqliteDatabase(schema, path, settings)
+    return SqliteHandle.open(schema, path, settings)

@@ -8,11 +8,13 @@ driver names its errors) is told apart there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Dialect
 
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Watch
 from lash_store.clock import Clock
 from lash_store.errors import LashStoreError
@@ -86,39 +88,62 @@ class OpenTransaction(Protocol):
         """Return a SQLAlchemy Connection on this transaction, which can't end it (K-TX-7)."""
 
 
-class Database(Protocol):
-    """One open database, usable from any thread."""
+class Handle(Protocol):
+    """One store's access to an open database, which it may share with others; from any thread."""
+
+    make_tx: Callable[[Any, str | None], Any]
+    """Makes a Tx of an open transaction and the operation's name: the store says how."""
 
     @property
     def path(self) -> str:
-        """What it is called in messages."""
+        """What the database is called in messages."""
 
     @property
     def key(self) -> str:
-        """What tells it from the others that this process has open."""
+        """What tells the database from the others that this process has open."""
 
     @property
     def watch(self) -> Watch:
-        """Who waits for its commits."""
+        """Who waits for commits."""
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether the handle was closed."""
 
-    def begin_write(self, operation: str, keys: Sequence[str]) -> OpenTransaction:
-        """Begin a write transaction, with the locks held that writing `keys` takes.
+    def write(
+        self, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool = False
+    ) -> Any:
+        """Do `work` in a write transaction, with what else waits, and return what it gives.
 
-        `operation` is what begins it, for whoever observes. SQLite has one writer for a file,
-        whatever the keys are. End it with :meth:`end_write`.
+        `operation` names an operation of the library, whose work any thread may run; or None, for
+        a consumer's. One that is to be `by_itself` is run on this thread.
         """
 
-    def end_write(self, transaction: Any, *, commit: bool) -> None:
+    def read(self, operation: str, work: Callable[[Any], Any]) -> Any:
+        """Do `work` in a snapshot, and return what it gives."""
+
+    def submit_write(
+        self, operation: str | None, work: Callable[[Any], Any], *, alone: bool = False
+    ) -> Awaitable[Any]:
+        """Do the same for an event loop: the work is in line when this returns."""
+
+    def submit_read(self, operation: str, work: Callable[[Any], Any]) -> Awaitable[Any]:
+        """Do the same in a snapshot."""
+
+    def begin_write(self, hold: Any) -> OpenTransaction:
+        """Begin a consumer's write transaction on this thread.
+
+        It lasts as long as `hold` lives, whatever an interrupt unwinds, or until
+        :meth:`end_write`.
+        """
+
+    def end_write(self, hold: Any, transaction: Any, *, commit: bool) -> None:
         """Commit or roll back; whatever happens, the locks are free and nothing is half done."""
 
-    def begin_read(self, operation: str) -> OpenTransaction:
-        """Begin a snapshot; end it with :meth:`end_read`."""
+    def begin_read(self, hold: Any, operation: str = "read") -> OpenTransaction:
+        """Begin a consumer's snapshot; end it with :meth:`end_read`."""
 
-    def end_read(self, transaction: Any) -> None:
+    def end_read(self, hold: Any, transaction: Any) -> None:
         """End a snapshot."""
 
     def check_not_writing(self) -> None:
@@ -127,5 +152,9 @@ class Database(Protocol):
     def check_schema(self) -> None:
         """Raise SchemaVersionError or SchemaDriftError unless it is as declared (K-GUARD-4)."""
 
+    def beside(self, schema: Schema, settings: Settings) -> Handle:
+        """Open another handle on the same database."""
+        ...
+
     def close(self) -> None:
-        """Close it, after the write transaction that is running; idempotent."""
+        """Refuse what waits, and close the database with the last handle; idempotent."""

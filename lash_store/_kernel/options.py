@@ -19,6 +19,8 @@ class OpenOptions(TypedDict, total=False):
     ``synchronous``      "NORMAL" (default) may lose the last commits at power loss, "FULL" none
     ``clock``            where the time comes from; default ``SystemClock()``
     ``ids``              where tokens come from; default ``RandomIds()``
+    ``linked``           open a file that has a second name, or is mounted by itself (K-OPEN-10):
+                         only where nobody opens it by another path; default False
     """
 
     read_only: bool
@@ -26,6 +28,7 @@ class OpenOptions(TypedDict, total=False):
     synchronous: Synchronous
     clock: Clock
     ids: IdSource
+    linked: bool
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Settings:
     synchronous: Synchronous = "NORMAL"
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
+    linked: bool = False
 
     def __post_init__(self) -> None:
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:

@@ -1,16 +1,17 @@
-"""A store as a consumer of asyncio has it open: the sync store, on two threads of its own."""
+"""A store as a consumer of asyncio has it open: the sync store, and calls that wait in line."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Any, Generic, Self, TypeVar
 
-from lash_store._stores.store import Store, deadline
+from lash_store._kernel.calls import on_library_thread
+from lash_store._stores.cancelling import finish_first
+from lash_store._stores.store import Store, deadline, plain_function
 from lash_store._stores.tx import Tx
-from lash_store._stores.worker import Worker
 from lash_store.errors import StoreClosedError
 
 R = TypeVar("R")
@@ -18,50 +19,68 @@ T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
 
 
 class AsyncStore(Generic[T_co]):
-    """An asyncio store: the same operations as coroutines, on two threads of its own.
+    """An asyncio store: the same operations as coroutines, on threads that all stores share.
 
-    One thread writes and one reads, so that a long read never delays a lease renewal. Opened
-    by ``async with`` or ``await``, or else by its first operation.
+    It is a handle, as the sync store is. Opened by ``async with`` or ``await``, or else by its
+    first operation. It is of no event loop: one after another, or several at once, may use it.
     """
 
     def __init__(self, open_store: Callable[[], Store[T_co]]) -> None:
         self._open_store = open_store
         self._store: Store[T_co] | None = None
-        self._closing = threading.Lock()
-        self._writer = Worker("lash-store-write", self._refusal)
-        self._reader = Worker("lash-store-read", self._refusal)
+        self._opening = threading.RLock()
+        self._is_closed = False
 
-    async def transact(self, work: Callable[[T_co], R]) -> R:
-        """Run `work` as one write transaction on the writing thread and return its result.
+    async def transact(self, work: Callable[[T_co], R], *, repeatable: bool = False) -> R:
+        """Run `work` as one write transaction on a thread and return its result (K-GROUP-2).
 
-        `work` gets the Tx and must not keep it. Cancelled before it starts, it does not run;
-        cancelled later, the transaction is finished first, and then CancelledError is raised.
+        `work` gets the Tx and must not keep it. It is alone in its transaction; one that is
+        `repeatable` may share it with operations that wait, and may run twice, so that whatever it
+        does besides must bear that. Cancelled before it starts, it does not run; cancelled later,
+        the transaction is finished first, and then CancelledError is raised. Raises CoroutineError,
+        with everything rolled back, if `work` is asynchronous.
         """
-
-        def transact() -> R:
-            with self._sync().begin() as tx:
-                return work(tx)
-
-        return await self._writer.run(transact)
+        plain = plain_function("work", work)
+        store = self._store or await self._opened()
+        result: R = await store._handle.submit_write(None, plain, alone=not repeatable)
+        return result
 
     async def read(self, work: Callable[[T_co], R]) -> R:
-        """Run `work` on one snapshot on the reading thread and return its result."""
+        """Run `work` on one snapshot on a thread and return its result.
+
+        Raises CoroutineError if `work` is asynchronous.
+        """
+        plain = plain_function("work", work)
+        store = self._store or await self._opened()
 
         def read() -> R:
-            with self._sync().read() as tx:
-                return work(tx)
+            with store.read() as tx:
+                return plain(tx)
 
-        await self._opened()
-        return await self._reader.run(read)
+        return await on_library_thread(read)
 
     async def wait_until(
         self, look: Callable[[T_co], R | None], *, timeout_ms: int | None = None
     ) -> R | None:
         """Wait until `look`, in a snapshot, finds something; see :meth:`Store.wait_until`.
 
-        It looks on the reading thread. Cancelling it ends the wait.
+        It looks on a thread. Cancelling it ends the wait.
         """
-        await self._opened()
+        plain = plain_function("look", look)
+        return await self._wait_until(lambda: self.read(plain), timeout_ms)
+
+    async def _wait_for(
+        self, operation: str, look: Callable[[T_co], R | None], timeout_ms: int | None
+    ) -> R | None:
+        """Wait until what the library itself looks for is there: it looks with others at once."""
+        handle = (self._store or await self._opened())._handle
+        return await self._wait_until(lambda: handle.submit_read(operation, look), timeout_ms)
+
+    async def _wait_until(
+        self, look: Callable[[], Awaitable[R | None]], timeout_ms: int | None
+    ) -> R | None:
+        store = self._store or await self._opened()
+        store._handle.check_not_writing()
         deadline_s = deadline(timeout_ms)
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -69,13 +88,13 @@ class AsyncStore(Generic[T_co]):
             with suppress(RuntimeError):  # the loop has been closed in the meantime
                 loop.call_soon_threadsafe(changed.set)
 
-        watch = self._sync().watch
+        watch = store.watch
         try:
-            await self._reader.run(lambda: watch.subscribe(notify))
+            await on_library_thread(lambda: watch.subscribe(notify))
             while True:
                 changed.clear()
                 left_s = deadline_s - monotonic()
-                found = await self.read(look)
+                found = await look()
                 if found is not None or left_s <= 0:
                     return found
                 with suppress(TimeoutError):
@@ -85,27 +104,18 @@ class AsyncStore(Generic[T_co]):
 
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""
-        await self._opened()
-        await self._reader.run(lambda: self._sync().check_schema())
+        store = self._store or await self._opened()
+        await on_library_thread(store.check_schema)
 
     async def aclose(self) -> None:
         """Finish what has started, refuse the rest, and close the store; idempotent."""
-        await asyncio.to_thread(self._close)
+        await finish_first(on_library_thread(self.close))
 
-    async def _on_thread(self, call: Callable[[Store[T_co]], R], *, writes: bool) -> R:
-        """Run a one-call operation of the sync store, on the thread for what it does."""
-        if writes:
-            return await self._writer.run(lambda: call(self._sync()))
-        await self._opened()
-        return await self._reader.run(lambda: call(self._sync()))
-
-    def _close(self) -> None:
-        # On a thread of its own, which no cancelling stops half-way; twice at once is harmless.
-        with self._closing:
-            self._reader.close()
-            self._writer.close()
-            if self._store is not None:
-                self._store.close()
+    def close(self) -> None:
+        """Do what :meth:`aclose` does, on this thread: it needs no event loop."""
+        self._is_closed = True
+        if self._store is not None:
+            self._store.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -121,15 +131,16 @@ class AsyncStore(Generic[T_co]):
     def __await__(self) -> Generator[Any, None, Self]:
         return self.__aenter__().__await__()
 
-    async def _opened(self) -> None:
+    async def _opened(self) -> Store[T_co]:
+        """Open it unless it is open; of several who come at once, one does."""
         if self._store is None:
-            await self._writer.run(self._sync)
-
-    def _sync(self) -> Store[T_co]:
-        # Only the writing thread opens: _opened() has run before the reading one comes here.
-        if self._store is None:
-            self._store = self._open_store()
+            return await on_library_thread(self._open)
         return self._store
 
-    def _refusal(self) -> Exception:
-        return StoreClosedError("asyncio store" if self._store is None else self._store.path)
+    def _open(self) -> Store[T_co]:
+        with self._opening:
+            if self._is_closed:
+                raise StoreClosedError("asyncio store" if self._store is None else self._store.path)
+            if self._store is None:
+                self._store = self._open_store()
+            return self._store

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Self, TypeVar, Unpack
 
 from sqlalchemy import Connection
 
-from lash_store._backends import join, open_database
-from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._backends import join
+from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.store import Store
+from lash_store._stores.store import Store, open_at
 from lash_store._stores.tx import Context, Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 
@@ -42,18 +42,20 @@ class DeploymentStore(Store[T_co]):
     """What its transactions are."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None, **options: Unpack[OpenOptions]) -> Self:
+    def open(
+        cls, path: str | os.PathLike[str] | Store[Any] | None, **options: Unpack[OpenOptions]
+    ) -> Self:
         """Open the database at `path`, or a private one in memory if it is None.
 
-        A file that does not exist is created, readable and writable by its owner only. See
+        All stores of a file share what is open of it; given a store, this one shares what that
+        one has open, in memory too. A file that does not exist is created, readable and writable by its owner only. See
         ``OpenOptions`` for `options`. Raises StoreOpenError (the path, and why),
         SchemaVersionError, SchemaDriftError, StoreBusyError, and InvalidRecordError for a bad
         option.
         """
-        settings = Settings(**options)
         kind: Any = cls.kind
-        database = open_database(kind.schema, path, settings)
-        return cls(database, kind, Context(settings.clock, settings.ids))
+        handle, settings = open_at(path, kind.schema, options)
+        return cls(handle, kind, Context(settings.clock, settings.ids))
 
 
 class AsyncDeploymentStore(AsyncStore[T_co]):
@@ -63,6 +65,8 @@ class AsyncDeploymentStore(AsyncStore[T_co]):
     """The store that it runs on its threads."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None, **options: Unpack[OpenOptions]) -> Self:
+    def open(
+        cls, path: str | os.PathLike[str] | Store[Any] | None, **options: Unpack[OpenOptions]
+    ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as the sync store's ``open()`` does."""
         return cls(lambda: cls.sync.open(path, **options))

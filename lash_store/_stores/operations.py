@@ -80,34 +80,32 @@ class Operation(Generic[T, P, R]):
         return method
 
     def on_store(self, name: str) -> Callable[..., R]:
-        """Return the one-call method of a store: a transaction, or a snapshot, of its own."""
-        function = self.function
-        begin = Store._begin_write if self.writes else Store._begin_read
-        end = Store._end_write if self.writes else Store._end_read
+        """Return the one-call method of a store: a transaction, or a snapshot, for each call."""
+        function, writes = self.function, self.writes
 
         @wraps(function)
         def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
             work = function(store._context, *args, **kwargs)
-            tx = begin(store, name)
-            try:
-                result = work(tx)
-            except BaseException:
-                end(store, tx, commit=False)
-                raise
-            end(store, tx, commit=True)
+            handle = store._handle
+            result: R = handle.write(name, work) if writes else handle.read(name, work)
             return result
 
         return call
 
     def on_async_store(self, name: str) -> Callable[..., Coroutine[Any, Any, R]]:
-        """Return the one-call method of an asyncio store: the sync one, on one of its threads."""
-        call, writes = self.on_store(name), self.writes
+        """Return the one-call method of an asyncio store: in line with what else waits."""
+        function, writes = self.function, self.writes
 
-        @wraps(self.function)
-        async def call_on_thread(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return await store._on_thread(lambda sync: call(sync, *args, **kwargs), writes=writes)
+        @wraps(function)
+        async def call(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
+            sync = store._store or await store._opened()
+            work = function(sync._context, *args, **kwargs)
+            handle = sync._handle
+            submit = handle.submit_write if writes else handle.submit_read
+            result: R = await submit(name, work)
+            return result
 
-        return call_on_thread
+        return call
 
 
 def writes(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:

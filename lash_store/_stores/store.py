@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -10,10 +12,14 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from lash_store._kernel.backend import Database
-from lash_store._kernel.checks import check_count
+from lash_store._backends import open_handle
+from lash_store._kernel.backend import Handle, OpenTransaction
+from lash_store._kernel.checks import check_count, shown
+from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Watch
 from lash_store._stores.tx import Context, Tx
+from lash_store.errors import CoroutineError, InvalidRecordError
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
@@ -22,45 +28,59 @@ T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
 class Store(Generic[T_co]):
     """An open store, usable from any thread; a context manager that closes it.
 
-    A subclass adds ``open()``, which says what its Tx is made of, and the operations.
+    It is a handle: all stores of a file share one open database. A subclass adds ``open()``,
+    which says what its Tx is made of, and the operations.
     """
 
-    def __init__(self, database: Database, kind: type[T_co], context: Context) -> None:
-        self._database = database
-        self._make: Callable[..., T_co] = partial(kind, context)
+    def __init__(self, handle: Handle, kind: type[T_co], context: Context) -> None:
+        self._handle = handle
         self._context = context
-        self._keys = context.keys
-        self._clock = context.clock
+        handle.make_tx = partial(kind, context)
 
     @property
     def path(self) -> str:
         """The real path of the database file, or ``:memory:``."""
-        return self._database.path
+        return self._handle.path
 
     @property
     def _key(self) -> str:
         """What tells the database from the others that this process has open."""
-        return self._database.key
+        return self._handle.key
 
     @property
     def watch(self) -> Watch:
         """Who waits for commits; see :meth:`wait_until`."""
-        return self._database.watch
+        return self._handle.watch
 
     @property
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
-        return self._database.closed
+        return self._handle.closed
 
     def begin(self) -> Transaction[T_co]:
         """Open a write transaction: ``with store.begin() as tx:`` (K-TX-1, K-TX-2).
 
         It holds the write lock from the start, commits when the block ends and rolls
         everything back when an exception leaves it. Raises StoreBusyError if the lock was not
-        free within the busy budget, and NestedTransactionError inside another transaction of
-        this store on the same thread.
+        free within the busy budget, and NestedTransactionError inside another transaction on
+        the same database and thread.
         """
         return Transaction(self, writes=True)
+
+    def transact(self, work: Callable[[T_co], R], *, repeatable: bool = False) -> R:
+        """Run `work` as one write transaction on this thread and return its result (K-GROUP-2).
+
+        It is alone in its transaction, as in a ``begin()`` block. One that is `repeatable` may
+        share it with one-call operations that wait: it is then undone by itself if it fails, and
+        it may run twice, so that whatever it does besides must bear that. Raises CoroutineError,
+        with everything rolled back, if `work` is asynchronous.
+        """
+        plain = plain_function("work", work)
+        if repeatable:
+            result: R = self._handle.write(None, plain, by_itself=True)
+            return result
+        with self.begin() as tx:
+            return plain(tx)
 
     def read(self) -> Transaction[T_co]:
         """Open a snapshot: ``with store.read() as tx:``; a write inside is ReadOnlyStoreError."""
@@ -75,27 +95,27 @@ class Store(Generic[T_co]):
         within 50 ms. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
         inside a write transaction of this store, whose commit it would wait for in vain.
         """
-        database = self._database
-        database.check_not_writing()
+        handle, plain = self._handle, plain_function("look", look)
+        handle.check_not_writing()
         deadline_s = deadline(timeout_ms)
         changed = threading.Event()
-        with database.watch.subscribed(changed.set):
+        with handle.watch.subscribed(changed.set):
             while True:
                 changed.clear()
                 left_s = deadline_s - monotonic()
                 with self.read() as tx:
-                    found = look(tx)
+                    found = plain(tx)
                 if found is not None or left_s <= 0:
                     return found
                 changed.wait(min(left_s, threading.TIMEOUT_MAX))
 
     def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared (K-GUARD-4)."""
-        self._database.check_schema()
+        self._handle.check_schema()
 
     def close(self) -> None:
         """Close the store, after the write that is running; closing twice is harmless (K-OPEN-5)."""
-        self._database.close()
+        self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,64 +127,36 @@ class Store(Generic[T_co]):
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self.path!r} {state}>"
 
-    # What transactions and one-call operations consist of.
-
-    def _begin_write(self, operation: str | None = None) -> T_co:
-        """Begin a write transaction, for one operation or a consumer's block."""
-        database = self._database
-        transaction = database.begin_write(operation or "begin", self._keys)
-        try:
-            return self._make(transaction, operation)
-        except BaseException:
-            database.end_write(transaction, commit=False)
-            raise
-
-    def _end_write(self, tx: Tx[Any], *, commit: bool) -> None:
-        """Commit or roll back, and end `tx`."""
-        transaction = tx.transaction
-        if transaction is None:
-            _leave_to_parent(tx, commit=commit)
-        else:
-            tx.transaction = None
-            self._database.end_write(transaction, commit=commit)
-
-    def _begin_read(self, operation: str | None = None) -> T_co:
-        """Begin a snapshot, for one operation or a consumer's block."""
-        database = self._database
-        transaction = database.begin_read(operation or "read")
-        try:
-            return self._make(transaction, operation)
-        except BaseException:
-            database.end_read(transaction)
-            raise
-
-    def _end_read(self, tx: Tx[Any], *, commit: bool) -> None:
-        """End a snapshot and `tx`; whether it went well makes no difference to what is stored."""
-        transaction = tx.transaction
-        if transaction is None:
-            _leave_to_parent(tx, commit=commit)
-        else:
-            tx.transaction = None
-            self._database.end_read(transaction)
-
 
 class Transaction(Generic[T_co]):
     """What ``begin()`` and ``read()`` return: ends when its block does.
 
     A write transaction commits then, or rolls back on any exception; a snapshot is one
-    consistent state of the database, and nothing can be written in it.
+    consistent state of the database, and nothing can be written in it. The transaction lasts as
+    long as this object at most: if an interrupt keeps the block from being left, what it leaves
+    behind is rolled back.
     """
 
     # A slotted class: contextlib.contextmanager would cost a fifth of a short transaction.
-    __slots__ = ("_store", "_tx", "_writes")
+    __slots__ = ("__weakref__", "_handle", "_transaction", "_tx", "_writes")
+
+    _tx: Tx[Any]
 
     def __init__(self, store: Store[T_co], *, writes: bool) -> None:
-        self._store = store
+        self._handle = store._handle
         self._writes = writes
+        self._transaction: OpenTransaction | None = None
 
     def __enter__(self) -> T_co:
-        store = self._store
-        tx = self._tx = store._begin_write() if self._writes else store._begin_read()
+        handle = self._handle
+        begun = handle.begin_write(self) if self._writes else handle.begin_read(self)
+        self._transaction = begun
+        try:
+            tx: T_co = handle.make_tx(begun, None)
+        except BaseException:
+            self._end(begun, commit=False)
+            raise
+        self._tx = tx
         return tx
 
     def __exit__(
@@ -173,17 +165,51 @@ class Transaction(Generic[T_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        end = self._store._end_write if self._writes else self._store._end_read
-        end(self._tx, commit=kind is None)
+        begun, tx = self._transaction, self._tx
+        if begun is None or tx.transaction is None:
+            if kind is None:
+                # Of a forked child: transaction and locks are the parent's.
+                _ = tx.cursor  # raises
+            return
+        tx.transaction = None
+        self._end(begun, commit=kind is None)
+
+    def _end(self, begun: OpenTransaction, *, commit: bool) -> None:
+        if self._writes:
+            self._handle.end_write(self, begun, commit=commit)
+        else:
+            self._handle.end_read(self, begun)
 
 
-def _leave_to_parent(tx: Tx[Any], *, commit: bool) -> None:
-    """Leave a block in a forked child: transaction and locks are the parent's.
+def open_at(
+    where: str | os.PathLike[str] | Store[Any] | None, schema: Schema, options: OpenOptions
+) -> tuple[Handle, Settings]:
+    """Open a handle on what stands at a path, or on what another store has open."""
+    settings = Settings(**options)
+    if isinstance(where, Store):
+        return where._handle.beside(schema, settings), settings
+    return open_handle(schema, where, settings), settings
 
-    Only a block that went well has to be told.
+
+def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R]:
+    """Return `function`, to be called in a transaction: CoroutineError if it is asynchronous.
+
+    It can be seen at once if it is a coroutine function; if it gives an awaitable, only then.
     """
-    if commit:
-        _ = tx.cursor  # raises
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise CoroutineError(what)
+    if not callable(function):
+        raise InvalidRecordError(what, shown(function), "must be a function of the transaction")
+
+    def plain(tx: Any) -> R:
+        result = function(tx)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()  # it never runs, and says nothing about that
+            raise CoroutineError(what)
+        return result
+
+    return plain
 
 
 def deadline(timeout_ms: int | None) -> float:

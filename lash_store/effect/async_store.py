@@ -12,7 +12,8 @@ from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.worker import finish_first
+from lash_store._stores.cancelling import finish_first
+from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
@@ -46,7 +47,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | Store[Any] | None,
         *,
         owner_id: str | None = None,
         **options: Unpack[OpenOptions],
@@ -76,7 +77,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             begun = await self._begin(step, held)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
-            with inside(self._sync()._database.key, step):  # noqa: SLF001 # reason: its own store
+            with inside(self._key, step):
                 return await self._bring_about(step, begun, function)
         except BaseException:
             if held:  # which changes nothing if it was recorded, or is lost
@@ -123,18 +124,15 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 return
             await asyncio.sleep(min(left_ms / 1000, LONGEST_NAP_S))
 
+    @property
+    def _key(self) -> str:
+        assert self._store is not None  # a step has been begun
+        return self._store._key  # noqa: SLF001 # reason: its own store
+
     async def _bring_about(
         self, step: Step, claim: EffectClaim, function: Callable[[], Awaitable[Any]]
     ) -> Any:
-        expires = [claim.expires_at_ms]
-        renewal = asyncio.create_task(self._renew(step, claim, expires))
-
-        async def settle(record: Callable[[EffectTx], R]) -> R:
-            # Stopping the renewal may wait for the write lock: that is part of recording.
-            renewal.cancel()
-            await asyncio.wait([renewal])
-            return await self._record(claim, expires, record)
-
+        renewal = _Renewal(self, step, claim)
         outcome: Any = None
         try:
             awaitable = function()
@@ -145,17 +143,18 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             failed = step.error_of(error)
             if failed is None:
                 raise
-            await finish_first(settle(lambda tx: tx.fail_effect(claim, failed)))
+            failure = failed
+            await finish_first(self._record(renewal, lambda: self.fail_effect(claim, failure)))
             raise step.failure(failed) from error
         else:
             if not is_awaitable:
                 raise InvalidRecordError("function", shown(function), "must give an awaitable")
             # The outcome is there: cancelling must not lose it.
-            return await finish_first(settle(lambda tx: tx.finish_effect(claim, outcome)))
+            return await finish_first(
+                self._record(renewal, lambda: self.finish_effect(claim, outcome))
+            )
         finally:
-            if not renewal.done():
-                renewal.cancel()
-                await asyncio.wait([renewal])
+            await renewal.stop()
 
     async def _begin(
         self, step: Step, held: list[EffectClaim]
@@ -166,41 +165,70 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 held.append(begun)  # cancelled now, the caller gets nothing, and must know it
             return begun
 
+        handle = (self._store or await self._opened())._handle  # noqa: SLF001 # reason: its own store
         while True:
-            found: Any = await self.read(step.look_up)
-            if found is None:
-                found = await self.transact(begin)  # only now is there something to claim
+            found: Any = await handle.submit_read("look_up_effect", step.look_up)
+            if found is None:  # only now is there something to claim
+                found = await handle.submit_write("begin_effect", begin)
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
-            check_not_inside(self._sync()._key, step)  # noqa: SLF001 # reason: its own store
-            left_ms = max(1, found.retry_at_ms - await self.read(lambda tx: tx.now_ms))
-            await self.wait_until(step.is_over, timeout_ms=left_ms)
+            check_not_inside(self._key, step)
+            left_ms = max(1, found.retry_at_ms - self._now_ms())
+            await self._wait_for("look_up_effect", step.is_over, left_ms)
 
-    async def _renew(self, step: Step, claim: EffectClaim, expires: list[int]) -> None:
-        wait_s = step.renew_every_s
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = step.renew_every_s
-            try:
-                renewed = await self.renew_effect(claim, ttl_ms=step.ttl_ms)
-            except FOR_GOOD:
-                return  # recording the outcome will be refused
-            except LashStoreError:
-                wait_s = AGAIN_S  # what is in the way may pass before the claim runs out
-            else:
-                expires[0] = renewed.expires_at_ms
+    def _now_ms(self) -> int:
+        assert self._store is not None
+        return self._store._context.clock.now_ms()  # noqa: SLF001 # reason: its own store
 
-    async def _record(
-        self, claim: EffectClaim, expires: list[int], record: Callable[[EffectTx], R]
-    ) -> R:
+    async def _record(self, renewal: "_Renewal", record: Callable[[], Awaitable[R]]) -> R:
+        # Stopping the renewal may wait for the write lock: that is part of recording.
+        await renewal.stop()
         while True:
             try:
-                return await self.transact(record)
+                return await record()
             except StoreBusyError as error:
-                if is_over(expires[0], now_ms=await self.read(lambda tx: tx.now_ms)):
-                    raise lost_waiting(claim, error) from error
+                if is_over(renewal.claim.expires_at_ms, now_ms=self._now_ms()):
+                    raise lost_waiting(renewal.claim, error) from error
 
     async def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well
             await self.abandon_effect(claim)
+
+
+class _Renewal:
+    """Renews a claim until it is told to stop, or finds the claim lost.
+
+    It is a task only once there is something to renew: most steps are over before.
+    """
+
+    def __init__(self, store: AsyncEffectStore, step: Step, claim: EffectClaim) -> None:
+        self._store = store
+        self._step = step
+        self.claim = claim
+        """The claim as it was last renewed."""
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.call_later(step.renew_every_s, self._start)
+        self._task: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Renew no more; what has begun ends first."""
+        self._due.cancel()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        step = self._step
+        while True:
+            wait_s = step.renew_every_s
+            try:
+                self.claim = await self._store.renew_effect(self.claim, ttl_ms=step.ttl_ms)
+            except FOR_GOOD:
+                return  # recording the outcome will be refused
+            except LashStoreError:
+                wait_s = AGAIN_S  # what is in the way may pass before the claim runs out
+            await asyncio.sleep(wait_s)

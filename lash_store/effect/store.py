@@ -7,10 +7,9 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from lash_store._backends import open_database
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.options import OpenOptions, Settings
-from lash_store._stores.store import Store
+from lash_store._stores.store import Store, open_at
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
@@ -48,7 +47,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | Store[Any] | None,
         *,
         owner_id: str | None = None,
         **options: Unpack[OpenOptions],
@@ -60,7 +59,8 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         """
         settings = Settings(**options)
         context = effect_context(owner_id, settings.clock, settings.ids)
-        store = cls(open_database(SCHEMA, path, settings), EffectTx, context)
+        handle, _ = open_at(path, SCHEMA, options)
+        store = cls(handle, EffectTx, context)
         store.owner_id = context.owner_id
         return store
 
@@ -178,7 +178,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
             check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - self._clock.now_ms())
+            left_ms = max(1, found.retry_at_ms - self._context.clock.now_ms())
             self.wait_until(step.is_over, timeout_ms=left_ms)
 
     def _record(self, renewal: Renewal, record: Callable[[], R]) -> R:
@@ -187,7 +187,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             try:
                 return record()
             except StoreBusyError as error:
-                if is_over(renewal.claim.expires_at_ms, now_ms=self._clock.now_ms()):
+                if is_over(renewal.claim.expires_at_ms, now_ms=self._context.clock.now_ms()):
                     raise lost_waiting(renewal.claim, error) from error
 
     def _give_back(self, claim: EffectClaim) -> None:

@@ -60,7 +60,7 @@ class AsyncProcessRegistry(ProcessOperations, AsyncDeploymentStore[ProcessTx]):
         Raises NotFoundError for an unknown process. Cancelling it ends the wait.
         """
         search = EventSearch(process_id, event_type, after_sequence)
-        return await self.wait_until(search, timeout_ms=timeout_ms)
+        return await self._wait_for("first_event_after", search, timeout_ms)
 
     async def await_process(
         self, process_id: str, *, timeout_ms: int | None = None
@@ -69,5 +69,5 @@ class AsyncProcessRegistry(ProcessOperations, AsyncDeploymentStore[ProcessTx]):
 
         Raises NotFoundError for an unknown process. Cancelling it ends the wait.
         """
-        ended = await self.wait_until(EndSearch(process_id), timeout_ms=timeout_ms)
+        ended = await self._wait_for("load_process", EndSearch(process_id), timeout_ms)
         return None if ended is None else ended.await_output

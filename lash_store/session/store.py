@@ -2,14 +2,13 @@
 
 import os
 import warnings
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
-from lash_store._backends import open_database
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.operations import legacy_writes
-from lash_store._stores.store import Store
+from lash_store._stores.store import Store, open_at
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
 from lash_store.session.context import session_context
 from lash_store.session.operations import SessionOperations, turns
@@ -34,7 +33,7 @@ class SessionStore(SessionOperations, Store[SessionTx]):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | Store[Any] | None,
         *,
         session_id: str,
         profile: Profile | None = None,
@@ -43,7 +42,9 @@ class SessionStore(SessionOperations, Store[SessionTx]):
     ) -> Self:
         """Open the database at `path`, or a private one in memory if it is None.
 
-        A file that does not exist is created, readable and writable by its owner only.
+        All stores of a file share what is open of it, whatever session each is for; given a
+        store, this one shares what that one has open, in memory too. A file that does not exist
+        is created, readable and writable by its owner only.
         `profile` says when blobs are compressed; by default "balanced" for a file, and
         "low_latency", which is never, in memory. With `collect_every`, the call of
         ``commit_turn`` that makes the head's revision a multiple of it collects blobs as
@@ -58,7 +59,8 @@ class SessionStore(SessionOperations, Store[SessionTx]):
         chosen = profile or ("low_latency" if path is None else "balanced")
         context = session_context(session_id, chosen, settings.clock, settings.ids)
         check_interval(collect_every)
-        store = cls(open_database(SCHEMA, path, settings), SessionTx, context)
+        handle, _ = open_at(path, SCHEMA, options)
+        store = cls(handle, SessionTx, context)
         store.session_id = session_id
         store.collect_every = collect_every
         return store
@@ -86,7 +88,7 @@ class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str] | Store[Any] | None,
         *,
         session_id: str,
         profile: Profile | None = None,

@@ -1,6 +1,7 @@
 """Tools to test leases, and what is built on them: the ones this library tests itself with.
 
 ``ManualClock``, ``SequentialIds``   time and ids that a test owns
+``as_another_process``               a store that shares no writer with the others of its file
 ``lease_machine``, ``check_leases``  a state machine that tries to break a lease, yours or ours
 ``strategies``                       Hypothesis strategies for ids, times and bad input
 
@@ -22,4 +23,7 @@ from lash_store.testing.leases import (
     Term as Term,
     check_leases as check_leases,
     lease_machine as lease_machine,
+)
+from lash_store.testing.processes import (
+    as_another_process as as_another_process,
 )

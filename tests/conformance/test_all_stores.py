@@ -188,4 +188,4 @@ def test_wait_until_a_condition_of_ones_own(kind: Any, path: Path) -> None:
             store.wait_until(lambda _: 1, timeout_ms=-1)
         with pytest.raises(ZeroDivisionError):
             store.wait_until(lambda _: 1 / 0)
-        assert store.watch._waiters == []
+        assert store.watch.waiters == []

@@ -217,7 +217,7 @@ def test_stop_iteration_of_the_work_is_an_error_not_a_hang(path: Path) -> None:
 def test_the_work_can_not_begin_another_transaction(path: Path) -> None:
     async def main() -> None:
         async with AsyncSessionStore.open(path, session_id="s") as store:
-            inner = await store.transact(lambda _: store._sync())
+            inner = await store._opened()
             with pytest.raises(NestedTransactionError):
                 await store.transact(lambda _: inner.begin().__enter__())
 

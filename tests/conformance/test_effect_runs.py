@@ -24,7 +24,7 @@ from lash_store.errors import (
 )
 from lash_store.testing import ManualClock
 from tests.support.bad_input import NoJson
-from tests.support.databases import all_rows
+from tests.support.databases import all_rows, apart
 from tests.support.processes import Says, workers
 
 ENVELOPE = {"model": "m"}
@@ -53,7 +53,10 @@ def test_e_run_1_a_function_runs_once_and_its_outcome_is_replayed(effects: Effec
 
 
 def test_e_run_1_replaying_takes_no_write_lock(path: Path) -> None:
-    with EffectStore.open(path, busy_timeout_ms=0) as effects, EffectStore.open(path) as other:
+    with (
+        EffectStore.open(path, busy_timeout_ms=0) as effects,
+        apart(EffectStore.open, path) as other,
+    ):
         effects.run("s", "k", ENVELOPE, lambda: 1)
         with other.begin():
             assert effects.run("s", "k", ENVELOPE, lambda: 2) == 1
@@ -62,7 +65,7 @@ def test_e_run_1_replaying_takes_no_write_lock(path: Path) -> None:
 def test_e_begin_4_waiting_takes_no_write_lock_and_ends_with_the_claim(path: Path) -> None:
     with EffectStore.open(path, owner_id="dead") as dead:
         dead.begin_effect("s", "k", ENVELOPE, ttl_ms=300)
-        with EffectStore.open(path) as effects, EffectStore.open(path) as writer:
+        with EffectStore.open(path) as effects, apart(EffectStore.open, path) as writer:
             started = time.monotonic()
             ended: list[float] = []
 
@@ -422,7 +425,7 @@ def test_asyncio_a_lease_that_is_lost_records_nothing(path: Path) -> None:
         async with AsyncEffectStore.open(path, busy_timeout_ms=50) as effects:
 
             async def blocked() -> int:
-                with EffectStore.open(path) as other, other.begin():
+                with apart(EffectStore.open, path) as other, other.begin():
                     await asyncio.sleep(0.4)
                 return 1
 
@@ -456,7 +459,10 @@ def test_e_fin_2_whatever_a_terminal_error_says_it_is_recorded(
 
 def test_e_run_1_a_lock_that_comes_free_in_time_costs_no_lease(path: Path) -> None:
     """A renewal that the lock kept out tries again at once, not a third of the lease later."""
-    with EffectStore.open(path, busy_timeout_ms=300) as effects, EffectStore.open(path) as other:
+    with (
+        EffectStore.open(path, busy_timeout_ms=300) as effects,
+        apart(EffectStore.open, path) as other,
+    ):
 
         def slow() -> str:
             with other.begin():
@@ -538,7 +544,10 @@ def test_e_run_1_a_very_long_lease(effects: EffectStore) -> None:
 
 
 def test_e_sleep_1_a_sleep_that_is_over_takes_no_write_lock(path: Path) -> None:
-    with EffectStore.open(path, busy_timeout_ms=0) as effects, EffectStore.open(path) as other:
+    with (
+        EffectStore.open(path, busy_timeout_ms=0) as effects,
+        apart(EffectStore.open, path) as other,
+    ):
         effects.sleep("s", "z", 0)
         effects.sleep("s", "own hash", 1, envelope_hash="mine")
         with other.begin():
@@ -579,7 +588,7 @@ def test_asyncio_cancelling_while_a_renewal_waits_loses_no_outcome(path: Path) -
     async def main() -> None:
         async with AsyncEffectStore.open(path) as effects:
             await effects.count_effects()
-            with EffectStore.open(path) as other:
+            with apart(EffectStore.open, path) as other:
                 lock = other.begin()
 
                 async def function() -> int:

@@ -170,7 +170,7 @@ def test_nothing_is_paid_while_nobody_listens(store: SessionStore) -> None:
     """The cursors are the driver's own class but for a name, and become so again."""
 
     def kind() -> type[Any]:
-        writer = database_of(store)._writer
+        writer = database_of(store).connections.writer
         assert writer is not None
         return type(writer.own_cursor)
 

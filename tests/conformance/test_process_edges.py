@@ -257,7 +257,7 @@ def test_p_event_9_a_fork_right_after_a_commit_loses_no_wake(path: Path) -> None
                 )
             )
             waiter.start()
-            while not registry.watch._waiters:
+            while not registry.watch.waiters:
                 time.sleep(0.001)
             time.sleep(0.03)
             writer.pipe.send("append")

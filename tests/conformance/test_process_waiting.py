@@ -22,7 +22,7 @@ from lash_store.errors import (
     StoreClosedError,
 )
 from lash_store.process.waiting import EventSearch
-from tests.support.databases import run_script
+from tests.support.databases import apart, run_script
 from tests.support.processes import Says, workers
 from tests.support.registries import register, registration
 
@@ -34,7 +34,7 @@ def waiting(request: pytest.FixtureRequest, path: Path) -> Any:
     with ProcessRegistry.open(path if request.param == "file" else None) as registry:
         register(registry)
         yield registry
-    assert not watching.watched, "a waiter was left behind"
+        assert registry.watch.waiters == [], "a waiter was left behind"
 
 
 class Waiter(threading.Thread):
@@ -59,9 +59,14 @@ class Waiter(threading.Thread):
         return self.result
 
 
+def waiters_of(registry: AsyncProcessRegistry) -> list[Any]:
+    assert registry._store is not None
+    return registry._store.watch.waiters
+
+
 def waiters_on(registry: ProcessRegistry, count: int) -> None:
     """Let every waiter begin."""
-    while len(registry.watch._waiters) < count:
+    while len(registry.watch.waiters) < count:
         time.sleep(0.001)
 
 
@@ -104,7 +109,7 @@ def test_p_event_9_a_writer_of_this_process_wakes_at_once(waiting: ProcessRegist
 def test_p_event_9_a_writer_of_this_process_needs_no_poll(
     waiting: ProcessRegistry, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
-    monkeypatch.setattr(watching, "POLL_S", 3_600.0)
+    monkeypatch.setattr(watching, "_POLL_S", 3_600.0)
     waiter = Waiter(lambda: waiting.await_process("p"))
     waiters_on(waiting, 1)
     waiting.complete_process("p", Success(1))
@@ -114,7 +119,7 @@ def test_p_event_9_a_writer_of_this_process_needs_no_poll(
 def test_p_event_9_another_store_of_this_process_needs_no_poll(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "POLL_S", 3_600.0)
+    monkeypatch.setattr(watching, "_POLL_S", 3_600.0)
     with ProcessRegistry.open(path) as one, ProcessRegistry.open(path) as two:
         register(one)
         waiter = Waiter(lambda: one.await_process("p"))
@@ -159,7 +164,7 @@ def test_p_event_9_a_read_only_registry_can_wait(path: Path) -> None:
 
 def test_p_event_9_waiting_never_takes_the_write_lock(path: Path) -> None:
     """On a file; in memory one connection serves everything."""
-    with ProcessRegistry.open(path) as waiting, ProcessRegistry.open(path) as other:
+    with ProcessRegistry.open(path) as waiting, apart(ProcessRegistry.open, path) as other:
         register(waiting)
         with other.begin() as tx:  # holds the lock throughout
             tx.append_event("p", "wake")
@@ -199,14 +204,14 @@ def test_p_event_9_closing_the_store_ends_the_wait(path: Path) -> None:
     waiters_on(registry, 1)
     registry.close()
     assert isinstance(waiter.finished(), StoreClosedError)
-    assert not watching.watched
+    assert registry.watch.waiters == []
 
 
 def test_p_event_9_many_waiters_share_one_poll(waiting: ProcessRegistry) -> None:
     waiters = [Waiter(lambda: waiting.await_process("p")) for _ in range(50)]
     waiters_on(waiting, 50)
-    watches = [each for each in threading.enumerate() if each.name == "lash-store-watch"]
-    assert len(watches) == (0 if waiting.path == ":memory:" else 1)
+    timers = [each for each in threading.enumerate() if each.name == "lash-store-timer"]
+    assert len(timers) <= 1
     waiting.complete_process("p", Success(1))
     assert {repr(waiter.finished()) for waiter in waiters} == {repr(Success(1))}
 
@@ -246,13 +251,13 @@ def test_p_event_9_asyncio(path: Path, in_memory: bool) -> None:
             assert await registry.wait_event_after("p", "tick", timeout_ms=10) is None
             waits = [asyncio.create_task(registry.wait_event_after("p", "tick")) for _ in range(20)]
             ends = [asyncio.create_task(registry.await_process("p")) for _ in range(20)]
-            while len(registry._sync().watch._waiters) < 40:
+            while len(waiters_of(registry)) < 40:
                 await asyncio.sleep(0.001)
             cancelled = waits.pop()
             cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await cancelled
-            assert len(registry._sync().watch._waiters) == 39
+            assert len(waiters_of(registry)) == 39
             appended = await registry.append_event("p", "tick", 1)
             assert set(map(repr, await asyncio.gather(*waits))) == {repr(appended.event)}
             await registry.complete_process("p", Success(2))
@@ -265,10 +270,9 @@ def test_p_event_9_asyncio(path: Path, in_memory: bool) -> None:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            assert registry._sync().watch._waiters == []
+            assert waiters_of(registry) == []
 
     asyncio.run(main())
-    assert not watching.watched
 
 
 def test_p_event_9_closing_an_asyncio_registry_ends_the_wait(path: Path) -> None:
@@ -276,7 +280,7 @@ def test_p_event_9_closing_an_asyncio_registry_ends_the_wait(path: Path) -> None
         registry = await AsyncProcessRegistry.open(path)
         await registry.register_process(registration())
         task = asyncio.create_task(registry.await_process("p"))
-        while not registry._sync().watch._waiters:
+        while not waiters_of(registry):
             await asyncio.sleep(0.001)
         await registry.aclose()
         with pytest.raises(StoreClosedError):

@@ -24,13 +24,13 @@ from lash_store.errors import (
 )
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock
-from tests.support.databases import all_rows, database_of
+from tests.support.databases import all_rows, apart, database_of
 
 
 def test_k_tx_1_a_write_transaction_has_the_lock_from_its_start(
     store: SessionStore, path: Path
 ) -> None:
-    with SessionStore.open(path, session_id="s", busy_timeout_ms=0) as other:
+    with apart(SessionStore.open, path, session_id="s", busy_timeout_ms=0) as other:
         with store.begin(), pytest.raises(StoreBusyError):
             other.claim_lease(owner_id="ann", ttl_ms=1)
         other.claim_lease(owner_id="ann", ttl_ms=1)
@@ -45,12 +45,19 @@ def test_k_tx_1_a_snapshot_stays_as_it_was(store: SessionStore) -> None:
     assert store.current_lease() != before
 
 
-def test_k_tx_1_readers_do_not_wait_for_a_writer_nor_it_for_them(store: SessionStore) -> None:
-    with store.begin() as tx:
+def test_k_tx_1_readers_do_not_wait_for_a_writer_nor_it_for_them(
+    store: SessionStore, path: Path
+) -> None:
+    with apart(SessionStore.open, path, session_id="s") as other, store.begin() as tx:
         tx.claim_lease(owner_id="ann", ttl_ms=60_000)
-        assert store.current_lease() is None
-        with store.read() as one, store.read() as two:
+        assert other.current_lease() is None
+        with other.read() as one, other.read() as two:
             assert one.current_lease() is two.current_lease() is None
+        seen: list[object] = []
+        thread = threading.Thread(target=lambda: seen.append(store.current_lease()))
+        thread.start()
+        thread.join()
+        assert seen == [None]
     assert store.current_lease() is not None
 
 
@@ -115,7 +122,7 @@ def test_k_tx_2_the_clock_is_read_once_and_after_the_lock(path: Path) -> None:
 def test_k_tx_3_no_lock_within_the_budget_says_how_long_it_waited(
     store: SessionStore, path: Path, budget_ms: int
 ) -> None:
-    with SessionStore.open(path, session_id="s", busy_timeout_ms=budget_ms) as other:
+    with apart(SessionStore.open, path, session_id="s", busy_timeout_ms=budget_ms) as other:
         with store.begin():
             before = all_rows(path)
             started = time.monotonic()
@@ -212,7 +219,7 @@ def test_a_commit_that_fails_is_a_typed_error_and_keeps_nothing(
 def traced(store: SessionStore, call: Callable[[], object]) -> list[str]:
     """The statements that SQLite runs on the store's connections, begin and end shortened."""
     seen: list[str] = []
-    connections = database_of(store)._connections
+    connections = database_of(store).connections.all
     for connection in connections:
         connection.set_trace_callback(lambda sql: seen.append(sql.split(" /*")[0].split("\n")[0]))
     try:
@@ -263,7 +270,7 @@ def test_nothing_is_parsed_twice(store: SessionStore) -> None:
     authorised: list[int] = []
     for _ in range(3):
         store.claim_lease(owner_id="ann", ttl_ms=0)
-    writer = database_of(store)._writer
+    writer = database_of(store).connections.writer
     assert writer is not None
 
     def authorise(action: int, *_: object) -> int:
@@ -286,29 +293,27 @@ def test_k_tx_4_threads_are_served_in_order(store: SessionStore) -> None:
         with store.begin():
             served.append(number)
 
-    lock = database_of(store)._lock
+    turns = database_of(store).writer.turns
     with store.begin():
         for number in range(8):
             thread = threading.Thread(target=claim, args=(number,))
             thread.start()
             threads.append(thread)
-            while len(lock._waiters) <= number:
+            while len(turns.waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
         thread.join()
     assert served == list(range(8))
 
 
-def test_k_tx_4_without_a_sidecar_the_busy_handler_serves(path: Path) -> None:
+def test_k_tx_4_without_a_sidecar_every_writer_tries_by_itself(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
     sidecar = Path(f"{path}-queue")
     sidecar.unlink()
     sidecar.symlink_to(path.parent / "elsewhere")  # O_NOFOLLOW refuses it
     with SessionStore.open(path, session_id="s", busy_timeout_ms=2_000) as store:
-        assert not database_of(store)._queue.is_fair  # type: ignore[union-attr] # reason: a file has one
-        with store.read() as tx:
-            assert tx.connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 2_000
-        with SessionStore.open(path, session_id="s", busy_timeout_ms=30) as other:
+        assert not database_of(store).connections.queue.is_fair  # type: ignore[union-attr] # reason: a file has one
+        with apart(SessionStore.open, path, session_id="s", busy_timeout_ms=30) as other:
             with store.begin(), pytest.raises(StoreBusyError) as refusal:
                 other.claim_lease(owner_id="ann", ttl_ms=1)
             assert refusal.value.waited_ms >= 30
@@ -350,5 +355,5 @@ def test_k_tx_6_no_operation_leaves_a_transaction_or_a_cursor_open(store: Sessio
         lambda: store.release_lease(lease.fence),
     ):
         operation()
-        assert not any(c.in_transaction for c in database_of(store)._connections)
-        assert not any(c._cursors for c in database_of(store)._connections)
+        assert not any(c.in_transaction for c in database_of(store).connections.all)
+        assert not any(c._cursors for c in database_of(store).connections.all)

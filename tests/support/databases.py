@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from lash_store._backends.sqlite.database import SqliteDatabase
+from lash_store._backends.sqlite.database import OpenDatabase
+from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._stores.store import Store
+from lash_store.testing import as_another_process
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def database_of(store: Store[Any]) -> SqliteDatabase:
-    """What a store stands on: its connections, its lock, its queue of writers."""
-    database = store._database
-    assert isinstance(database, SqliteDatabase)
-    return database
+def database_of(store: Store[Any]) -> OpenDatabase:
+    """What a store stands on: its connections, its writer, its queue of processes."""
+    handle = store._handle
+    assert isinstance(handle, SqliteHandle)
+    return handle.database
+
+
+def apart(open_store: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Open a store as another process would, with connections and a writer of its own."""
+    with as_another_process():
+        return open_store(*args, **kwargs)
 
 
 Rows = dict[str, list[tuple[Any, ...]]]

@@ -6,6 +6,7 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NoReturn, Self, cast
 
 from sqlalchemy import Connection, Engine
@@ -16,7 +17,7 @@ from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.observing import observers, telling
 from lash_store.clock import MAX_INT, Clock
-from lash_store.errors import TransactionControlError, TransactionEndedError
+from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
 
 
 class _Control:
@@ -53,6 +54,25 @@ class GuardedCursor(sqlite3.Cursor):
         with telling(connection.operation, arguments[0], connection.path):
             return super().executemany(*arguments)
 
+    def fetchone(self) -> Any:
+        """Fetch on the thread of the transaction."""
+        cast("StoreConnection", self.connection).check_thread()
+        return super().fetchone()
+
+    def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
+        """Fetch on the thread of the transaction."""
+        cast("StoreConnection", self.connection).check_thread()
+        return super().fetchmany(*arguments, **options)
+
+    def fetchall(self) -> list[Any]:
+        """Fetch on the thread of the transaction."""
+        cast("StoreConnection", self.connection).check_thread()
+        return super().fetchall()
+
+    def __next__(self) -> Any:
+        cast("StoreConnection", self.connection).check_thread()
+        return super().__next__()
+
 
 class StoreConnection(sqlite3.Connection):
     """A connection whose transactions only the store begins and ends (K-TX-7).
@@ -80,7 +100,9 @@ class StoreConnection(sqlite3.Connection):
     _consumer: Connection | None
     _control: _Control
     _cursors: list[weakref.ref[sqlite3.Cursor]]
+    _savepoint: tuple[str, str, str]
     _texts: dict[str, str]
+    _thread: int
 
     def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
         """Take charge of this connection, just opened on `path`."""
@@ -91,6 +113,7 @@ class StoreConnection(sqlite3.Connection):
         self.standing = None
         self.engine = self._consumer = None
         self._letting_go = False
+        self._thread = get_ident()
         self._cursors = []
         self.choose_cursor()
         # The driver caches statements by text and SQLite authorises one when it is prepared,
@@ -98,6 +121,9 @@ class StoreConnection(sqlite3.Connection):
         remark = f" /* {secrets.token_hex(8)} */"
         controls = (dialect.BEGIN_WRITE, dialect.BEGIN_READ, dialect.COMMIT, dialect.ROLLBACK)
         self._texts = {text: text + remark for text in controls}
+        # A consumer may release any savepoint whose name it knows, and nobody knows this one.
+        savepoint = f"SAVEPOINT call_{secrets.token_hex(8)}"
+        self._savepoint = (savepoint, f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")
         # The callback may not refer to the connection: such a cycle is never collected.
         control = self._control = _Control()
 
@@ -118,10 +144,21 @@ class StoreConnection(sqlite3.Connection):
             self.choose_cursor()
         control = self._control
         control.ours = True
+        self._thread = get_ident()
         try:
             self.own_cursor.execute(self._texts[how])
         finally:
             control.ours = False
+
+    def set_savepoint(self) -> None:
+        """Begin what can be undone by itself: one call among several."""
+        self.own_cursor.execute(self._savepoint[0])
+
+    def release_savepoint(self, *, undo: bool) -> None:
+        """Keep or undo what was done since :meth:`set_savepoint`."""
+        if undo:
+            self.own_cursor.execute(self._savepoint[1])
+        self.own_cursor.execute(self._savepoint[2])
 
     def end(self, how: str) -> None:
         """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and what the consumer has open on it."""
@@ -131,10 +168,7 @@ class StoreConnection(sqlite3.Connection):
             self._close_cursors()
         if not self.in_transaction:
             if how == dialect.COMMIT:
-                raise TransactionEndedError(
-                    f"SQLite rolled the transaction on {self.path!r} back after an error; "
-                    "nothing of it was kept"
-                )
+                raise self.ended_error()
             return
         control = self._control
         control.ours = True
@@ -148,6 +182,21 @@ class StoreConnection(sqlite3.Connection):
             raise
         finally:
             control.ours = False
+
+    def close_consumers(self) -> None:
+        """Close what a consumer has open, in the midst of a transaction that goes on."""
+        if self._consumer is not None:
+            connection, self._consumer = self._consumer, None
+            tx_connection.disconnect(connection, self)
+        if self._cursors:
+            self._close_cursors()
+
+    def ended_error(self) -> TransactionEndedError:
+        """Return the error of a transaction that is over before its end."""
+        return TransactionEndedError(
+            f"SQLite rolled the transaction on {self.path!r} back after an error; "
+            "nothing of it was kept"
+        )
 
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
@@ -207,8 +256,14 @@ class StoreConnection(sqlite3.Connection):
             raise TransactionEndedError(
                 f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
             )
+        self.check_thread()
         if not self.in_transaction:
             raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
+
+    def check_thread(self) -> None:
+        """Raise ThreadError in any thread but the one that began the transaction."""
+        if self._thread != get_ident():
+            raise ThreadError(self._thread, get_ident())
 
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 

@@ -40,6 +40,9 @@ ENTER_WAL: Final = "PRAGMA journal_mode = WAL"
 READ_ONLY_ON: Final = "PRAGMA query_only = ON"
 READ_ONLY_OFF: Final = "PRAGMA query_only = OFF"
 
+CHECK_KEYS_AT_ONCE: Final = "PRAGMA defer_foreign_keys = OFF"
+"""What a consumer may have turned on in a transaction, for everybody that is in it."""
+
 DATA_VERSION: Final = "PRAGMA data_version"
 """A number that changes when another connection has committed; reads no data."""
 

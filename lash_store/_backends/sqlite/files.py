@@ -1,10 +1,12 @@
 """Database files: their names, making them private, removing them, and why one can't be opened."""
 
 import os
+import re
 import sqlite3
+import stat
 import threading
 from contextlib import closing, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code
@@ -55,6 +57,62 @@ def create_private_file(path: str) -> None:
             pass  # and it was not opened: O_EXCL fails first
         except OSError as error:
             raise open_error(path, error) from error
+
+
+Identity: TypeAlias = tuple[int, int]
+"""Which file it is, by whatever path: device and inode."""
+
+
+def identity_of(path: str) -> Identity | None:
+    """Return which file stands at a path; None in memory."""
+    if path == IN_MEMORY:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise open_error(path, error) from error
+    return found.st_dev, found.st_ino
+
+
+def check_only_name(path: str) -> None:
+    """Raise StoreOpenError for a file that may be open under another path (K-OPEN-10).
+
+    SQLite keeps the WAL and its locks beside the *path*. Under two, one file has two of each:
+    two writers at once, and batches that are acknowledged and lost.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return  # opening says what is the matter
+    if not stat.S_ISREG(found.st_mode):
+        return
+    links = found.st_nlink
+    if links > 1:
+        raise StoreOpenError(
+            path,
+            f"the file has {links} names (hard links), and whoever opens it by another one does "
+            "not see this one's WAL; remove the others, or open it with linked=True",
+        )
+    if path in _mount_points():
+        raise StoreOpenError(
+            path,
+            "the file is a mount point of its own, and whoever opens it where it comes from does "
+            "not see this WAL; mount its folder, or open it with linked=True",
+        )
+
+
+def _mount_points() -> set[str]:
+    """Return what is mounted where; nothing where the system does not say so."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as lines:
+            fields = [line.split(b" ")[4] for line in lines]
+    except OSError:
+        return set()
+    return {os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), f)) for f in fields}
+
+
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+"""How the system writes white space and backslashes in a path."""
 
 
 def remove_database(path: str) -> bool:

@@ -9,14 +9,14 @@ import os
 import threading
 import weakref
 from contextlib import suppress
+from time import monotonic
 from typing import Final, Protocol
 
 from lash_store._backends.sqlite.connection import StoreConnection
-from lash_store._kernel.watching import forget_all
 from lash_store.errors import StoreOpenError
 
 FORK_WAIT_S: Final = 5.0
-"""How long a fork waits for another thread's write transaction, or for its opening, to end."""
+"""How long a fork waits for transactions, snapshots and openings of other threads to end."""
 
 
 class Forked(Protocol):
@@ -24,8 +24,11 @@ class Forked(Protocol):
 
     path: str
 
-    def prepare_fork(self) -> None:
-        """Close what is idle, and keep others from using the rest."""
+    def hold_writes(self, until_s: float) -> None:
+        """Let nobody write from now on, once those who do have ended."""
+
+    def close_for_fork(self, until_s: float) -> None:
+        """Close what is idle, and what is read as it ends, and let nobody read from now on."""
 
     def after_fork_in_parent(self) -> None:
         """Let the others go on."""
@@ -107,12 +110,23 @@ def _all_databases() -> list[Forked]:
 
 def _prepare_fork() -> None:
     _forking.acquire()
-    _prepared[:] = _all_databases()
+    until_s = monotonic() + FORK_WAIT_S
+    # Who writes may have to open something first, so writes end before nothing is opened any more.
+    _hold_writes(until_s)
+    openings.pause(max(0.0, until_s - monotonic()))
+    _hold_writes(until_s)  # of what was opened in the meantime
     for database in _prepared:
         # One that can't be prepared is carried over, and refused in the child; the others are not.
         with suppress(Exception):
-            database.prepare_fork()
-    openings.pause(FORK_WAIT_S)
+            database.close_for_fork(until_s)
+
+
+def _hold_writes(until_s: float) -> None:
+    for database in _all_databases():
+        if database not in _prepared:
+            _prepared.append(database)
+            with suppress(Exception):
+                database.hold_writes(until_s)
 
 
 def _after_fork_in_parent() -> None:
@@ -130,7 +144,6 @@ def _leave_all_to_parent() -> None:
     _forking = threading.Lock()
     openings = Openings()
     _prepared.clear()
-    forget_all()
     for database in _all_databases():
         if database.leave_to_parent():
             _carried.add(database.path)

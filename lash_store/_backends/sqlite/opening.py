@@ -24,40 +24,44 @@ _WAL_NAP_S: Final = 0.005
 
 
 def open_writer(
-    path: str, schema: Schema, settings: Settings, opened: list[StoreConnection]
+    path: str,
+    schema: Schema,
+    settings: Settings,
+    opened: list[StoreConnection],
+    *,
+    is_new: bool,
 ) -> tuple[StoreConnection, WriteQueue | None]:
     """Open the connection that writes, and the queue through which it does; in memory there is none.
 
-    A file that is not there is made, and an empty one becomes a store. What is refused is
-    refused before anything is written, the journal mode included.
+    A file that is not there is made if this process has not had it open before, `is_new`, and
+    an empty one becomes a store. What is refused is refused before anything is written, the
+    journal mode included.
     """
-    with _opening(path, settings, opened, read_only=False) as connection:
-        is_new = guard.is_empty(connection.own_cursor, schema, path)
+    with _opening(path, settings, opened, read_only=False, is_new=is_new) as connection:
+        is_empty = guard.is_empty(connection.own_cursor, schema, path)
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
-        if is_new:
+        if is_empty:
             _initialise(connection, schema)
         if path == IN_MEMORY:
             return connection, None
-        queue = WriteQueue(path, busy_timeout_ms=settings.busy_timeout_ms)
-        if queue.is_fair:
-            # The queue does the waiting: the busy handler would sleep through its turn.
-            connection.own_cursor.execute(dialect.busy_timeout(0)).fetchall()
-        return connection, queue
+        # Waiting is done outside of SQLite: its busy handler can't be cancelled, and is not fair.
+        connection.own_cursor.execute(dialect.busy_timeout(0)).fetchall()
+        return connection, WriteQueue(path)
 
 
 def open_reader(
-    path: str, schema: Schema, settings: Settings, opened: list[StoreConnection]
+    path: str, schema: Schema | None, settings: Settings, opened: list[StoreConnection]
 ) -> StoreConnection:
-    """Open a connection that only reads; of a store that only reads it checks the file as well."""
+    """Open a connection that only reads, and check the file if a schema is given."""
     with _opening(path, settings, opened, read_only=True) as connection:
-        if settings.read_only and guard.is_empty(connection.own_cursor, schema, path):
-            raise StoreEmptyError(
-                path, f"it is empty: open it once for writing, to make it a {schema.kind} store"
-            )
+        if schema is not None and guard.is_empty(connection.own_cursor, schema, path):
+            raise StoreEmptyError.of(path, schema.kind)
         return connection
 
 
-def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreConnection:
+def open_connection(
+    path: str, settings: Settings, *, read_only: bool, is_new: bool = False
+) -> StoreConnection:
     """Open one connection on the resolved `path` and give it its settings."""
     if path == IN_MEMORY and read_only:
         raise StoreOpenError(path, "a new in-memory store that can only be read holds nothing")
@@ -66,7 +70,7 @@ def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreC
         raise StoreOpenError(
             path, f"SQLite {sqlite3.sqlite_version} has no RETURNING; {minimum} or newer is needed"
         )
-    if path != IN_MEMORY and not read_only:
+    if path != IN_MEMORY and is_new:
         create_private_file(path)
     connection = _connect(path, settings, read_only=read_only)
     try:
@@ -82,7 +86,12 @@ def open_connection(path: str, settings: Settings, *, read_only: bool) -> StoreC
 
 @contextmanager
 def _opening(
-    path: str, settings: Settings, opened: list[StoreConnection], *, read_only: bool
+    path: str,
+    settings: Settings,
+    opened: list[StoreConnection],
+    *,
+    read_only: bool,
+    is_new: bool = False,
 ) -> Iterator[StoreConnection]:
     """Open a connection, and note it among those that are `opened` once the block has made it fit.
 
@@ -90,7 +99,7 @@ def _opening(
     """
     forking.check_not_carried(path)
     with forking.openings:
-        connection = open_connection(path, settings, read_only=read_only)
+        connection = open_connection(path, settings, read_only=read_only, is_new=is_new)
         try:
             yield connection
         except BaseException as error:

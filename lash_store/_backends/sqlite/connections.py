@@ -1,0 +1,167 @@
+"""The connections that one open database has, and which file they are on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+from lash_store._backends.sqlite import dialect, opened
+from lash_store._backends.sqlite.driver import store_error
+from lash_store._backends.sqlite.files import IN_MEMORY, Identity, identity_of
+from lash_store._backends.sqlite.opening import open_reader, open_writer
+from lash_store._kernel.watching import Watch
+from lash_store.errors import StoreClosedError, StoreLostError
+
+if TYPE_CHECKING:
+    from lash_store._backends.sqlite.connection import StoreConnection
+    from lash_store._backends.sqlite.fairness import WriteQueue
+    from lash_store._kernel.options import Settings, Synchronous
+    from lash_store._kernel.schema import Schema
+
+
+class Connections:
+    """One that writes, some that only read, and one that looks for others' commits."""
+
+    def __init__(self, schema: Schema, path: str) -> None:
+        self.schema = schema
+        self.path = path
+        self.in_memory = path == IN_MEMORY
+        self.closed = False
+        self.settings: Settings | None = None
+        """How those that come are opened: as the first was."""
+
+        self.synchronous: Synchronous | None = None
+        """How far COMMIT goes, once it has been opened for writing."""
+
+        self.identity: Identity | None = None
+        """Which file it is, whatever stands at its path; None in memory, and before it is open."""
+
+        self.used_s = 0.0
+        """When it was last written to, on the monotonic clock."""
+
+        self.all: list[StoreConnection] = []
+        self.writer: StoreConnection | None = None
+        self.queue: WriteQueue | None = None
+        self.watch = Watch(None if self.in_memory else self.data_version)
+        self._version_lock = threading.RLock()
+        self._version_reader: StoreConnection | None = None
+        self._version_readers = 0
+
+    def after_fork(self) -> Connections:
+        """Return the same without any connection, for a child, which opens anew."""
+        anew = Connections(self.schema, self.path)
+        anew.closed = self.closed or self.in_memory
+        anew.settings, anew.synchronous = self.settings, self.synchronous
+        anew.identity = self.identity
+        return anew
+
+    def open_writer(self, settings: Settings) -> StoreConnection:
+        """Open the one that writes."""
+        opened.make_room(self.all)
+        is_new = self.identity is None
+        self.writer, self.queue = open_writer(
+            self.path, self.schema, settings, self.all, is_new=is_new
+        )
+        self.synchronous, self.settings = settings.synchronous, settings
+        self.identity = self.identity or identity_of(self.path)
+        return self.writer
+
+    def open_reader(self) -> StoreConnection:
+        """Open one more that only reads."""
+        if self.closed:
+            raise StoreClosedError(self.path)
+        assert self.settings is not None
+        opened.make_room(self.all)
+        return open_reader(self.path, None, self.settings, self.all)
+
+    def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
+        """Open one that only reads, of a database that nobody writes to, and check it."""
+        opened.make_room(self.all)
+        connection = open_reader(self.path, schema, settings, self.all)
+        self.settings = settings
+        self.identity = self.identity or identity_of(self.path)
+        return connection
+
+    def readers(self) -> list[StoreConnection]:
+        """Return those that only read, the one for the data version aside."""
+        others = (self.writer, self._version_reader)
+        return [each for each in list(self.all) if each not in others]
+
+    def checked_writer(self) -> StoreConnection:
+        """Return the one that writes, on the file that was opened; the turn is this thread's."""
+        self.check_file()
+        connection = self.writer
+        if connection is not None:
+            return connection
+        if self.closed:
+            raise StoreClosedError(self.path)
+        assert self.settings is not None
+        return self.open_writer(self.settings)
+
+    def check_file(self) -> None:
+        """Raise StoreLostError unless the path still leads to the file that was opened (K-OPEN-9).
+
+        By ``stat`` alone: closing a descriptor of the file would drop SQLite's locks on it.
+        """
+        if self.identity is None:
+            return
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            cause = f"its file was removed or moved ({error.strerror})"
+            raise StoreLostError(self.path, cause) from error
+        if (found.st_dev, found.st_ino) != self.identity:
+            raise StoreLostError(
+                self.path, "another file stands in its place; open that one anew to use it"
+            )
+
+    def announce(self) -> None:
+        """Tell those who wait that something may have been committed."""
+        if self.watch.waiters:
+            self.watch.notify()
+
+    def data_version(self) -> tuple[int, int]:
+        """Return what changes when another connection commits; reads nothing else.
+
+        SQLite's number is one connection's own: another's begins anew. So it comes with the number
+        of the connection, and is another one once a fork has closed that.
+        """
+        with self._version_lock:
+            if self.closed:
+                raise StoreClosedError(self.path)
+            reader = self._version_reader
+            if reader is None:
+                reader = self._version_reader = self.open_reader()
+                self._version_readers += 1
+            try:
+                version: int = reader.own_cursor.execute(dialect.DATA_VERSION).fetchall()[0][0]
+            except sqlite3.Error as error:
+                raise store_error(error, reader) from error
+            return self._version_readers, version
+
+    def discard(self, connection: StoreConnection) -> None:
+        """Close one for good."""
+        self.all.remove(connection)
+        connection.dispose()
+
+    def lock_version_reader(self) -> None:
+        """Close the one that looks for commits, and let nobody open it until it is unlocked."""
+        self._version_lock.acquire()
+        if self._version_reader is not None:
+            self.discard(self._version_reader)
+            self._version_reader = None
+
+    def unlock_version_reader(self) -> None:
+        """Let it be opened again."""
+        self._version_lock.release()
+
+    def close_writer(self) -> None:
+        """Close the one that writes, and leave the queue; the turn is this thread's."""
+        if self.writer is not None:
+            connection, self.writer = self.writer, None
+            self.discard(connection)
+        if self.queue is not None:
+            self.queue.close()
+            self.queue = None

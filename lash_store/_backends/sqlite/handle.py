@@ -1,0 +1,268 @@
+"""What one store has of an open database: its own budget, rights and end."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import get_ident
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lash_store._backends.sqlite import guard, opened
+from lash_store._backends.sqlite.database import OpenDatabase
+from lash_store._backends.sqlite.driver import store_error
+from lash_store._backends.sqlite.files import IN_MEMORY, resolve
+from lash_store._backends.sqlite.turns import Hold
+from lash_store._kernel.calls import LoopCall
+from lash_store.errors import (
+    LashStoreError,
+    NestedTransactionError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreLostError,
+)
+
+if TYPE_CHECKING:
+    from lash_store._backends.sqlite.connection import StoreConnection
+    from lash_store._kernel.options import Settings
+    from lash_store._kernel.schema import Schema
+    from lash_store._kernel.watching import Watch
+
+
+class SqliteHandle:
+    """One store's access to a database that it may share with others; usable from any thread."""
+
+    make_tx: Callable[..., Any]
+    """Makes a Tx of an open transaction and the operation's name, or None: the store says how."""
+
+    def __init__(self, database: OpenDatabase, schema: Schema, settings: Settings) -> None:
+        self.database = database
+        self.schema = schema
+        self.settings = settings
+        self.path = database.path
+        self.key = database.key
+        self.closed = False
+        self.budget_s = settings.busy_timeout_ms / 1000
+        self._inside: int | None = None
+        """The thread that is inside a block of this handle's own."""
+
+    @classmethod
+    def open(
+        cls, schema: Schema, path: str | os.PathLike[str] | None, settings: Settings
+    ) -> SqliteHandle:
+        """Open what a path leads to, or a private database in memory."""
+        resolved = resolve(path)
+        if resolved == IN_MEMORY:
+            return cls._on(OpenDatabase(schema, resolved), schema, settings)
+        while True:
+            database = _database_at(schema, resolved)
+            try:
+                return cls._on(database, schema, settings)
+            except (StoreLostError, StoreClosedError):
+                # Another file stands there now, or the last store has just closed this one.
+                _forget(database)
+
+    def beside(self, schema: Schema, settings: Settings) -> SqliteHandle:
+        """Open another handle on the same database."""
+        if self.closed:
+            raise self.closed_error()
+        return self._on(self.database, schema, settings)
+
+    @classmethod
+    def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> SqliteHandle:
+        handle = cls(database, schema, settings)
+        with opened.lock:
+            if database.closed:
+                raise StoreClosedError(database.path)
+            database.handles.add(handle)  # first: nobody may close it under us
+        try:
+            database.open(schema, settings)
+        except BaseException:
+            with suppress(LashStoreError):
+                handle.close()
+            raise
+        return handle
+
+    @property
+    def watch(self) -> Watch:
+        """Who waits for commits."""
+        return self.database.connections.watch
+
+    def closed_error(self) -> StoreClosedError:
+        """Return the error of a call on a store that was closed."""
+        return StoreClosedError(self.path)
+
+    def busy_error(self, since_s: float) -> StoreBusyError:
+        """Return the error of a call that was submitted at `since_s` and has spent its budget."""
+        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+
+    # One-call operations.
+
+    def write(
+        self, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool = False
+    ) -> Any:
+        """Do `work` in a write transaction, by itself or with what else waits; on this thread."""
+        self._check_writable()
+        return self.database.writer.write(
+            self, operation, work, budget_s=self.budget_s, by_itself=by_itself
+        )
+
+    def read(self, operation: str, work: Callable[[Any], Any]) -> Any:
+        """Do `work` in a snapshot, on this thread."""
+        hold = Hold()
+        connection = self.begin_read(hold, operation)
+        try:
+            return work(self.make_tx(connection, operation))
+        finally:
+            self.end_read(hold, connection)
+
+    def submit_write(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        alone: bool = False,
+    ) -> Awaitable[Any]:
+        """Do `work` in a write transaction, for an event loop; alone, or with what else waits."""
+        self._check_writable()
+        call = LoopCall(
+            self,
+            operation,
+            work,
+            budget_s=self.budget_s,
+            alone=alone,
+            is_consumers=operation is None,
+        )
+        self.database.writer.submit(call)
+        return call.answer()
+
+    def submit_read(self, operation: str, work: Callable[[Any], Any]) -> Awaitable[Any]:
+        """Do `work` in a snapshot, for an event loop, with what else waits."""
+        self._check_open()
+        call = LoopCall(
+            self, operation, work, budget_s=self.budget_s, reads=self.database.in_memory
+        )
+        self.database.writer.turns.check_not_mine()
+        if self.database.in_memory:
+            self.database.writer.submit(call)
+        else:
+            self.database.readers.submit(call)
+        return call.answer()
+
+    # A consumer's blocks.
+
+    def begin_write(self, hold: Hold) -> StoreConnection:
+        """Begin a write transaction for a consumer's block, held by `hold`."""
+        self._check_writable()
+        connection = self.database.writer.begin(self, hold, budget_s=self.budget_s)
+        self._inside = get_ident()
+        return connection
+
+    def end_write(self, hold: Hold, connection: StoreConnection, *, commit: bool) -> None:
+        """Commit or roll back; whatever happens, the turn is the next one's."""
+        self._inside = None
+        self.database.writer.end(hold, connection, commit=commit)
+
+    def begin_read(self, hold: Hold, operation: str = "read") -> StoreConnection:
+        """Begin a snapshot; in memory `hold` takes a turn for it."""
+        self._check_open()
+        database = self.database
+        database.writer.turns.check_not_mine()
+        if not database.in_memory:
+            return database.readers.begin(operation)
+        return database.writer.begin_read(self, hold, operation, budget_s=self.budget_s)
+
+    def end_read(self, hold: Hold, connection: StoreConnection) -> None:
+        """End a snapshot."""
+        if self.database.in_memory:
+            self.database.writer.end_read(hold, connection)
+        else:
+            self.database.readers.end(connection)
+
+    def check_not_writing(self) -> None:
+        """Raise NestedTransactionError inside a write transaction of this thread."""
+        self.database.writer.turns.check_not_mine()
+
+    def check_schema(self) -> None:
+        """Raise SchemaVersionError or SchemaDriftError unless the file is as declared."""
+        hold = Hold()
+        connection = self.begin_read(hold, "check_schema")
+        try:
+            guard.is_empty(connection.own_cursor, self.schema, self.path)
+        except sqlite3.Error as error:
+            raise store_error(error, connection) from error
+        finally:
+            self.end_read(hold, connection)
+
+    def close(self) -> None:
+        """Refuse what waits, and close the database with the last handle; idempotent.
+
+        A transaction that runs in a block of this handle's is waited for.
+        """
+        if self.closed:
+            return
+        if self._inside == get_ident():
+            raise NestedTransactionError(
+                "this thread is inside a transaction of this store, which would have to end first"
+            )
+        database = self.database
+        with opened.lock:
+            self.closed = True
+            database.handles.discard(self)
+            is_last = not any(True for _ in database.handles)
+        database.writer.refuse(self)
+        database.readers.refuse(self)
+        if not is_last and self._inside is None:
+            return
+        hold = Hold()
+        try:
+            database.writer.take(self, hold, budget_s=self.budget_s)
+        except BaseException:
+            with opened.lock:
+                self.closed = False
+                database.handles.add(self)
+            raise
+        try:
+            with opened.lock:
+                is_last = not any(True for _ in database.handles)
+                database.connections.closed = is_last
+            if is_last:
+                _forget(database)
+                database.close(hold)
+        finally:
+            database.writer.give_back(hold)
+
+    def _check_open(self) -> None:
+        if self.closed or self.database.closed:
+            self.closed = True  # in memory, in a child
+            raise self.closed_error()
+
+    def _check_writable(self) -> None:
+        if self.closed or self.database.closed:
+            raise self.closed_error()
+        if self.settings.read_only:
+            raise ReadOnlyStoreError(self.path)
+
+
+def _forget(database: OpenDatabase) -> None:
+    """Let the next one who opens the path look at it anew."""
+    with opened.lock:
+        found: object = opened.databases.get(database.path)
+        if found is database:
+            del opened.databases[database.path]
+
+
+def _database_at(schema: Schema, path: str) -> OpenDatabase:
+    with opened.lock:
+        if not opened.shares.get():
+            database = OpenDatabase(schema, path)
+            opened.apart.add(database)
+            return database
+        found = opened.databases.get(path)
+        if isinstance(found, OpenDatabase) and not found.closed:
+            return found
+        database = opened.databases[path] = OpenDatabase(schema, path)
+        return database

@@ -1,0 +1,294 @@
+"""Leading a group: one transaction for a call and for what waits behind it.
+
+Whoever has the turn leads. It begins a transaction, does its own call, and then those of the
+others that wait, each in a savepoint; all are committed at once, and nobody is answered before.
+
+What a leader has run stands in its :class:`Group`. If it is interrupted, or everything has to be
+undone because of one call, the calls of the others go back to the head of the line and are run
+again, alone: from the same values, with the same result.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.driver import primary_code, store_error
+from lash_store._backends.sqlite.turns import Hold, Turns
+from lash_store._kernel.calls import Call, settle
+from lash_store.errors import LashStoreError
+
+if TYPE_CHECKING:
+    from lash_store._backends.sqlite.connection import StoreConnection
+    from lash_store._backends.sqlite.connections import Connections
+
+_BOUND_S: Final = 0.005
+"""How long a group lets others join, on the monotonic clock: they all wait for its end."""
+
+_BOUND_BESIDE_OTHERS_S: Final = 0.001
+"""The same while another process writes as well, and waits for that end."""
+
+
+class Group:
+    """The calls that one transaction has run so far."""
+
+    __slots__ = ("calls", "error", "is_committing", "own")
+
+    def __init__(self, own: Call | None = None) -> None:
+        self.own = own
+        """The leading thread's own call: if that is interrupted, nobody does it in its place."""
+
+        self.calls: list[Call] = []
+        self.is_committing = False
+        self.error: BaseException | None = None
+
+
+class Leader(ABC):
+    """What one open database's writer does once it is somebody's turn."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.turns = Turns()
+        self._group: Group | None = None
+        """What the present leader, or one that was interrupted, has run."""
+
+        self._began = False
+        """Whether there may be a transaction to end: the leader that began it may be gone."""
+
+        self._ended: deque[Group] = deque()
+        """Groups that are over and whose callers may not have been told yet."""
+
+    @abstractmethod
+    def wake_first(self) -> None:
+        """Let whoever is first in line see that it is its turn."""
+
+    def give_back(self, hold: Hold) -> None:
+        """Give the turn back, and let the next one have it."""
+        if self.turns.give_back(hold):
+            self.wake_first()
+            self._connections.announce()
+
+    def _try_begin(self, operation: str) -> float | None:
+        """Begin a transaction in this turn; if another process writes, return when to try again."""
+        self._put_right()
+        connections = self._connections
+        connection = connections.checked_writer()
+        connection.operation = operation
+        self._began = True
+        queue = connections.queue
+        now_s = connections.used_s = monotonic()
+        try:
+            if queue is None:
+                connection.begin(dialect.BEGIN_WRITE)
+                return None
+            nap_s = queue.try_begin(connection, now_s)
+        except sqlite3.Error as error:
+            raise store_error(error, connection) from error
+        if nap_s is not None:
+            self._began = False
+        return nap_s
+
+    def _begin_or_give_back(self, hold: Hold) -> float | None:
+        try:
+            nap_s = self._try_begin("begin")
+            if nap_s is not None:
+                self.turns.give_back(hold)
+        except BaseException:
+            self._abort(hold)
+            raise
+        return nap_s
+
+    def _lead(
+        self, hold: Hold, first: Call, *, on_library: bool, has_begun: bool = False
+    ) -> float | None:
+        """Begin a transaction and lead; if another process writes, return when to try again."""
+        try:
+            nap_s = None if has_begun else self._try_begin(first.operation or "transact")
+            if nap_s is not None:
+                self.turns.give_back(hold)
+                return nap_s
+            self._lead_on(hold, first, on_library=on_library)
+        except BaseException as error:
+            if not on_library:
+                self._abort(hold)
+                raise
+            self._fail(hold, first, error)
+        return None
+
+    def _fail(self, hold: Hold, first: Call, error: BaseException) -> None:
+        """Answer a call that the library was to lead with what came in between."""
+        if self._group is not None and first in self._group.calls:
+            self._group.calls.remove(first)
+        self._abort(hold)
+        first.take(hold)
+        first.error = error
+        settle([first])
+
+    def _lead_on(self, hold: Hold, first: Call, *, on_library: bool, is_done: bool = False) -> None:
+        """Run calls in the transaction that has begun, `first` unless that is done, and end it."""
+        group = self._group = Group(None if on_library else first)
+        connection = self._connection
+        group.calls.append(first)
+        if not first.take(group):
+            group.calls.clear()  # it was withdrawn since
+        elif not is_done:
+            self._run(connection, first, on_library=on_library)
+        if first.error is not None:
+            connection.end(dialect.ROLLBACK)
+            self._finish(hold, group)
+        elif first.alone or self._let_join(connection, group, on_library=on_library):
+            self._commit(hold, connection, group)
+        else:
+            self._put_back(connection, group.calls, group)
+            self.give_back(hold)
+
+    def _let_join(self, connection: StoreConnection, group: Group, *, on_library: bool) -> bool:
+        """Run what waits, each call in a savepoint; False if the whole transaction has to be undone."""
+        turns, queue, now_s = self.turns, self._connections.queue, monotonic()
+        is_contended = queue is not None and queue.is_contended(now_s)
+        until_s = now_s + (_BOUND_BESIDE_OTHERS_S if is_contended else _BOUND_S)
+        while turns.waiting and monotonic() < until_s:
+            call = turns.first()
+            if call is None or not call.may_join(on_library=on_library):
+                break
+            group.calls.append(call)
+            if not call.take(group):
+                group.calls.pop()
+            elif not self._run_in_savepoint(connection, call, on_library=on_library):
+                return False
+        return True
+
+    def _run(self, connection: StoreConnection, call: Call, *, on_library: bool) -> None:
+        connection.operation = call.operation or "transact"
+        if call.reads:
+            connection.own_cursor.execute(dialect.READ_ONLY_ON)
+        call.run(connection, BaseException if on_library else Exception)
+        if call.reads:
+            connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+
+    def _run_in_savepoint(
+        self, connection: StoreConnection, call: Call, *, on_library: bool
+    ) -> bool:
+        """Run a call so that it alone can be undone; False if SQLite has undone more than that."""
+        try:
+            connection.set_savepoint()
+            self._run(connection, call, on_library=on_library)
+            if call.operation is None:
+                connection.close_consumers()
+                connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
+            if not connection.in_transaction:
+                # An error that is the call's own, of its consumer's making or SQLite's, has
+                # undone everything: it has its answer, the others have to be done again.
+                call.error = call.error or connection.ended_error()
+                self._answer(call)
+                return False
+            connection.release_savepoint(undo=call.error is not None)
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _answer(self, call: Call) -> None:
+        """Let a call of the present group have its answer, whatever becomes of the others."""
+        assert self._group is not None
+        answered = Group()
+        answered.calls.append(call)
+        self._ended.append(answered)
+        self._group.calls.remove(call)
+
+    def _commit(self, hold: Hold, connection: StoreConnection, group: Group) -> None:
+        group.is_committing = True
+        try:
+            connection.end(dialect.COMMIT)
+        except LashStoreError as error:
+            group.error = error
+            if _is_constraint(error) and len(group.calls) > 1:
+                # One of them has broken a key that is checked at the end, and nobody says which.
+                self._put_back(connection, group.calls, group)
+                self.give_back(hold)
+                return
+            for call in group.calls:
+                call.error = _own_error(error, connection)
+        self._finish(hold, group)
+
+    def _finish(self, hold: Hold, group: Group) -> None:
+        """Let the next one have the turn, and then tell everybody how it ended."""
+        self._ended.append(group)
+        self._group = None
+        self._began = False
+        self.turns.give_back(hold)
+        self._settle_ended()
+        self.wake_first()
+        self._connections.announce()
+
+    def _settle_ended(self) -> None:
+        for group in list(self._ended):
+            settle(group.calls)
+            with suppress(ValueError):  # another thread was first
+                self._ended.remove(group)
+
+    # What an interrupt leaves behind.
+
+    def _abort(self, hold: Hold) -> None:
+        """Undo what this turn has begun, and let the next one have it."""
+        if not self.turns.is_held_by(hold):
+            return
+        try:
+            self._put_right()
+        finally:
+            self.give_back(hold)
+
+    def _put_right(self) -> None:
+        """End what a leader that was interrupted has left, in a turn of this thread's own."""
+        group, connection = self._group, self._connections.writer
+        if connection is None or not (self._began or group is not None):
+            return
+        is_over = not connection.in_transaction
+        if group is not None and group.is_committing and is_over and group.error is None:
+            self._ended.append(group)  # it was committed: only the answers are missing
+            self._group = None
+        else:
+            if connection.standing is not None:
+                connection.standing.abandon()
+            others = (
+                [] if group is None else [each for each in group.calls if each is not group.own]
+            )
+            self._put_back(connection, others, group)
+        if self._connections.in_memory:
+            connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+        self._began = False
+
+    def _put_back(
+        self, connection: StoreConnection, calls: list[Call], group: Group | None
+    ) -> None:
+        """Undo a group, and let its calls be the first to be run again, each alone."""
+        connection.end(dialect.ROLLBACK)
+        for call in reversed(calls):
+            if call.give_back(group):
+                self.turns.waiting.appendleft(call)
+        self._group = None
+        self._began = False
+
+    @property
+    def _connection(self) -> StoreConnection:
+        """The connection that writes, on which this turn has begun a transaction."""
+        connection = self._connections.writer
+        assert connection is not None
+        return connection
+
+
+def _is_constraint(error: LashStoreError) -> bool:
+    cause = error.__cause__
+    return cause is not None and primary_code(cause) == sqlite3.SQLITE_CONSTRAINT
+
+
+def _own_error(error: LashStoreError, connection: StoreConnection) -> LashStoreError:
+    """Return the same error again: each caller gets an object of its own."""
+    cause = error.__cause__
+    own = store_error(cause, connection) if isinstance(cause, sqlite3.Error) else error
+    own.__cause__ = cause
+    return own

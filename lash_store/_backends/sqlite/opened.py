@@ -1,0 +1,78 @@
+"""Which files this process has open, and how many connections that may take.
+
+One entry for each real path, so that all stores of a file share one writer. It holds nothing:
+what no store stands on any more goes by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Protocol
+
+MOST_CONNECTIONS: Final = 48
+"""How many connections this process keeps, those in use aside: each takes two descriptors or three."""
+
+
+class Opened(Protocol):
+    """An open database, as far as it matters here."""
+
+    @property
+    def used_s(self) -> float:
+        """When it was last written to, on the monotonic clock."""
+
+    @property
+    def all_connections(self) -> Sequence[object]:
+        """The connections that are open on it."""
+
+    def close_if_idle(self) -> bool:
+        """Close what is open if nobody uses it."""
+        ...
+
+
+databases: Final[weakref.WeakValueDictionary[str, Opened]] = weakref.WeakValueDictionary()
+"""The databases that stores of this process share, by real path."""
+
+apart: Final[weakref.WeakSet[Opened]] = weakref.WeakSet()
+"""Those that are shared with nobody: they count as another process's."""
+
+lock = threading.RLock()
+"""Held while an entry is looked up, made or dropped; never while anything waits."""
+
+shares: Final[ContextVar[bool]] = ContextVar("shares", default=True)
+"""Whether what is opened now is shared with the other stores of its file."""
+
+
+@contextmanager
+def as_another_process() -> Iterator[None]:
+    """Open what is opened in the block as another process would: with a writer of its own."""
+    before = shares.set(False)
+    try:
+        yield
+    finally:
+        shares.reset(before)
+
+
+def make_room(beside: Sequence[object]) -> None:
+    """Close what was idle longest, if one more connection would be too many; but none of these."""
+    with lock:
+        everything = [*databases.values(), *apart]
+    if sum(len(each.all_connections) for each in everything) < MOST_CONNECTIONS:
+        return
+    for each in sorted(everything, key=lambda each: each.used_s):
+        connections = each.all_connections
+        if connections and connections is not beside and each.close_if_idle():
+            return
+
+
+def _renew_lock() -> None:
+    global lock  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
+    lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

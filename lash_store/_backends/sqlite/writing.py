@@ -1,0 +1,325 @@
+"""The one writer of a file in this process: calls take turns, and what waits goes together.
+
+A thread whose turn it is leads by itself, on its own thread: first its own call, then what waits
+(``leading``). For event loops a thread of the library leads. A lone call is one transaction and
+pays for none of this. Who has to wait for another process gives the turn back between two tries,
+so a turn never outlasts a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.leading import Group, Leader
+from lash_store._backends.sqlite.turns import Hold
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LoopCall, ThreadCall, settle
+from lash_store._kernel.threads import TIMER, WORKS, WRITES, Pool
+
+if TYPE_CHECKING:
+    from lash_store._backends.sqlite.connection import StoreConnection
+    from lash_store._backends.sqlite.connections import Connections
+
+
+class Writer(Leader):
+    """Who writes to one open database, in turn; see the head of this module."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__(connections)
+        self._scheduled = False
+        """Whether a thread of the library, or the timer, is about to lead."""
+
+        self._looked_after = False
+        """Whether the timer looks after event loops' calls: their budgets, leaders that are gone."""
+
+    # For threads.
+
+    def write(
+        self,
+        caller: Any,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        budget_s: float,
+        by_itself: bool = False,
+    ) -> Any:
+        """Do one call of this thread in a transaction, and return what it gives."""
+        hold, turns = Hold(), self.turns
+        if not turns.try_take(hold):
+            turns.check_not_mine()
+            call = ThreadCall(caller, operation, work, budget_s=budget_s, by_itself=by_itself)
+            turns.waiting.append(call)
+            return self._in_line(call)
+        try:
+            nap_s = self._try_begin(operation or "transact")
+            if nap_s is None:
+                connection = self._connection
+                tx = caller.make_tx(connection, operation)
+                result = work(tx)
+                tx.transaction = None
+                if not turns.waiting:
+                    connection.end(dialect.COMMIT)
+                    self._began = False
+                    turns.give_back(hold)
+                    if turns.waiting:
+                        self.wake_first()
+                    self._connections.announce()
+                    return result
+            # Only now is there anybody else, who needs to know it.
+            call = ThreadCall(caller, operation, work, budget_s=budget_s, by_itself=by_itself)
+            if nap_s is None:
+                call.result = result
+                self._lead_on(hold, call, on_library=False, is_done=True)
+            else:
+                turns.waiting.appendleft(call)
+                turns.give_back(hold)
+        except BaseException:
+            self._abort(hold)
+            raise
+        return call.outcome() if call.settled else self._in_line(call, nap_s or 0.0)
+
+    def begin(self, caller: Any, hold: Hold, *, budget_s: float) -> StoreConnection:
+        """Begin a transaction for a consumer's block, which holds the turn until its end."""
+        turns = self.turns
+        if turns.try_take(hold):
+            nap_s = self._begin_or_give_back(hold)
+            if nap_s is None:
+                return self._connection
+        else:
+            turns.check_not_mine()
+            nap_s = 0.0
+        block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
+        if nap_s:
+            turns.waiting.appendleft(block)
+        else:
+            turns.waiting.append(block)
+        return self._block_in_line(block, hold, nap_s)
+
+    def end(self, hold: Hold, connection: StoreConnection, *, commit: bool) -> None:
+        """End a consumer's block; whatever happens, the turn is the next one's."""
+        try:
+            connection.end(dialect.COMMIT if commit else dialect.ROLLBACK)
+        finally:
+            self._began = connection.in_transaction
+            self.give_back(hold)
+
+    def take(self, caller: Any, hold: Hold, *, budget_s: float) -> None:
+        """Take the turn without a transaction; StoreBusyError if that takes too long."""
+        turns = self.turns
+        turns.check_not_mine()
+        if turns.try_take(hold):
+            self._put_right()
+            return
+        waiting = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
+        turns.waiting.append(waiting)
+        try:
+            while not turns.try_take_first(hold, waiting):
+                self._wait_or_fail(waiting, waiting.deadline_s)
+            waiting.take(hold)
+            self._put_right()
+        except BaseException:
+            self._withdraw(waiting)
+            raise
+
+    def begin_read(
+        self, caller: Any, hold: Hold, operation: str, *, budget_s: float
+    ) -> StoreConnection:
+        """Begin a snapshot in memory, where there is one connection for everything."""
+        self.take(caller, hold, budget_s=budget_s)
+        try:
+            self._began = True
+            connection = self._connections.checked_writer()
+            connection.operation = operation
+            connection.own_cursor.execute(dialect.READ_ONLY_ON)
+            connection.begin(dialect.BEGIN_READ)
+        except BaseException:
+            self._abort(hold)
+            raise
+        return connection
+
+    def end_read(self, hold: Hold, connection: StoreConnection) -> None:
+        """End a snapshot in memory."""
+        try:
+            connection.end(dialect.ROLLBACK)
+            connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+            self._began = False
+        finally:
+            self.give_back(hold)
+
+    # For event loops.
+
+    def submit(self, call: LoopCall) -> None:
+        """Let an event loop's call stand in line."""
+        turns = self.turns
+        turns.check_not_mine()
+        turns.waiting.append(call)
+        if not self._scheduled and turns.is_free:
+            self._schedule(call)
+        if not self._looked_after:
+            self._looked_after = True
+            TIMER.after(LOOK_AGAIN_S, self._look_after)
+
+    def refuse(self, caller: Any) -> None:
+        """Fail what waits for a store that is being closed."""
+        refused = Group()
+        for call in list(self.turns.waiting):
+            if call.caller is caller and call.take(refused):
+                call.error = caller.closed_error()
+                refused.calls.append(call)
+        settle(refused.calls)
+        self.wake_first()
+
+    def wake_first(self) -> None:
+        """Let whoever is first in line see that it is its turn."""
+        if self._ended:
+            self._settle_ended()
+        first = self.turns.first()
+        if isinstance(first, ThreadCall):
+            first.wake()
+        elif first is not None and not self._scheduled:
+            self._schedule(first)
+
+    # How a thread waits.
+
+    def _in_line(self, call: ThreadCall, nap_s: float = 0.0) -> Any:
+        """Wait until a call that stands in line was led by another, or lead it."""
+        try:
+            while not call.settled:
+                if nap_s:
+                    self._wait_or_fail(call, monotonic() + nap_s)
+                hold = Hold()
+                if call.waits and self.turns.try_take_first(hold, call):
+                    nap_s = self._lead(hold, call, on_library=False) or 0.0
+                elif not call.settled:
+                    nap_s = 0.0
+                    self._wait_or_fail(call, call.deadline_s)
+        except BaseException:
+            self._withdraw(call)
+            raise
+        return call.outcome()
+
+    def _block_in_line(self, block: ThreadCall, hold: Hold, nap_s: float) -> StoreConnection:
+        try:
+            while True:
+                if nap_s:
+                    self._wait_or_fail(block, monotonic() + nap_s)
+                if self.turns.try_take_first(hold, block):
+                    nap_s = self._begin_or_give_back(hold) or 0.0
+                    if not nap_s:
+                        block.take(hold)
+                        return self._connection
+                else:
+                    nap_s = 0.0
+                    self._wait_or_fail(block, block.deadline_s)
+        except BaseException:
+            self._abort(hold)
+            self._withdraw(block)
+            raise
+
+    def _wait_or_fail(self, call: ThreadCall, until_s: float) -> None:
+        """Wait for a while; raise StoreBusyError once the call's own budget is spent."""
+        if self._ended:
+            self._settle_ended()
+        call.wait(min(until_s, call.deadline_s) if call.waits else inf)
+        if call.waits and call.expire(monotonic()):
+            call.settled = True
+            call.outcome()
+
+    def _withdraw(self, call: ThreadCall) -> None:
+        """Leave the line, unless somebody is at the call already, and let the next one in."""
+        call.take(call)
+        self._leave_queue_if_nobody_waits()
+        if self.turns.is_free:
+            self.wake_first()
+
+    def _leave_queue_if_nobody_waits(self) -> None:
+        hold, queue = Hold(), self._connections.queue
+        if queue is not None and self.turns.first() is None and self.turns.try_take(hold):
+            queue.leave()
+            self.turns.give_back(hold)
+
+    # How the library leads for event loops.
+
+    def _schedule(self, first: Call) -> None:
+        self._scheduled = True
+        self._pool_for(first).submit(self._serve)
+
+    def _serve(self, served: Pool | None = None) -> None:
+        """Lead for as long as an event loop's call is the first in line."""
+        while isinstance(first := self.turns.first(), LoopCall):
+            pool = self._pool_for(first)
+            if served not in (None, pool):
+                pool.submit(self._serve)  # which is meant for it
+                return
+            served, hold = pool, Hold()
+            if not self.turns.try_take_first(hold, first):
+                break  # whoever has the turn wakes the next one
+            if (nap_s := self._lead(hold, first, on_library=True)) is not None:
+                TIMER.after(nap_s, self._try_again)
+                return
+        self._scheduled = False
+        if self.turns.is_free:  # again: until just now nobody else would have been scheduled
+            self.wake_first()
+
+    def _try_again(self) -> None:
+        """See whether another process has let go of the lock, on the timer, which never waits."""
+        self._expire_calls()
+        first, hold = self.turns.first(), Hold()
+        if (
+            not isinstance(first, LoopCall)
+            or self._connections.writer is None  # and opening it may wait
+            or not self.turns.try_take_first(hold, first)
+        ):
+            self._scheduled = False
+            self._leave_queue_if_nobody_waits()
+            if self.turns.is_free:
+                self.wake_first()
+            return
+        try:
+            nap_s = self._try_begin(first.operation or "transact")
+        except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the call's answer
+            self._fail(hold, first, error)
+            nap_s = 0.0
+        if nap_s is None:
+            self._pool_for(first).submit(partial(self._serve_begun, hold, first))
+        else:
+            self.turns.give_back(hold)
+            TIMER.after(nap_s, self._try_again)
+
+    def _serve_begun(self, hold: Hold, first: LoopCall) -> None:
+        """Lead in the transaction that the timer has begun, and go on."""
+        self._lead(hold, first, on_library=True, has_begun=True)
+        self._serve(self._pool_for(first))
+
+    def _pool_for(self, first: Call) -> Pool:
+        return WORKS if isinstance(first, LoopCall) and first.is_consumers else WRITES
+
+    def _look_after(self) -> None:
+        self._looked_after = False
+        if self._ended:
+            self._settle_ended()
+        self._expire_calls()
+        first = self.turns.first()
+        if first is None:
+            return
+        if not self._scheduled and self.turns.is_free:
+            self.wake_first()
+        self._looked_after = True
+        TIMER.after(LOOK_AGAIN_S, self._look_after)
+
+    def _expire_calls(self) -> None:
+        now_s = monotonic()
+        expired = [
+            call
+            for call in list(self.turns.waiting)
+            if isinstance(call, LoopCall) and call.expire(now_s)
+        ]
+        settle(expired)
+
+
+def _no_work(_: Any) -> None:
+    """Stand in line for a block, which does its work by itself."""

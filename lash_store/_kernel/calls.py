@@ -1,0 +1,248 @@
+"""Calls that wait for a transaction, and how whoever made one learns what became of it.
+
+A call is made on a thread or in an event loop, and run by whoever leads the group that it joins:
+perhaps on another thread, perhaps twice, so it holds nothing but values. *Taking* it is atomic:
+either somebody runs it, or who made it withdraws it, and nobody does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from math import inf
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from lash_store._kernel.threads import WORKS
+
+R = TypeVar("R")
+
+LOOK_AGAIN_S: Final = 0.05
+"""How long a thread waits before it sees for itself whether those before it are still there."""
+
+
+class Call:
+    """One call: what is to be done in a transaction, for whom, by when, and how it ended."""
+
+    __slots__ = (
+        "_taken",
+        "alone",
+        "caller",
+        "context",
+        "deadline_s",
+        "error",
+        "operation",
+        "reads",
+        "result",
+        "settled",
+        "since_s",
+        "work",
+    )
+
+    def __init__(
+        self,
+        caller: Any,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        budget_s: float,
+        alone: bool = False,
+        reads: bool = False,
+    ) -> None:
+        self.caller = caller
+        """Whose it is: the handle of a store, which makes its Tx and knows its errors."""
+        self.operation = operation
+        self.work = work
+        self.since_s = monotonic()
+        self.deadline_s = self.since_s + budget_s
+        self.alone = alone
+        self.reads = reads
+        self.context: Context = copy_context()
+        self.settled = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._taken: dict[str, object] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has taken it yet."""
+        return not self._taken
+
+    def may_join(self, *, on_library: bool) -> bool:  # noqa: ARG002 # reason: it matters to some
+        """Whether whoever leads may run it, on a thread of the library or of another caller."""
+        return not self.alone
+
+    def take(self, by: object) -> bool:
+        """Take it, to run or to withdraw it; False if somebody else has."""
+        # One call into C: whatever interrupts, it is taken by one, and who that is can be seen.
+        return self._taken.setdefault("by", by) is by
+
+    def give_back(self, by: object) -> bool:
+        """Let it wait again, to be run once more, alone: what it did was undone."""
+        if self._taken.get("by") is not by:
+            return False
+        self.alone = True
+        self.result = self.error = None
+        self._taken.clear()
+        return True
+
+    def run(self, transaction: Any, caught: type[BaseException] = Exception) -> None:
+        """Do its work in `transaction` and note what that gives.
+
+        Errors that are `caught` are its own. On a thread of the library those are all; on a
+        caller's an interrupt is that thread's, whoever's call it strikes.
+        """
+        tx = None
+        try:
+            if self.caller.closed:
+                raise self.caller.closed_error()
+            tx = self.caller.make_tx(transaction, self.operation)
+            self.result = self.context.run(self.work, tx)
+        except caught as error:
+            self.error = error
+        finally:
+            if tx is not None:
+                tx.transaction = None
+
+    def expire(self, now_s: float) -> bool:
+        """Fail it if it has waited for as long as it may; tell whether that was so."""
+        if self.deadline_s > now_s or not self.take(self):
+            return False
+        self.error = self.caller.busy_error(self.since_s)
+        return True
+
+    def outcome(self) -> Any:
+        """Return what it gave, or raise its error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class ThreadCall(Call):
+    """A call of a thread, which waits for its turn to lead, or to be told that it was led."""
+
+    __slots__ = ("_turn", "by_itself")
+
+    def __init__(self, *args: Any, by_itself: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.by_itself = by_itself
+        self._turn: SimpleQueue[None] = SimpleQueue()
+
+    def may_join(self, *, on_library: bool) -> bool:
+        """Whether another thread may run it: not if it is a consumer's work."""
+        return not self.by_itself and super().may_join(on_library=on_library)
+
+    def wake(self) -> None:
+        """Let its thread see for itself."""
+        self._turn.put(None)
+
+    def wait(self, until_s: float) -> None:
+        """Wait to be woken, until `until_s` on the monotonic clock at most, or for a moment."""
+        left_s = min(until_s - monotonic(), LOOK_AGAIN_S)
+        if left_s > 0:
+            with suppress(Empty):
+                self._turn.get(timeout=left_s)
+
+
+class LoopCall(Call):
+    """A call of an event loop: a future is settled there."""
+
+    __slots__ = ("_loop", "_outcome", "future", "is_consumers")
+
+    def __init__(self, *args: Any, is_consumers: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self._loop.create_future()
+        self.is_consumers = is_consumers
+        self._outcome: asyncio.Future[None] | None = None
+
+    def may_join(self, *, on_library: bool) -> bool:
+        """Whether whoever leads may run it: a consumer's work runs on no other caller's thread."""
+        return (on_library or not self.is_consumers) and super().may_join(on_library=on_library)
+
+    async def answer(self) -> Any:
+        """Wait for the outcome; cancelled after it was taken, only once the outcome is known."""
+        try:
+            return await self.future
+        except asyncio.CancelledError:
+            if self.take(self):
+                raise  # nobody runs it, now or later
+            await self._known()
+            raise
+
+    async def _known(self) -> None:
+        # It may have been settled between the cancelling and now: then nobody will tell again.
+        while not self.settled:
+            self._outcome = self._loop.create_future()
+            with suppress(asyncio.CancelledError):
+                await self._outcome
+
+    def tell(self) -> None:
+        """Settle the future, in its loop."""
+        self.settled = True
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(None)
+        if self.future.done():
+            return  # it was cancelled
+        error = self.error
+        if isinstance(error, StopIteration):
+            # No future can carry it: whoever awaits it would wait for ever.
+            error = RuntimeError("the work raised StopIteration")
+            error.__cause__ = self.error
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(self.result)
+
+
+class LoopJob(LoopCall):
+    """What an event loop wants done on a thread, without a place in line: opening, say."""
+
+    __slots__ = ()
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        super().__init__(None, None, job, budget_s=inf)
+
+    def run_job(self) -> None:
+        """Do it, unless it was cancelled before."""
+        if not self.take(LoopJob):
+            return
+        try:
+            self.result = self.context.run(self.work)  # type: ignore[call-arg] # reason: a job takes no transaction
+        except BaseException as error:  # noqa: BLE001 # reason: whoever awaits it gets it
+            self.error = error
+        settle([self])
+
+
+async def on_library_thread(job: Callable[[], R]) -> R:
+    """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
+
+    Cancelled before it has started, it never runs. Cancelled later, it is waited for, and then
+    CancelledError is raised: the outcome is decided and nothing is left running.
+    """
+    call = LoopJob(job)
+    WORKS.submit(call.run_job)
+    result: R = await call.answer()
+    return result
+
+
+def settle(calls: Iterable[Call]) -> None:
+    """Tell everybody whose call has ended: threads one by one, each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[LoopCall]] = {}
+    for call in calls:
+        if isinstance(call, LoopCall):
+            by_loop.setdefault(call._loop, []).append(call)  # noqa: SLF001 # reason: of the same module
+        elif isinstance(call, ThreadCall):
+            call.settled = True
+            call.wake()
+    for loop, ended in by_loop.items():
+        with suppress(RuntimeError):  # the loop has been closed in the meantime
+            loop.call_soon_threadsafe(_tell, ended)
+
+
+def _tell(calls: list[LoopCall]) -> None:
+    for call in calls:
+        call.tell()

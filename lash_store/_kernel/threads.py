@@ -1,0 +1,127 @@
+"""The threads of the library: few, shared by everything that is open, and made when needed.
+
+Three pools, so that nothing short waits for something long: one runs groups of writes, one
+groups of reads, one whatever may take its time (a consumer's own work, opening, closing). One
+more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
+none keeps a program from ending.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from heapq import heappop, heappush
+from itertools import count
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+Job = Callable[[], object]
+
+
+class Pool:
+    """Threads that run one job after another, at most `most` of them."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self.name = name
+        self.most = most
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin without threads: those of a parent process don't exist in its child."""
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._unserved = 0
+        """Jobs that were handed in and not yet ended; more than threads means that one is missing."""
+
+    def submit(self, job: Job) -> None:
+        """Run `job` on one of the threads; in this one if a program that ends starts none."""
+        with self._lock:
+            self._unserved += 1
+            is_short = self._threads < min(self._unserved, self.most)
+            if is_short:
+                self._threads += 1
+        if is_short and not self._start():
+            with self._lock:
+                self._threads -= 1
+                alone = not self._threads
+                self._unserved -= alone
+            if alone:
+                job()
+                return
+        self._jobs.put(job)
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or has no thread left
+            return False
+        return True
+
+    def _run(self, jobs: SimpleQueue[Job]) -> None:
+        while True:
+            job = jobs.get()
+            try:
+                job()
+            finally:
+                # What a job leaves behind must not live until the next one comes.
+                del job
+                with self._lock:
+                    self._unserved -= 1
+
+
+class Timer:
+    """One thread that runs short jobs when they are due, in order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin without a thread, and with nothing due."""
+        self._added: SimpleQueue[tuple[float, int, Job]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._runs = False
+        self._numbers = count()
+
+    def after(self, seconds: float, job: Job) -> None:
+        """Run `job` in so many seconds; it must not wait for anything."""
+        self._added.put((monotonic() + seconds, next(self._numbers), job))
+        if self._runs:
+            return
+        with self._lock:
+            if not self._runs:
+                thread = threading.Thread(
+                    target=self._run, args=(self._added,), name=self.name, daemon=True
+                )
+                thread.start()
+                self._runs = True
+
+    def _run(self, added: SimpleQueue[tuple[float, int, Job]]) -> None:
+        due: list[tuple[float, int, Job]] = []
+        while True:
+            wait_s = due[0][0] - monotonic() if due else None
+            if wait_s is None or wait_s > 0:
+                with suppress(Empty):
+                    heappush(due, added.get(timeout=wait_s))
+                continue
+            job = heappop(due)[2]
+            job()
+            del job
+
+
+WRITES: Final = Pool("lash-store-write", 3)
+READS: Final = Pool("lash-store-read", 3)
+WORKS: Final = Pool("lash-store-work", 6)
+TIMER: Final = Timer("lash-store-timer")
+
+
+def _renew_all() -> None:
+    for each in (WRITES, READS, WORKS, TIMER):
+        each.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

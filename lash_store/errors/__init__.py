@@ -1,0 +1,81 @@
+"""Every error that lash_store raises.
+
+::
+
+    LashStoreError
+    ├── StoreOpenError            a path or file that can't be opened as a store
+    │   └── StoreEmptyError           a file without a store in it, opened for reading
+    ├── StoreClosedError          use after close()
+    ├── StoreLostError            the file was removed, replaced or moved while it was open
+    ├── ReadOnlyStoreError        a write through a reader
+    ├── StoreBusyError            the write lock was not free within the busy budget; try again
+    ├── SchemaVersionError        the file is of another kind, release or program
+    ├── SchemaDriftError          the right version, but our tables are not as declared
+    ├── TransactionError          a transaction used against its rules
+    │   ├── TransactionEndedError     a Tx used after its transaction has ended
+    │   ├── TransactionControlError   an attempt to end a transaction that the store owns
+    │   ├── ThreadError               a Tx, or its connection, used in a second thread
+    │   ├── NestedTransactionError    a transaction inside another of the same store and thread
+    │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
+    ├── LeaseLostError            acting on a term of ownership that is over
+    ├── SessionBindingError       a database that belongs to another session
+    ├── TurnConflictError         a turn id that was committed with other content
+    ├── RevisionConflictError     a head that has moved on
+    ├── ClaimLostError            acting on claimed work that somebody else has taken
+    ├── NodeConflictError         a node id that the graph has already
+    ├── NotFoundError             a process, subscription or the like that is not there
+    ├── IdempotencyConflictError  the same key again, with other content
+    ├── ProcessEndedError         an end, or a wait, for a process that has ended
+    ├── EffectFailedError         a step that failed for good, now or when it was recorded
+    ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
+    ├── CorruptRecordError        a stored row that can't be read as what it should be
+    ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
+    ├── CoroutineError            an asynchronous function, where a plain one belongs (a TypeError)
+    └── UnpreparableStatementError    a construct that has no fixed SQL text (a TypeError)
+
+A lost race is a value (``LeaseHeld``); acting after it is lost is an error. Every error
+pickles, keeps what it knows as attributes, and chains the driver's exception as its cause.
+Tokens are secrets: messages show their first characters only.
+"""
+
+from lash_store.errors.outcomes import (
+    ClaimLostError as ClaimLostError,
+    CollectionWarning as CollectionWarning,
+    EffectFailedError as EffectFailedError,
+    IdempotencyConflictError as IdempotencyConflictError,
+    InvalidRecordError as InvalidRecordError,
+    LeaseLostError as LeaseLostError,
+    LeaseLostReason as LeaseLostReason,
+    NodeConflictError as NodeConflictError,
+    NotFoundError as NotFoundError,
+    Owned as Owned,
+    ProcessEndedError as ProcessEndedError,
+    RevisionConflictError as RevisionConflictError,
+    SessionBindingError as SessionBindingError,
+    TurnConflictError as TurnConflictError,
+)
+from lash_store.errors.root import (
+    LashStoreError as LashStoreError,
+)
+from lash_store.errors.stores import (
+    CorruptRecordError as CorruptRecordError,
+    ReadOnlyStoreError as ReadOnlyStoreError,
+    SchemaDriftError as SchemaDriftError,
+    SchemaVersionError as SchemaVersionError,
+    StorageError as StorageError,
+    StoreBusyError as StoreBusyError,
+    StoreClosedError as StoreClosedError,
+    StoreEmptyError as StoreEmptyError,
+    StoreLostError as StoreLostError,
+    StoreOpenError as StoreOpenError,
+)
+from lash_store.errors.transactions import (
+    CoroutineError as CoroutineError,
+    NestedTransactionError as NestedTransactionError,
+    NotConfiguredError as NotConfiguredError,
+    ThreadError as ThreadError,
+    TransactionControlError as TransactionControlError,
+    TransactionEndedError as TransactionEndedError,
+    TransactionError as TransactionError,
+    UnpreparableStatementError as UnpreparableStatementError,
+)

@@ -1,0 +1,138 @@
+"""Errors of files: opening them, waiting for them, what stands in them."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from lash_store.errors.root import LashStoreError
+
+
+class StoreOpenError(LashStoreError):
+    """A store could not be opened; the message names the path and the cause (K-OPEN-4)."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"cannot open {self.path!r}: {self.cause}"
+
+
+class StoreEmptyError(StoreOpenError):
+    """A reader was to be opened on a file that nobody has made a store of yet (K-OPEN-2)."""
+
+    @classmethod
+    def of(cls, path: str, kind: str) -> Self:
+        """Say what mends it."""
+        return cls(path, f"it is empty: open it once for writing, to make it a {kind} store")
+
+
+class StoreClosedError(LashStoreError):
+    """The store was used after ``close()`` (K-OPEN-5)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"the store {self.path!r} is closed"
+
+
+class StoreLostError(LashStoreError):
+    """The file of an open store is not where it was: nothing was read or written (K-OPEN-9).
+
+    What a transaction wrote to it now, nobody who opens the path would ever see. `cause` says
+    what stands at the path instead, if anything does.
+    """
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"the open store {self.path!r} is lost: {self.cause}"
+
+
+class ReadOnlyStoreError(LashStoreError):
+    """A write through a read-only store or inside ``read()`` (K-OPEN-2)."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path!r} can only be read here: write inside begin(), on a store opened for writing"
+
+
+class StoreBusyError(LashStoreError):
+    """The lock was not free within the busy budget; nothing happened, so try again (K-TX-3)."""
+
+    def __init__(self, path: str, waited_ms: int) -> None:
+        super().__init__(path, waited_ms)
+        self.path = path
+        self.waited_ms = waited_ms
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path!r} is busy: waited {self.waited_ms} ms for its lock; trying again is safe"
+        )
+
+
+class SchemaVersionError(LashStoreError):
+    """The file does not carry the schema version of this kind of store (K-GUARD-1)."""
+
+    def __init__(self, kind: str, expected: int, found: int, path: str) -> None:
+        super().__init__(kind, expected, found, path)
+        self.kind = kind
+        self.expected = expected
+        self.found = found
+        self.path = path
+
+    def __str__(self) -> str:
+        found = f"version {self.found}" if self.found else "tables without a version"
+        return (
+            f"{self.path!r} is no {self.kind} store of this release: expected version "
+            f"{self.expected}, found {found}. There is no migration chain: "
+            "open it with the release or program that made it"
+        )
+
+
+class SchemaDriftError(LashStoreError):
+    """The version is right, but tables or indexes of ours are not as declared (K-GUARD-4)."""
+
+    def __init__(self, kind: str, path: str, differences: Sequence[str]) -> None:
+        super().__init__(kind, path, tuple(differences))
+        self.kind = kind
+        self.path = path
+        self.differences = tuple(differences)
+
+    def __str__(self) -> str:
+        listed = "".join(f"\n  {difference}" for difference in self.differences)
+        return f"{self.path!r} has drifted from the {self.kind} schema:{listed}"
+
+
+class CorruptRecordError(LashStoreError):
+    """A stored row can't be read as what it should be: names table, key and cause (K-CODEC-2)."""
+
+    def __init__(self, table: str, key: str, cause: str) -> None:
+        super().__init__(table, key, cause)
+        self.table = table
+        self.key = key
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"corrupt row in {self.table}, key {self.key!r}: {self.cause}"
+
+
+class StorageError(LashStoreError):
+    """SQLite reported I/O trouble, a full disk, corruption or another failure of the file."""
+
+    def __init__(self, path: str, code: str, cause: str) -> None:
+        super().__init__(path, code, cause)
+        self.path = path
+        self.code = code
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path!r}: {self.cause} ({self.code})"

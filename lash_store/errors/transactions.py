@@ -1,0 +1,70 @@
+"""Errors of transactions that are used against their rules, and of statements that can't run in them."""
+
+import threading
+
+from lash_store.errors.root import LashStoreError
+
+
+class TransactionError(LashStoreError):
+    """A transaction was used against its rules; the message says which."""
+
+
+class TransactionEndedError(TransactionError):
+    """A Tx was used after its transaction had ended, or in a forked child (K-TX-8)."""
+
+
+class TransactionControlError(TransactionError):
+    """Only the store ends its own transaction; the attempt changed nothing (K-TX-7)."""
+
+
+class ThreadError(TransactionError):
+    """A Tx, or its connection, was used in another thread than the one that its transaction is in.
+
+    `owner` and `user` are the identifiers of the two threads. Nothing was changed.
+    """
+
+    def __init__(self, owner: int, user: int) -> None:
+        super().__init__(owner, user)
+        self.owner = owner
+        self.user = user
+
+    def __str__(self) -> str:
+        return (
+            f"the transaction belongs to thread {_thread_name(self.owner)} and was used in "
+            f"{_thread_name(self.user)}: a Tx and its connection stay in one thread"
+        )
+
+
+def _thread_name(ident: int) -> str:
+    """Name a thread, one that has ended by its number alone."""
+    names = [each.name for each in threading.enumerate() if each.ident == ident]
+    return f"{names[0]!r} ({ident})" if names else str(ident)
+
+
+class NestedTransactionError(TransactionError):
+    """A transaction was opened inside another one of the same store on the same thread."""
+
+
+class NotConfiguredError(TransactionError):
+    """The engine or connection is not one that ``configure()`` has prepared (K-TX-8)."""
+
+
+class CoroutineError(LashStoreError, TypeError):
+    """A coroutine function, or what gives an awaitable, where a plain function is called for.
+
+    Nobody would have awaited it, so it would have done nothing; what it was called in is undone.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} must not be asynchronous: it runs inside one transaction, on one thread. "
+            "Pass a plain function"
+        )
+
+
+class UnpreparableStatementError(LashStoreError, TypeError):
+    """A construct whose SQL text or parameters are not fixed, so it can't be compiled once."""
