@@ -8,7 +8,7 @@ driver names its errors) is told apart there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Dialect
@@ -129,6 +129,12 @@ class Handle(Protocol):
 
     def submit_read(self, operation: str, work: Callable[[Any], Any]) -> Awaitable[Any]:
         """Do the same in a snapshot."""
+
+    def write_together(
+        self, calls: Sequence[tuple[Any, str | None, Callable[[Any], Any]]]
+    ) -> list[Any]:
+        """Do the calls of several handles in one transaction, in this order: for tests."""
+        ...
 
     def begin_write(self, hold: Any) -> OpenTransaction:
         """Begin a consumer's write transaction on this thread.

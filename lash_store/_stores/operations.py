@@ -26,11 +26,13 @@ results and documentation are those of the function, for type checkers and at ru
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from lash_store._kernel.checks import shown
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context, Tx
+from lash_store.errors import InvalidRecordError
 
 C = TypeVar("C", bound=Context)
 T = TypeVar("T", bound=Tx[Any])
@@ -141,15 +143,42 @@ class Operations:
 
     __slots__ = ()
 
+    _operations: ClassVar[dict[str, Operation[Any, ..., Any]]]
+    """By name; of a class that lists some more, those alone."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for name, operation in _listed(cls).items():
+        listed = _listed(cls)
+        cls._operations = listed
+        for name, operation in listed.items():
             if issubclass(cls, Tx):
-                setattr(cls, name, operation.as_method())
+                method = operation.as_method()
             elif issubclass(cls, Store):
-                setattr(cls, name, operation.on_store(name))
+                method = operation.on_store(name)
             elif issubclass(cls, AsyncStore):
-                setattr(cls, name, operation.on_async_store(name))
+                method = operation.on_async_store(name)
+            else:
+                continue
+            # The function may be called otherwise, as one that serves every lease is.
+            method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
+            setattr(cls, name, method)
+
+
+def work_of(store: Store[Any], name: str, *args: Any, **keywords: Any) -> Callable[[Any], Any]:
+    """Return what a one-call operation that writes does in its transaction, its arguments checked."""
+    listed = operations_of(type(store))
+    operation = listed.get(name, listed.get(f"_{name}"))  # a store may do more than the operation
+    if operation is None or not operation.writes:
+        raise InvalidRecordError("calls", shown(name), "must be operations that write")
+    return operation.function(store._context, *args, **keywords)
+
+
+def operations_of(kind: type[Store[Any]]) -> dict[str, Operation[Any, ..., Any]]:
+    """Return a store's one-call operations by name."""
+    found: dict[str, Operation[Any, ..., Any]] = {}
+    for base in reversed(kind.__mro__):
+        found.update(vars(base).get("_operations", {}))
+    return found
 
 
 def _listed(cls: type) -> dict[str, Operation[Any, ..., Any]]:

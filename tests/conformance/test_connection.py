@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from lash_store import SessionStore
+from lash_store._backends.sqlite.dialect import check_no_control
 from lash_store.errors import InvalidRecordError, TransactionControlError, TransactionEndedError
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
@@ -95,6 +97,39 @@ ENDINGS: dict[str, Callable[[Connection], object]] = {
     },
     "COMMIT by the driver": lambda c: c.exec_driver_sql("COMMIT"),
 }
+
+
+PASSED_OVER = ("", " ", "\n", ";", "\ufeff", "-- x\n", "/* x */", "/* /* */ ;", "--\n\t/**/")
+WORDS = ("COMMIT", "end", "Begin", "BEGIN IMMEDIATE", "ROLLBACK", "ROLLBACK TRANSACTION", "END;",
+         "ROLLBACK TO x", "rollback/**/ transaction to savepoint x", "ROLLBACK TRANSACTION\n TO x",
+         "SAVEPOINT x", "RELEASE x", "SELECT 1", "COMMITTED", "VALUES ('COMMIT')", "EXPLAIN COMMIT",
+         "SELECT 'x' -- COMMIT", "/* COMMIT */ SELECT 1", "WITH a AS (SELECT 1) SELECT * FROM a",
+         "ROLLBACK -- TO x\n", "commit transaction", "ROLLBACK /* TO x */")  # fmt: skip
+
+
+@pytest.mark.parametrize("before", PASSED_OVER)
+@pytest.mark.parametrize("words", WORDS)
+def test_k_tx_7_what_ends_a_transaction_is_seen_as_sqlite_sees_it(before: str, words: str) -> None:
+    """SQLite's own parser is the oracle: it names what a statement does when it is prepared."""
+    seen: list[int] = []
+
+    def authorise(action: int, *_: object) -> int:
+        seen.append(action)
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("SAVEPOINT x")
+        connection.set_authorizer(authorise)
+        with suppress(sqlite3.Error, sqlite3.Warning):
+            connection.execute(before + words)
+    ends = sqlite3.SQLITE_TRANSACTION in seen and not words.startswith("EXPLAIN")
+    try:
+        check_no_control(before + words)
+    except TransactionControlError:
+        refused = True
+    else:
+        refused = False
+    assert refused == ends or (";" in before and refused)  # of several, the driver runs none
 
 
 @pytest.mark.parametrize("how", ENDINGS)

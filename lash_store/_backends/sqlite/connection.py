@@ -20,15 +20,6 @@ from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
 
 
-class _Control:
-    """Whether the transaction statement that is being prepared is the store's own."""
-
-    __slots__ = ("ours",)
-
-    def __init__(self) -> None:
-        self.ours = False
-
-
 class GuardedCursor(sqlite3.Cursor):
     """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all.
 
@@ -40,6 +31,7 @@ class GuardedCursor(sqlite3.Cursor):
         """Execute inside the current transaction."""
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
+        dialect.check_no_control(arguments[0])
         if not observers:
             return super().execute(*arguments)
         with telling(connection.operation, arguments[0], connection.path):
@@ -49,6 +41,7 @@ class GuardedCursor(sqlite3.Cursor):
         """Execute for each parameter set inside the current transaction."""
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
+        dialect.check_no_control(arguments[0])
         if not observers:
             return super().executemany(*arguments)
         with telling(connection.operation, arguments[0], connection.path):
@@ -98,10 +91,8 @@ class StoreConnection(sqlite3.Connection):
     """The engine that ``tx.connection`` stands on, made when it is first asked for."""
 
     _consumer: Connection | None
-    _control: _Control
     _cursors: list[weakref.ref[sqlite3.Cursor]]
     _savepoint: tuple[str, str, str]
-    _texts: dict[str, str]
     _thread: int
 
     def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
@@ -116,22 +107,9 @@ class StoreConnection(sqlite3.Connection):
         self._thread = get_ident()
         self._cursors = []
         self.choose_cursor()
-        # The driver caches statements by text and SQLite authorises one when it is prepared,
-        # so our COMMIT must not have the text of a consumer's: hence a remark of our own.
-        remark = f" /* {secrets.token_hex(8)} */"
-        controls = (dialect.BEGIN_WRITE, dialect.BEGIN_READ, dialect.COMMIT, dialect.ROLLBACK)
-        self._texts = {text: text + remark for text in controls}
         # A consumer may release any savepoint whose name it knows, and nobody knows this one.
         savepoint = f"SAVEPOINT call_{secrets.token_hex(8)}"
         self._savepoint = (savepoint, f"ROLLBACK TO {savepoint}", f"RELEASE {savepoint}")
-        # The callback may not refer to the connection: such a cycle is never collected.
-        control = self._control = _Control()
-
-        def authorise(action: int, *_: str | None) -> int:
-            denied = action == sqlite3.SQLITE_TRANSACTION and not control.ours
-            return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
-
-        sqlite3.Connection.set_authorizer(self, authorise)
 
     def choose_cursor(self) -> None:
         """Make the store's own cursor, of the class that is due now."""
@@ -142,13 +120,8 @@ class StoreConnection(sqlite3.Connection):
         """Begin a transaction: `how` is ``BEGIN_WRITE`` or ``BEGIN_READ`` of ``dialect``."""
         if observers or self._observed:
             self.choose_cursor()
-        control = self._control
-        control.ours = True
         self._thread = get_ident()
-        try:
-            self.own_cursor.execute(self._texts[how])
-        finally:
-            control.ours = False
+        self.own_cursor.execute(how)
 
     def set_savepoint(self) -> None:
         """Begin what can be undone by itself: one call among several."""
@@ -170,18 +143,14 @@ class StoreConnection(sqlite3.Connection):
             if how == dialect.COMMIT:
                 raise self.ended_error()
             return
-        control = self._control
-        control.ours = True
         try:
-            self.own_cursor.execute(self._texts[how])
+            self.own_cursor.execute(how)
         except BaseException as error:
             if self.in_transaction:
-                self.own_cursor.execute(self._texts[dialect.ROLLBACK])
+                self.own_cursor.execute(dialect.ROLLBACK)
             if isinstance(error, sqlite3.Error):
                 raise store_error(error, self) from error
             raise
-        finally:
-            control.ours = False
 
     def close_consumers(self) -> None:
         """Close what a consumer has open, in the midst of a transaction that goes on."""
@@ -304,7 +273,7 @@ class StoreConnection(sqlite3.Connection):
         self._refuse("leaving a with block")
 
     def set_authorizer(self, *_: Any) -> NoReturn:
-        """Refuse: the authorizer is what keeps COMMIT as text out."""
+        """Refuse: it would hold for the store's own statements as well."""
         self._refuse("set_authorizer()")
 
     def deserialize(self, *_: Any, **__: Any) -> NoReturn:

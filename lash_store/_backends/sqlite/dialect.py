@@ -1,5 +1,6 @@
 """The SQLite dialect that statements are compiled for, and the SQL that only SQLite has."""
 
+import re
 import sqlite3
 from typing import Final
 
@@ -8,6 +9,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from lash_store._kernel.options import Synchronous
+from lash_store.errors import TransactionControlError
 
 
 class _HintingCompiler(SQLiteCompiler):
@@ -55,6 +57,28 @@ ORDER BY object.type, object.name"""
 
 INTEGRITY_CHECK: Final = "PRAGMA integrity_check"
 FOREIGN_KEY_CHECK: Final = "PRAGMA foreign_key_check"
+
+
+_CONTROL: Final = re.compile(
+    r"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*          # what SQLite passes over
+    (?: BEGIN | COMMIT | END
+      | ROLLBACK (?! (?: \s | --[^\n]*\n | /\*.*?\*/ )* (?:TRANSACTION\b)?
+                     (?: \s | --[^\n]*\n | /\*.*?\*/ )* TO\b ) )\b""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+def check_no_control(sql: object) -> None:
+    """Raise TransactionControlError for a consumer's statement that begins or ends a transaction.
+
+    By its text, which begins with one of a few words. An authorizer would see the same, but it is
+    a callback: an interrupt that strikes in there is lost, and refuses whatever is being prepared.
+    """
+    if isinstance(sql, str) and _CONTROL.match(sql):
+        raise TransactionControlError(
+            f"{sql!r} would begin or end a transaction, and this one is the store's; "
+            "nothing was changed"
+        )
 
 
 def connection_settings(*, busy_timeout_ms: int, synchronous: Synchronous) -> tuple[str, ...]:

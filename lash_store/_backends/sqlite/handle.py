@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic
@@ -16,7 +16,9 @@ from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LoopCall
+from lash_store._kernel.checks import shown
 from lash_store.errors import (
+    InvalidRecordError,
     LashStoreError,
     NestedTransactionError,
     ReadOnlyStoreError,
@@ -151,6 +153,21 @@ class SqliteHandle:
         else:
             self.database.readers.submit(call)
         return call.answer()
+
+    def write_together(
+        self, calls: Sequence[tuple[SqliteHandle, str | None, Callable[[Any], Any]]]
+    ) -> list[Any]:
+        """Run calls of handles on this database as one group, in this order: for tests.
+
+        Each result stands at its place, an error as itself.
+        """
+        for handle, _, _ in calls:
+            if handle.database is not self.database:
+                raise InvalidRecordError(
+                    "calls", shown(handle.path), f"must all be on {self.path!r}"
+                )
+        made = self.database.writer.write_together(calls)
+        return [call.result if call.error is None else call.error for call in made]
 
     # A consumer's blocks.
 

@@ -63,6 +63,9 @@ class Leader(ABC):
         self._ended: deque[Group] = deque()
         """Groups that are over and whose callers may not have been told yet."""
 
+        self._bound_s: float | None = None
+        """How long a group lets others join, where a test says so."""
+
     @abstractmethod
     def wake_first(self) -> None:
         """Let whoever is first in line see that it is its turn."""
@@ -151,7 +154,8 @@ class Leader(ABC):
         """Run what waits, each call in a savepoint; False if the whole transaction has to be undone."""
         turns, queue, now_s = self.turns, self._connections.queue, monotonic()
         is_contended = queue is not None and queue.is_contended(now_s)
-        until_s = now_s + (_BOUND_BESIDE_OTHERS_S if is_contended else _BOUND_S)
+        bound_s = _BOUND_BESIDE_OTHERS_S if is_contended else _BOUND_S
+        until_s = now_s + (bound_s if self._bound_s is None else self._bound_s)
         while turns.waiting and monotonic() < until_s:
             call = turns.first()
             if call is None or not call.may_join(on_library=on_library):

@@ -5,7 +5,6 @@ are one transaction. Everything works on it that does not end that transaction: 
 an ORM Session, streaming results, errors that are caught and passed over.
 """
 
-import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
@@ -15,7 +14,6 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.sqlite.dialect import SQLITE
-from lash_store._backends.sqlite.driver import primary_code
 from lash_store.errors import LashStoreError, TransactionControlError
 
 _URL = make_url("sqlite://")
@@ -104,11 +102,6 @@ def _explain(context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, LashStoreError):
         raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
-    if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_AUTH:
-        raise TransactionControlError(
-            f"{context.statement!r} would begin or end a transaction, and this one is the "
-            "store's; nothing was changed"
-        ) from error
 
 
 def _refuse(what: str) -> NoReturn:
