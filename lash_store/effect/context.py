@@ -1,12 +1,15 @@
 """What every transaction of an effect store shares: who begins steps through it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from lash_store._kernel.checks import check_name
 from lash_store._stores import tx as stores
 from lash_store._stores.tx import Context
 from lash_store.clock import Clock, IdSource, unique_owner_id
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,10 @@ class EffectContext(Context):
 
 
 Tx: TypeAlias = stores.Tx[EffectContext]
-"""What an effect store's operations are functions of."""
+"""What the work of an operation is a function of."""
+
+Work: TypeAlias = Callable[[Tx], R]
+"""What an operation returns once it has checked its arguments: the rest of it."""
 
 
 def effect_context(owner_id: str | None, clock: Clock, ids: IdSource) -> EffectContext:

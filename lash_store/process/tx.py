@@ -18,5 +18,5 @@ class ProcessTx(ProcessOperations, DeploymentTx):
 
     # What only makes sense as part of a transaction.
     require = reads(leases.LEASES.requiring)
-    require_process = processes.require_process
-    highest_sequence = events.highest_sequence
+    require_process = reads(processes.require_process)
+    highest_sequence = reads(events.highest_sequence)

@@ -1,6 +1,6 @@
-"""The operations of an effect store: functions of an open transaction, and their list."""
+"""The operations of an effect store, and their list."""
 
-from lash_store._stores.operations import Operations, legacy_reads, legacy_writes, reads, writes
+from lash_store._stores.operations import Operations, reads, writes
 from lash_store.effect.operations import attempts, upkeep
 
 
@@ -9,17 +9,17 @@ class EffectOperations(Operations):
 
     __slots__ = ()
 
-    begin_effect = legacy_writes(attempts.begin_effect)
-    look_up_effect = legacy_reads(attempts.look_up_effect)
-    renew_effect = legacy_writes(attempts.renew_effect)
-    finish_effect = legacy_writes(attempts.finish_effect)
-    fail_effect = legacy_writes(attempts.fail_effect)
-    abandon_effect = legacy_writes(attempts.abandon_effect)
-    begin_sleep = legacy_writes(attempts.begin_sleep)
-    look_up_sleep = legacy_reads(attempts.look_up_sleep)
+    begin_effect = writes(attempts.begin_effect)
+    look_up_effect = reads(attempts.look_up_effect)
+    renew_effect = writes(attempts.renew_effect)
+    finish_effect = writes(attempts.finish_effect)
+    fail_effect = writes(attempts.fail_effect)
+    abandon_effect = writes(attempts.abandon_effect)
+    begin_sleep = writes(attempts.begin_sleep)
+    look_up_sleep = reads(attempts.look_up_sleep)
 
-    list_effects = legacy_reads(upkeep.list_effects)
-    count_effects = legacy_reads(upkeep.count_effects)
-    oldest_in_progress_ms = legacy_reads(upkeep.oldest_in_progress_ms)
-    forget_scope = legacy_writes(upkeep.forget_scope)
-    prune_effects = legacy_writes(upkeep.prune_effects)
+    list_effects = reads(upkeep.list_effects)
+    count_effects = reads(upkeep.count_effects)
+    oldest_in_progress_ms = reads(upkeep.oldest_in_progress_ms)
+    forget_scope = writes(upkeep.forget_scope)
+    prune_effects = writes(upkeep.prune_effects)

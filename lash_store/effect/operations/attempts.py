@@ -1,4 +1,4 @@
-"""Attempts at a step: beginning, renewing, ending one, on an open transaction."""
+"""Attempts at a step: beginning, renewing, ending one."""
 
 from typing import Any, Final, TypedDict
 
@@ -14,7 +14,7 @@ from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
 from lash_store.clock import MAX_INT
 from lash_store.effect import statements
-from lash_store.effect.context import Tx
+from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.records import (
     TTL_MS,
     Begun,
@@ -56,7 +56,7 @@ class _Claimed(TypedDict):
 
 
 def begin_effect(
-    tx: Tx,
+    context: EffectContext,
     scope_id: str,
     replay_key: str,
     envelope: Any = None,
@@ -66,7 +66,7 @@ def begin_effect(
     due_at_ms: int | None = None,
     owner_id: str | None = None,
     strict: bool = False,
-) -> Begun:
+) -> Work[Begun]:
     """Claim a step, or learn how it ended or who is at it (E-BEGIN-1 to E-BEGIN-3).
 
     `envelope` is JSON that describes the step; `envelope_hash` may stand in its place. A
@@ -80,43 +80,30 @@ def begin_effect(
     """
     check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
-    owner = tx.context.owner_id if owner_id is None else check_name("owner_id", owner_id)
+    owner = context.owner_id if owner_id is None else check_name("owner_id", owner_id)
     due = None if due_at_ms is None else check_count("due_at_ms", due_at_ms)
-    expires_at_ms = end_of_term(tx.now_ms, check_ttl(ttl_ms))
+    check_ttl(ttl_ms)
     check_kind("strict", strict, bool)
-    if strict:
-        _existing(tx, scope_id, replay_key)
-    token = new_token(tx.context.ids)
-    row = statements.begin_effect.one(
-        tx.cursor,
-        scope_id=scope_id,
-        replay_key=replay_key,
-        envelope_hash=digest,
-        owner_id=owner,
-        token=token,
-        now_ms=tx.now_ms,
-        expires_at_ms=expires_at_ms,
-        due_at_ms=due,
-    )
-    if row is not None:
-        if row[0] is not None and type(row[0]) is not int:
-            raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "due_at_ms is no time")
-        return EffectClaim(scope_id, replay_key, digest, owner, token, expires_at_ms, row[0])
-    found = _standing(tx, scope_id, replay_key, digest)
-    if found is None:
-        raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "it could not be claimed")
-    return found
+
+    def begin(tx: Tx) -> Begun:
+        if strict:
+            _existing(tx, scope_id, replay_key)
+        return _begin(
+            tx, scope_id, replay_key, digest, owner_id=owner, ttl_ms=ttl_ms, due_at_ms=due
+        )
+
+    return begin
 
 
 def look_up_effect(
-    tx: Tx,
+    _: EffectContext,
     scope_id: str,
     replay_key: str,
     envelope: Any = None,
     *,
     envelope_hash: str | None = None,
     strict: bool = False,
-) -> Replayed | ReplayedFailure | Busy | None:
+) -> Work[Replayed | ReplayedFailure | Busy | None]:
     """Say what ``begin_effect`` would find, and claim nothing; None if it could be claimed.
 
     What waiting looks at, without the write lock (E-BEGIN-4). Raises what ``begin_effect``
@@ -125,71 +112,89 @@ def look_up_effect(
     check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     check_kind("strict", strict, bool)
-    if strict:
-        _existing(tx, scope_id, replay_key)
-    return _standing(tx, scope_id, replay_key, digest)
+
+    def look_up(tx: Tx) -> Replayed | ReplayedFailure | Busy | None:
+        if strict:
+            _existing(tx, scope_id, replay_key)
+        return _standing(tx, scope_id, replay_key, digest)
+
+    return look_up
 
 
-def renew_effect(tx: Tx, claim: EffectClaim, *, ttl_ms: int = TTL_MS) -> EffectClaim:
+def renew_effect(
+    _: EffectContext, claim: EffectClaim, *, ttl_ms: int = TTL_MS
+) -> Work[EffectClaim]:
     """Move the end of a live claim to `ttl_ms` from now, and return it so (E-RENEW-1).
 
     Raises LeaseLostError, and changes nothing, if it is not live any more.
     """
     check_claim(claim)
-    expires_at_ms = end_of_term(tx.now_ms, check_ttl(ttl_ms))
-    moved = statements.renew_effect.run(
-        tx.cursor,
-        **_claimed(claim),
-        now_ms=tx.now_ms,
-        expires_at_ms=expires_at_ms,
-    )
-    if moved != 1:
-        raise _lost(tx, claim)
-    return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
+    check_ttl(ttl_ms)
+
+    def renew(tx: Tx) -> EffectClaim:
+        expires_at_ms = end_of_term(tx.now_ms, ttl_ms)
+        moved = statements.renew_effect.run(
+            tx.cursor,
+            **_claimed(claim),
+            now_ms=tx.now_ms,
+            expires_at_ms=expires_at_ms,
+        )
+        if moved != 1:
+            raise _lost(tx, claim)
+        return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
+
+    return renew
 
 
-def finish_effect(tx: Tx, claim: EffectClaim, outcome: Any = None) -> Any:
+def finish_effect(_: EffectContext, claim: EffectClaim, outcome: Any = None) -> Work[Any]:
     """Record what a step gave, JSON, and return it as it will be replayed (E-FIN-1).
 
     Raises LeaseLostError, and records nothing, if the claim is not live any more;
     InvalidRecordError for an outcome that is no JSON.
     """
     outcome_json = encode_json(free_json("outcome", outcome))
-    _end(tx, claim, "completed", outcome_json, None)
-    return decode_json(_TABLE, claim.key, outcome_json)
+    check_claim(claim)
+
+    def finish(tx: Tx) -> Any:
+        _end(tx, claim, "completed", outcome_json, None)
+        return decode_json(_TABLE, claim.key, outcome_json)
+
+    return finish
 
 
-def fail_effect(tx: Tx, claim: EffectClaim, error: EffectError) -> None:
+def fail_effect(_: EffectContext, claim: EffectClaim, error: EffectError) -> Work[None]:
     """Record that a step failed for good (E-FIN-1).
 
     Raises LeaseLostError, and records nothing, if the claim is not live any more.
     """
-    _end(tx, claim, "failed", None, written_error(error))
+    error_json = written_error(error)
+    check_claim(claim)
+    return lambda tx: _end(tx, claim, "failed", None, error_json)
 
 
-def abandon_effect(tx: Tx, claim: EffectClaim) -> bool:
+def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
     """Give a step back for the next attempt, which may begin at once (E-FIN-2).
 
     True if this call freed it. False, with nothing changed, if it has ended or somebody else
     has taken over: it may safely come twice or late.
     """
     check_claim(claim)
-    freed = statements.abandon_effect.run(
-        tx.cursor,
-        **_claimed(claim),
-        now_ms=tx.now_ms,
-    )
-    return freed == 1
+
+    def abandon(tx: Tx) -> bool:
+        freed = statements.abandon_effect.run(tx.cursor, **_claimed(claim), now_ms=tx.now_ms)
+        return freed == 1
+
+    return abandon
 
 
 def begin_sleep(
-    tx: Tx,
+    context: EffectContext,
     scope_id: str,
     replay_key: str,
     duration_ms: int,
     *,
     envelope_hash: str | None = None,
-) -> int:
+) -> Work[int]:
     """Begin a durable sleep, or see how much of it is left, in milliseconds (E-SLEEP-1).
 
     It is due `duration_ms` after it was first begun, whoever sleeps it to its end; 0 if that
@@ -199,34 +204,47 @@ def begin_sleep(
     failed, CorruptRecordError if it was begun without a time at which it is due.
     """
     digest = hash_of_sleep(duration_ms, envelope_hash)
-    due_at_ms = min(tx.now_ms + duration_ms, MAX_INT)
-    with tx.all_or_nothing():
-        begun = begin_effect(tx, scope_id, replay_key, envelope_hash=digest, due_at_ms=due_at_ms)
-        if isinstance(begun, Replayed):
-            return 0
-        if isinstance(begun, ReplayedFailure):
-            error = begun.error
-            raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
-        if begun.due_at_ms is None:
-            key = key_of(scope_id, replay_key)
-            raise CorruptRecordError(_TABLE, key, "a sleep without a time at which it is due")
-        left_ms = max(0, begun.due_at_ms - tx.now_ms)
-        if isinstance(begun, EffectClaim):
-            if left_ms:
-                abandon_effect(tx, begun)
-            else:
-                finish_effect(tx, begun)
-    return left_ms
+    check_step(scope_id, replay_key)
+
+    def begin(tx: Tx) -> int:
+        due_at_ms = min(tx.now_ms + duration_ms, MAX_INT)
+        with tx.all_or_nothing():
+            begun = _begin(
+                tx,
+                scope_id,
+                replay_key,
+                digest,
+                owner_id=context.owner_id,
+                ttl_ms=TTL_MS,
+                due_at_ms=due_at_ms,
+            )
+            if isinstance(begun, Replayed):
+                return 0
+            if isinstance(begun, ReplayedFailure):
+                error = begun.error
+                raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
+            if begun.due_at_ms is None:
+                key = key_of(scope_id, replay_key)
+                raise CorruptRecordError(_TABLE, key, "a sleep without a time at which it is due")
+            left_ms = max(0, begun.due_at_ms - tx.now_ms)
+            if isinstance(begun, EffectClaim):
+                put_down = (
+                    abandon_effect(context, begun) if left_ms else finish_effect(context, begun)
+                )
+                put_down(tx)
+        return left_ms
+
+    return begin
 
 
 def look_up_sleep(
-    tx: Tx,
+    _: EffectContext,
     scope_id: str,
     replay_key: str,
     duration_ms: int,
     *,
     envelope_hash: str | None = None,
-) -> int | None:
+) -> Work[int | None]:
     """Return how much of a sleep is left, in milliseconds, and change nothing.
 
     0 if its end is recorded; None if ``begin_sleep`` has something to do: it was never begun,
@@ -234,13 +252,49 @@ def look_up_sleep(
     """
     check_step(scope_id, replay_key)
     digest = hash_of_sleep(duration_ms, envelope_hash)
+
+    def look_up(tx: Tx) -> int | None:
+        found = _standing(tx, scope_id, replay_key, digest)
+        if isinstance(found, Replayed):
+            return 0
+        term = _term(tx, scope_id, replay_key)
+        if term is None or term.due_at_ms is None or isinstance(found, ReplayedFailure):
+            return None
+        return term.due_at_ms - tx.now_ms if term.due_at_ms > tx.now_ms else None
+
+    return look_up
+
+
+def _begin(
+    tx: Tx,
+    scope_id: str,
+    replay_key: str,
+    digest: str,
+    *,
+    owner_id: str,
+    ttl_ms: int,
+    due_at_ms: int | None,
+) -> Begun:
+    token, expires_at_ms = new_token(tx.context.ids), end_of_term(tx.now_ms, ttl_ms)
+    row = statements.begin_effect.one(
+        tx.cursor,
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=digest,
+        owner_id=owner_id,
+        token=token,
+        now_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        due_at_ms=due_at_ms,
+    )
+    if row is not None:
+        if row[0] is not None and type(row[0]) is not int:
+            raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "due_at_ms is no time")
+        return EffectClaim(scope_id, replay_key, digest, owner_id, token, expires_at_ms, row[0])
     found = _standing(tx, scope_id, replay_key, digest)
-    if isinstance(found, Replayed):
-        return 0
-    term = _term(tx, scope_id, replay_key)
-    if term is None or term.due_at_ms is None or isinstance(found, ReplayedFailure):
-        return None
-    return term.due_at_ms - tx.now_ms if term.due_at_ms > tx.now_ms else None
+    if found is None:
+        raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "it could not be claimed")
+    return found
 
 
 def _end(
@@ -250,7 +304,6 @@ def _end(
     outcome_json: str | None,
     error_json: str | None,
 ) -> None:
-    check_claim(claim)
     recorded = statements.finish_effect.run(
         tx.cursor,
         **_claimed(claim),

@@ -1,4 +1,4 @@
-"""What is recorded of steps, and removing it, on an open transaction."""
+"""What is recorded of steps, and removing it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from lash_store._kernel.checks import (
     shown,
 )
 from lash_store.effect import statements
-from lash_store.effect.context import Tx
+from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.records import (
     STATUSES,
     Effect,
@@ -28,94 +28,117 @@ from lash_store.errors import CorruptRecordError
 
 
 def list_effects(
-    tx: Tx,
+    _: EffectContext,
     *,
     scope_id: str | None = None,
     status: EffectStatus | None = None,
     after: tuple[str, str] = ("", ""),
     limit: int = 100,
-) -> list[Effect]:
+) -> Work[list[Effect]]:
     """Return a page of steps by (scope id, replay key), from behind `after` (E-LIST-1).
 
     Raises InvalidRecordError for a bad filter or bound.
     """
-    after_scope_id, after_replay_key = check_pair("after", after)
-    check_text("after", after_scope_id)
-    check_text("after", after_replay_key)
+    behind_scope, behind_key = check_pair("after", after)
+    after_scope_id = check_text("after", behind_scope)
+    after_replay_key = check_text("after", behind_key)
     known, most = _check_status(status), bound("limit", limit)
-    if scope_id is None:
-        rows = statements.list_effects.all(
-            tx.cursor,
-            status=known,
-            after_scope_id=after_scope_id,
-            after_replay_key=after_replay_key,
-            limit=most,
-        )
-    elif check_text("scope_id", scope_id) < after_scope_id:
-        rows = []
-    else:
-        rows = statements.list_scope.all(
-            tx.cursor,
-            scope_id=scope_id,
-            status=known,
-            after_replay_key=after_replay_key if scope_id == after_scope_id else "",
-            limit=most,
-        )
-    return [_effect(row) for row in rows]
+    scope = _check_scope(scope_id)
+
+    def list_page(tx: Tx) -> list[Effect]:
+        if scope is None:
+            rows = statements.list_effects.all(
+                tx.cursor,
+                status=known,
+                after_scope_id=after_scope_id,
+                after_replay_key=after_replay_key,
+                limit=most,
+            )
+        elif scope < after_scope_id:
+            rows = []
+        else:
+            rows = statements.list_scope.all(
+                tx.cursor,
+                scope_id=scope,
+                status=known,
+                after_replay_key=after_replay_key if scope == after_scope_id else "",
+                limit=most,
+            )
+        return [_effect(row) for row in rows]
+
+    return list_page
 
 
 def count_effects(
-    tx: Tx, *, scope_id: str | None = None, status: EffectStatus | None = None
-) -> int:
+    _: EffectContext, *, scope_id: str | None = None, status: EffectStatus | None = None
+) -> Work[int]:
     """Count steps, of one scope or of all, in one status or in any (E-LIST-1)."""
-    known = _check_status(status)
-    row = (
-        statements.count_effects.one(tx.cursor, status=known)
-        if scope_id is None
-        else statements.count_scope.one(
-            tx.cursor, scope_id=check_text("scope_id", scope_id), status=known
+    known, scope = _check_status(status), _check_scope(scope_id)
+
+    def count(tx: Tx) -> int:
+        row = (
+            statements.count_effects.one(tx.cursor, status=known)
+            if scope is None
+            else statements.count_scope.one(tx.cursor, scope_id=scope, status=known)
         )
-    )
-    return 0 if row is None else row[0]
+        return 0 if row is None else row[0]
+
+    return count
 
 
-def oldest_in_progress_ms(tx: Tx, *, scope_id: str | None = None) -> int | None:
+def oldest_in_progress_ms(_: EffectContext, *, scope_id: str | None = None) -> Work[int | None]:
     """Return for how many milliseconds the oldest step in progress has been so (E-LIST-1).
 
     Since its first beginning; None if no step is in progress.
     """
-    given = None if scope_id is None else check_text("scope_id", scope_id)
-    row = statements.oldest_in_progress.one(tx.cursor, scope_id=given)
-    if row is None or row[0] is None:
-        return None
-    return max(0, tx.now_ms - _time(scope_id or "?", row[0]))
+    scope = _check_scope(scope_id)
+
+    def measure(tx: Tx) -> int | None:
+        row = statements.oldest_in_progress.one(tx.cursor, scope_id=scope)
+        if row is None or row[0] is None:
+            return None
+        return max(0, tx.now_ms - _time(scope or "?", row[0]))
+
+    return measure
 
 
-def forget_scope(tx: Tx, scope_id: str) -> int:
+def forget_scope(_: EffectContext, scope_id: str) -> Work[int]:
     """Remove the steps of a scope that have ended; return how many (E-LIST-1).
 
     Those in progress stay. A step that is forgotten is done again if it is begun again.
     """
-    return statements.forget_scope.run(tx.cursor, scope_id=check_words("scope_id", scope_id))
+    scope = check_words("scope_id", scope_id)
+
+    def forget(tx: Tx) -> int:
+        return statements.forget_scope.run(tx.cursor, scope_id=scope)
+
+    return forget
 
 
-def prune_effects(tx: Tx, updated_before_ms: int, *, limit: int = 1_000) -> int:
+def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_000) -> Work[int]:
     """Remove a batch of the steps that were completed before a time; return how many.
 
     At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
     milliseconds since the epoch (E-LIST-1).
     """
-    rows = statements.prunable_effects.all(
-        tx.cursor,
-        updated_before_ms=check_count("updated_before_ms", updated_before_ms),
-        limit=bound("limit", limit),
-    )
-    cursor = tx.cursor
-    pruned = [
-        statements.prune_effect.bind(cursor, scope_id=scope, replay_key=key) for scope, key in rows
-    ]
-    with tx.all_or_nothing():
-        return statements.prune_effect.many(tx.cursor, pruned) if pruned else 0
+    before = check_count("updated_before_ms", updated_before_ms)
+    most = bound("limit", limit)
+
+    def prune(tx: Tx) -> int:
+        cursor = tx.cursor
+        rows = statements.prunable_effects.all(cursor, updated_before_ms=before, limit=most)
+        pruned = [
+            statements.prune_effect.bind(cursor, scope_id=scope, replay_key=key)
+            for scope, key in rows
+        ]
+        with tx.all_or_nothing():
+            return statements.prune_effect.many(tx.cursor, pruned) if pruned else 0
+
+    return prune
+
+
+def _check_scope(scope_id: str | None) -> str | None:
+    return None if scope_id is None else check_text("scope_id", scope_id)
 
 
 def _check_status(status: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The event logs of processes, on an open transaction."""
+"""The event logs of processes."""
 
 from typing import Any
 
@@ -7,13 +7,14 @@ import msgspec
 from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
 from lash_store._kernel.leases import check_fence
-from lash_store._stores.tx import Context, Tx
+from lash_store._stores.tx import Context
 from lash_store._wire.events import CANCEL_REQUESTED
 from lash_store._wire.origins import Scope, written_scope
 from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
 from lash_store.process import statements
+from lash_store.process.context import Tx, Work
 from lash_store.process.operations.leases import LEASES
-from lash_store.process.operations.processes import load_process, require_process, write_record
+from lash_store.process.operations.processes import record_of, state_of, write_record
 from lash_store.process.records.events import (
     Appended,
     Completed,
@@ -34,13 +35,13 @@ from lash_store.process.records.plan import (
     plan_append,
     wake_target,
 )
-from lash_store.process.records.processes import ProcessRecord, read_members
+from lash_store.process.records.processes import read_members
 
 _decode_payload = msgspec.json.Decoder().decode
 
 
 def append_event(
-    tx: Tx[Context],
+    _: Context,
     process_id: str,
     event_type: str,
     payload: Any = None,
@@ -48,7 +49,7 @@ def append_event(
     replay_key: str | None = None,
     wake_target: Scope | None = None,
     fence: ProcessFence | None = None,
-) -> Appended:
+) -> Work[Appended]:
     """Append an event to a process's log (P-EVENT-1 to P-EVENT-7).
 
     `payload` is JSON. With a `replay_key` the event is appended once, however often it is
@@ -64,16 +65,16 @@ def append_event(
     process that has ended. Nothing is written then.
     """
     new = _new_event(event_type, payload, replay_key, wake_target)
-    return _append(tx, check_name("process_id", process_id), new, fence)
+    return _appending(check_name("process_id", process_id), new, fence)
 
 
 def complete_process(
-    tx: Tx[Context],
+    _: Context,
     process_id: str,
     await_output: AwaitOutput,
     *,
     fence: ProcessFence | None = None,
-) -> Completed:
+) -> Work[Completed]:
     """End a process with what it gave (P-EVENT-10, P-EVENT-11).
 
     Success completes it, Failure fails it, Cancelled cancels it. Sent again with the same
@@ -85,26 +86,27 @@ def complete_process(
     """
     written = written_output(await_output)
     event_type = f"process.{end_state(await_output)}"
-    process_id = check_name("process_id", process_id)
-    replay_key = f"process:{process_id}:terminal:{event_type}"
-    new = _new_event(
-        event_type, {"await_output": _decode_payload(encode_raw(written))}, replay_key, None
-    )
-    with tx.all_or_nothing():
-        appended = _append(tx, process_id, new, fence)
-        if appended.event.semantics.terminal is None:
-            raise InvalidRecordError(
-                "event_type",
-                event_type,
-                f"process {process_id!r} declares that it ends nothing",
-            )
-        if fence is not None:
-            LEASES.release(tx, fence)
-        record = _existing(tx, process_id)
-    return Completed(record, appended.event, appended.wake, appended.is_replay)
+    name = check_name("process_id", process_id)
+    replay_key = f"process:{name}:terminal:{event_type}"
+    payload = {"await_output": _decode_payload(encode_raw(written))}
+    append = _appending(name, _new_event(event_type, payload, replay_key, None), fence)
+
+    def complete(tx: Tx) -> Completed:
+        with tx.all_or_nothing():
+            appended = append(tx)
+            if appended.event.semantics.terminal is None:
+                raise InvalidRecordError(
+                    "event_type", event_type, f"process {name!r} declares that it ends nothing"
+                )
+            if fence is not None:
+                LEASES.release(tx, fence)
+            record = record_of(tx, name)
+        return Completed(record, appended.event, appended.wake, appended.is_replay)
+
+    return complete
 
 
-def request_cancel(tx: Tx[Context], process_id: str, *, reason: str | None = None) -> Appended:
+def request_cancel(_: Context, process_id: str, *, reason: str | None = None) -> Work[Appended]:
     """Ask for a process to be cancelled; asking again for the same reason is the same request.
 
     Whoever runs the process sees the event ``process.cancel_requested`` and ends it; nothing
@@ -112,75 +114,85 @@ def request_cancel(tx: Tx[Context], process_id: str, *, reason: str | None = Non
     """
     payload = {"reason": None if reason is None else check_text("reason", reason)}
     digest = stable_hash([CANCEL_REQUESTED, payload])
-    process_id = check_name("process_id", process_id)
-    replay_key = f"process:{process_id}:cancel_requested:{digest}"
-    return _append(tx, process_id, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None)
+    name = check_name("process_id", process_id)
+    replay_key = f"process:{name}:cancel_requested:{digest}"
+    return _appending(name, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None)
 
 
 def events_after(
-    tx: Tx[Context], process_id: str, after_sequence: int = 0, *, limit: int = 1_000
-) -> list[ProcessEvent]:
+    _: Context, process_id: str, after_sequence: int = 0, *, limit: int = 1_000
+) -> Work[list[ProcessEvent]]:
     """Return a page of a process's events in order, those behind `after_sequence` (P-EVENT-8).
 
     Pass the last one's sequence for the next page. Raises NotFoundError for an unknown
     process; a bound above 2**63-1 bounds nothing.
     """
-    rows = statements.events_after.all(
-        tx.cursor,
-        process_id=check_name("process_id", process_id),
-        after_sequence=bound("after_sequence", after_sequence),
-        limit=bound("limit", limit),
-    )
-    return _events(tx, process_id, rows)
+    name, after = check_name("process_id", process_id), bound("after_sequence", after_sequence)
+    most = bound("limit", limit)
+
+    def list_page(tx: Tx) -> list[ProcessEvent]:
+        rows = statements.events_after.all(
+            tx.cursor, process_id=name, after_sequence=after, limit=most
+        )
+        return _events(tx, name, rows)
+
+    return list_page
 
 
-def recent_events(tx: Tx[Context], process_id: str, *, limit: int = 100) -> list[ProcessEvent]:
+def recent_events(_: Context, process_id: str, *, limit: int = 100) -> Work[list[ProcessEvent]]:
     """Return the newest `limit` events of a process, the oldest of them first (P-EVENT-8).
 
     Raises NotFoundError for an unknown process.
     """
-    rows = statements.recent_events.all(
-        tx.cursor,
-        process_id=check_name("process_id", process_id),
-        limit=bound("limit", limit),
-    )
-    return _events(tx, process_id, rows[::-1])
+    name, most = check_name("process_id", process_id), bound("limit", limit)
+
+    def list_newest(tx: Tx) -> list[ProcessEvent]:
+        rows = statements.recent_events.all(tx.cursor, process_id=name, limit=most)
+        return _events(tx, name, rows[::-1])
+
+    return list_newest
 
 
-def count_through(tx: Tx[Context], process_id: str, event_type: str, through_sequence: int) -> int:
+def count_through(_: Context, process_id: str, event_type: str, through_sequence: int) -> Work[int]:
     """Count a process's events of one type up to and with a sequence (P-EVENT-8).
 
     Raises NotFoundError for an unknown process.
     """
-    row = statements.count_through.one(
-        tx.cursor,
-        process_id=check_name("process_id", process_id),
-        event_type=check_name("event_type", event_type),
-        through_sequence=bound("through_sequence", through_sequence),
-    )
-    count = 0 if row is None else row[0]
-    if not count:
-        require_process(tx, process_id)
+    name, kind = check_name("process_id", process_id), check_name("event_type", event_type)
+    through = bound("through_sequence", through_sequence)
+
+    def count(tx: Tx) -> int:
+        row = statements.count_through.one(
+            tx.cursor, process_id=name, event_type=kind, through_sequence=through
+        )
+        found = 0 if row is None else row[0]
+        if not found:
+            state_of(tx, name)
+        return found
+
     return count
 
 
 def wake_events_after(
-    tx: Tx[Context], process_id: str, after_sequence: int = 0, *, limit: int = 1_000
-) -> list[ProcessEvent]:
+    _: Context, process_id: str, after_sequence: int = 0, *, limit: int = 1_000
+) -> Work[list[ProcessEvent]]:
     """Return a page of the wakes of a process that nobody has acknowledged (P-EVENT-8).
 
     In order, from behind `after_sequence`. Raises NotFoundError for an unknown process.
     """
-    rows = statements.wake_events_after.all(
-        tx.cursor,
-        process_id=check_name("process_id", process_id),
-        after_sequence=bound("after_sequence", after_sequence),
-        limit=bound("limit", limit),
-    )
-    return _events(tx, process_id, rows)
+    name, after = check_name("process_id", process_id), bound("after_sequence", after_sequence)
+    most = bound("limit", limit)
+
+    def list_page(tx: Tx) -> list[ProcessEvent]:
+        rows = statements.wake_events_after.all(
+            tx.cursor, process_id=name, after_sequence=after, limit=most
+        )
+        return _events(tx, name, rows)
+
+    return list_page
 
 
-def ack_wake(tx: Tx[Context], process_id: str, sequence: int) -> bool:
+def ack_wake(_: Context, process_id: str, sequence: int) -> Work[bool]:
     """Remember that a wake was delivered, so that it is not shown again (P-EVENT-8).
 
     True if this call acknowledged it, False if that was done before. Raises NotFoundError
@@ -188,15 +200,20 @@ def ack_wake(tx: Tx[Context], process_id: str, sequence: int) -> bool:
     come would never be shown.
     """
     number = bound("sequence", sequence)
-    require_process(tx, process_id)
-    if statements.find_event.one(tx.cursor, process_id=process_id, sequence=number) is None:
-        raise NotFoundError("event", f"{process_id}:{sequence}")
-    return statements.ack_wake.run(tx.cursor, process_id=process_id, sequence=number) == 1
+    name = check_name("process_id", process_id)
+
+    def acknowledge(tx: Tx) -> bool:
+        state_of(tx, name)
+        if statements.find_event.one(tx.cursor, process_id=name, sequence=number) is None:
+            raise NotFoundError("event", f"{name}:{sequence}")
+        return statements.ack_wake.run(tx.cursor, process_id=name, sequence=number) == 1
+
+    return acknowledge
 
 
 def pending_wakes(
-    tx: Tx[Context], *, after: tuple[str, int] = ("", 0), limit: int = 100
-) -> list[PendingWake]:
+    _: Context, *, after: tuple[str, int] = ("", 0), limit: int = 100
+) -> Work[list[PendingWake]]:
     """Return a page of the wakes of all processes that nobody has acknowledged (P-EVENT-12).
 
     By process id and sequence, from behind `after`: pass those of the last one for the next
@@ -204,71 +221,86 @@ def pending_wakes(
     kept from being enqueued is among them: enqueue it, then ``ack_wake``.
     """
     process_id, sequence = check_pair("after", after)
-    rows = statements.pending_wakes.all(
-        tx.cursor,
-        after_process_id=check_text("after", process_id),
-        after_sequence=bound("after", sequence),
-        limit=bound("limit", limit),
-    )
-    return [_pending_wake(*row) for row in rows]
+    name, number = check_text("after", process_id), bound("after", sequence)
+    most = bound("limit", limit)
+
+    def list_page(tx: Tx) -> list[PendingWake]:
+        rows = statements.pending_wakes.all(
+            tx.cursor, after_process_id=name, after_sequence=number, limit=most
+        )
+        return [_pending_wake(*row) for row in rows]
+
+    return list_page
 
 
 def first_event_after(
-    tx: Tx[Context], process_id: str, event_type: str, after_sequence: int
-) -> ProcessEvent | None:
+    _: Context, process_id: str, event_type: str, after_sequence: int
+) -> Work[ProcessEvent | None]:
     """Return the first event of one type behind a sequence; None if there is none yet."""
-    row = statements.first_event_after.one(
-        tx.cursor,
-        process_id=check_name("process_id", process_id),
-        event_type=check_name("event_type", event_type),
-        after_sequence=bound("after_sequence", after_sequence),
-    )
-    if row is None:
-        require_process(tx, process_id)
-        return None
-    return read_event(process_id, *row)
+    name, kind = check_name("process_id", process_id), check_name("event_type", event_type)
+    after = bound("after_sequence", after_sequence)
+
+    def find(tx: Tx) -> ProcessEvent | None:
+        row = statements.first_event_after.one(
+            tx.cursor, process_id=name, event_type=kind, after_sequence=after
+        )
+        if row is None:
+            state_of(tx, name)
+            return None
+        return read_event(name, *row)
+
+    return find
 
 
-def highest_sequence(tx: Tx[Context], process_id: str) -> int:
+def highest_sequence(_: Context, process_id: str) -> Work[int]:
     """Return the sequence of a process's newest event, 0 if it has none.
 
     Raises NotFoundError for an unknown process.
     """
-    row = statements.highest_sequence.one(
-        tx.cursor, process_id=check_name("process_id", process_id)
-    )
-    if row is None or row[0] is None:
-        require_process(tx, process_id)
-        return 0
-    return row[0]
+    name = check_name("process_id", process_id)
+
+    def find(tx: Tx) -> int:
+        row = statements.highest_sequence.one(tx.cursor, process_id=name)
+        if row is None or row[0] is None:
+            state_of(tx, name)
+            return 0
+        return row[0]
+
+    return find
 
 
-def _append(
-    tx: Tx[Context], process_id: str, new: NewEvent, fence: ProcessFence | None
-) -> Appended:
-    row = statements.load_standing.one(tx.cursor, process_id=process_id)
-    if row is None:
-        raise NotFoundError("process", process_id)
-    status, record_json, highest = row
-    standing = Standing(process_id, read_members(process_id, record_json), status, highest)
-    known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
+def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Work[Appended]:
     if fence is not None:
-        _check_fence(tx, process_id, fence, new, known)
-    plan = plan_append(standing, new, known, now_ms=tx.now_ms)
-    if isinstance(plan, Replay):
-        if plan.record_json is not None and plan.state is not None:
-            at_ms = plan.appended.event.occurred_at_ms
-            write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
-        return plan.appended
-    if tx.operation is not None:  # which saves making a context manager, on the hottest path here
-        _write(tx, process_id, new, plan)
-    else:
-        with tx.all_or_nothing():
+        check_fence(fence, ProcessFence)
+
+    def append(tx: Tx) -> Appended:
+        row = statements.load_standing.one(tx.cursor, process_id=process_id)
+        if row is None:
+            raise NotFoundError("process", process_id)
+        status, record_json, highest = row
+        standing = Standing(process_id, read_members(process_id, record_json), status, highest)
+        known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
+        if fence is not None:
+            _require_fence(tx, process_id, fence, new, known)
+        plan = plan_append(standing, new, known, now_ms=tx.now_ms)
+        if isinstance(plan, Replay):
+            if plan.record_json is not None and plan.state is not None:
+                at_ms = plan.appended.event.occurred_at_ms
+                write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
+            return plan.appended
+        if (
+            tx.operation is not None
+        ):  # which saves making a context manager, on the hottest path here
             _write(tx, process_id, new, plan)
-    return plan.appended
+        else:
+            with tx.all_or_nothing():
+                _write(tx, process_id, new, plan)
+        return plan.appended
+
+    return append
 
 
-def _write(tx: Tx[Context], process_id: str, new: NewEvent, plan: Write) -> None:
+def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:
     now_ms = tx.now_ms
     statements.append_event.run(
         tx.cursor,
@@ -283,10 +315,9 @@ def _write(tx: Tx[Context], process_id: str, new: NewEvent, plan: Write) -> None
     write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=now_ms)
 
 
-def _check_fence(
-    tx: Tx[Context], process_id: str, fence: ProcessFence, new: NewEvent, known: KnownEvent | None
+def _require_fence(
+    tx: Tx, process_id: str, fence: ProcessFence, new: NewEvent, known: KnownEvent | None
 ) -> None:
-    check_fence(fence, ProcessFence)
     if fence.process_id != process_id:
         raise LeaseLostError(fence, None, "never_claimed")
     if known is not None and known.payload_hash == new.payload_hash:
@@ -295,7 +326,7 @@ def _check_fence(
         LEASES.require(tx, fence)
 
 
-def _known(tx: Tx[Context], process_id: str, replay_key: str) -> KnownEvent | None:
+def _known(tx: Tx, process_id: str, replay_key: str) -> KnownEvent | None:
     row = statements.find_replay.one(tx.cursor, process_id=process_id, replay_key=replay_key)
     if row is None:
         return None
@@ -303,17 +334,10 @@ def _known(tx: Tx[Context], process_id: str, replay_key: str) -> KnownEvent | No
     return KnownEvent(payload_hash, read_event(process_id, sequence, event_json))
 
 
-def _events(tx: Tx[Context], process_id: str, rows: list[tuple[int, str]]) -> list[ProcessEvent]:
+def _events(tx: Tx, process_id: str, rows: list[tuple[int, str]]) -> list[ProcessEvent]:
     if not rows:
-        require_process(tx, process_id)
+        state_of(tx, process_id)
     return [read_event(process_id, sequence, text) for sequence, text in rows]
-
-
-def _existing(tx: Tx[Context], process_id: str) -> ProcessRecord:
-    record = load_process(tx, process_id)
-    if record is None:
-        raise NotFoundError("process", process_id)
-    return record
 
 
 def _new_event(
@@ -327,7 +351,6 @@ def _new_event(
     return NewEvent(
         event_type,
         payload_json,
-        _decode_payload(payload_json),
         stable_hash([event_type, payload_json]),
         None if replay_key is None else check_name("replay_key", replay_key),
         target,

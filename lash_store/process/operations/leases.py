@@ -1,14 +1,14 @@
-"""The lease on a process, on an open transaction."""
+"""The lease on a process."""
 
 from typing import Final
 
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.leases import LeaseHeld
-from lash_store._kernel.liveness import end_of_term
 from lash_store._stores.leasing import Leases
-from lash_store._stores.tx import Context, Tx
+from lash_store._stores.tx import Context
 from lash_store.process import statements
-from lash_store.process.operations.processes import filter_arguments, require_process
+from lash_store.process.context import Tx, Work
+from lash_store.process.operations.processes import filter_arguments, state_of
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
 from lash_store.process.records.processes import ProcessFilter, read_record
 
@@ -17,8 +17,8 @@ LEASES: Final = Leases(ProcessFence, ProcessLease)
 
 
 def claim_lease(
-    tx: Tx[Context], process_id: str, *, owner_id: str, ttl_ms: int
-) -> ProcessLease | LeaseHeld:
+    context: Context, process_id: str, *, owner_id: str, ttl_ms: int
+) -> Work[ProcessLease | LeaseHeld]:
     """Take the lease on a process for `ttl_ms` milliseconds (K-LEASE-1, P-LEASE-1).
 
     A free, released or expired lease gives a new term: a fresh token and the next fencing
@@ -29,16 +29,19 @@ def claim_lease(
     Raises NotFoundError for an unknown process, and InvalidRecordError for an empty id or
     owner or a bad `ttl_ms`.
     """
-    check_name("process_id", process_id)
-    check_name("owner_id", owner_id)
-    end_of_term(tx.now_ms, ttl_ms)
-    require_process(tx, process_id)
-    return LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
+    name = check_name("process_id", process_id)
+    take = LEASES.claiming(context, name, owner_id=owner_id, ttl_ms=ttl_ms)
+
+    def claim(tx: Tx) -> ProcessLease | LeaseHeld:
+        state_of(tx, name)
+        return take(tx)
+
+    return claim
 
 
 def claim_next(
-    tx: Tx[Context], *, owner_id: str, ttl_ms: int, matching: ProcessFilter | None = None
-) -> ClaimedProcess | None:
+    context: Context, *, owner_id: str, ttl_ms: int, matching: ProcessFilter | None = None
+) -> Work[ClaimedProcess | None]:
     """Claim the oldest running process without a live lease (P-LEASE-3).
 
     The recovery sweep of a worker: None if there is no such process, or none that
@@ -46,24 +49,34 @@ def claim_next(
     a bad filter.
     """
     check_name("owner_id", owner_id)
-    end_of_term(tx.now_ms, ttl_ms)
-    found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **filter_arguments(matching))
-    if found is None:
-        return None
-    process_id, record_json = found
-    record = read_record(process_id, record_json)  # first: nobody can run what can't be read
-    lease = claim_lease(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
-    assert isinstance(lease, ProcessLease)  # it was free, and this transaction writes alone
-    return ClaimedProcess(lease, record)
+    check_count("ttl_ms", ttl_ms)
+    given = filter_arguments(matching)
+
+    def claim(tx: Tx) -> ClaimedProcess | None:
+        found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **given)
+        if found is None:
+            return None
+        process_id, record_json = found
+        record = read_record(process_id, record_json)  # first: nobody can run what can't be read
+        lease = claim_lease(context, process_id, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
+        assert isinstance(lease, ProcessLease)  # it was free, and this transaction writes alone
+        return ClaimedProcess(lease, record)
+
+    return claim
 
 
-def current_lease(tx: Tx[Context], process_id: str) -> ProcessLease | None:
+def current_lease(_: Context, process_id: str) -> Work[ProcessLease | None]:
     """Return the term that is live now, or None if the process's lease is free.
 
     Raises NotFoundError for an unknown process.
     """
-    term = LEASES.load_term(tx, check_name("process_id", process_id))
-    if term is None:
-        require_process(tx, process_id)
-        return None
-    return LEASES.live_lease(tx, term)
+    name = check_name("process_id", process_id)
+
+    def find(tx: Tx) -> ProcessLease | None:
+        term = LEASES.load_term(tx, name)
+        if term is None:
+            state_of(tx, name)
+            return None
+        return LEASES.live_lease(tx, term)
+
+    return find

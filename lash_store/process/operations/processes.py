@@ -1,4 +1,4 @@
-"""The records of processes, on an open transaction."""
+"""The records of processes."""
 
 from collections.abc import Iterable
 from typing import TypedDict
@@ -12,8 +12,8 @@ from lash_store._kernel.checks import (
     check_names,
     check_text,
 )
-from lash_store._kernel.codecs import stable_hash
-from lash_store._stores.tx import Context, Tx
+from lash_store._kernel.codecs import encode_raw, stable_hash
+from lash_store._stores.tx import Context
 from lash_store._wire.inputs import definition_text
 from lash_store._wire.origins import Originator, written_originator
 from lash_store.errors import (
@@ -23,6 +23,7 @@ from lash_store.errors import (
     ProcessEndedError,
 )
 from lash_store.process import statements
+from lash_store.process.context import Tx, Work
 from lash_store.process.records.processes import (
     RUNNING,
     STATES,
@@ -43,7 +44,7 @@ from lash_store.process.records.processes import (
 from lash_store.process.tables import processes
 
 
-def register_process(tx: Tx[Context], registration: ProcessRegistration) -> ProcessRecord:
+def register_process(_: Context, registration: ProcessRegistration) -> Work[ProcessRecord]:
     """Register a process, or return the record as it stands if it is registered (P-REG).
 
     The same registration may be sent any number of times. Raises InvalidRecordError for
@@ -52,37 +53,47 @@ def register_process(tx: Tx[Context], registration: ProcessRegistration) -> Proc
     """
     prepared = written_registration(registration)
     process_id, prepared_hash = registration.id, stable_hash(prepared)
-    record_json = written_record(prepared, prepared_hash, tx.now_ms)
-    added = statements.register_process.run(
-        tx.cursor,
-        process_id=process_id,
-        registration_hash=prepared_hash,
-        owner_scope_id=registration.provenance.originator.scope_id,
-        now_ms=tx.now_ms,
-        status=RUNNING,
-        record_json=record_json,
-    )
-    if not added:
-        _, stored_hash, record_json = _row(tx, process_id)
-        if stored_hash != prepared_hash:
-            raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
-    return read_record(process_id, record_json)
+    owner_scope_id = registration.provenance.originator.scope_id
+
+    def register(tx: Tx) -> ProcessRecord:
+        record_json = written_record(prepared, prepared_hash, tx.now_ms)
+        added = statements.register_process.run(
+            tx.cursor,
+            process_id=process_id,
+            registration_hash=prepared_hash,
+            owner_scope_id=owner_scope_id,
+            now_ms=tx.now_ms,
+            status=RUNNING,
+            record_json=record_json,
+        )
+        if not added:
+            _, stored_hash, record_json = _row_of(tx, process_id)
+            if stored_hash != prepared_hash:
+                raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
+        return read_record(process_id, record_json)
+
+    return register
 
 
-def load_process(tx: Tx[Context], process_id: str) -> ProcessRecord | None:
+def load_process(_: Context, process_id: str) -> Work[ProcessRecord | None]:
     """Return a process; None only if it is not registered (P-LIST-1)."""
-    row = statements.load_process.one(tx.cursor, process_id=check_name("process_id", process_id))
-    return None if row is None else read_record(process_id, row[2], row[0])
+    name = check_name("process_id", process_id)
+
+    def load(tx: Tx) -> ProcessRecord | None:
+        row = statements.load_process.one(tx.cursor, process_id=name)
+        return None if row is None else read_record(name, row[2], row[0])
+
+    return load
 
 
 def list_processes(
-    tx: Tx[Context],
+    _: Context,
     *,
     state: State | None = RUNNING,
     matching: ProcessFilter | None = None,
     after: str = "",
     limit: int = 100,
-) -> list[ProcessRecord]:
+) -> Work[list[ProcessRecord]]:
     """Return a page of the processes in one state, or in any if it is None (P-LIST-1).
 
     By process id, from behind `after`: pass the last one's id for the next page. Filtered
@@ -92,66 +103,102 @@ def list_processes(
         check_choice("state", state, STATES)
     given = filter_arguments(matching)
     page = {"after_process_id": check_text("after", after), "limit": bound("limit", limit)}
-    rows = (
-        statements.list_all_processes.all(tx.cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
-        if state is None
-        else statements.list_processes.all(tx.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
-    )
-    return [read_record(process_id, record_json, state) for process_id, record_json in rows]
+
+    def list_page(tx: Tx) -> list[ProcessRecord]:
+        rows = (
+            statements.list_all_processes.all(tx.cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
+            if state is None
+            else statements.list_processes.all(tx.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
+        )
+        return [read_record(process_id, record_json, state) for process_id, record_json in rows]
+
+    return list_page
 
 
-def set_external_ref(tx: Tx[Context], process_id: str, ref: ExternalRef) -> ProcessRecord:
+def set_external_ref(_: Context, process_id: str, ref: ExternalRef) -> Work[ProcessRecord]:
     """Note what a process is called outside, in place of what was noted before (P-REG-4).
 
     Raises NotFoundError for an unknown process, InvalidRecordError for a bad reference.
     """
-    written = written_external_ref(ref)
-    status, _, record_json = _row(tx, process_id)
-    return _revise(tx, process_id, status, record_json, external_ref=written)
+    written = encode_raw(written_external_ref(ref))
+    name = check_name("process_id", process_id)
+
+    def note(tx: Tx) -> ProcessRecord:
+        status, _, record_json = _row_of(tx, name)
+        return _revise(tx, name, status, record_json, external_ref=written)
+
+    return note
 
 
-def set_wait(tx: Tx[Context], process_id: str, wait: ProcessWait) -> ProcessRecord:
+def set_wait(_: Context, process_id: str, wait: ProcessWait) -> Work[ProcessRecord]:
     """Note what a process waits for; ``signal_wait`` makes one (P-REG-4).
 
     Raises NotFoundError for an unknown process, ProcessEndedError for one that has ended,
     InvalidRecordError for a bad wait.
     """
-    written = written_wait(wait)
-    status, _, record_json = _row(tx, process_id)
-    if status != RUNNING:
-        raise ProcessEndedError(process_id, status)
-    return _revise(tx, process_id, status, record_json, wait=written)
+    written = encode_raw(written_wait(wait))
+    name = check_name("process_id", process_id)
+
+    def note(tx: Tx) -> ProcessRecord:
+        status, _, record_json = _row_of(tx, name)
+        if status != RUNNING:
+            raise ProcessEndedError(name, status)
+        return _revise(tx, name, status, record_json, wait=written)
+
+    return note
 
 
-def clear_wait(tx: Tx[Context], process_id: str) -> ProcessRecord:
+def clear_wait(_: Context, process_id: str) -> Work[ProcessRecord]:
     """Note that a process waits no more; harmless if it did not (P-REG-4).
 
     Raises NotFoundError for an unknown process.
     """
-    status, _, record_json = _row(tx, process_id)
-    return _revise(tx, process_id, status, record_json, wait=None)
+    name = check_name("process_id", process_id)
+
+    def clear(tx: Tx) -> ProcessRecord:
+        status, _, record_json = _row_of(tx, name)
+        return _revise(tx, name, status, record_json, wait=None)
+
+    return clear
 
 
-def known_processes(tx: Tx[Context], process_ids: Iterable[str]) -> set[str]:
+def known_processes(_: Context, process_ids: Iterable[str]) -> Work[set[str]]:
     """Return those of the ids that are registered, whatever became of them."""
-    cursor = tx.cursor
-    return {
-        process_id
-        for process_id in check_names("process_ids", process_ids)
-        if statements.process_status.one(cursor, process_id=process_id) is not None
-    }
+    names = check_names("process_ids", process_ids)
+
+    def find(tx: Tx) -> set[str]:
+        cursor = tx.cursor
+        return {
+            name
+            for name in names
+            if statements.process_status.one(cursor, process_id=name) is not None
+        }
+
+    return find
 
 
-def require_process(tx: Tx[Context], process_id: str) -> str:
+def require_process(_: Context, process_id: str) -> Work[str]:
     """Return whether a process runs or how it ended; NotFoundError if it is not registered."""
-    row = statements.process_status.one(tx.cursor, process_id=check_name("process_id", process_id))
+    name = check_name("process_id", process_id)
+    return lambda tx: state_of(tx, name)
+
+
+def state_of(tx: Tx, process_id: str) -> str:
+    """Read whether a process runs or how it ended; NotFoundError if it is not registered."""
+    row = statements.process_status.one(tx.cursor, process_id=process_id)
     if row is None:
         raise NotFoundError("process", process_id)
     return row[0]
 
 
+def record_of(tx: Tx, process_id: str) -> ProcessRecord:
+    """Read a process; NotFoundError if it is not registered."""
+    status, _, record_json = _row_of(tx, process_id)
+    return read_record(process_id, record_json, status)
+
+
 def write_record(
-    tx: Tx[Context], process_id: str, status: str, record_json: str, *, updated_at_ms: int
+    tx: Tx, process_id: str, status: str, record_json: str, *, updated_at_ms: int
 ) -> None:
     """Write a record and what is projected from it."""
     written = statements.update_process.run(
@@ -165,15 +212,15 @@ def write_record(
         raise CorruptRecordError(processes.name, process_id, f"{written} rows were updated")
 
 
-def _row(tx: Tx[Context], process_id: str) -> tuple[str, str, str]:
-    row = statements.load_process.one(tx.cursor, process_id=check_name("process_id", process_id))
+def _row_of(tx: Tx, process_id: str) -> tuple[str, str, str]:
+    row = statements.load_process.one(tx.cursor, process_id=process_id)
     if row is None:
         raise NotFoundError("process", process_id)
     return row
 
 
 def _revise(
-    tx: Tx[Context], process_id: str, status: str, record_json: str, **changes: object
+    tx: Tx, process_id: str, status: str, record_json: str, **changes: object
 ) -> ProcessRecord:
     members = read_members(process_id, record_json)
     changed = revised(members, updated_at_ms=tx.now_ms, **changes)

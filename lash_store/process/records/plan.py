@@ -38,14 +38,14 @@ from lash_store.process.tables import processes
 
 _CAUSED_BY: Final = msgspec.json.Decoder(Mapping[str, Any] | None)
 _SCOPE: Final = msgspec.json.Decoder(Scope)
+_decode_payload = msgspec.json.Decoder().decode
 
 
 class NewEvent(msgspec.Struct, frozen=True):
-    """An event to append: its payload as JSON text and as it reads back, and the payload's hash."""
+    """An event to append: its payload as JSON text, and the hash of type and payload."""
 
     event_type: str
     payload_json: msgspec.Raw
-    payload: Any
     payload_hash: str
     replay_key: str | None
     wake_target: Scope | None
@@ -126,7 +126,8 @@ def _new_event(standing: Standing, new: NewEvent, now_ms: int) -> ProcessEvent:
         semantics.terminal is not None or event_type == CANCEL_REQUESTED
     ):
         raise InvalidRecordError("replay_key", "None", f"{event_type} needs one")
-    problem = None if validator is None else mismatch(validator, new.payload)
+    payload = _decode_payload(new.payload_json)  # for this event alone: it goes to the caller
+    problem = None if validator is None else mismatch(validator, payload)
     if problem is not None:
         raise InvalidRecordError("payload", problem, f"does not fit the schema of {event_type}")
     sequence = standing.highest_sequence + 1
@@ -136,9 +137,9 @@ def _new_event(standing: Standing, new: NewEvent, now_ms: int) -> ProcessEvent:
         process_id,
         sequence,
         event_type,
-        new.payload,
+        payload,
         invocation_of(process_id, sequence, event_type, new.replay_key),
-        materialise(semantics, new.payload, process_id=process_id, sequence=sequence),
+        materialise(semantics, payload, process_id=process_id, sequence=sequence),
         occurred_at(now_ms),
     )
 

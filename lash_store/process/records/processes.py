@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_kind, check_name, check_words
-from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.codecs import encode_json, encode_raw, free_json, stable_hash
 from lash_store._wire.events import (
     CORE_EVENT_TYPES,
     EventType,
@@ -132,7 +132,7 @@ class ProcessFilter(msgspec.Struct, frozen=True):
 
 
 Members = dict[str, msgspec.Raw]
-"""A stored record, taken apart at its outermost level only: what is not touched stays as it is."""
+"""A record taken apart at its outermost level only: what is not touched stays as it is."""
 
 _ORDER: Final = (
     "id",
@@ -154,7 +154,7 @@ _decode_record = msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode
 _decode_members = msgspec.json.Decoder(Members).decode
 
 
-def written_registration(registration: ProcessRegistration) -> dict[str, Any]:
+def written_registration(registration: ProcessRegistration) -> Members:
     """Check a registration and return its prepared form: identity and core event types filled in.
 
     Raises InvalidRecordError as P-REG-2 says.
@@ -180,7 +180,7 @@ def written_registration(registration: ProcessRegistration) -> dict[str, Any]:
         written["env_ref"] = env_ref
     if registration.wake_target is not None:
         written["wake_target"] = written_scope("wake_target", registration.wake_target)
-    return written
+    return {name: encode_raw(value) for name, value in written.items()}
 
 
 def registration_hash(registration: ProcessRegistration) -> str:
@@ -188,9 +188,9 @@ def registration_hash(registration: ProcessRegistration) -> str:
     return stable_hash(written_registration(registration))
 
 
-def written_record(prepared: dict[str, Any], prepared_hash: str, now_ms: int) -> str:
+def written_record(prepared: Members, prepared_hash: str, now_ms: int) -> str:
     """Return the record_json of a process that is being registered."""
-    record = {
+    record: dict[str, Any] = {
         **prepared,
         "registration_hash": prepared_hash,
         "created_at_ms": now_ms,

@@ -1,13 +1,15 @@
-"""Subscriptions, on an open transaction."""
+"""Subscriptions."""
 
 from typing import Any
 
 from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
-from lash_store._stores.tx import Context, Tx
+from lash_store._kernel.codecs import encode_raw
+from lash_store._stores.tx import Context
 from lash_store._wire.inputs import definition_text
 from lash_store._wire.origins import HOST, Scope
 from lash_store.errors import CorruptRecordError
 from lash_store.trigger import statements
+from lash_store.trigger.context import Tx, Work
 from lash_store.trigger.records.subscriptions import (
     Subscription,
     SubscriptionFilter,
@@ -22,48 +24,52 @@ from lash_store.trigger.records.subscriptions import (
 from lash_store.trigger.tables import trigger_subscription_seq
 
 
-def register_subscription(tx: Tx[Context], draft: TriggerDraft) -> Subscription:
+def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]:
     """Register a subscription under a handle that was never used before (T-SUB-2).
 
     Each call makes another one. Raises InvalidRecordError for what T-SUB-1 refuses, before
     anything is written.
     """
-    members = written_draft(draft)
-    with tx.all_or_nothing():
-        row = statements.next_subscription_number.one(tx.cursor)
-        if row is None:
-            raise CorruptRecordError(trigger_subscription_seq.name, "?", "no number was drawn")
-        subscription_id, handle = f"subscription:{row[0]}", f"trigger:{row[0]}"
-        record_json = written_subscription(
-            {
-                **members,
-                "subscription_id": subscription_id,
-                "handle": handle,
-                "enabled": True,
-                "created_at_ms": tx.now_ms,
-                "updated_at_ms": tx.now_ms,
-            }
-        )
-        statements.register_subscription.run(
-            tx.cursor,
-            subscription_id=subscription_id,
-            registrant_scope_id=draft.registrant.scope_id,
-            handle=handle,
-            source_type=members["source_type"],
-            source_key=members["source_key"],
-            now_ms=tx.now_ms,
-            record_json=record_json,
-        )
-    return read_subscription(subscription_id, record_json)
+    written = written_draft(draft)
+    members = {name: encode_raw(value) for name, value in written.items()}
+    source_type, source_key = written["source_type"], written["source_key"]
+    registrant_scope_id = draft.registrant.scope_id
+
+    def register(tx: Tx) -> Subscription:
+        with tx.all_or_nothing():
+            subscription_id, handle = _new_names(tx)
+            record_json = written_subscription(
+                {
+                    **members,
+                    "subscription_id": subscription_id,
+                    "handle": handle,
+                    "enabled": True,
+                    "created_at_ms": tx.now_ms,
+                    "updated_at_ms": tx.now_ms,
+                }
+            )
+            statements.register_subscription.run(
+                tx.cursor,
+                subscription_id=subscription_id,
+                registrant_scope_id=registrant_scope_id,
+                handle=handle,
+                source_type=source_type,
+                source_key=source_key,
+                now_ms=tx.now_ms,
+                record_json=record_json,
+            )
+        return read_subscription(subscription_id, record_json)
+
+    return register
 
 
 def list_subscriptions(
-    tx: Tx[Context],
+    _: Context,
     matching: SubscriptionFilter | None = None,
     *,
     after: tuple[str, str] = ("", ""),
     limit: int = 100,
-) -> SubscriptionPage:
+) -> Work[SubscriptionPage]:
     """Return a page of subscriptions by (registrant's scope id, handle), as text (T-SUB-3).
 
     Pass the page's `after` for the next one. Filtered in SQL. One that can't be decoded is
@@ -71,86 +77,110 @@ def list_subscriptions(
     """
     after_scope_id, after_handle = check_texts("after", after)
     most = bound("limit", limit)
-    rows = statements.list_subscriptions.all(
-        tx.cursor,
-        **_filter_arguments(SubscriptionFilter() if matching is None else matching),
-        after_scope_id=after_scope_id,
-        after_handle=after_handle,
-        limit=most,
-    )
-    found: list[Subscription] = []
-    broken: list[Undecodable] = []
-    for subscription_id, _, handle, _, record_json in rows:
-        read = readable(subscription_id, handle, record_json)
-        if isinstance(read, Undecodable):
-            broken.append(read)
-        else:
-            found.append(read)
-    last = (rows[-1][1], rows[-1][2]) if rows and len(rows) == most else None
-    return SubscriptionPage(tuple(found), tuple(broken), last)
+    given = _filter_arguments(SubscriptionFilter() if matching is None else matching)
+
+    def list_page(tx: Tx) -> SubscriptionPage:
+        rows = statements.list_subscriptions.all(
+            tx.cursor,
+            **given,
+            after_scope_id=after_scope_id,
+            after_handle=after_handle,
+            limit=most,
+        )
+        found: list[Subscription] = []
+        broken: list[Undecodable] = []
+        for subscription_id, _, handle, _, record_json in rows:
+            read = readable(subscription_id, handle, record_json)
+            if isinstance(read, Undecodable):
+                broken.append(read)
+            else:
+                found.append(read)
+        last = (rows[-1][1], rows[-1][2]) if rows and len(rows) == most else None
+        return SubscriptionPage(tuple(found), tuple(broken), last)
+
+    return list_page
 
 
-def cancel_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+def cancel_subscription(_: Context, session_id: str | None, handle: str) -> Work[bool]:
     """Disable a session's subscription, or the host's if `session_id` is None (T-SUB-4).
 
     True if it was enabled. False, with the time of its last change moved, if it was not;
     False for an unknown handle, or another registrant's.
     """
-    return _switch(tx, session_id, handle, enabled=False)
+    return _switching(session_id, handle, enabled=False)
 
 
-def enable_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+def enable_subscription(_: Context, session_id: str | None, handle: str) -> Work[bool]:
     """Enable a session's subscription again, or the host's if `session_id` is None (T-SUB-4).
 
     True if it was disabled. False, with the time of its last change moved, if it was not;
     False for an unknown handle, or another registrant's.
     """
-    return _switch(tx, session_id, handle, enabled=True)
+    return _switching(session_id, handle, enabled=True)
 
 
-def delete_subscription(tx: Tx[Context], session_id: str | None, handle: str) -> bool:
+def delete_subscription(_: Context, session_id: str | None, handle: str) -> Work[bool]:
     """Remove a session's subscription, or the host's, and its deliveries (T-SUB-4).
 
     Tells whether there was one. Its handle is never used again.
     """
-    rows = _found(tx, session_id, handle)
-    return (
-        sum(statements.delete_subscription.run(tx.cursor, subscription_id=r[0]) for r in rows) > 0
-    )
+    find = _finding(session_id, handle)
+
+    def delete(tx: Tx) -> bool:
+        rows, cursor = find(tx), tx.cursor
+        deleted = [statements.delete_subscription.run(cursor, subscription_id=r[0]) for r in rows]
+        return sum(deleted) > 0
+
+    return delete
 
 
-def delete_session(tx: Tx[Context], session_id: str) -> int:
+def delete_session(_: Context, session_id: str) -> Work[int]:
     """Remove a session's subscriptions and their deliveries; return how many (T-SUB-5).
 
     Those of the host and of other sessions stay.
     """
-    check_name("session_id", session_id)
-    return statements.delete_session.run(tx.cursor, **_registrant(session_id))
+    registrant = _registrant(check_name("session_id", session_id))
+
+    def delete(tx: Tx) -> int:
+        return statements.delete_session.run(tx.cursor, **registrant)
+
+    return delete
 
 
-def _switch(tx: Tx[Context], session_id: str | None, handle: str, *, enabled: bool) -> bool:
-    changed = False
-    for subscription_id, _, _, was_enabled, record_json in _found(tx, session_id, handle):
-        statements.update_subscription.run(
-            tx.cursor,
-            subscription_id=subscription_id,
-            enabled=int(enabled),
-            updated_at_ms=tx.now_ms,
-            record_json=revised(
-                subscription_id, record_json, enabled=enabled, updated_at_ms=tx.now_ms
-            ),
-        )
-        changed = changed or bool(was_enabled) != enabled
-    return changed
+def _new_names(tx: Tx) -> tuple[str, str]:
+    """Draw the id and the handle of a subscription."""
+    row = statements.next_subscription_number.one(tx.cursor)
+    if row is None:
+        raise CorruptRecordError(trigger_subscription_seq.name, "?", "no number was drawn")
+    return f"subscription:{row[0]}", f"trigger:{row[0]}"
 
 
-def _found(
-    tx: Tx[Context], session_id: str | None, handle: str
-) -> list[tuple[str, str, str, int, str]]:
+def _switching(session_id: str | None, handle: str, *, enabled: bool) -> Work[bool]:
+    find = _finding(session_id, handle)
+
+    def switch(tx: Tx) -> bool:
+        changed = False
+        for subscription_id, _, _, was_enabled, record_json in find(tx):
+            statements.update_subscription.run(
+                tx.cursor,
+                subscription_id=subscription_id,
+                enabled=int(enabled),
+                updated_at_ms=tx.now_ms,
+                record_json=revised(
+                    subscription_id, record_json, enabled=enabled, updated_at_ms=tx.now_ms
+                ),
+            )
+            changed = changed or bool(was_enabled) != enabled
+        return changed
+
+    return switch
+
+
+def _finding(session_id: str | None, handle: str) -> Work[list[tuple[str, str, str, int, str]]]:
     if session_id is not None:
         check_name("session_id", session_id)
-    owner = _registrant(session_id)
-    return statements.find_subscription.all(tx.cursor, **owner, handle=check_name("handle", handle))
+    registrant, name = _registrant(session_id), check_name("handle", handle)
+    return lambda tx: statements.find_subscription.all(tx.cursor, **registrant, handle=name)
 
 
 def readable(subscription_id: str, handle: str, record_json: str) -> Subscription | Undecodable:
