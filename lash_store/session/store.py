@@ -8,7 +8,7 @@ from lash_store._backends import open_database
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.operations import legacy_writes
+from lash_store._stores.operations import writes
 from lash_store._stores.store import Store
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
 from lash_store.session.context import session_context
@@ -74,7 +74,7 @@ class SessionStore(SessionOperations, Store[SessionTx]):
         return receipt
 
     commit_turn.__doc__ = turns.commit_turn.__doc__
-    _commit_turn = legacy_writes(turns.commit_turn)
+    _commit_turn = writes(turns.commit_turn)
 
 
 class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
@@ -112,7 +112,7 @@ class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
         return receipt
 
     commit_turn.__doc__ = turns.commit_turn.__doc__
-    _commit_turn = legacy_writes(turns.commit_turn)
+    _commit_turn = writes(turns.commit_turn)
 
 
 def check_interval(collect_every: int | None) -> int | None:
