@@ -10,7 +10,7 @@ from lash_store._stores.operations import reads, writes
 from lash_store._stores.tx import Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.session.context import SessionContext, session_context
-from lash_store.session.operations import SessionOperations, blobs, leases, meta, queue, turns
+from lash_store.session.operations import SessionOperations, blobs, claims, leases, meta, turns
 from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 
@@ -26,7 +26,7 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
 
     # What only makes sense as part of a transaction.
     require = reads(leases.LEASES.requiring)
-    require_claim = reads(queue.require_claim)
+    require_claim = reads(claims.require_claim)
     create_meta = writes(meta.create_meta)
     put_checkpoint = writes(blobs.put_checkpoint)
     load_manifest = reads(blobs.load_manifest)

@@ -4,6 +4,7 @@ from lash_store._stores.operations import Operations, reads, writes
 from lash_store.session.operations import (
     attachments,
     blobs,
+    claims,
     collection,
     graph,
     head,
@@ -37,10 +38,10 @@ class SessionOperations(Operations):
 
     enqueue_work = writes(queue.enqueue_work)
     enqueue_all_work = writes(queue.enqueue_all_work)
-    claim_work = writes(queue.claim_work)
-    claim_work_batches = writes(queue.claim_work_batches)
-    renew_claim = writes(queue.renew_claim)
-    abandon_claim = writes(queue.abandon_claim)
+    claim_work = writes(claims.claim_work)
+    claim_work_batches = writes(claims.claim_work_batches)
+    renew_claim = writes(claims.renew_claim)
+    abandon_claim = writes(claims.abandon_claim)
     cancel_work = writes(queue.cancel_work)
     list_work = reads(queue.list_work)
     list_pending_work = reads(queue.list_pending_work)

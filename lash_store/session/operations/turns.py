@@ -21,10 +21,10 @@ from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
 from lash_store.session.operations.attachments import stamp_attachments
 from lash_store.session.operations.blobs import store_checkpoint
+from lash_store.session.operations.claims import complete_claim, require_standing
 from lash_store.session.operations.graph import append_nodes, delete_nodes, is_live_node
 from lash_store.session.operations.head import read_head, save_head
 from lash_store.session.operations.leases import LEASES
-from lash_store.session.operations.queue import complete_claim, require_standing
 from lash_store.session.records import SessionHead, WorkClaim
 from lash_store.session.records.checkpoints import WrittenCheckpoint, shown_manifest
 from lash_store.session.records.turns import (
