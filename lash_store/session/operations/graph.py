@@ -114,8 +114,6 @@ def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
     encoded = [_encoded(node) for node in nodes]
 
     def append(tx: Tx) -> None:
-        if not ids:
-            return
         cursor, timestamp = tx.cursor, encode_raw(rfc_3339(tx.now_ms))
         rows = [
             statements.insert_node.bind(cursor, node_id=node_id, node_json=_dated(node, timestamp))

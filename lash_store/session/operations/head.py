@@ -57,12 +57,17 @@ def read_head(tx: Tx) -> SessionHead | None:
 def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _NOTHING) -> None:
     """Write the head: the named fields in order, then those that this library does not know.
 
-    What is `encoded` already stands for the field of its name.
+    What is `encoded` already stands for the field of its name. Text needs no other form, and was
+    checked when it was read or given.
     """
-    written: dict[str, Any] = {
-        name: encoded[name] if name in encoded else free_json(name, getattr(head, name))
-        for name in _NAMED
-    }
+    written: dict[str, Any] = {}
+    for name in _NAMED:
+        value = encoded.get(name)
+        if value is None:
+            value = getattr(head, name)
+            if value is not None and type(value) is not str:
+                value = free_json(name, value)
+        written[name] = value
     for name in _LEFT_OUT_WHEN_EMPTY:
         if not written[name]:
             del written[name]

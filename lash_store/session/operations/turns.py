@@ -59,7 +59,7 @@ def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt
     written = written_commit(commit)
     session_id, fence = context.session_id, written.fence
     require_lease = LEASES.requiring(context, fence)
-    release_lease = LEASES.releasing(context, fence)
+    release_lease = LEASES.releasing(context, fence) if written.release else None
     write = _writing(context, written)
 
     def commit_once(tx: Tx) -> TurnReceipt:
@@ -69,7 +69,7 @@ def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt
         if written.stamp is not None:
             receipt = _receipt(tx, written.stamp, session_id)
             if receipt is not None:
-                if written.release:  # a lease that the first try held on to is over as well
+                if release_lease:  # a lease that the first try held on to is over as well
                     release_lease(tx)
                 return receipt
         if fence.session_id != session_id:
@@ -81,7 +81,7 @@ def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt
         _check_completed(tx, written.completed, session_id)
         with tx.all_or_nothing():
             receipt = write(tx, head or SessionHead(session_id, 0))
-            if written.release:
+            if release_lease:
                 release_lease(tx)
         return receipt
 
@@ -146,19 +146,22 @@ def _writing(
     checkpoint, stamp = commit.checkpoint, commit.stamp
     put_checkpoint = None if checkpoint is None else store_checkpoint(context, checkpoint)
     usage = [msgspec.structs.asdict(delta) for delta in commit.usage]
-    write_graph = _writing_graph(commit.graph)
+    append = append_nodes(commit.graph.nodes) if commit.graph.nodes else None
     encoded = _encoded_for_head(commit)
     save_receipt = None if stamp is None else _saving_receipt(stamp, checkpoint)
+    completed, attachment_ids = commit.completed, commit.attachment_ids
 
     def write(tx: Tx, head: SessionHead) -> TurnReceipt:
         checkpoint_ref, manifest = (None, None) if put_checkpoint is None else put_checkpoint(tx)
-        _record_usage(tx, usage)
-        leaf, count = write_graph(tx, head)
+        if usage:
+            _record_usage(tx, usage)
+        leaf, count = _write_graph(tx, commit.graph, append, head)
         moved = _moved(commit, head, leaf=leaf, count=count, checkpoint_ref=checkpoint_ref)
         save_head(tx, moved, encoded)
-        for claim in commit.completed:
+        for claim in completed:
             complete_claim(tx, claim)
-        stamp_attachments(tx, head.session_id, commit.attachment_ids)
+        if attachment_ids:
+            stamp_attachments(tx, head.session_id, attachment_ids)
         receipt = TurnReceipt(moved.head_revision, checkpoint_ref, manifest)
         if save_receipt is not None:
             save_receipt(tx, head.session_id, receipt)
@@ -169,33 +172,32 @@ def _writing(
 
 def _encoded_for_head(commit: WrittenCommit) -> dict[str, msgspec.Raw]:
     """Encode the consumer's own values that the commit gives the head."""
-    given = {"config": commit.config, "agent_frames": commit.agent_frames}
-    return {name: encode_raw(value) for name, value in given.items() if value is not None}
+    encoded = {}
+    if commit.config is not None:
+        encoded["config"] = encode_raw(commit.config)
+    if commit.agent_frames is not None:
+        encoded["agent_frames"] = encode_raw(commit.agent_frames)
+    return encoded
 
 
 def _record_usage(tx: Tx, usage: Sequence[dict[str, Any]]) -> None:
     cursor = tx.cursor
     rows = [statements.record_usage.bind(cursor, **columns) for columns in usage]
-    if rows:
-        statements.record_usage.many(cursor, rows)
+    statements.record_usage.many(cursor, rows)
 
 
-def _writing_graph(
-    delta: WrittenDelta,
-) -> Callable[[Tx, SessionHead], tuple[str | None, int]]:
-    """Encode a graph delta; return what applies it and tells the leaf and count of live nodes."""
-    append = append_nodes(delta.nodes)
-
-    def write(tx: Tx, head: SessionHead) -> tuple[str | None, int]:
-        leaf = head.leaf_node_id if delta.keeps_leaf else delta.leaf
-        if delta.replaces:
-            delete_nodes(tx)
+def _write_graph(
+    tx: Tx, delta: WrittenDelta, append: Work[None] | None, head: SessionHead
+) -> tuple[str | None, int]:
+    """Apply the graph delta; return the leaf and the count of live nodes after it."""
+    leaf = head.leaf_node_id if delta.keeps_leaf else delta.leaf
+    if delta.replaces:
+        delete_nodes(tx)
+    if append is not None:
         append(tx)
-        if leaf is not None and not delta.keeps_leaf and not is_live_node(tx, leaf):
-            raise InvalidRecordError("leaf", ascii(leaf), "is no live node of the graph")
-        return leaf, (0 if delta.replaces else head.graph_node_count) + len(delta.nodes)
-
-    return write
+    if leaf is not None and not delta.keeps_leaf and not is_live_node(tx, leaf):
+        raise InvalidRecordError("leaf", ascii(leaf), "is no live node of the graph")
+    return leaf, (0 if delta.replaces else head.graph_node_count) + len(delta.nodes)
 
 
 def _moved(

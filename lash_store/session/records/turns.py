@@ -1,7 +1,7 @@
 """A turn's commit: what goes in, the receipt that comes out, and the hash that tells retries."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from lash_store.session.records.graph import (
 )
 from lash_store.session.records.leases import SessionFence
 from lash_store.session.records.queue import WorkClaim, check_claim
+
+T = TypeVar("T")
 
 _VOLATILE: Final = frozenset({"node_id", "parent_node_id", "leaf_node_id", "timestamp"})
 
@@ -150,9 +152,6 @@ def written_commit(commit: TurnCommit) -> WrittenCommit:
         frame = check_name("current_agent_frame_id", frame)
     graph = _written_delta(commit.graph)
     checkpoint = None if commit.checkpoint is None else written_checkpoint(commit.checkpoint)
-    check_items("usage", commit.usage, UsageDelta)
-    check_items("completed", commit.completed, WorkClaim)
-    check_items("attachment_ids", commit.attachment_ids, str)
     return WrittenCommit(
         fence=commit.fence,
         stamp=commit.stamp,
@@ -162,9 +161,9 @@ def written_commit(commit: TurnCommit) -> WrittenCommit:
         current_agent_frame_id=frame,
         graph=graph,
         checkpoint=checkpoint,
-        usage=tuple([check_usage(delta) for delta in commit.usage]),
-        completed=tuple([check_claim(claim) for claim in commit.completed]),
-        attachment_ids=tuple([check_name("attachment_id", each) for each in commit.attachment_ids]),
+        usage=_each("usage", commit.usage, UsageDelta, check_usage),
+        completed=_each("completed", commit.completed, WorkClaim, check_claim),
+        attachment_ids=_each("attachment_ids", commit.attachment_ids, str, _check_attachment_id),
         release=commit.release,
     )
 
@@ -177,6 +176,17 @@ def check_usage(delta: UsageDelta) -> UsageDelta:
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"):
         check_count(name, getattr(delta, name))
     return delta
+
+
+def _each(field: str, values: Sequence[T], kind: type[T], check: Callable[[T], T]) -> tuple[T, ...]:
+    if type(values) is tuple and not values:
+        return ()  # as most are
+    check_items(field, values, kind)
+    return tuple(map(check, values))
+
+
+def _check_attachment_id(attachment_id: str) -> str:
+    return check_name("attachment_id", attachment_id)
 
 
 def _check_stamp(stamp: TurnStamp) -> None:
