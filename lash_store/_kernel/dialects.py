@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -80,6 +81,36 @@ class JsonText(FunctionElement[str]):
         # Names from this library's own source, never a consumer's: they stand in the text.
         steps = [literal_column(f"'{name}'", Text()) for name in path]
         super().__init__(column, *steps)
+
+
+class OnOneRow(FunctionElement[bool]):
+    """A condition, one of those of a WHERE, that SQLite is told to expect of one row in a million.
+
+    That many it takes a step of a recursion to have, which has one. It then reads the whole of a
+    table that it has statistics of into a Bloom filter, to save look-ups that are never made.
+    For other databases this is the condition itself.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, condition: ColumnElement[bool]) -> None:
+        super().__init__(condition.self_group(against=operators.and_))
+
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 # reason: SQLAlchemy's signature
+        """Stand as it is: compared with 1, as booleans are for SQLite, it would tell nothing."""
+        return self
+
+
+@compiles(OnOneRow)
+def _on_one_row(element: OnOneRow, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(OnOneRow, "sqlite")
+def _on_one_row_on_sqlite(element: OnOneRow, compiler: SQLCompiler, **kw: Any) -> str:
+    # unlikely() is one in sixteen: too little for a table of fewer than 65,536 rows.
+    return f"likelihood({compiler.process(element.clauses, **kw)}, 0.000001)"
 
 
 class IsNoJson(FunctionElement[bool]):

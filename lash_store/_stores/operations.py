@@ -120,24 +120,6 @@ def reads(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[
     return Operation(function, writes=False)
 
 
-def legacy_writes(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
-    return writes(_whole(function))
-
-
-def legacy_reads(function: Callable[Concatenate[T, P], R]) -> Operation[T, P, R]:
-    return reads(_whole(function))
-
-
-def _whole(
-    function: Callable[Concatenate[T, P], R],
-) -> Callable[Concatenate[Context, P], Callable[[T], R]]:
-    @wraps(function)
-    def plan(_: Context, /, *args: P.args, **kwargs: P.kwargs) -> Callable[[T], R]:
-        return lambda tx: function(tx, *args, **kwargs)
-
-    return plan
-
-
 class Operations:
     """A store's list of operations; see the head of this module."""
 

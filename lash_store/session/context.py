@@ -1,13 +1,16 @@
 """What every transaction of a session store shares: whose it is, and how blobs are stored."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from lash_store._kernel.checks import check_choice, check_name
 from lash_store._stores import tx as stores
 from lash_store._stores.tx import Context
 from lash_store.clock import Clock, IdSource
 from lash_store.session.records.blobs import PROFILES, Profile
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,10 @@ class SessionContext(Context):
 
 
 Tx: TypeAlias = stores.Tx[SessionContext]
-"""What a session store's operations are functions of."""
+"""What the work of a session store's operations is a function of."""
+
+Work: TypeAlias = Callable[[Tx], R]
+"""What an operation returns when its arguments are checked: to be run in a transaction."""
 
 
 def session_context(
@@ -38,6 +44,6 @@ def session_context(
     return SessionContext(clock, ids, session_id, profile)
 
 
-def chosen_session(tx: Tx, session_id: str | None) -> str:
+def chosen_session(context: SessionContext, session_id: str | None) -> str:
     """Return the session that an operation is about: the one given, or else the store's."""
-    return tx.context.session_id if session_id is None else check_name("session_id", session_id)
+    return context.session_id if session_id is None else check_name("session_id", session_id)

@@ -7,7 +7,7 @@ from typing import Any, Self, Unpack
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.operations import legacy_writes
+from lash_store._stores.operations import writes
 from lash_store._stores.store import Store, open_at
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
 from lash_store.session.context import session_context
@@ -76,7 +76,7 @@ class SessionStore(SessionOperations, Store[SessionTx]):
         return receipt
 
     commit_turn.__doc__ = turns.commit_turn.__doc__
-    _commit_turn = legacy_writes(turns.commit_turn)
+    _commit_turn = writes(turns.commit_turn)
 
 
 class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
@@ -114,7 +114,7 @@ class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
         return receipt
 
     commit_turn.__doc__ = turns.commit_turn.__doc__
-    _commit_turn = legacy_writes(turns.commit_turn)
+    _commit_turn = writes(turns.commit_turn)
 
 
 def check_interval(collect_every: int | None) -> int | None:

@@ -6,11 +6,11 @@ from sqlalchemy import Connection
 
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
-from lash_store._stores.operations import reads
+from lash_store._stores.operations import reads, writes
 from lash_store._stores.tx import Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.session.context import SessionContext, session_context
-from lash_store.session.operations import SessionOperations, blobs, leases, meta, queue, turns
+from lash_store.session.operations import SessionOperations, blobs, claims, leases, meta, turns
 from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 
@@ -22,14 +22,14 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
 
     schema: ClassVar[Schema] = SCHEMA
 
-    commit_turn = turns.commit_turn
+    commit_turn = writes(turns.commit_turn)
 
     # What only makes sense as part of a transaction.
     require = reads(leases.LEASES.requiring)
-    require_claim = queue.require_claim
-    create_meta = meta.create_meta
-    put_checkpoint = blobs.put_checkpoint
-    load_manifest = blobs.load_manifest
+    require_claim = reads(claims.require_claim)
+    create_meta = writes(meta.create_meta)
+    put_checkpoint = writes(blobs.put_checkpoint)
+    load_manifest = reads(blobs.load_manifest)
 
     @classmethod
     def on(

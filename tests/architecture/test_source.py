@@ -110,9 +110,13 @@ def test_one_verb_phrase_through_every_layer(tx: type, sync: type, asyncio: type
 
 
 def _beyond_self(method: object) -> inspect.Signature:
-    """The signature but for its first parameter: what an operation calls ``tx`` is a store's self."""
+    """The parameters but for the first one, which is an operation's context and a store's self.
+
+    The result is left to type checkers: an operation's own is its work.
+    """
     signature = inspect.signature(method)  # type: ignore[arg-type] # reason: a function
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+    parameters = list(signature.parameters.values())[1:]
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
 @pytest.mark.parametrize("store", ["session", "process"])

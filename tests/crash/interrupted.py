@@ -74,7 +74,7 @@ class Subject:
             self.call = lambda key: session.commit_turn(
                 TurnCommit(
                     lease.fence,
-                    graph=Append([Node(key, {"text": key})], leaf=key),
+                    graph=Append([Node(key, None, {"text": key})], leaf=key),
                     stamp=TurnStamp(key, key),
                 )
             )
@@ -139,7 +139,9 @@ def interrupt(times: int, until: threading.Event) -> None:
 def main(folder: str, operation: str, times: str, threads: str) -> None:
     with ExitStack() as opened:
         subject = Subject(operation, Path(folder), opened)
-        until, acknowledged, failures = threading.Event(), [], []
+        until = threading.Event()
+        acknowledged: list[str] = []
+        failures: list[str] = []
 
         def beside(number: int) -> None:
             try:

@@ -1,88 +1,124 @@
-"""Attachments and artifacts, on an open transaction."""
+"""Attachments and artifacts."""
 
 from collections.abc import Iterable
 
 from lash_store._kernel.checks import check_count, check_name, check_names
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
-from lash_store.session.context import Tx, chosen_session
-from lash_store.session.operations.blobs import load_blob, put_blob
+from lash_store.session.context import SessionContext, Tx, Work, chosen_session
+from lash_store.session.operations.blobs import put_blob, read_blob
 from lash_store.session.records.attachments import ARTIFACT_KINDS, Attachment
 from lash_store.session.tables import artifact_refs
 
 
 def record_attachment_intent(
-    tx: Tx,
+    context: SessionContext,
     attachment_id: str,
     *,
     canonical_uri: str,
     intent_at_ms: int | None = None,
     session_id: str | None = None,
-) -> bool:
+) -> Work[bool]:
     """Announce an attachment before its bytes are written (S-ATT-1); now unless given.
 
     Again with the same id: an uncommitted one gets the new time, its session and URI stay.
     False, and nothing changed, if it is committed.
     """
-    owner = chosen_session(tx, session_id)
-    at_ms = tx.now_ms if intent_at_ms is None else intent_at_ms
-    changed = statements.record_attachment_intent.run(
-        tx.cursor,
-        attachment_id=check_name("attachment_id", attachment_id),
-        session_id=owner,
-        canonical_uri=check_name("canonical_uri", canonical_uri),
-        intent_at_ms=check_count("intent_at_ms", at_ms),
-    )
-    return changed == 1
+    owner = chosen_session(context, session_id)
+    name = check_name("attachment_id", attachment_id)
+    uri = check_name("canonical_uri", canonical_uri)
+    at_ms = None if intent_at_ms is None else check_count("intent_at_ms", intent_at_ms)
+
+    def record(tx: Tx) -> bool:
+        changed = statements.record_attachment_intent.run(
+            tx.cursor,
+            attachment_id=name,
+            session_id=owner,
+            canonical_uri=uri,
+            intent_at_ms=tx.now_ms if at_ms is None else at_ms,
+        )
+        return changed == 1
+
+    return record
 
 
 def commit_attachments(
-    tx: Tx, attachment_ids: Iterable[str], *, session_id: str | None = None
-) -> int:
+    context: SessionContext, attachment_ids: Iterable[str], *, session_id: str | None = None
+) -> Work[int]:
     """Stamp attachments of this session committed, once; return how many were stamped."""
-    owner = chosen_session(tx, session_id)
-    names = check_names("attachment_id", attachment_ids)
+    owner = chosen_session(context, session_id)
+    names = tuple(check_names("attachment_id", attachment_ids))
+
+    def commit(tx: Tx) -> int:
+        return stamp_attachments(tx, owner, names)
+
+    return commit
+
+
+def stamp_attachments(tx: Tx, session_id: str, attachment_ids: Iterable[str]) -> int:
+    """Stamp attachments of a session committed, on an open transaction."""
     cursor, now_ms = tx.cursor, tx.now_ms
     return sum(
         statements.commit_attachment.run(
-            cursor, session_id=owner, attachment_id=name, now_ms=now_ms
+            cursor, session_id=session_id, attachment_id=attachment_id, now_ms=now_ms
         )
-        for name in names
+        for attachment_id in attachment_ids
     )
 
 
-def list_uncommitted_attachments(tx: Tx, *, older_than_ms: int) -> list[Attachment]:
+def list_uncommitted_attachments(
+    _: SessionContext, *, older_than_ms: int
+) -> Work[list[Attachment]]:
     """Return what was announced up to `older_than_ms` and never committed, oldest first."""
     check_count("older_than_ms", older_than_ms)
-    rows = statements.list_uncommitted_attachments.all(tx.cursor, older_than_ms=older_than_ms)
-    return [Attachment(*row) for row in rows]
+
+    def list_uncommitted(tx: Tx) -> list[Attachment]:
+        rows = statements.list_uncommitted_attachments.all(tx.cursor, older_than_ms=older_than_ms)
+        return [Attachment(*row) for row in rows]
+
+    return list_uncommitted
 
 
-def forget_attachment(tx: Tx, attachment_id: str) -> bool:
+def forget_attachment(_: SessionContext, attachment_id: str) -> Work[bool]:
     """Remove an attachment's row; tell whether there was one."""
     name = check_name("attachment_id", attachment_id)
-    return statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
+
+    def forget(tx: Tx) -> bool:
+        return statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
+
+    return forget
 
 
-def put_artifact(tx: Tx, artifact_ref: str, *, kind: str, content: bytes) -> str:
+def put_artifact(
+    context: SessionContext, artifact_ref: str, *, kind: str, content: bytes
+) -> Work[str]:
     """Store `content` and point `artifact_ref` at it; return the blob's key (S-ATT-2)."""
     name = check_name("artifact_ref", artifact_ref)
     blob_kind = ARTIFACT_KINDS.get(check_name("kind", kind), "GenericBlob")
-    blob_ref = put_blob(tx, content, kind=blob_kind)
-    statements.put_artifact.run(tx.cursor, artifact_ref=name, blob_ref=blob_ref)
-    return blob_ref
+    store_blob = put_blob(context, content, kind=blob_kind)
+
+    def put(tx: Tx) -> str:
+        blob_ref = store_blob(tx)
+        statements.put_artifact.run(tx.cursor, artifact_ref=name, blob_ref=blob_ref)
+        return blob_ref
+
+    return put
 
 
-def load_artifact(tx: Tx, artifact_ref: str) -> bytes | None:
+def load_artifact(_: SessionContext, artifact_ref: str) -> Work[bytes | None]:
     """Return an artifact's bytes, or None if there is none of that name.
 
     Raises CorruptRecordError if the name leads to no blob.
     """
     name = check_name("artifact_ref", artifact_ref)
-    row = statements.load_artifact.one(tx.cursor, artifact_ref=name)
-    if row is None:
-        return None
-    content = load_blob(tx, row[1])
-    if content is None:
-        raise CorruptRecordError(artifact_refs.name, name, f"its blob {row[1]!r} is missing")
-    return content
+
+    def load(tx: Tx) -> bytes | None:
+        row = statements.load_artifact.one(tx.cursor, artifact_ref=name)
+        if row is None:
+            return None
+        content = read_blob(tx, row[1])
+        if content is None:
+            raise CorruptRecordError(artifact_refs.name, name, f"its blob {row[1]!r} is missing")
+        return content
+
+    return load

@@ -1,15 +1,15 @@
-"""Garbage collection of blobs, on an open transaction."""
+"""Garbage collection of blobs."""
 
 from lash_store.session import statements
-from lash_store.session.context import Tx
-from lash_store.session.operations.blobs import load_manifest
-from lash_store.session.operations.head import load_head
+from lash_store.session.context import SessionContext, Tx, Work
+from lash_store.session.operations.blobs import read_manifest
+from lash_store.session.operations.head import read_head
 from lash_store.session.records.attachments import CollectionReport
 from lash_store.session.records.blobs import kind_of_blob, unpack_blob
 from lash_store.session.records.checkpoints import manifest_of
 
 
-def collect_blobs(tx: Tx, *, dry_run: bool = False) -> CollectionReport:
+def collect_blobs(_: SessionContext, *, dry_run: bool = False) -> Work[CollectionReport]:
     """Remove every blob that neither the head's checkpoint nor an artifact leads to (S-GC-1).
 
     A checkpoint's manifest keeps its components, whichever root reaches it. Blobs stored
@@ -17,27 +17,31 @@ def collect_blobs(tx: Tx, *, dry_run: bool = False) -> CollectionReport:
     reports. Raises CorruptRecordError, with nothing deleted, if the head or a manifest
     can't be read (S-GC-2).
     """
-    head, cursor = load_head(tx), tx.cursor
-    checkpoint = None if head is None else head.checkpoint_ref
-    artifacts = {blob_ref for _, blob_ref in statements.select_artifacts.all(cursor)}
-    roots = artifacts | ({checkpoint} if checkpoint else set())
-    sizes = dict(statements.select_blobs.all(cursor))
-    kept = {ref for ref in roots if ref in sizes}
-    for ref in sorted(kept):
-        kept.update(_components(tx, ref, is_checkpoint=ref == checkpoint))
-    doomed = sorted(key for key in sizes if key not in kept)
-    if not dry_run and doomed:
-        statements.delete_blob.many(
-            cursor, [statements.delete_blob.bind(cursor, key=key) for key in doomed]
+
+    def collect(tx: Tx) -> CollectionReport:
+        head, cursor = read_head(tx), tx.cursor
+        checkpoint = None if head is None else head.checkpoint_ref
+        artifacts = {blob_ref for _, blob_ref in statements.select_artifacts.all(cursor)}
+        roots = artifacts | ({checkpoint} if checkpoint else set())
+        sizes = dict(statements.select_blobs.all(cursor))
+        kept = {ref for ref in roots if ref in sizes}
+        for ref in sorted(kept):
+            kept.update(_components(tx, ref, is_checkpoint=ref == checkpoint))
+        doomed = sorted(key for key in sizes if key not in kept)
+        if not dry_run and doomed:
+            statements.delete_blob.many(
+                cursor, [statements.delete_blob.bind(cursor, key=key) for key in doomed]
+            )
+        return CollectionReport(
+            roots=tuple(sorted(roots)),
+            missing_roots=tuple(sorted(roots - sizes.keys())),
+            retained=len(sizes) - len(doomed),
+            deleted=tuple(doomed),
+            deleted_bytes=sum(sizes[key] for key in doomed),
+            dry_run=dry_run,
         )
-    return CollectionReport(
-        roots=tuple(sorted(roots)),
-        missing_roots=tuple(sorted(roots - sizes.keys())),
-        retained=len(sizes) - len(doomed),
-        deleted=tuple(doomed),
-        deleted_bytes=sum(sizes[key] for key in doomed),
-        dry_run=dry_run,
-    )
+
+    return collect
 
 
 def _components(tx: Tx, ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
@@ -49,6 +53,6 @@ def _components(tx: Tx, ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
     row = statements.load_blob.one(tx.cursor, key=ref)
     stored = b"" if row is None else row[0]
     if is_checkpoint or kind_of_blob(stored) == "CheckpointManifest":
-        return load_manifest(tx, ref).component_refs  # raises if it can't be read
+        return read_manifest(tx, ref).component_refs  # raises if it can't be read
     manifest = manifest_of(unpack_blob(ref, stored) or b"")
     return () if manifest is None else manifest.component_refs

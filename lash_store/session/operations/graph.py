@@ -1,79 +1,103 @@
 """The conversation graph: read, tombstone, vacuum; a turn's commit adds to it."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import msgspec
 
 from lash_store._kernel.checks import check_name, check_names
-from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.codecs import decode_object, encode_json, encode_raw
 from lash_store.errors import CorruptRecordError, NodeConflictError
 from lash_store.session import statements
-from lash_store.session.context import Tx
-from lash_store.session.operations.head import load_head, save_head
+from lash_store.session.context import SessionContext, Tx, Work
+from lash_store.session.operations.head import read_head, save_head
 from lash_store.session.records import Graph, Node
-from lash_store.session.records.graph import read_node, written_node
+from lash_store.session.records.graph import read_node
 from lash_store.session.tables import graph_nodes
 
 _TABLE: Final = graph_nodes.name
 
 
-def load_graph(tx: Tx) -> Graph | None:
+def load_graph(_: SessionContext) -> Work[Graph | None]:
     """Return every live node by seq, with the head's leaf; None without a head (S-GRAPH-2)."""
-    head = load_head(tx)
-    if head is None:
-        return None
-    rows = statements.load_graph.all(tx.cursor)
-    return Graph(tuple(_node(node_id, text) for _, node_id, text in rows), head.leaf_node_id)
+
+    def load(tx: Tx) -> Graph | None:
+        head = read_head(tx)
+        if head is None:
+            return None
+        rows = statements.load_graph.all(tx.cursor)
+        return Graph(tuple(_node(node_id, text) for _, node_id, text in rows), head.leaf_node_id)
+
+    return load
 
 
-def load_path(tx: Tx, leaf_node_id: str | None = None) -> Graph | None:
+def load_path(_: SessionContext, leaf_node_id: str | None = None) -> Work[Graph | None]:
     """Return the path from the root to a leaf, the head's unless given (S-GRAPH-2).
 
     None without a head. A tombstoned or absent ancestor ends the path; a leaf that is
     absent itself gives an empty path under its id. A cycle is a CorruptRecordError.
     """
-    head = load_head(tx)
-    if head is None:
-        return None
-    leaf = head.leaf_node_id if leaf_node_id is None else check_name("leaf_node_id", leaf_node_id)
-    if leaf is None:
-        return Graph((), None)
-    rows = statements.load_path.all(tx.cursor, leaf_node_id=leaf)
-    return Graph(_in_order(leaf, {node_id: _node(node_id, text) for node_id, text in rows}), leaf)
+    chosen = None if leaf_node_id is None else check_name("leaf_node_id", leaf_node_id)
+
+    def load(tx: Tx) -> Graph | None:
+        head = read_head(tx)
+        if head is None:
+            return None
+        leaf = head.leaf_node_id if chosen is None else chosen
+        if leaf is None:
+            return Graph((), None)
+        rows = statements.load_path.all(tx.cursor, leaf_node_id=leaf)
+        nodes = {node_id: _node(node_id, text) for node_id, text in rows}
+        return Graph(_in_order(leaf, nodes), leaf)
+
+    return load
 
 
-def load_node(tx: Tx, node_id: str) -> Node | None:
+def load_node(_: SessionContext, node_id: str) -> Work[Node | None]:
     """Return one live node, or None."""
-    row = statements.load_node.one(tx.cursor, node_id=check_name("node_id", node_id))
-    return None if row is None else _node(row[1], row[2])
+    name = check_name("node_id", node_id)
+
+    def load(tx: Tx) -> Node | None:
+        row = statements.load_node.one(tx.cursor, node_id=name)
+        return None if row is None else _node(row[1], row[2])
+
+    return load
 
 
-def tombstone_nodes(tx: Tx, node_ids: Iterable[str]) -> int:
+def tombstone_nodes(_: SessionContext, node_ids: Iterable[str]) -> Work[int]:
     """Hide nodes for good, the head's leaf included; return how many were live (S-GRAPH-3).
 
     Unknown and hidden ids are passed over. The head's count follows, its revision stays.
     """
-    names = check_names("node_id", node_ids)
-    head, cursor = load_head(tx), tx.cursor  # read first: it may be corrupt
-    changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
-    if head is not None and changed:
-        count = max(0, head.graph_node_count - changed)
-        save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
-    return changed
+    names = tuple(check_names("node_id", node_ids))
+
+    def tombstone(tx: Tx) -> int:
+        head, cursor = read_head(tx), tx.cursor  # read first: it may be corrupt
+        changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
+        if head is not None and changed:
+            count = max(0, head.graph_node_count - changed)
+            save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
+        return changed
+
+    return tombstone
 
 
-def vacuum_graph(tx: Tx) -> int:
+def vacuum_graph(_: SessionContext) -> Work[int]:
     """Remove the hidden nodes for good; return how many (S-GRAPH-3).
 
     Counts what is left and mends the head's count if another program left it stale.
     """
-    head, cursor = load_head(tx), tx.cursor  # read first: it may be corrupt
-    removed = statements.vacuum_nodes.run(cursor)
-    count = count_nodes(tx)
-    if head is not None and head.graph_node_count != count:
-        save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
-    return removed
+
+    def vacuum(tx: Tx) -> int:
+        head, cursor = read_head(tx), tx.cursor  # read first: it may be corrupt
+        removed = statements.vacuum_nodes.run(cursor)
+        count = count_nodes(tx)
+        if head is not None and head.graph_node_count != count:
+            save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
+        return removed
+
+    return vacuum
 
 
 def count_nodes(tx: Tx) -> int:
@@ -81,20 +105,34 @@ def count_nodes(tx: Tx) -> int:
     return sum(count for (count,) in statements.count_nodes.all(tx.cursor))
 
 
-def append_nodes(tx: Tx, nodes: Sequence[Node], timestamp: str) -> None:
-    """Add nodes at the end, in order; NodeConflictError for an id that exists (S-COMMIT-6)."""
-    cursor = tx.cursor
-    written = [written_node(node, timestamp) for node in nodes]
-    rows = [
-        statements.insert_node.bind(cursor, node_id=node["node_id"], node_json=encode_json(node))
-        for node in written
-    ]
-    added = statements.insert_node.many(cursor, rows) if rows else 0
-    if added < len(rows):
-        newest = {node_id for (node_id,) in statements.newest_nodes.all(cursor, count=added)}
-        ids = [node["node_id"] for node in written]
-        known = next(i for at, i in enumerate(ids) if i not in newest or i in ids[:at])
-        raise NodeConflictError(known)
+def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
+    """Add nodes in written form at the end, in order, dated by the transaction where they are not.
+
+    Raises NodeConflictError for an id that exists (S-COMMIT-6).
+    """
+    ids = [node["node_id"] for node in nodes]
+    encoded = [_encoded(node) for node in nodes]
+
+    def append(tx: Tx) -> None:
+        cursor, timestamp = tx.cursor, encode_raw(rfc_3339(tx.now_ms))
+        rows = [
+            statements.insert_node.bind(cursor, node_id=node_id, node_json=_dated(node, timestamp))
+            for node_id, node in zip(ids, encoded, strict=True)
+        ]
+        added = statements.insert_node.many(cursor, rows)
+        if added < len(ids):
+            raise NodeConflictError(_known(tx, ids, added))
+
+    return append
+
+
+def rfc_3339(now_ms: int) -> str:
+    """Write a time as text, UTC, to the millisecond; a time past year 9999 as its number."""
+    try:
+        moment = datetime.fromtimestamp(now_ms // 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{now_ms}ms"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03d}Z"
 
 
 def delete_nodes(tx: Tx) -> None:
@@ -105,6 +143,24 @@ def delete_nodes(tx: Tx) -> None:
 def is_live_node(tx: Tx, node_id: str) -> bool:
     """Whether a node is there and not hidden."""
     return statements.load_node.one(tx.cursor, node_id=node_id) is not None
+
+
+def _encoded(node: dict[str, Any]) -> str | dict[str, msgspec.Raw | None]:
+    """Encode a node, or what there is of it as long as it has no timestamp."""
+    if node["timestamp"] is not None:
+        return encode_json(node)
+    parts: dict[str, msgspec.Raw | None] = {k: encode_raw(value) for k, value in node.items()}
+    return parts | {"timestamp": None}
+
+
+def _dated(node: str | dict[str, msgspec.Raw | None], timestamp: msgspec.Raw) -> str:
+    return node if isinstance(node, str) else encode_json(node | {"timestamp": timestamp})
+
+
+def _known(tx: Tx, ids: Sequence[str], added: int) -> str:
+    """Return the first of `ids` that was there before the `added` ones of them were."""
+    newest = {node_id for (node_id,) in statements.newest_nodes.all(tx.cursor, count=added)}
+    return next(i for at, i in enumerate(ids) if i not in newest or i in ids[:at])
 
 
 def _node(node_id: str, text: str) -> Node:

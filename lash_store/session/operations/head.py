@@ -1,5 +1,7 @@
 """Reading and writing the head, and what it says about the graph."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -7,7 +9,7 @@ import msgspec
 from lash_store._kernel.codecs import decode_object, encode_json, free_json
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
-from lash_store.session.context import Tx
+from lash_store.session.context import SessionContext, Tx, Work
 from lash_store.session.records import SessionHead
 from lash_store.session.tables import session_head
 
@@ -23,13 +25,19 @@ _NAMED: Final = (
 )
 _LEFT_OUT_WHEN_EMPTY: Final = ("current_agent_frame_id", "checkpoint_ref", "leaf_node_id")
 _TABLE: Final = session_head.name
+_NOTHING: Final[Mapping[str, msgspec.Raw]] = MappingProxyType({})
 
 
-def load_head(tx: Tx) -> SessionHead | None:
+def load_head(_: SessionContext) -> Work[SessionHead | None]:
     """Return where the session stands, or None before its first commit (S-HEAD-1).
 
     Raises CorruptRecordError if the stored head is none.
     """
+    return read_head
+
+
+def read_head(tx: Tx) -> SessionHead | None:
+    """Read the head, on an open transaction; see :func:`load_head`."""
     row = statements.load_head.one(tx.cursor)
     if row is None:
         return None
@@ -46,9 +54,20 @@ def load_head(tx: Tx) -> SessionHead | None:
         raise CorruptRecordError(_TABLE, session_id, str(error)) from error
 
 
-def save_head(tx: Tx, head: SessionHead) -> None:
-    """Write the head: the named fields in order, then those that this library does not know."""
-    written = {name: free_json(name, getattr(head, name)) for name in _NAMED}
+def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _NOTHING) -> None:
+    """Write the head: the named fields in order, then those that this library does not know.
+
+    What is `encoded` already stands for the field of its name. Text needs no other form, and was
+    checked when it was read or given.
+    """
+    written: dict[str, Any] = {}
+    for name in _NAMED:
+        value = encoded.get(name)
+        if value is None:
+            value = getattr(head, name)
+            if value is not None and type(value) is not str:
+                value = free_json(name, value)
+        written[name] = value
     for name in _LEFT_OUT_WHEN_EMPTY:
         if not written[name]:
             del written[name]

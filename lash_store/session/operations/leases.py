@@ -1,10 +1,10 @@
-"""The session execution lease, on an open transaction."""
+"""The session execution lease."""
 
 from typing import Final
 
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._stores.leasing import Leases
-from lash_store.session.context import Tx, chosen_session
+from lash_store.session.context import SessionContext, Tx, Work, chosen_session
 from lash_store.session.records.leases import SessionFence, SessionLease
 
 LEASES: Final = Leases(SessionFence, SessionLease)
@@ -12,8 +12,8 @@ LEASES: Final = Leases(SessionFence, SessionLease)
 
 
 def claim_lease(
-    tx: Tx, *, owner_id: str, ttl_ms: int, session_id: str | None = None
-) -> SessionLease | LeaseHeld:
+    context: SessionContext, *, owner_id: str, ttl_ms: int, session_id: str | None = None
+) -> Work[SessionLease | LeaseHeld]:
     """Take the session's execution lease for `ttl_ms` milliseconds (K-LEASE-1, K-LEASE-2).
 
     A free, released or expired lease gives a new term: a fresh token and the next fencing
@@ -24,9 +24,17 @@ def claim_lease(
 
     Raises InvalidRecordError for an empty owner or session id or a bad `ttl_ms`.
     """
-    return LEASES.claim(tx, chosen_session(tx, session_id), owner_id=owner_id, ttl_ms=ttl_ms)
+    key = chosen_session(context, session_id)
+    return LEASES.claiming(context, key, owner_id=owner_id, ttl_ms=ttl_ms)
 
 
-def current_lease(tx: Tx, *, session_id: str | None = None) -> SessionLease | None:
+def current_lease(
+    context: SessionContext, *, session_id: str | None = None
+) -> Work[SessionLease | None]:
     """Return the term that is live now, or None if the session's lease is free."""
-    return LEASES.current(tx, chosen_session(tx, session_id))
+    key = chosen_session(context, session_id)
+
+    def look(tx: Tx) -> SessionLease | None:
+        return LEASES.current(tx, key)
+
+    return look

@@ -1,4 +1,4 @@
-"""Meta and summary of a session, on an open transaction."""
+"""Meta and summary of a session."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.codecs import decode_object, encode_json
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
-from lash_store.session.context import Tx
+from lash_store.session.context import SessionContext, Tx, Work
 from lash_store.session.records.meta import (
     Relation,
     SessionMeta,
@@ -22,27 +22,45 @@ from lash_store.session.tables import graph_nodes, session_meta
 _TABLE: Final = session_meta.name
 
 
-def load_meta(tx: Tx) -> SessionMeta | None:
+def load_meta(_: SessionContext) -> Work[SessionMeta | None]:
     """Return the session's meta, or None if none was saved (S-META-1)."""
+    return _read_meta
+
+
+def _read_meta(tx: Tx) -> SessionMeta | None:
     row = statements.load_meta.one(tx.cursor)
     if row is None:
         return None
     return SessionMeta(*row[:5], _relation(row[0], row[5]))
 
 
-def save_meta(tx: Tx, meta: SessionMeta) -> None:
+def save_meta(_: SessionContext, meta: SessionMeta) -> Work[None]:
     """Save the meta, in place of any that is there."""
-    statements.save_meta.run(tx.cursor, **check_meta(meta))
+    columns = check_meta(meta)
+
+    def save(tx: Tx) -> None:
+        statements.save_meta.run(tx.cursor, **columns)
+
+    return save
 
 
-def create_meta(tx: Tx, meta: SessionMeta) -> bool:
+def create_meta(_: SessionContext, meta: SessionMeta) -> Work[bool]:
     """Save the meta unless there is one; tell whether it was saved (S-DIR-2)."""
-    return statements.create_meta.run(tx.cursor, **check_meta(meta)) == 1
+    columns = check_meta(meta)
+
+    def create(tx: Tx) -> bool:
+        return statements.create_meta.run(tx.cursor, **columns) == 1
+
+    return create
 
 
-def load_summary(tx: Tx) -> SessionSummary | None:
+def load_summary(_: SessionContext) -> Work[SessionSummary | None]:
     """Return what a picker shows, without loading the graph; None without meta (S-GC-3)."""
-    meta = load_meta(tx)
+    return _read_summary
+
+
+def _read_summary(tx: Tx) -> SessionSummary | None:
+    meta = _read_meta(tx)
     if meta is None:
         return None
     counted = statements.count_user_messages.one(tx.cursor)

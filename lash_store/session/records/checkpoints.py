@@ -46,34 +46,68 @@ COMPONENTS: Final = ("tool_state", "plugin_snapshot", "execution_state")
 """The parts of a checkpoint that are stored as blobs of their own."""
 
 
-def written_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Check everything that a checkpoint carries; return its turn state and bodies in written form."""
+class WrittenCheckpoint(msgspec.Struct, frozen=True):
+    """A checkpoint that was checked: it shares nothing with what the caller can change.
+
+    `bodies` are the components that come as one, encoded, by name. The manifest refers to each
+    of them by the hash of it, and to the others by the ref that was given.
+    """
+
+    manifest: Manifest
+    bodies: dict[str, bytes]
+
+    @property
+    def given_refs(self) -> list[tuple[str, str]]:
+        """The components that come as a ref: field and ref, of blobs that should be stored."""
+        refs = [(name, getattr(self.manifest, f"{name}_ref")) for name in COMPONENTS]
+        return [
+            (f"{name}_ref", ref)
+            for name, ref in refs
+            if ref is not None and name not in self.bodies
+        ]
+
+
+def written_checkpoint(checkpoint: Checkpoint) -> WrittenCheckpoint:
+    """Check everything that a checkpoint carries, and encode its bodies."""
     check_kind("checkpoint", checkpoint, Checkpoint)
-    parts = {"turn_state": free_msgpack("turn_state", checkpoint.turn_state)}
+    turn_state = free_msgpack("turn_state", checkpoint.turn_state)
+    bodies: dict[str, bytes] = {}
     for name in ("tool_state", "plugin_snapshot"):
         body = getattr(checkpoint, name)
         if body is not None:
-            parts[name] = free_msgpack(name, body)
+            bodies[name] = encode_msgpack(free_msgpack(name, body))
     if checkpoint.execution_state is not None:
         check_kind("execution_state", checkpoint.execution_state, bytes)
-        parts["execution_state"] = bytes(checkpoint.execution_state)
+        bodies["execution_state"] = encode_msgpack(bytes(checkpoint.execution_state))
+    refs: dict[str, str | None] = {}
     for name in COMPONENTS:
         ref = getattr(checkpoint, f"{name}_ref")
-        if ref is not None:
-            check_name(f"{name}_ref", ref)
+        given = None if ref is None else check_name(f"{name}_ref", ref)
+        refs[name] = content_hash(bodies[name]) if name in bodies else given
     if checkpoint.plugin_snapshot_revision is not None:
         check_count("plugin_snapshot_revision", checkpoint.plugin_snapshot_revision)
-    return parts
+    manifest = Manifest(
+        turn_state=turn_state,
+        tool_state_ref=refs["tool_state"],
+        plugin_snapshot_ref=refs["plugin_snapshot"],
+        plugin_snapshot_revision=checkpoint.plugin_snapshot_revision,
+        execution_state_ref=refs["execution_state"],
+    )
+    return WrittenCheckpoint(manifest, bodies)
 
 
-def hashed_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+def hashed_checkpoint(manifest: Manifest) -> dict[str, Any]:
     """Return what of a checkpoint goes into a turn's hash: each component as the ref it will have."""
-    parts = written_checkpoint(checkpoint)
-    hashed: dict[str, Any] = {"turn_state": free_json("turn_state", checkpoint.turn_state)}
+    hashed: dict[str, Any] = {"turn_state": free_json("turn_state", manifest.turn_state)}
     for name in COMPONENTS:
-        minted = content_hash(encode_msgpack(parts[name])) if name in parts else None
-        hashed[f"{name}_ref"] = minted or getattr(checkpoint, f"{name}_ref")
-    return {**hashed, "plugin_snapshot_revision": checkpoint.plugin_snapshot_revision}
+        hashed[f"{name}_ref"] = getattr(manifest, f"{name}_ref")
+    return {**hashed, "plugin_snapshot_revision": manifest.plugin_snapshot_revision}
+
+
+def shown_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return what of a manifest stands in a turn's receipt, as JSON."""
+    shown: dict[str, Any] = msgspec.to_builtins(manifest)
+    return {**shown, "turn_state": free_json("turn_state", manifest.turn_state)}
 
 
 def manifest_of(content: bytes) -> Manifest | None:

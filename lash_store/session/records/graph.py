@@ -63,10 +63,10 @@ class Graph(msgspec.Struct, frozen=True):
     leaf_node_id: str | None
 
 
-def written_node(node: Node, timestamp: str) -> dict[str, Any]:
+def written_node(node: Node) -> dict[str, Any]:
     """Return the node's written form: the named fields in order, then its own, sorted.
 
-    Raises InvalidRecordError for a value that can't be stored and for a field whose name is
+    A timestamp that is None is still to be given. Raises InvalidRecordError for a value that can't be stored and for a field whose name is
     taken.
     """
     if not isinstance(node, Node):
@@ -82,7 +82,7 @@ def written_node(node: Node, timestamp: str) -> dict[str, Any]:
         written["caused_by"] = written_cause(node.caused_by)
     if node.agent_frame_id is not None:
         written["agent_frame_id"] = check_name("agent_frame_id", node.agent_frame_id)
-    moment = timestamp if node.timestamp is None else check_name("timestamp", node.timestamp)
+    moment = None if node.timestamp is None else check_name("timestamp", node.timestamp)
     return {**written, "timestamp": moment, **fields}
 
 

@@ -162,8 +162,19 @@ def claimable_prefix(candidates: Prefix, *, boundary: Boundary, max_batches: int
     return candidates[:taken]
 
 
-def check_work(work: NewWork) -> tuple[str, list[str]]:
-    """Check a batch and return its merge key and payloads in written form."""
+class WrittenWork(msgspec.Struct, frozen=True):
+    """A batch that was checked and encoded: it shares nothing with what the caller can change."""
+
+    source_key: str | None
+    delivery_policy: DeliveryPolicy
+    slot_policy: SlotPolicy
+    merge_key_json: str
+    available_at_ms: int
+    payloads: tuple[str, ...]
+
+
+def written_work(work: NewWork) -> WrittenWork:
+    """Check a batch and encode what it holds."""
     check_kind("work", work, NewWork)
     if work.source_key is not None:
         check_name("source_key", work.source_key)
@@ -177,11 +188,18 @@ def check_work(work: NewWork) -> tuple[str, list[str]]:
         encode_json(free_json(f"payloads[{at}]", payload))
         for at, payload in enumerate(work.payloads)
     ]
-    return encode_json(_merge_key(work.merge_key)), payloads
+    return WrittenWork(
+        work.source_key,
+        work.delivery_policy,
+        work.slot_policy,
+        encode_json(_merge_key(work.merge_key)),
+        work.available_at_ms,
+        tuple(payloads),
+    )
 
 
-def check_claim(claim: WorkClaim) -> None:
-    """Raise InvalidRecordError for a claim that can be none."""
+def check_claim(claim: WorkClaim) -> WorkClaim:
+    """Return a claim whose batches nobody can change; InvalidRecordError if it can be none."""
     check_kind("claim", claim, WorkClaim)
     check_name("claim.session_id", claim.session_id)
     check_name("claim.claim_id", claim.claim_id)
@@ -191,6 +209,10 @@ def check_claim(claim: WorkClaim) -> None:
         raise InvalidRecordError("claim.batches", "()", "a claim stands on at least one batch")
     for batch in claim.batches:
         check_name("batch_id", batch.batch_id)
+    batches: Sequence[WorkBatch] = claim.batches  # a list, if the caller has built it of one
+    if type(batches) is tuple:
+        return claim
+    return msgspec.structs.replace(claim, batches=tuple(batches))
 
 
 def _merge_key(key: Json) -> Json:

@@ -1,7 +1,7 @@
 """A turn's commit: what goes in, the receipt that comes out, and the hash that tells retries."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from lash_store.errors import InvalidRecordError
 from lash_store.session.records.checkpoints import (
     Checkpoint,
     Manifest,
+    WrittenCheckpoint,
     hashed_checkpoint,
     written_checkpoint,
 )
@@ -25,6 +26,8 @@ from lash_store.session.records.graph import (
 )
 from lash_store.session.records.leases import SessionFence
 from lash_store.session.records.queue import WorkClaim, check_claim
+
+T = TypeVar("T")
 
 _VOLATILE: Final = frozenset({"node_id", "parent_node_id", "leaf_node_id", "timestamp"})
 
@@ -83,6 +86,32 @@ class TurnReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     manifest: Manifest | None = None
 
 
+class WrittenDelta(msgspec.Struct, frozen=True):
+    """A graph delta that was checked, its nodes in written form."""
+
+    replaces: bool
+    keeps_leaf: bool
+    leaf: str | None
+    nodes: tuple[dict[str, Any], ...]
+
+
+class WrittenCommit(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit that was checked, in written form: it shares nothing with what the caller can change."""
+
+    fence: SessionFence
+    stamp: TurnStamp | None
+    expected_head_revision: int | None
+    config: Any
+    agent_frames: list[Any] | None
+    current_agent_frame_id: str | None
+    graph: WrittenDelta
+    checkpoint: WrittenCheckpoint | None
+    usage: tuple[UsageDelta, ...]
+    completed: tuple[WorkClaim, ...]
+    attachment_ids: tuple[str, ...]
+    release: bool
+
+
 def turn_commit_hash(commit: TurnCommit) -> str:
     """Return the hash of what a turn commits, the same for every worker that retries it.
 
@@ -92,26 +121,23 @@ def turn_commit_hash(commit: TurnCommit) -> str:
     the ids of messages and message parts (S-COMMIT-8). Raises InvalidRecordError for values
     that can't be committed.
     """
-    check_commit(commit)
-    nodes = [] if isinstance(commit.graph, Unchanged) else commit.graph.nodes
+    written = written_commit(commit)
+    checkpoint = written.checkpoint
     parts = {
-        "session_id": commit.fence.session_id,
-        "config": free_json("config", commit.config),
-        "agent_frames": free_json("agent_frames", commit.agent_frames),
-        "current_agent_frame_id": commit.current_agent_frame_id,
-        "graph": {
-            "kind": type(commit.graph).__name__,
-            "nodes": [written_node(node, "") for node in nodes],
-        },
-        "checkpoint": None if commit.checkpoint is None else hashed_checkpoint(commit.checkpoint),
-        "usage": [_plain(delta) for delta in commit.usage],
-        "attachment_ids": list(commit.attachment_ids),
+        "session_id": written.fence.session_id,
+        "config": written.config,
+        "agent_frames": written.agent_frames,
+        "current_agent_frame_id": written.current_agent_frame_id,
+        "graph": {"kind": type(commit.graph).__name__, "nodes": list(written.graph.nodes)},
+        "checkpoint": None if checkpoint is None else hashed_checkpoint(checkpoint.manifest),
+        "usage": [_plain(delta) for delta in written.usage],
+        "attachment_ids": list(written.attachment_ids),
     }
     return stable_hash(_lasting(parts))
 
 
-def check_commit(commit: TurnCommit) -> None:
-    """Raise InvalidRecordError for anything in a commit that can't be stored."""
+def written_commit(commit: TurnCommit) -> WrittenCommit:
+    """Check a commit; InvalidRecordError for anything in it that can't be stored."""
     check_kind("commit", commit, TurnCommit)
     check_fence(commit.fence, SessionFence)
     check_kind("release", commit.release, bool)
@@ -119,33 +145,48 @@ def check_commit(commit: TurnCommit) -> None:
         _check_stamp(commit.stamp)
     if commit.expected_head_revision is not None:
         check_count("expected_head_revision", commit.expected_head_revision)
-    free_json("config", commit.config)
-    if commit.agent_frames is not None:
-        check_items("agent_frames", commit.agent_frames, object)
-        free_json("agent_frames", commit.agent_frames)
-    if commit.current_agent_frame_id not in (None, ""):
-        check_name("current_agent_frame_id", commit.current_agent_frame_id or "")
-    _check_delta(commit.graph)
-    if commit.checkpoint is not None:
-        written_checkpoint(commit.checkpoint)
-    check_items("usage", commit.usage, UsageDelta)
-    check_items("completed", commit.completed, WorkClaim)
-    check_items("attachment_ids", commit.attachment_ids, str)
-    for delta in commit.usage:
-        check_usage(delta)
-    for claim in commit.completed:
-        check_claim(claim)
-    for attachment_id in commit.attachment_ids:
-        check_name("attachment_id", attachment_id)
+    config = free_json("config", commit.config)
+    agent_frames = None if commit.agent_frames is None else _written_frames(commit.agent_frames)
+    frame = commit.current_agent_frame_id
+    if frame is not None and frame != "":
+        frame = check_name("current_agent_frame_id", frame)
+    graph = _written_delta(commit.graph)
+    checkpoint = None if commit.checkpoint is None else written_checkpoint(commit.checkpoint)
+    return WrittenCommit(
+        fence=commit.fence,
+        stamp=commit.stamp,
+        expected_head_revision=commit.expected_head_revision,
+        config=config,
+        agent_frames=agent_frames,
+        current_agent_frame_id=frame,
+        graph=graph,
+        checkpoint=checkpoint,
+        usage=_each("usage", commit.usage, UsageDelta, check_usage),
+        completed=_each("completed", commit.completed, WorkClaim, check_claim),
+        attachment_ids=_each("attachment_ids", commit.attachment_ids, str, _check_attachment_id),
+        release=commit.release,
+    )
 
 
-def check_usage(delta: UsageDelta) -> None:
-    """Raise InvalidRecordError for a report without source or model, or with a negative count."""
+def check_usage(delta: UsageDelta) -> UsageDelta:
+    """Return a report that can be stored: with source and model, and no negative count."""
     check_kind("usage", delta, UsageDelta)
     check_name("source", delta.source)
     check_name("model", delta.model)
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"):
         check_count(name, getattr(delta, name))
+    return delta
+
+
+def _each(field: str, values: Sequence[T], kind: type[T], check: Callable[[T], T]) -> tuple[T, ...]:
+    if type(values) is tuple and not values:
+        return ()  # as most are
+    check_items(field, values, kind)
+    return tuple(map(check, values))
+
+
+def _check_attachment_id(attachment_id: str) -> str:
+    return check_name("attachment_id", attachment_id)
 
 
 def _check_stamp(stamp: TurnStamp) -> None:
@@ -156,22 +197,34 @@ def _check_stamp(stamp: TurnStamp) -> None:
         check_name("stamp.session_id", stamp.session_id)
 
 
-def _check_delta(delta: GraphDelta) -> None:
+def _written_frames(agent_frames: Sequence[Json]) -> list[Any]:
+    check_items("agent_frames", agent_frames, object)
+    written: list[Any] = free_json("agent_frames", agent_frames)
+    return written
+
+
+def _written_delta(delta: GraphDelta) -> WrittenDelta:
     if not isinstance(delta, GraphDelta):
         raise InvalidRecordError("graph", shown(delta), "must be Unchanged, Append or ReplaceFull")
-    if delta.leaf is not None:
-        check_node_id("leaf", delta.leaf)
+    leaf = None if delta.leaf is None else check_node_id("leaf", delta.leaf)
     if isinstance(delta, Unchanged):
-        return
-    check_items("nodes", delta.nodes, Node)
-    seen: set[str] = set()
-    for node in delta.nodes:
-        written_node(node, "")
-        if node.node_id in seen:
+        return WrittenDelta(replaces=False, keeps_leaf=leaf is None, leaf=leaf, nodes=())
+    nodes = _written_nodes(delta.nodes)
+    replaces = isinstance(delta, ReplaceFull)
+    if replaces and leaf is not None and all(node["node_id"] != leaf for node in nodes):
+        raise InvalidRecordError("leaf", shown(leaf), "is none of the nodes")
+    return WrittenDelta(replaces=replaces, keeps_leaf=False, leaf=leaf, nodes=nodes)
+
+
+def _written_nodes(nodes: Sequence[Node]) -> tuple[dict[str, Any], ...]:
+    check_items("nodes", nodes, Node)
+    written: dict[str, dict[str, Any]] = {}
+    for node in nodes:
+        each = written_node(node)
+        if each["node_id"] in written:
             raise InvalidRecordError("node_id", shown(node.node_id), "is there twice in one commit")
-        seen.add(node.node_id)
-    if isinstance(delta, ReplaceFull) and delta.leaf not in (None, *seen):
-        raise InvalidRecordError("leaf", shown(delta.leaf), "is none of the nodes")
+        written[each["node_id"]] = each
+    return tuple(written.values())
 
 
 def _plain(record: msgspec.Struct | None) -> Any:

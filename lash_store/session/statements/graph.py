@@ -2,7 +2,7 @@
 
 from sqlalchemy import CTE, Delete, Insert, Select, Update, delete, func, select, update
 
-from lash_store._kernel.dialects import JsonText, upsert_insert
+from lash_store._kernel.dialects import JsonText, OnOneRow, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes
 
@@ -46,7 +46,8 @@ def ancestry(*, leaf_node_id: str) -> CTE:
     return path.union(
         select(graph_nodes.c.node_id, parent)
         .join(path, graph_nodes.c.node_id == path.c.parent_node_id)
-        .where(_live)
+        # A root has no parent to join on anyway: said only to guide SQLite.
+        .where(OnOneRow(path.c.parent_node_id.is_not(None)), _live)
     )
 
 

@@ -1,0 +1,208 @@
+"""Claims of what waits in the work queue: taking it, holding on to it, giving it back."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
+from lash_store._kernel.codecs import read_as
+from lash_store._kernel.liveness import end_of_term, new_token
+from lash_store.errors import ClaimLostError, CorruptRecordError
+from lash_store.session import statements
+from lash_store.session.context import SessionContext, Tx, Work
+from lash_store.session.operations.leases import LEASES
+from lash_store.session.operations.queue import assembled
+from lash_store.session.records import SessionFence
+from lash_store.session.records.queue import (
+    BOUNDARIES,
+    Boundary,
+    Candidate,
+    Prefix,
+    WorkClaim,
+    check_claim,
+    claimable_prefix,
+)
+from lash_store.session.tables import queued_work_batches
+
+_TABLE: Final = queued_work_batches.name
+
+
+def claim_work(
+    context: SessionContext,
+    fence: SessionFence,
+    *,
+    owner_id: str,
+    ttl_ms: int,
+    max_batches: int = 1,
+    boundary: Boundary = "idle",
+) -> Work[WorkClaim | None]:
+    """Take the batches at the head of the queue of the fence's session (S-QUEUE-3, 4, 10).
+
+    None if nothing is to be had at this boundary; `max_batches` 0 gives None before any
+    check. Raises LeaseLostError unless the session lease of `fence` is live.
+    """
+    if check_count("max_batches", max_batches) == 0:
+        return _take_nothing
+    owner = check_name("owner_id", owner_id)
+    check_choice("boundary", boundary, BOUNDARIES)
+    check_count("ttl_ms", ttl_ms)
+    require_lease = LEASES.requiring(context, fence)
+
+    def claim(tx: Tx) -> WorkClaim | None:
+        require_lease(tx)
+        taken = _prefix(tx, fence.session_id, boundary, max_batches)
+        if not taken:
+            return None
+        return _claim(tx, fence.session_id, taken, owner, ttl_ms)
+
+    return claim
+
+
+def claim_work_batches(
+    context: SessionContext,
+    fence: SessionFence,
+    batch_ids: Sequence[str],
+    *,
+    owner_id: str,
+    ttl_ms: int,
+    boundary: Boundary = "idle",
+) -> Work[WorkClaim | None]:
+    """Take exactly these batches, in this order, or None and nothing (S-QUEUE-5).
+
+    They are taken only if ``claim_work`` for as many batches would take the same ones. An
+    empty list gives None before any check.
+    """
+    check_items("batch_ids", batch_ids, str)
+    if not batch_ids:
+        return _take_nothing
+    wanted = list(batch_ids)
+    owner = check_name("owner_id", owner_id)
+    check_choice("boundary", boundary, BOUNDARIES)
+    check_count("ttl_ms", ttl_ms)
+    require_lease = LEASES.requiring(context, fence)
+
+    def claim(tx: Tx) -> WorkClaim | None:
+        require_lease(tx)
+        taken = _prefix(tx, fence.session_id, boundary, len(wanted))
+        if [candidate.batch_id for candidate in taken] != wanted:
+            return None
+        return _claim(tx, fence.session_id, taken, owner, ttl_ms)
+
+    return claim
+
+
+def renew_claim(_: SessionContext, claim: WorkClaim, *, ttl_ms: int) -> Work[WorkClaim]:
+    """Move the end of a claim to `ttl_ms` milliseconds from now (S-QUEUE-6).
+
+    Raises ClaimLostError, and extends nothing, unless every batch still carries it. A
+    claim is lost when somebody else took a batch, not by time alone.
+    """
+    check_count("ttl_ms", ttl_ms)
+    held = check_claim(claim)
+
+    def renew(tx: Tx) -> WorkClaim:
+        require_standing(tx, held)
+        expires_at_ms = end_of_term(tx.now_ms, ttl_ms)
+        statements.renew_claim.run(
+            tx.cursor,
+            session_id=held.session_id,
+            claim_id=held.claim_id,
+            token=held.token,
+            expires_at_ms=expires_at_ms,
+        )
+        return msgspec.structs.replace(held, expires_at_ms=expires_at_ms)
+
+    return renew
+
+
+def abandon_claim(_: SessionContext, claim: WorkClaim) -> Work[int]:
+    """Give the batches of a claim back; return how many still carried it (S-QUEUE-7)."""
+    held = check_claim(claim)
+
+    def abandon(tx: Tx) -> int:
+        return statements.abandon_claim.run(
+            tx.cursor, session_id=held.session_id, claim_id=held.claim_id, token=held.token
+        )
+
+    return abandon
+
+
+def require_claim(_: SessionContext, claim: WorkClaim) -> Work[None]:
+    """Raise ClaimLostError unless the claim stands on exactly its batches, each once."""
+    held = check_claim(claim)
+
+    def require(tx: Tx) -> None:
+        require_standing(tx, held)
+
+    return require
+
+
+def require_standing(tx: Tx, claim: WorkClaim) -> None:
+    """Require a claim that was checked, on an open transaction; see :func:`require_claim`."""
+    carrying = statements.claimed_work.all(
+        tx.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+    )
+    found = tuple(batch_id for (batch_id,) in carrying)
+    if sorted(found) != sorted(claim.batch_ids):
+        raise ClaimLostError(claim.claim_id, claim.batch_ids, found)
+
+
+def complete_claim(tx: Tx, claim: WorkClaim) -> None:
+    """Remove the batches of a claim that stands."""
+    statements.complete_claim.run(
+        tx.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+    )
+
+
+def _take_nothing(_: Tx) -> None:
+    """Claim no batches at all."""
+
+
+def _prefix(tx: Tx, session_id: str, boundary: Boundary, max_batches: int) -> Prefix:
+    rows = statements.claimable_work.all(
+        tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
+    )
+    candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
+    return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
+
+
+def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, ttl_ms: int) -> WorkClaim:
+    with tx.all_or_nothing():
+        return _take(tx, session_id, taken, owner_id, end_of_term(tx.now_ms, ttl_ms))
+
+
+def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int) -> WorkClaim:
+    cursor, token = tx.cursor, new_token(tx.context.ids)
+    fencing_token = taken[0].claim_fencing_token + 1
+    claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
+    rows = [
+        statements.claim_batch.bind(
+            cursor,
+            enqueue_seq=candidate.enqueue_seq,
+            claim_id=claim_id,
+            owner_id=owner_id,
+            token=token,
+            now_ms=tx.now_ms,
+            expires_at_ms=expires_at_ms,
+        )
+        for candidate in taken
+    ]
+    if statements.claim_batch.many(cursor, rows) != len(taken):
+        raise CorruptRecordError(_TABLE, claim_id, "a row changed between two statements")
+    batches = statements.load_claimed_work.all(
+        cursor, session_id=session_id, claim_id=claim_id, token=token
+    )
+    items = statements.load_claimed_items.all(
+        cursor, session_id=session_id, claim_id=claim_id, token=token
+    )
+    return WorkClaim(
+        session_id=session_id,
+        claim_id=claim_id,
+        owner_id=owner_id,
+        token=token,
+        fencing_token=fencing_token,
+        claimed_at_ms=tx.now_ms,
+        expires_at_ms=expires_at_ms,
+        batches=tuple(assembled(batches, items)),
+    )
