@@ -73,7 +73,7 @@ class Subject:
             lease: Any = session.claim_lease(owner_id="ann", ttl_ms=10_000_000)
             self.call = lambda key: session.commit_turn(
                 TurnCommit(
-                    lease.fence,
+                    fence=lease.fence,
                     graph=Append([Node(key, None, {"text": key})], leaf=key),
                     stamp=TurnStamp(key, key),
                 )
@@ -108,9 +108,10 @@ def hammer(call: Call, name: str, acknowledged: list[str], until: threading.Even
                     acknowledged.append(key)
                 except KeyboardInterrupt:
                     caught += 1
-            return caught
         except KeyboardInterrupt:
             caught += 1
+        else:
+            return caught
 
 
 def uninterrupted() -> int:
@@ -125,14 +126,16 @@ def uninterrupted() -> int:
             return caught
 
 
-def interrupt(times: int, until: threading.Event) -> None:
-    """Interrupt the main thread at random."""
+def interrupt(times: int, acknowledged: list[str], until: threading.Event) -> None:
+    """Interrupt the main thread at random, once it is at its calls."""
+    while "m1" not in acknowledged:
+        time.sleep(0.001)
     chance = random.Random(times)
     main = threading.main_thread().ident or 0
     for _ in range(times):
         time.sleep(chance.expovariate(1 / MEAN_S))
         signal.pthread_kill(main, signal.SIGINT)
-    time.sleep(0.01)
+    time.sleep(0.5)  # the last one is on its way until the main thread runs again
     until.set()
 
 
@@ -152,7 +155,7 @@ def main(folder: str, operation: str, times: str, threads: str) -> None:
         others = [threading.Thread(target=beside, args=(at,)) for at in range(int(threads))]
         for thread in others:
             thread.start()
-        sender = threading.Thread(target=interrupt, args=(int(times), until))
+        sender = threading.Thread(target=interrupt, args=(int(times), acknowledged, until))
         sender.start()
         try:
             caught = hammer(subject.call, "m", acknowledged, until)
