@@ -24,9 +24,10 @@ snapshot, for each call, and on an asyncio store the same as a coroutine. Names,
 results and documentation are those of the function, for type checkers and at run time alike.
 """
 
+import inspect
 from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, overload
+from functools import cached_property, wraps
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_args, get_type_hints, overload
 
 from lash_store._kernel.checks import shown
 from lash_store._stores.async_store import AsyncStore
@@ -70,6 +71,16 @@ class Operation(Generic[T, P, R]):
     def __get__(self, instance: Any, owner: Any) -> Any:
         """Tell type checkers what stands here; at run time only the list itself gets this far."""
         return self
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """What a call of it looks like: the arguments of the first step, the result of the second."""
+        signature = inspect.signature(self.function)
+        _, *parameters = signature.parameters.values()
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        work = get_type_hints(self.function)["return"]
+        *_, result = get_args(work)  # a work is a Callable[[Tx], result]
+        return signature.replace(parameters=[this, *parameters], return_annotation=result)
 
     def as_method(self) -> Callable[..., R]:
         """Return both steps at once, as something that a class binds."""
@@ -143,6 +154,7 @@ class Operations:
                 continue
             # The function may be called otherwise, as one that serves every lease is.
             method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
+            method.__signature__ = operation.signature  # type: ignore[attr-defined] # reason: what inspect looks for
             setattr(cls, name, method)
 
 

@@ -110,13 +110,9 @@ def test_one_verb_phrase_through_every_layer(tx: type, sync: type, asyncio: type
 
 
 def _beyond_self(method: object) -> inspect.Signature:
-    """The parameters but for the first one, which is an operation's context and a store's self.
-
-    The result is left to type checkers: an operation's own is its work.
-    """
+    """The signature but for its first parameter: a commit of a turn calls it otherwise."""
     signature = inspect.signature(method)  # type: ignore[arg-type] # reason: a function
-    parameters = list(signature.parameters.values())[1:]
-    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 @pytest.mark.parametrize("store", ["session", "process"])
