@@ -64,6 +64,17 @@ _BODIES: Final = {
 }
 
 
+def define(name: str, source: str, scope: dict[str, Any], *, filename: str, doc: str | None) -> Any:
+    """Define the function `name` by its text, which tracebacks and ``inspect`` then show."""
+    exec(compile(source, filename, "exec"), scope)  # noqa: S102 # reason: the text is built here, from names that Python has checked
+    # Without a time of change, which is what keeps linecache from looking for a file.
+    lines = source.splitlines(keepends=True)
+    linecache.cache[filename] = (len(source), None, lines, filename)
+    function = scope[name]
+    function.__doc__ = doc
+    return function
+
+
 class CompiledStatement:
     """A construct with a bindparam ``p_<name>`` for each argument, compiled for one driver."""
 
@@ -120,17 +131,8 @@ class CompiledStatement:
         )
         if not names:
             source = source.replace(", *, )", ")")
-        return self._defined(name, source, scope, doc)
-
-    def _defined(self, name: str, source: str, scope: dict[str, Any], doc: str | None) -> Any:
         filename = f"<prepared {self.name}.{name} for {self.driver.dialect.name}>"
-        exec(compile(source, filename, "exec"), scope)  # noqa: S102 # reason: the text is built here, from names that Python and SQLAlchemy have checked
-        # Without a time of change, which is what keeps linecache from looking for a file.
-        lines = source.splitlines(keepends=True)
-        linecache.cache[filename] = (len(source), None, lines, filename)
-        function = scope[name]
-        function.__doc__ = doc
-        return function
+        return define(name, source, scope, filename=filename, doc=doc)
 
     def _values_expression(self, scope: dict[str, Any]) -> str:
         """Write the tuple of parameters: arguments by name, constants by a name in `scope`."""

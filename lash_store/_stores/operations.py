@@ -26,10 +26,22 @@ results and documentation are those of the function, for type checkers and at ru
 
 import inspect
 from collections.abc import Callable, Coroutine
-from functools import cached_property, wraps
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_args, get_type_hints, overload
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
 from lash_store._kernel.checks import shown
+from lash_store._kernel.generated import define
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context, Tx
@@ -72,53 +84,66 @@ class Operation(Generic[T, P, R]):
         """Tell type checkers what stands here; at run time only the list itself gets this far."""
         return self
 
-    @cached_property
-    def signature(self) -> inspect.Signature:
-        """What a call of it looks like: the arguments of the first step, the result of the second."""
-        signature = inspect.signature(self.function)
-        _, *parameters = signature.parameters.values()
-        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-        work = get_type_hints(self.function)["return"]
-        *_, result = get_args(work)  # a work is a Callable[[Tx], result]
-        return signature.replace(parameters=[this, *parameters], return_annotation=result)
+    def as_method(self, kind: str, name: str) -> Callable[..., Any]:
+        """Return the method of a Tx, a store or an asyncio store: what a call of it looks like.
 
-    def as_method(self) -> Callable[..., R]:
-        """Return both steps at once, as something that a class binds."""
-        function = self.function
+        Generated, so that it passes on each argument by itself: packing them up would cost as
+        much as a statement.
+        """
+        hints = get_type_hints(self.function)
+        *_, result = get_args(hints.pop("return"))  # a work is a Callable[[Tx], result]
+        _, *parameters = inspect.signature(self.function).parameters.values()
+        scope: dict[str, Any] = {"function_": self.function}
+        source = _TEXTS[kind].format(
+            name=name,
+            parameters=_written(parameters, scope),
+            arguments="".join(f", {_passed_on(each)}" for each in parameters),
+            how="write" if self.writes else "read",
+        )
+        method: Any = define(
+            name, source, scope, filename=f"<{kind} {name}>", doc=self.function.__doc__
+        )
+        method.__annotations__ = {each.name: hints[each.name] for each in parameters}
+        method.__annotations__["return"] = result
+        return cast("Callable[..., Any]", method)
 
-        @wraps(function)
-        def method(tx: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return function(tx.context, *args, **kwargs)(tx)
 
-        return method
+_TEXTS: Final = {
+    "Tx": """\
+def {name}(self, /{parameters}):
+    return function_(self.context{arguments})(self)
+""",
+    "Store": """\
+def {name}(self, /{parameters}):
+    return self._handle.{how}({name!r}, function_(self._context{arguments}))
+""",
+    "AsyncStore": """\
+async def {name}(self, /{parameters}):
+    store_ = self._store or await self._opened()
+    work_ = function_(store_._context{arguments})
+    return await store_._handle.submit_{how}({name!r}, work_)
+""",
+}
+"""The methods that an operation becomes."""
 
-    def on_store(self, name: str) -> Callable[..., R]:
-        """Return the one-call method of a store: a transaction, or a snapshot, for each call."""
-        function, writes = self.function, self.writes
 
-        @wraps(function)
-        def call(store: Store[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-            work = function(store._context, *args, **kwargs)
-            handle = store._handle
-            result: R = handle.write(name, work) if writes else handle.read(name, work)
-            return result
+def _written(parameters: list[inspect.Parameter], scope: dict[str, Any]) -> str:
+    """Write parameters as in a definition, their defaults by names in `scope`."""
+    words, keyword_only = "", False
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            words += ", *"
+        words += f", {each.name}"
+        if each.default is not each.empty:
+            scope[f"default_{each.name}_"] = each.default
+            words += f"=default_{each.name}_"
+    return words
 
-        return call
 
-    def on_async_store(self, name: str) -> Callable[..., Coroutine[Any, Any, R]]:
-        """Return the one-call method of an asyncio store: in line with what else waits."""
-        function, writes = self.function, self.writes
-
-        @wraps(function)
-        async def call(store: AsyncStore[T], /, *args: P.args, **kwargs: P.kwargs) -> R:
-            sync = store._store or await store._opened()
-            work = function(sync._context, *args, **kwargs)
-            handle = sync._handle
-            submit = handle.submit_write if writes else handle.submit_read
-            result: R = await submit(name, work)
-            return result
-
-        return call
+def _passed_on(parameter: inspect.Parameter) -> str:
+    is_keyword = parameter.kind is parameter.KEYWORD_ONLY
+    return f"{parameter.name}={parameter.name}" if is_keyword else parameter.name
 
 
 def writes(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:
@@ -143,19 +168,15 @@ class Operations:
         super().__init_subclass__()
         listed = _listed(cls)
         cls._operations = listed
-        for name, operation in listed.items():
-            if issubclass(cls, Tx):
-                method = operation.as_method()
-            elif issubclass(cls, Store):
-                method = operation.on_store(name)
-            elif issubclass(cls, AsyncStore):
-                method = operation.on_async_store(name)
-            else:
-                continue
-            # The function may be called otherwise, as one that serves every lease is.
-            method.__name__, method.__qualname__ = name, f"{cls.__qualname__}.{name}"
-            method.__signature__ = operation.signature  # type: ignore[attr-defined] # reason: what inspect looks for
-            setattr(cls, name, method)
+        kinds = {"Tx": Tx, "Store": Store, "AsyncStore": AsyncStore}
+        for kind in [kind for kind, base in kinds.items() if issubclass(cls, base)]:
+            for name, operation in listed.items():
+                method = operation.as_method(kind, name)
+                method.__qualname__, method.__module__ = (
+                    f"{cls.__qualname__}.{name}",
+                    cls.__module__,
+                )
+                setattr(cls, name, method)
 
 
 def work_of(store: Store[Any], name: str, *args: Any, **keywords: Any) -> Callable[[Any], Any]:

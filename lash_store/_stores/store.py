@@ -138,9 +138,11 @@ class Transaction(Generic[T_co]):
     """
 
     # A slotted class: contextlib.contextmanager would cost a fifth of a short transaction.
-    __slots__ = ("__weakref__", "_handle", "_transaction", "_tx", "_writes")
+    __slots__ = ("__weakref__", "_handle", "_transaction", "_tx", "_writes", "thread")
 
     _tx: Tx[Any]
+    thread: int
+    """The thread whose turn it is while the block is open."""
 
     def __init__(self, store: Store[T_co], *, writes: bool) -> None:
         self._handle = store._handle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from os import stat
 from typing import TYPE_CHECKING
 
 from lash_store._backends.sqlite import dialect, opened
@@ -27,6 +28,7 @@ class Connections:
     def __init__(self, schema: Schema, path: str) -> None:
         self.schema = schema
         self.path = path
+        self._path_bytes = os.fsencode(path)
         self.in_memory = path == IN_MEMORY
         self.closed = False
         self.settings: Settings | None = None
@@ -91,8 +93,14 @@ class Connections:
 
     def checked_writer(self) -> StoreConnection:
         """Return the one that writes, on the file that was opened; the turn is this thread's."""
-        self.check_file()
-        connection = self.writer
+        identity, connection = self.identity, self.writer
+        if identity is not None:  # what check_file() does, on the hottest path there is
+            try:
+                found = stat(self._path_bytes)
+            except OSError:
+                found = None
+            if found is None or found.st_ino != identity[1] or found.st_dev != identity[0]:
+                self.check_file()
         if connection is not None:
             return connection
         if self.closed:
@@ -108,11 +116,12 @@ class Connections:
         if self.identity is None:
             return
         try:
-            found = os.stat(self.path)
+            found = stat(self.path)
         except OSError as error:
             cause = f"its file was removed or moved ({error.strerror})"
             raise StoreLostError(self.path, cause) from error
-        if (found.st_dev, found.st_ino) != self.identity:
+        device, inode = self.identity
+        if found.st_ino != inode or found.st_dev != device:
             raise StoreLostError(
                 self.path, "another file stands in its place; open that one anew to use it"
             )

@@ -220,4 +220,7 @@ class OpenDatabase:
         if inherited.queue is not None:
             inherited.queue.close()
         self._use(inherited.after_fork())
+        if self.in_memory:  # it does not follow into a child
+            for handle in self.handles:
+                handle.closed = True
         return carried

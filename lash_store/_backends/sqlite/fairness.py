@@ -79,11 +79,19 @@ class WriteQueue:
         """Whether another process was in the way just now, on the monotonic clock."""
         return now_s - self._contended_s < _CONTENDED_S
 
+    def may_try(self, now_s: float) -> bool:
+        """Whether a writer that does not wait yet may try at once: the gate is open."""
+        if self._queued_s is not None:
+            return False
+        if now_s - self._looked_s > _LOOK_AGAIN_S and self._descriptor is not None:
+            # An empty sidecar is a new one: nobody has closed its gate yet.
+            self._may_try = _read_gate(self._descriptor) != _CLOSED
+            self._looked_s = now_s
+        return self._may_try
+
     def try_begin(self, connection: StoreConnection, now_s: float) -> float | None:
         """Begin a write transaction; if another holds the lock, return when to try again, in seconds."""
         if self._queued_s is None:
-            if self._is_gate_open(now_s) and _try_begin(connection):
-                return None
             self._queued_s = now_s
             _waiting.add(id(self))
         self._contended_s = now_s
@@ -115,13 +123,6 @@ class WriteQueue:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _is_gate_open(self, now_s: float) -> bool:
-        if self._descriptor is not None and now_s - self._looked_s > _LOOK_AGAIN_S:
-            # An empty sidecar is a new one: nobody has closed its gate yet.
-            self._may_try = _read_gate(self._descriptor) != _CLOSED
-            self._looked_s = now_s
-        return self._may_try
 
     def _comes_first(self) -> bool:
         if self._descriptor is None:

@@ -47,6 +47,7 @@ class SqliteHandle:
         self.path = database.path
         self.key = database.key
         self.closed = False
+        self._is_reader = settings.read_only
         self.budget_s = settings.busy_timeout_ms / 1000
         self._inside: int | None = None
         """The thread that is inside a block of this handle's own."""
@@ -104,13 +105,15 @@ class SqliteHandle:
     # One-call operations.
 
     def write(
-        self, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool = False
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        by_itself: bool = False,  # noqa: FBT001, FBT002 # reason: passed on by position, on the hottest path there is
     ) -> Any:
         """Do `work` in a write transaction, by itself or with what else waits; on this thread."""
-        self._check_writable()
-        return self.database.writer.write(
-            self, operation, work, budget_s=self.budget_s, by_itself=by_itself
-        )
+        if self.closed or self._is_reader:
+            self._check_writable()
+        return self.database.writer.write(self, operation, work, by_itself)
 
     def read(self, operation: str, work: Callable[[Any], Any]) -> Any:
         """Do `work` in a snapshot, on this thread."""
@@ -253,14 +256,13 @@ class SqliteHandle:
             database.writer.give_back(hold)
 
     def _check_open(self) -> None:
-        if self.closed or self.database.closed:
-            self.closed = True  # in memory, in a child
+        if self.closed:
             raise self.closed_error()
 
     def _check_writable(self) -> None:
-        if self.closed or self.database.closed:
+        if self.closed:
             raise self.closed_error()
-        if self.settings.read_only:
+        if self._is_reader:
             raise ReadOnlyStoreError(self.path)
 
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lash_store._backends.sqlite import dialect
-from lash_store._backends.sqlite.driver import primary_code, store_error
+from lash_store._backends.sqlite.driver import is_busy, primary_code, store_error
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel.calls import Call, settle
 from lash_store.errors import LashStoreError
@@ -26,6 +26,7 @@ from lash_store.errors import LashStoreError
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
     from lash_store._backends.sqlite.connections import Connections
+    from lash_store._backends.sqlite.fairness import WriteQueue
 
 _BOUND_S: Final = 0.005
 """How long a group lets others join, on the monotonic clock: they all wait for its end."""
@@ -78,7 +79,8 @@ class Leader(ABC):
 
     def _try_begin(self, operation: str) -> float | None:
         """Begin a transaction in this turn; if another process writes, return when to try again."""
-        self._put_right()
+        if self._began or self._group is not None:
+            self._put_right()
         connections = self._connections
         connection = connections.checked_writer()
         connection.operation = operation
@@ -86,9 +88,19 @@ class Leader(ABC):
         queue = connections.queue
         now_s = connections.used_s = monotonic()
         try:
-            if queue is None:
+            if queue is None or queue.may_try(now_s):
                 connection.begin(dialect.BEGIN_WRITE)
                 return None
+        except sqlite3.Error as error:
+            if queue is None or not is_busy(error):
+                raise store_error(error, connection) from error
+        return self._try_in_queue(queue, connection, now_s)
+
+    def _try_in_queue(
+        self, queue: WriteQueue, connection: StoreConnection, now_s: float
+    ) -> float | None:
+        """Try again among the processes that wait; if it was in vain, return when to do so next."""
+        try:
             nap_s = queue.try_begin(connection, now_s)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
@@ -144,14 +156,18 @@ class Leader(ABC):
         if first.error is not None:
             connection.end(dialect.ROLLBACK)
             self._finish(hold, group)
-        elif first.alone or self._let_join(connection, group, on_library=on_library):
+        elif first.alone or self._let_join(connection, first, group, on_library=on_library):
             self._commit(hold, connection, group)
         else:
             self._put_back(connection, group.calls, group)
             self.give_back(hold)
 
-    def _let_join(self, connection: StoreConnection, group: Group, *, on_library: bool) -> bool:
+    def _let_join(
+        self, connection: StoreConnection, first: Call, group: Group, *, on_library: bool
+    ) -> bool:
         """Run what waits, each call in a savepoint; False if the whole transaction has to be undone."""
+        if first.operation is None and self.turns.waiting:
+            self._close_consumers(connection)
         turns, queue, now_s = self.turns, self._connections.queue, monotonic()
         is_contended = queue is not None and queue.is_contended(now_s)
         bound_s = _BOUND_BESIDE_OTHERS_S if is_contended else _BOUND_S
@@ -183,8 +199,7 @@ class Leader(ABC):
             connection.set_savepoint()
             self._run(connection, call, on_library=on_library)
             if call.operation is None:
-                connection.close_consumers()
-                connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
+                self._close_consumers(connection)
             if not connection.in_transaction:
                 # An error that is the call's own, of its consumer's making or SQLite's, has
                 # undone everything: it has its answer, the others have to be done again.
@@ -195,6 +210,11 @@ class Leader(ABC):
         except sqlite3.Error:
             return False
         return True
+
+    def _close_consumers(self, connection: StoreConnection) -> None:
+        """End what a consumer's work has begun in a transaction that goes on with others' calls."""
+        connection.close_consumers()
+        connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
 
     def _answer(self, call: Call) -> None:
         """Let a call of the present group have its answer, whatever becomes of the others."""
@@ -249,7 +269,7 @@ class Leader(ABC):
     def _put_right(self) -> None:
         """End what a leader that was interrupted has left, in a turn of this thread's own."""
         group, connection = self._group, self._connections.writer
-        if connection is None or not (self._began or group is not None):
+        if connection is None:
             return
         is_over = not connection.in_transaction
         if group is not None and group.is_committing and is_over and group.error is None:

@@ -10,94 +10,103 @@ can't get lost on its way to somebody who has given up.
 """
 
 import threading
-import weakref
 from collections import deque
 from threading import get_ident
-from typing import Final
+from typing import Final, Protocol
+from weakref import ref
 
 from lash_store._kernel.calls import Call
 from lash_store.errors import NestedTransactionError
+
+_HELD: Final = 0
+
+
+class Holding(Protocol):
+    """What can hold a turn: it can be referred to weakly, and says whose thread it is of."""
+
+    thread: int
 
 
 class Hold:
     """What holds a turn, for as long as it lives."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "thread")
+
+    thread: int
 
 
 class Turns:
     """The turns on one file."""
 
-    __slots__ = ("_holder", "_mutex", "thread", "waiting")
+    __slots__ = ("_held", "_mutex", "waiting")
 
     waiting: Final[deque[Call]]
     """Who waits, the first first."""
 
-    thread: int
-    """Whose turn it is, or was; see :attr:`is_mine`."""
-
     def __init__(self) -> None:
+        # One entry, or none. It is taken by one call into C, which no interrupt divides, and
+        # who has taken it can be seen from it.
+        self._held: dict[int, ref[Holding]] = {}
         # Reentrant: a signal handler may come to it while its own thread is inside.
         self._mutex = threading.RLock()
-        self._holder: weakref.ref[Hold] | None = None
-        self.thread = 0
         self.waiting = deque()
 
     @property
     def is_mine(self) -> bool:
         """Whether it is this thread's turn."""
-        return self.thread == get_ident() and not self.is_free
+        held = self._held.get(_HELD)
+        holder = None if held is None else held()
+        return holder is not None and holder.thread == get_ident()
 
     @property
     def is_free(self) -> bool:
         """Whether it is nobody's turn."""
-        holder = self._holder
-        return holder is None or holder() is None
+        held = self._held.get(_HELD)
+        return held is None or held() is None
 
-    def is_held_by(self, hold: Hold) -> bool:
+    def is_held_by(self, hold: Holding) -> bool:
         """Whether it is `hold`'s turn."""
-        holder = self._holder
-        return holder is not None and holder() is hold
+        held = self._held.get(_HELD)
+        return held is not None and held() is hold
 
     def check_not_mine(self) -> None:
         """Raise NestedTransactionError if it is this thread's turn already."""
-        if self.is_mine:
+        if self._held and self.is_mine:
             raise NestedTransactionError(
                 "this thread is inside a transaction on this database already, which would have "
                 "to end first: use that one's `tx`, or go on after it"
             )
 
-    def try_take(self, hold: Hold) -> bool:
+    def try_take(self, hold: Holding) -> bool:
         """Take the turn, if it is nobody's and nobody waits for it."""
-        me = get_ident()
-        with self._mutex:
-            if self.waiting or not self.is_free:
-                return False
-            self._holder = weakref.ref(hold)
-            self.thread = me
-        return True
+        if self.waiting:
+            return False
+        hold.thread = get_ident()
+        mine = ref(hold)
+        return self._held.setdefault(_HELD, mine) is mine
 
-    def try_take_first(self, hold: Hold, waiting: Call | None) -> bool:
-        """Take the turn, if it is nobody's and `waiting`, or anybody if it is None, is the first."""
-        me = get_ident()
+    def try_take_first(self, hold: Holding, call: Call) -> bool:
+        """Take the turn, if it is nobody's and `call` is the first in line."""
+        if self.first() is not call:
+            return False
         with self._mutex:
-            if not self.is_free or (waiting is not None and self.first() is not waiting):
-                return False
-            self._holder = weakref.ref(hold)
-            self.thread = me
-        return True
+            held = self._held.get(_HELD)
+            if held is not None and held() is None:
+                del self._held[_HELD]  # whoever held it is gone
+        hold.thread = get_ident()
+        mine = ref(hold)
+        return self._held.setdefault(_HELD, mine) is mine
 
-    def give_back(self, hold: Hold) -> bool:
+    def give_back(self, hold: Holding) -> bool:
         """Make it nobody's turn, if it is `hold`'s; tell whether it was."""
-        with self._mutex:
-            if not self.is_held_by(hold):
-                return False
-            self._holder = None
-            self.thread = 0
+        held = self._held.get(_HELD)
+        if held is None or held() is not hold:
+            return False
+        del self._held[_HELD]
         return True
 
     def first(self) -> Call | None:
-        """Return who waits longest."""
+        """Return who waits longest; who has given up, or was served, stands in line no more."""
         waiting = self.waiting
         with self._mutex:
             while waiting and not waiting[0].waits:

@@ -44,21 +44,19 @@ class Writer(Leader):
         caller: Any,
         operation: str | None,
         work: Callable[[Any], Any],
-        *,
-        budget_s: float,
-        by_itself: bool = False,
+        by_itself: bool,  # noqa: FBT001 # reason: passed on by position, on the hottest path there is
     ) -> Any:
         """Do one call of this thread in a transaction, and return what it gives."""
         hold, turns = Hold(), self.turns
         if not turns.try_take(hold):
             turns.check_not_mine()
-            call = ThreadCall(caller, operation, work, budget_s=budget_s, by_itself=by_itself)
+            call = _thread_call(caller, operation, work, by_itself=by_itself)
             turns.waiting.append(call)
             return self._in_line(call)
         try:
             nap_s = self._try_begin(operation or "transact")
             if nap_s is None:
-                connection = self._connection
+                connection: Any = self._connections.writer
                 tx = caller.make_tx(connection, operation)
                 result = work(tx)
                 tx.transaction = None
@@ -68,10 +66,11 @@ class Writer(Leader):
                     turns.give_back(hold)
                     if turns.waiting:
                         self.wake_first()
-                    self._connections.announce()
+                    if self._connections.watch.waiters:
+                        self._connections.announce()
                     return result
             # Only now is there anybody else, who needs to know it.
-            call = ThreadCall(caller, operation, work, budget_s=budget_s, by_itself=by_itself)
+            call = _thread_call(caller, operation, work, by_itself=by_itself)
             if nap_s is None:
                 call.result = result
                 self._lead_on(hold, call, on_library=False, is_done=True)
@@ -345,3 +344,9 @@ class Writer(Leader):
 
 def _no_work(_: Any) -> None:
     """Stand in line for a block, which does its work by itself."""
+
+
+def _thread_call(
+    caller: Any, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool
+) -> ThreadCall:
+    return ThreadCall(caller, operation, work, budget_s=caller.budget_s, by_itself=by_itself)
