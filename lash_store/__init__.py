@@ -19,7 +19,7 @@ from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.prepared import prepare
 from lash_store._stores.leasing import Leases
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
-from lash_store.deployment import Deployment
+from lash_store.deployment import AsyncDeployment, Deployment
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.records import Busy, EffectClaim, Replayed, turn_scope
 from lash_store.effect.store import EffectStore
@@ -38,7 +38,7 @@ from lash_store.process.records import (
 )
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.process.tx import ProcessTx
-from lash_store.session.directory import SessionDirectory
+from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
 from lash_store.session.records import (
     AlreadyQueued,
     Append,
@@ -68,8 +68,10 @@ __version__ = "0.2.0"
 __all__ = [
     "AlreadyQueued",
     "Append",
+    "AsyncDeployment",
     "AsyncEffectStore",
     "AsyncProcessRegistry",
+    "AsyncSessionDirectory",
     "AsyncSessionStore",
     "AsyncTriggerStore",
     "Busy",

@@ -1,17 +1,21 @@
-"""One folder with all the stores of a deployment."""
+"""One folder with all the stores of a deployment, sync and asyncio."""
 
 import os
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
+from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions
+from lash_store._stores.cancelling import finish_first
+from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
 from lash_store.errors import StoreOpenError
-from lash_store.process.store import ProcessRegistry
-from lash_store.session.directory import SessionDirectory
-from lash_store.trigger.store import TriggerStore
+from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
+from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
+from lash_store.trigger.store import AsyncTriggerStore, TriggerStore
 
 SESSIONS: Final = "sessions"
 PROCESSES: Final = "processes.db"
@@ -22,7 +26,9 @@ EFFECTS: Final = "effects.db"
 class Deployment:
     """The stores of a deployment in one folder, opened and closed together.
 
-    Each is a database of its own; ``lash_store.routing`` leads from one to another.
+    Each is a database of its own; ``lash_store.routing`` leads from one to another. However many
+    sessions are open, the process keeps a bounded number of connections and threads: what is
+    idle is closed, and opened again by its next use.
     """
 
     sessions: SessionDirectory
@@ -38,9 +44,10 @@ class Deployment:
         processes: ProcessRegistry,
         triggers: TriggerStore,
         effects: EffectStore,
+        sessions: SessionDirectory,
     ) -> None:
         self.root = root
-        self.sessions = SessionDirectory(root / SESSIONS)
+        self.sessions = sessions
         self.processes = processes
         self.triggers = triggers
         self.effects = effects
@@ -49,8 +56,8 @@ class Deployment:
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
         """Open the folder `root`; one that is not there is made, readable by its owner only.
 
-        `options` go to each store; the sessions are opened one by one, with options of their
-        own. Raises what opening a store raises, and leaves none open then.
+        `options` go to each store, sessions included, which are opened one by one. Raises what
+        opening a store raises, and leaves none open then.
         """
         check_kind("root", root, (str, os.PathLike))
         try:
@@ -71,12 +78,12 @@ class Deployment:
                 opened.enter_context(EffectStore.open(folder / EFFECTS, **options)),
             )
             opened.pop_all()
-        return cls(folder, *stores)
+        return cls(folder, *stores, SessionDirectory(folder / SESSIONS, **options))
 
     def close(self) -> None:
-        """Close the stores; closing twice is harmless. Sessions are closed by who opened them."""
+        """Close the stores, and the sessions that are open still; closing twice is harmless."""
         with ExitStack() as closing:
-            for store in (self.effects, self.triggers, self.processes):
+            for store in (self.effects, self.triggers, self.processes, self.sessions):
                 closing.callback(store.close)
 
     def __enter__(self) -> Self:
@@ -87,3 +94,53 @@ class Deployment:
 
     def __repr__(self) -> str:
         return f"<Deployment {str(self.root)!r}>"
+
+
+class AsyncDeployment:
+    """:class:`Deployment` for asyncio: the same stores, as asyncio stores.
+
+    Opened by ``async with`` or ``await``; they share what a sync deployment of the folder has open.
+    """
+
+    sessions: AsyncSessionDirectory
+    """The sessions, each in a file of its own in the folder ``sessions``."""
+
+    processes: AsyncProcessRegistry
+    triggers: AsyncTriggerStore
+    effects: AsyncEffectStore
+
+    def __init__(self, root: str | os.PathLike[str], options: OpenOptions) -> None:
+        self._root = root
+        self._options = options
+        self._deployment: Deployment | None = None
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
+        """Make a deployment that ``async with`` or ``await`` opens, as :meth:`Deployment.open` does."""
+        return cls(root, options)
+
+    async def aclose(self) -> None:
+        """Close the stores, and the sessions that are open still; closing twice is harmless."""
+        if self._deployment is not None:
+            deployment, sessions = self._deployment, self.sessions
+            await sessions.aclose()
+            await finish_first(on_library_thread(deployment.close))
+
+    async def _open(self) -> Self:
+        if self._deployment is None:
+            opened = await on_library_thread(lambda: Deployment.open(self._root, **self._options))
+            self._deployment, self.root = opened, opened.root
+            self.sessions = AsyncSessionDirectory(opened.root / SESSIONS, **self._options)
+            self.processes = AsyncProcessRegistry.over(opened.processes)
+            self.triggers = AsyncTriggerStore.over(opened.triggers)
+            self.effects = AsyncEffectStore.over(opened.effects)
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
 from lash_store._stores.cancelling import finish_first
@@ -25,11 +25,23 @@ class AsyncStore(Generic[T_co]):
     first operation. It is of no event loop: one after another, or several at once, may use it.
     """
 
+    _described_by: ClassVar[tuple[str, ...]] = ()
+    """Attributes that it has in common with its sync store."""
+
     def __init__(self, open_store: Callable[[], Store[T_co]]) -> None:
         self._open_store = open_store
         self._store: Store[T_co] | None = None
         self._opening = threading.RLock()
         self._is_closed = False
+
+    @classmethod
+    def over(cls, store: Store[T_co]) -> Self:
+        """Return an asyncio store over a sync one that is open; closing it closes that."""
+        made = cls(lambda: store)
+        made._store = store
+        for name in cls._described_by:
+            setattr(made, name, getattr(store, name))
+        return made
 
     async def transact(self, work: Callable[[T_co], R], *, repeatable: bool = False) -> R:
         """Run `work` as one write transaction on a thread and return its result (K-GROUP-2).

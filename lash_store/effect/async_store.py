@@ -42,6 +42,8 @@ R = TypeVar("R")
 class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     """:class:`EffectStore` for asyncio: the same operations, as coroutines."""
 
+    _described_by = ("owner_id",)
+
     owner_id: str
 
     @classmethod

@@ -4,19 +4,22 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, Self, Unpack
+from weakref import WeakSet
 
 import msgspec
 
-from lash_store._backends import remove_database
+from lash_store._backends import opened_apart, remove_database
+from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_kind, check_name
-from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._stores.cancelling import finish_first
 from lash_store.errors import StoreEmptyError, StoreOpenError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.records.meta import Relation, SessionMeta
-from lash_store.session.store import SessionStore
+from lash_store.session.store import AsyncSessionStore, SessionStore
 
 try:
     import fcntl
@@ -36,16 +39,21 @@ class SessionEntry(msgspec.Struct, frozen=True):
 
 
 class SessionDirectory:
-    """A folder with one database file per session.
+    """A folder with one database file per session; closing it closes the stores that it opened.
+
+    `options` are those of every store, unless a call says otherwise.
 
     Its ``create``, ``open`` and ``delete`` exclude each other, across processes, through a lock
     on a file ``.lock`` in the folder; so no file is deleted under somebody who is opening it.
     Opening a session's file past the directory is not covered by that.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         check_kind("root", root, (str, os.PathLike))
+        Settings(**options)  # a bad one is refused here, where it is given
         self.root = Path(root)
+        self._options = options
+        self._opened: WeakSet[SessionStore] = WeakSet()
 
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
@@ -80,7 +88,7 @@ class SessionDirectory:
         with _explained(self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked(exclusive=False):
-            store = SessionStore.open(path, session_id=session_id, **options)
+            store = self._open(path, session_id, options)
         try:
             with store.begin() as tx:
                 created_at = f"unix:{tx.now_ms // 1000}"
@@ -99,7 +107,7 @@ class SessionDirectory:
             # Again under the lock: it may have been deleted in the meantime.
             if not path.exists():
                 return None
-            return SessionStore.open(path, session_id=session_id, **options)
+            return self._open(path, session_id, options)
 
     def delete(self, session_id: str) -> bool:
         """Remove a session's database and everything beside it; tell whether there was one.
@@ -137,12 +145,33 @@ class SessionDirectory:
     def _entry(self, name: str) -> SessionEntry | None:
         path = self.root / name
         try:
-            with SessionStore.open(path, session_id=name, read_only=True) as store:
+            with (
+                opened_apart(),  # this thread may be inside a transaction on this very file
+                SessionStore.open(path, session_id=name, read_only=True) as store,
+            ):
                 return SessionEntry(name, store.load_meta())
         except StoreOpenError as error:
             if isinstance(error, StoreEmptyError) or not path.exists():
                 return None
             raise
+
+    def close(self) -> None:
+        """Close the stores that were opened here and are open still; more may be opened after."""
+        with ExitStack() as closing:
+            for store in list(self._opened):
+                closing.callback(store.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, path: Path, session_id: str, options: OpenOptions) -> SessionStore:
+        chosen: OpenOptions = {**self._options, **options}
+        store = SessionStore.open(path, session_id=session_id, **chosen)
+        self._opened.add(store)
+        return store
 
     @contextmanager
     def _locked(self, *, exclusive: bool) -> Iterator[None]:
@@ -157,6 +186,66 @@ class SessionDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+class AsyncSessionDirectory:
+    """:class:`SessionDirectory` for asyncio: the same, as coroutines, with asyncio stores."""
+
+    def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
+        self._directory = SessionDirectory(root, **options)
+        self.root = self._directory.root
+
+    def path_of(self, session_id: str) -> Path:
+        """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
+        return self._directory.path_of(session_id)
+
+    async def create(
+        self,
+        session_id: str,
+        *,
+        model: str,
+        session_name: str | None = None,
+        cwd: str | None = None,
+        relation: Relation | None = None,
+        **options: Unpack[OpenOptions],
+    ) -> AsyncSessionStore:
+        """Make what is missing of a session, and open it; see :meth:`SessionDirectory.create`."""
+        store = await on_library_thread(
+            lambda: self._directory.create(
+                session_id,
+                model=model,
+                session_name=session_name,
+                cwd=cwd,
+                relation=relation,
+                **options,
+            )
+        )
+        return AsyncSessionStore.over(store)
+
+    async def open(
+        self, session_id: str, **options: Unpack[OpenOptions]
+    ) -> AsyncSessionStore | None:
+        """Open a session's database; None, and nothing created, if there is none."""
+        store = await on_library_thread(lambda: self._directory.open(session_id, **options))
+        return None if store is None else AsyncSessionStore.over(store)
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove a session's database; see :meth:`SessionDirectory.delete`."""
+        return await on_library_thread(lambda: self._directory.delete(session_id))
+
+    async def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:
+        """Return a page of the sessions; see :meth:`SessionDirectory.list`."""
+        return await on_library_thread(lambda: self._directory.list(after=after, limit=limit))
+
+    async def aclose(self) -> None:
+        """Close the stores that were opened here and are open still."""
+        await finish_first(on_library_thread(self._directory.close))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 def file_name(session_id: str) -> str:

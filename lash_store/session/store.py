@@ -82,6 +82,8 @@ class SessionStore(SessionOperations, Store[SessionTx]):
 class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
 
+    _described_by = ("session_id", "collect_every")
+
     session_id: str
     collect_every: int | None
 

@@ -1,0 +1,109 @@
+"""A deployment's stores, and the sessions that it opens: owned, closed, shared."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lash_store import (
+    AsyncDeployment,
+    AsyncSessionDirectory,
+    AsyncSessionStore,
+    Deployment,
+    SessionDirectory,
+    SessionLease,
+    SessionStore,
+)
+from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
+from lash_store.testing import ManualClock
+from tests.support.databases import database_of
+
+
+def test_a_deployment_closes_the_sessions_that_it_opened(tmp_path: Path) -> None:
+    with Deployment.open(tmp_path) as deployment:
+        one = deployment.sessions.create("one", model="m")
+        again = deployment.sessions.open("one")
+        assert again is not None
+        assert database_of(one) is database_of(again)
+        elsewhere = SessionStore.open(deployment.sessions.path_of("one"), session_id="one")
+    for store in (one, again, deployment.processes, deployment.triggers, deployment.effects):
+        assert store.closed
+    assert elsewhere.claim_lease(owner_id="ann", ttl_ms=1)  # it was opened by somebody else
+    elsewhere.close()
+    deployment.close()
+
+
+def test_a_deployments_options_are_its_sessions_unless_a_call_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    clock, other = ManualClock(5_000), ManualClock(7_000)
+    with Deployment.open(tmp_path, clock=clock, synchronous="FULL") as deployment:
+        store = deployment.sessions.create("one", model="m")
+        lease = store.claim_lease(owner_id="ann", ttl_ms=0)
+        assert isinstance(lease, SessionLease)
+        assert lease.claimed_at_ms == 5_000
+        late = deployment.sessions.open("one", clock=other)
+        assert late is not None
+        lease = late.claim_lease(owner_id="ann", ttl_ms=0)
+        assert isinstance(lease, SessionLease)
+        assert lease.claimed_at_ms == 7_000
+        with pytest.raises(StoreOpenError, match="FULL.*NORMAL"):
+            deployment.sessions.open("one", synchronous="NORMAL")
+    with pytest.raises(InvalidRecordError, match="busy_timeout_ms"):
+        SessionDirectory(tmp_path, busy_timeout_ms=-1)
+
+
+def test_the_asyncio_deployment_has_the_same_stores(tmp_path: Path) -> None:
+    async def main() -> AsyncSessionStore:
+        async with AsyncDeployment.open(tmp_path) as deployment:
+            session = await deployment.sessions.create("one", model="m")
+            assert session.session_id == "one"
+            assert await deployment.sessions.open("two") is None
+            assert isinstance(await session.claim_lease(owner_id="ann", ttl_ms=1), SessionLease)
+            (entry,) = await deployment.sessions.list()
+            assert entry.meta is not None
+            assert entry.meta.session_id == "one"
+            assert await deployment.effects.run("s", "k", 1, lambda: asyncio.sleep(0, "done")) == (
+                "done"
+            )
+            assert await deployment.processes.list_processes() == []
+            assert (await deployment.triggers.list_subscriptions()).subscriptions == ()
+            with Deployment.open(tmp_path) as beside:
+                assert beside.effects.count_effects() == 1
+            other = await deployment.sessions.create("two", model="m")
+            await other.aclose()
+            assert await deployment.sessions.delete("two")
+        with pytest.raises(StoreClosedError):
+            await deployment.processes.list_processes()
+        await deployment.aclose()
+        return session
+
+    session = asyncio.run(main())
+    with pytest.raises(StoreClosedError):
+        asyncio.run(session.load_head())
+
+
+def test_an_asyncio_deployment_opens_by_await_and_says_why_it_can_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        deployment = await AsyncDeployment.open(tmp_path / "root")
+        assert (tmp_path / "root" / "processes.db").exists()
+        await deployment.aclose()
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreOpenError):
+            await AsyncDeployment.open(tmp_path / "file")
+
+    asyncio.run(main())
+
+
+def test_an_asyncio_directory_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionDirectory(tmp_path, busy_timeout_ms=100) as directory:
+            store = await directory.create("one", model="m")
+            assert directory.path_of("one").exists()
+            await store.claim_lease(owner_id="ann", ttl_ms=1)
+        with pytest.raises(StoreClosedError):
+            await store.load_head()
+
+    asyncio.run(main())
