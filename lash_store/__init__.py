@@ -38,7 +38,7 @@ from lash_store.process.records import (
 )
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.process.tx import ProcessTx
-from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
+from lash_store.session.directory import SessionDirectory
 from lash_store.session.records import (
     AlreadyQueued,
     Append,
@@ -71,7 +71,6 @@ __all__ = [
     "AsyncDeployment",
     "AsyncEffectStore",
     "AsyncProcessRegistry",
-    "AsyncSessionDirectory",
     "AsyncSessionStore",
     "AsyncTriggerStore",
     "Busy",

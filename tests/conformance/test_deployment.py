@@ -9,7 +9,6 @@ import pytest
 
 from lash_store import (
     AsyncDeployment,
-    AsyncSessionDirectory,
     AsyncSessionStore,
     Deployment,
     SessionDirectory,
@@ -17,6 +16,7 @@ from lash_store import (
     SessionStore,
 )
 from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
+from lash_store.session.directory import AsyncSessionDirectory
 from lash_store.testing import ManualClock
 from tests.support.databases import database_of
 
