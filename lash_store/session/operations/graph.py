@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -128,11 +129,16 @@ def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
 
 def rfc_3339(now_ms: int) -> str:
     """Write a time as text, UTC, to the millisecond; a time past year 9999 as its number."""
+    second = _second(now_ms // 1000)
+    return f"{now_ms}ms" if second is None else f"{second}.{now_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1)  # what is written at once is written in the same second
+def _second(now_s: int) -> str | None:
     try:
-        moment = datetime.fromtimestamp(now_ms // 1000, UTC)
+        return f"{datetime.fromtimestamp(now_s, UTC):%Y-%m-%dT%H:%M:%S}"
     except (ValueError, OverflowError, OSError):
-        return f"{now_ms}ms"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03d}Z"
+        return None
 
 
 def delete_nodes(tx: Tx) -> None:

@@ -48,7 +48,9 @@ def read_head(tx: Tx) -> SessionHead | None:
     named["session_id"] = named.get("session_id", session_id)
     named["head_revision"] = revision
     try:
-        free_json("head", named | written)  # what could not be written again is no head
+        for name, value in (*named.items(), *written.items()):
+            if value is not None and type(value) is not str:
+                free_json(f"head.{name}", value)  # what could not be written again is no head
         return msgspec.convert({**named, "extra": written}, SessionHead)
     except (msgspec.ValidationError, InvalidRecordError) as error:
         raise CorruptRecordError(_TABLE, session_id, str(error)) from error
@@ -74,6 +76,8 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
     statements.save_head.run(
         tx.cursor,
         session_id=head.session_id,
-        head_json=encode_json({**written, **free_json("head", dict(head.extra))}),
+        head_json=encode_json(
+            {**written, **free_json("head", head.extra)} if head.extra else written
+        ),
         head_revision=head.head_revision,
     )
