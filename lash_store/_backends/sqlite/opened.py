@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
 
-MOST_CONNECTIONS: Final = 48
+MOST_CONNECTIONS: Final = 44
 """How many connections this process keeps, those in use aside: each takes two descriptors or three."""
 
 
