@@ -87,6 +87,13 @@ class Turns:
             self.thread = me
         return True
 
+    def move_here(self, hold: Hold) -> None:
+        """Go on in this thread with a turn that another one has taken for it."""
+        me = get_ident()
+        with self._mutex:
+            if self.is_held_by(hold):
+                self.thread = me
+
     def give_back(self, hold: Hold) -> bool:
         """Make it nobody's turn, if it is `hold`'s; tell whether it was."""
         with self._mutex:
@@ -95,6 +102,14 @@ class Turns:
             self._holder = None
             self.thread = 0
         return True
+
+    def put_back(self, call: Call, by: object) -> None:
+        """Let `call`, which `by` has taken, wait again, before all others."""
+        with self._mutex:
+            # In line first, and only then to be taken: an interrupt in between loses nobody.
+            # Who stands there twice, or is at work already, is passed over.
+            self.waiting.appendleft(call)
+            call.give_back(by)
 
     def first(self) -> Call | None:
         """Return who waits longest."""
