@@ -9,7 +9,6 @@ so a turn never outlasts a transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from math import inf
 from time import monotonic
@@ -98,8 +97,10 @@ class Writer(Leader):
         self._bound_s = inf
         try:
             for call in made:
-                with suppress(BaseException):
+                try:
                     self._in_line(call)
+                except BaseException as error:  # noqa: BLE001 # reason: it stands in the call's place
+                    call.error = error
         finally:
             self._bound_s = None
         return made
