@@ -196,6 +196,23 @@ def test_k_group_3_a_call_that_hides_the_rollback_is_told_of_it(
     assert store.current_lease() == mine
 
 
+def test_a_first_call_that_hides_the_rollback_is_told_of_it_and_nobody_joins_it(
+    store: SessionStore, other: SessionStore
+) -> None:
+    store.put_blob(b"there")
+
+    def hide(tx: SessionTx) -> str:
+        with pytest.raises(Exception, match="UNIQUE"):
+            undo_everything(tx)
+        return "fine"
+
+    hidden, yours = run_as_group(
+        partial(store.transact, hide), partial(other.claim_lease, owner_id="bob", ttl_ms=60_000)
+    )
+    assert isinstance(hidden, TransactionEndedError)
+    assert other.current_lease() == yours
+
+
 def deferred(path: Path) -> None:
     run_script(
         path,
@@ -286,6 +303,45 @@ def test_k_group_2_what_a_consumer_leaves_open_is_closed_after_its_call(
     assert other.current_lease() == again
     assert kept[1].closed
     assert store.current_lease() == lease
+
+
+def test_k_group_2_what_the_first_leaves_open_is_closed_before_the_next(
+    store: SessionStore, other: SessionStore, path: Path
+) -> None:
+    """Neither its SQLAlchemy Connection nor what that was told, nor keys that it has put off."""
+    deferred(path)
+    kept: list[Any] = []
+
+    def leave_open(tx: SessionTx) -> None:
+        tx.connection.execution_options(schema_translate_map={None: "elsewhere"})
+        tx.connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        kept.append(tx.connection)
+
+    def look(tx: SessionTx) -> tuple[bool, Any]:
+        options = tx.connection.get_execution_options()
+        return kept[0].closed, options.get("schema_translate_map")
+
+    def break_a_key(tx: SessionTx) -> None:
+        tx.connection.execute(text("INSERT INTO strict_children VALUES (7)"))
+
+    runs: list[int] = []
+    _, looked, broken, yours, counted = run_as_group(
+        partial(store.transact, leave_open),
+        partial(other.transact, look),
+        partial(other.transact, break_a_key),
+        partial(other.claim_lease, owner_id="bob", ttl_ms=60_000),
+        partial(other.transact, lambda _: runs.append(1)),
+    )
+    assert looked == (True, None)
+    assert "FOREIGN KEY" in str(broken)
+    assert other.current_lease() == yours
+    assert (counted, runs) == (None, [1])  # at once: nobody had to be run again
+
+
+def test_k_group_1_a_group_may_be_composed_of_the_same_calls_again(store: SessionStore) -> None:
+    call = partial(store.transact, lambda _: 7, repeatable=True)
+    assert run_as_group(call, call) == run_as_group(call) * 2 == [7, 7]
+    assert call.keywords == {"repeatable": True}
 
 
 def test_k_group_3_ignored_duplicates_are_told_apart_in_a_group(registry: ProcessRegistry) -> None:

@@ -84,6 +84,9 @@ class StoreConnection(sqlite3.Connection):
     own_cursor: StoreCursor
     """The store's own cursor, for every statement that fetches all its rows at once."""
 
+    ending: str
+    """How the last transaction was last told to end: a COMMIT that fails becomes a ROLLBACK."""
+
     standing: Standing | None
     """The Tx of the current transaction, or of the last one."""
 
@@ -101,6 +104,7 @@ class StoreConnection(sqlite3.Connection):
         self.pid = os.getpid()
         self.busy_timeout_ms = busy_timeout_ms
         self.operation = "open"
+        self.ending = dialect.ROLLBACK
         self.standing = None
         self.engine = self._consumer = None
         self._letting_go = False
@@ -123,6 +127,10 @@ class StoreConnection(sqlite3.Connection):
         self._thread = get_ident()
         self.own_cursor.execute(how)
 
+    def move_here(self) -> None:
+        """Go on in this thread with a transaction that another one has begun for it."""
+        self._thread = get_ident()
+
     def set_savepoint(self) -> None:
         """Begin what can be undone by itself: one call among several."""
         self.own_cursor.execute(self._savepoint[0])
@@ -143,10 +151,12 @@ class StoreConnection(sqlite3.Connection):
             if how == dialect.COMMIT:
                 raise self.ended_error()
             return
+        self.ending = how
         try:
             self.own_cursor.execute(how)
         except BaseException as error:
             if self.in_transaction:
+                self.ending = dialect.ROLLBACK
                 self.own_cursor.execute(dialect.ROLLBACK)
             if isinstance(error, sqlite3.Error):
                 raise store_error(error, self) from error

@@ -153,6 +153,9 @@ class Leader(ABC):
             group.calls.clear()  # it was withdrawn since
         elif not is_done:
             self._run(connection, first, on_library=on_library)
+        if group.calls and not connection.in_transaction:
+            # SQLite has undone it, and the work hid that: nobody may join what is over.
+            first.error = first.error or connection.ended_error()
         if first.error is not None:
             connection.end(dialect.ROLLBACK)
             self._finish(hold, group)
@@ -163,24 +166,26 @@ class Leader(ABC):
             self.give_back(hold)
 
     def _let_join(
-        self, connection: StoreConnection, first: Call, group: Group, *, on_library: bool
+        self, connection: StoreConnection, previous: Call, group: Group, *, on_library: bool
     ) -> bool:
         """Run what waits, each call in a savepoint; False if the whole transaction has to be undone."""
-        if first.operation is None and self.turns.waiting:
-            self._close_consumers(connection)
         turns, queue, now_s = self.turns, self._connections.queue, monotonic()
+        # A consumer's work may take its time: not on the few threads that all files share for
+        # what is short, so only behind another consumer's.
+        takes_its_time = on_library and previous.operation is None
         is_contended = queue is not None and queue.is_contended(now_s)
         bound_s = _BOUND_BESIDE_OTHERS_S if is_contended else _BOUND_S
         until_s = now_s + (bound_s if self._bound_s is None else self._bound_s)
         while turns.waiting and monotonic() < until_s:
             call = turns.first()
-            if call is None or not call.may_join(on_library=on_library):
+            if call is None or not call.may_join(on_library=takes_its_time):
                 break
             group.calls.append(call)
             if not call.take(group):
                 group.calls.pop()
-            elif not self._run_in_savepoint(connection, call, on_library=on_library):
+            elif not self._run_in_savepoint(connection, previous, call, on_library=on_library):
                 return False
+            previous = call
         return True
 
     def _run(self, connection: StoreConnection, call: Call, *, on_library: bool) -> None:
@@ -192,14 +197,14 @@ class Leader(ABC):
             connection.own_cursor.execute(dialect.READ_ONLY_OFF)
 
     def _run_in_savepoint(
-        self, connection: StoreConnection, call: Call, *, on_library: bool
+        self, connection: StoreConnection, previous: Call, call: Call, *, on_library: bool
     ) -> bool:
         """Run a call so that it alone can be undone; False if SQLite has undone more than that."""
         try:
+            self._leave_nothing_open(connection, previous)
             connection.set_savepoint()
             self._run(connection, call, on_library=on_library)
-            if call.operation is None:
-                self._close_consumers(connection)
+            self._leave_nothing_open(connection, call)  # also what would hinder an undoing
             if not connection.in_transaction:
                 # An error that is the call's own, of its consumer's making or SQLite's, has
                 # undone everything: it has its answer, the others have to be done again.
@@ -211,10 +216,11 @@ class Leader(ABC):
             return False
         return True
 
-    def _close_consumers(self, connection: StoreConnection) -> None:
-        """End what a consumer's work has begun in a transaction that goes on with others' calls."""
-        connection.close_consumers()
-        connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
+    def _leave_nothing_open(self, connection: StoreConnection, call: Call) -> None:
+        """Let the next call find nothing of what a consumer's work has opened or put off."""
+        if call.operation is None:
+            connection.close_consumers()
+            connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
 
     def _answer(self, call: Call) -> None:
         """Let a call of the present group have its answer, whatever becomes of the others."""
@@ -271,8 +277,8 @@ class Leader(ABC):
         group, connection = self._group, self._connections.writer
         if connection is None:
             return
-        is_over = not connection.in_transaction
-        if group is not None and group.is_committing and is_over and group.error is None:
+        is_committed = not connection.in_transaction and connection.ending == dialect.COMMIT
+        if group is not None and group.is_committing and is_committed and group.error is None:
             self._ended.append(group)  # it was committed: only the answers are missing
             self._group = None
         else:
@@ -292,8 +298,7 @@ class Leader(ABC):
         """Undo a group, and let its calls be the first to be run again, each alone."""
         connection.end(dialect.ROLLBACK)
         for call in reversed(calls):
-            if call.give_back(group):
-                self.turns.waiting.appendleft(call)
+            self.turns.put_back(call, group)
         self._group = None
         self._began = False
 

@@ -21,6 +21,7 @@ from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._kernel.calls import Call, LoopCall, settle
 from lash_store._kernel.threads import READS, TIMER
+from lash_store.errors import LashStoreError
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
@@ -108,6 +109,8 @@ class Readers:
             if is_first:
                 runner = _Runner()
                 self._runners.add(runner)
+            else:
+                self._look_after()  # the one that runs may be at a long read
         if is_first:
             READS.submit(lambda: self._run(runner))
 
@@ -169,9 +172,8 @@ class Readers:
                     self._runners.discard(runner)
                     return
                 through = self._last
-                if len(self._waiting) > 1 and not self._ticks:
-                    self._ticks = True
-                    TIMER.after(_TICK_S, self._tick)
+                if len(self._waiting) > 1:
+                    self._look_after()
             try:
                 self._read_through(through, runner)
             finally:
@@ -195,7 +197,10 @@ class Readers:
                 runner.ended.append(call)
         finally:
             runner.at = None
-            self.end(connection)
+            with suppress(
+                LashStoreError
+            ):  # all have their answers, and the others wait for this one
+                self.end(connection)
 
     def _next(self, through: int) -> LoopCall | None:
         with self._lock:
@@ -204,6 +209,12 @@ class Readers:
                 if call.take(self):
                     return call
         return None
+
+    def _look_after(self) -> None:
+        """Let the timer look, while somebody waits, whether a read takes long."""
+        if not self._ticks:
+            self._ticks = True
+            TIMER.after(_TICK_S, self._tick)
 
     def _tick(self) -> None:
         """Let others past a read that takes long."""

@@ -97,6 +97,10 @@ class Turns:
         mine = ref(hold)
         return self._held.setdefault(_HELD, mine) is mine
 
+    def move_here(self, hold: Holding) -> None:
+        """Go on in this thread with a turn that another one has taken for it."""
+        hold.thread = get_ident()
+
     def give_back(self, hold: Holding) -> bool:
         """Make it nobody's turn, if it is `hold`'s; tell whether it was."""
         held = self._held.get(_HELD)
@@ -104,6 +108,14 @@ class Turns:
             return False
         del self._held[_HELD]
         return True
+
+    def put_back(self, call: Call, by: object) -> None:
+        """Let `call`, which `by` has taken, wait again, before all others."""
+        with self._mutex:
+            # In line first, and only then to be taken: an interrupt in between loses nobody.
+            # Who stands there twice, or is at work already, is passed over.
+            self.waiting.appendleft(call)
+            call.give_back(by)
 
     def first(self) -> Call | None:
         """Return who waits longest; who has given up, or was served, stands in line no more."""

@@ -9,7 +9,6 @@ so a turn never outlasts a transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from math import inf
 from time import monotonic
@@ -97,8 +96,10 @@ class Writer(Leader):
         self._bound_s = inf
         try:
             for call in made:
-                with suppress(BaseException):
+                try:
                     self._in_line(call)
+                except BaseException as error:  # noqa: BLE001 # reason: it stands in the call's place
+                    call.error = error
         finally:
             self._bound_s = None
         return made
@@ -242,12 +243,13 @@ class Writer(Leader):
             raise
 
     def _wait_or_fail(self, call: ThreadCall, until_s: float) -> None:
-        """Wait for a while; raise StoreBusyError once the call's own budget is spent."""
+        """Wait for a while; raise what ends the wait: the budget is spent, the store was closed."""
         if self._ended:
             self._settle_ended()
         call.wait(min(until_s, call.deadline_s) if call.waits else inf)
         if call.waits and call.expire(monotonic()):
             call.settled = True
+        if call.settled:
             call.outcome()
 
     def _withdraw(self, call: ThreadCall) -> None:
@@ -313,6 +315,8 @@ class Writer(Leader):
 
     def _serve_begun(self, hold: Hold, first: LoopCall) -> None:
         """Lead in the transaction that the timer has begun, and go on."""
+        self.turns.move_here(hold)
+        self._connection.move_here()
         self._lead(hold, first, on_library=True, has_begun=True)
         self._serve(self._pool_for(first))
 
