@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from math import inf
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from lash_store._kernel.threads import WORKS
+from lash_store._kernel.threads import WORKS, Bell
 
 R = TypeVar("R")
 
@@ -124,12 +123,12 @@ class Call:
 class ThreadCall(Call):
     """A call of a thread, which waits for its turn to lead, or to be told that it was led."""
 
-    __slots__ = ("_turn", "by_itself")
+    __slots__ = ("_bell", "by_itself")
 
     def __init__(self, *args: Any, by_itself: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
         self.by_itself = by_itself
-        self._turn: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
 
     def may_join(self, *, on_library: bool) -> bool:
         """Whether another thread may run it: not if it is a consumer's work."""
@@ -137,14 +136,13 @@ class ThreadCall(Call):
 
     def wake(self) -> None:
         """Let its thread see for itself."""
-        self._turn.put(None)
+        self._bell.ring()
 
     def wait(self, until_s: float) -> None:
         """Wait to be woken, until `until_s` on the monotonic clock at most, or for a moment."""
         left_s = min(until_s - monotonic(), LOOK_AGAIN_S)
         if left_s > 0:
-            with suppress(Empty):
-                self._turn.get(timeout=left_s)
+            self._bell.wait(left_s)
 
 
 class LoopCall(Call):

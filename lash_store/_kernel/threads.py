@@ -8,11 +8,12 @@ none keeps a program from ending.
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
@@ -63,13 +64,34 @@ class Pool:
     def _run(self, jobs: SimpleQueue[Job]) -> None:
         while True:
             job = jobs.get()
-            try:
-                job()
-            finally:
-                # What a job leaves behind must not live until the next one comes.
-                del job
-                with self._lock:
-                    self._unserved -= 1
+            _do(job)
+            # What a job leaves behind must not live until the next one comes.
+            del job
+            with self._lock:
+                self._unserved -= 1
+
+
+class Bell:
+    """What one thread waits for and others ring: once rung, it wakes once, now or later.
+
+    A lock does that in C, with a timeout. ``SimpleQueue.get(timeout=…)`` does not: woken for
+    nothing it may wait on without any (CPython 3.11 to 3.13).
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def ring(self) -> None:
+        """Wake who waits, or whoever waits next."""
+        with suppress(RuntimeError):  # it was rung before
+            self._lock.release()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until it is rung, for so many seconds at most."""
+        self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
 
 
 class Timer:
@@ -81,35 +103,50 @@ class Timer:
 
     def renew(self) -> None:
         """Begin without a thread, and with nothing due."""
-        self._added: SimpleQueue[tuple[float, int, Job]] = SimpleQueue()
+        self._added: deque[tuple[float, int, Job]] = deque()
+        self._bell = Bell()
         self._lock = threading.Lock()
         self._runs = False
         self._numbers = count()
 
     def after(self, seconds: float, job: Job) -> None:
         """Run `job` in so many seconds; it must not wait for anything."""
-        self._added.put((monotonic() + seconds, next(self._numbers), job))
+        self._added.append((monotonic() + seconds, next(self._numbers), job))
+        self._bell.ring()
         if self._runs:
             return
         with self._lock:
             if not self._runs:
                 thread = threading.Thread(
-                    target=self._run, args=(self._added,), name=self.name, daemon=True
+                    target=self._run, args=(self._added, self._bell), name=self.name, daemon=True
                 )
                 thread.start()
                 self._runs = True
 
-    def _run(self, added: SimpleQueue[tuple[float, int, Job]]) -> None:
+    def _run(self, added: deque[tuple[float, int, Job]], bell: Bell) -> None:
         due: list[tuple[float, int, Job]] = []
         while True:
+            while added:
+                heappush(due, added.popleft())
             wait_s = due[0][0] - monotonic() if due else None
             if wait_s is None or wait_s > 0:
-                with suppress(Empty):
-                    heappush(due, added.get(timeout=wait_s))
+                bell.wait(wait_s)
                 continue
             job = heappop(due)[2]
-            job()
+            _do(job)
             del job
+
+
+def _do(job: Job) -> None:
+    """Do a job, and report an error that it has not seen to: the thread has others to do."""
+    try:
+        job()
+    except BaseException as error:  # noqa: BLE001 # reason: a thread less would keep everybody waiting
+        threading.excepthook(
+            threading.ExceptHookArgs(
+                (type(error), error, error.__traceback__, threading.current_thread())
+            )
+        )
 
 
 WRITES: Final = Pool("lash-store-write", 3)
