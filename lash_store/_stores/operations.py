@@ -27,7 +27,17 @@ results and documentation are those of the function, for type checkers and at ru
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import cached_property, wraps
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, get_args, get_type_hints, overload
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
 
 from lash_store._kernel.checks import shown
 from lash_store._stores.async_store import AsyncStore
