@@ -156,7 +156,8 @@ class Readers:
     def _give_back(self, connection: StoreConnection) -> None:
         if self._out.pop(connection, None) is None:
             return  # it was left to the parent process by a fork
-        if self._is_paused or self._connections.closed or len(self._idle) >= _MOST_IDLE:
+        is_of_use = not (self._is_paused or self._connections.closed or connection.in_transaction)
+        if not is_of_use or len(self._idle) >= _MOST_IDLE:
             self._connections.discard(connection)
         else:
             self._idle.append(connection)
@@ -195,7 +196,10 @@ class Readers:
                 runner.ended.append(call)
         finally:
             runner.at = None
-            self.end(connection)
+            with suppress(
+                Exception
+            ):  # everybody has an answer, and others may wait for this thread
+                self.end(connection)
 
     def _next(self, through: int) -> LoopCall | None:
         with self._lock:
