@@ -144,9 +144,15 @@ class Connections:
             return self._version_readers, version
 
     def discard(self, connection: StoreConnection) -> None:
-        """Close one for good."""
-        self.all.remove(connection)
-        connection.dispose()
+        """Close one for good.
+
+        It is on the list until it is closed: a fork waits for that, or the child would inherit a
+        mutex of SQLite's that is locked for ever.
+        """
+        try:
+            connection.dispose()
+        finally:
+            self.all.remove(connection)
 
     def lock_version_reader(self, timeout_s: float) -> bool:
         """Close the one that looks for commits, and let nobody open it until it is unlocked.

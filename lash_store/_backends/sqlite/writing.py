@@ -315,6 +315,7 @@ class Writer(Leader):
 
     def _serve_begun(self, hold: Hold, first: LoopCall) -> None:
         """Lead in the transaction that the timer has begun, and go on."""
+        self._connection.move_here()
         self._lead(hold, first, on_library=True, has_begun=True)
         self._serve(self._pool_for(first))
 
