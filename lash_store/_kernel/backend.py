@@ -81,6 +81,9 @@ class OpenTransaction(Protocol):
     def in_transaction(self) -> bool:
         """Whether it is still open: a database may roll one back by itself."""
 
+    def check_thread(self) -> None:
+        """Raise ThreadError in any thread but the one that it belongs to."""
+
     def now_ms(self, clock: Clock) -> int:
         """Read the time that holds for this transaction: after its lock, once."""
 
@@ -107,6 +110,10 @@ class Handle(Protocol):
         """Who waits for commits."""
 
     @property
+    def reads_in_turn(self) -> bool:
+        """Whether a snapshot has to wait for a turn, as a transaction does."""
+
+    @property
     def closed(self) -> bool:
         """Whether the handle was closed."""
 
@@ -127,7 +134,7 @@ class Handle(Protocol):
     ) -> Awaitable[Any]:
         """Do the same for an event loop: the work is in line when this returns."""
 
-    def submit_read(self, operation: str, work: Callable[[Any], Any]) -> Awaitable[Any]:
+    def submit_read(self, operation: str | None, work: Callable[[Any], Any]) -> Awaitable[Any]:
         """Do the same in a snapshot."""
 
     def write_together(
@@ -157,6 +164,10 @@ class Handle(Protocol):
 
     def check_schema(self) -> None:
         """Raise SchemaVersionError or SchemaDriftError unless it is as declared (K-GUARD-4)."""
+
+    def submit_check_schema(self) -> Awaitable[Any]:
+        """Do the same for an event loop."""
+        ...
 
     def beside(self, schema: Schema, settings: Settings) -> Handle:
         """Open another handle on the same database."""

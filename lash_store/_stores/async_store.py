@@ -64,6 +64,11 @@ class AsyncStore(Generic[T_co]):
         """
         plain = plain_function("work", work)
         store = self._store or await self._opened()
+        handle = store._handle
+        handle.check_not_writing()
+        if handle.reads_in_turn:  # in line, not on a thread that waits: those who lead need one
+            result: R = await handle.submit_read(None, plain)
+            return result
 
         def read() -> R:
             with store.read() as tx:
@@ -117,7 +122,7 @@ class AsyncStore(Generic[T_co]):
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""
         store = self._store or await self._opened()
-        await on_library_thread(store.check_schema)
+        await store._handle.submit_check_schema()
 
     async def aclose(self) -> None:
         """Finish what has started, refuse the rest, and close the store; idempotent."""

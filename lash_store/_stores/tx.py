@@ -68,7 +68,7 @@ class Tx(Generic[ContextT_co]):
 
     @property
     def cursor(self) -> Cursor:
-        """The DBAPI cursor for prepared statements; raises once the transaction is over.
+        """The DBAPI cursor for prepared statements; raises once the transaction is over, or elsewhere.
 
         Asked for again by every operation: SQLite itself rolls a transaction back on some
         errors, and what runs after that would commit by itself, statement by statement.
@@ -80,6 +80,7 @@ class Tx(Generic[ContextT_co]):
                 if transaction is None
                 else "SQLite rolled this transaction back after an error"
             )
+        transaction.check_thread()
         return self._cursor
 
     @property

@@ -56,7 +56,8 @@ class SessionStore(SessionOperations, Store[SessionTx]):
         StoreBusyError, and InvalidRecordError for an empty session id or a bad option.
         """
         settings = Settings(**options)
-        chosen = profile or ("low_latency" if path is None else "balanced")
+        in_memory = path is None or (isinstance(path, Store) and path.path == ":memory:")
+        chosen = profile or ("low_latency" if in_memory else "balanced")
         context = session_context(session_id, chosen, settings.clock, settings.ids)
         check_interval(collect_every)
         handle, _ = open_at(path, SCHEMA, options)

@@ -140,6 +140,8 @@ class Connections:
         with self._version_lock:
             if self.closed:
                 raise StoreClosedError(self.path)
+            # Or a stranger's file would be opened in its place, and a wait never be told.
+            self.check_file()
             reader = self._version_reader
             if reader is None:
                 reader = self._version_reader = self.open_reader()
@@ -151,16 +153,27 @@ class Connections:
             return self._version_readers, version
 
     def discard(self, connection: StoreConnection) -> None:
-        """Close one for good."""
-        self.all.remove(connection)
-        connection.dispose()
+        """Close one for good.
 
-    def lock_version_reader(self) -> None:
-        """Close the one that looks for commits, and let nobody open it until it is unlocked."""
-        self._version_lock.acquire()
+        It is on the list until it is closed: a fork waits for that, or the child would inherit a
+        mutex of SQLite's that is locked for ever.
+        """
+        try:
+            connection.dispose()
+        finally:
+            self.all.remove(connection)
+
+    def lock_version_reader(self, timeout_s: float) -> bool:
+        """Close the one that looks for commits, and let nobody open it until it is unlocked.
+
+        False, with nothing done, if it was in use for all of `timeout_s`.
+        """
+        if not self._version_lock.acquire(timeout=timeout_s):
+            return False
         if self._version_reader is not None:
             self.discard(self._version_reader)
             self._version_reader = None
+        return True
 
     def unlock_version_reader(self) -> None:
         """Let it be opened again."""

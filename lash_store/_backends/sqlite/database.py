@@ -23,6 +23,7 @@ from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
 from lash_store.errors import (
     NestedTransactionError,
+    SchemaVersionError,
     StoreBusyError,
     StoreEmptyError,
     StoreOpenError,
@@ -75,6 +76,10 @@ class OpenDatabase:
         """The connections that are open on it."""
         return self.connections.all
 
+    def busy_error(self, since_s: float) -> StoreBusyError:
+        """Return the error of whoever has waited in vain since `since_s`."""
+        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+
     def open(self, schema: Schema, settings: Settings) -> None:
         """Open it for one more store, whose schema and durability have to be those that it has.
 
@@ -95,7 +100,7 @@ class OpenDatabase:
     def _opening_within(self, settings: Settings) -> Iterator[None]:
         started_s = monotonic()
         if not self._opening.acquire(timeout=settings.busy_timeout_ms / 1000):
-            raise StoreBusyError(self.path, round((monotonic() - started_s) * 1000))
+            raise self.busy_error(started_s)
         try:
             yield
         finally:
@@ -117,21 +122,27 @@ class OpenDatabase:
     def _look(self, schema: Schema, settings: Settings) -> None:
         """Check what is open already, as opening it would."""
         connections = self.connections
-        connection = connections.writer if self.in_memory else connections.open_reader()
-        assert connection is not None
+        if self.in_memory:
+            # Nobody but us has made it, and its one connection may be another thread's now.
+            if schema is not connections.schema:
+                found = connections.schema.version
+                raise SchemaVersionError(schema.kind, schema.version, found, self.path)
+            return
+        connection = connections.open_reader()
         try:
             if guard.is_empty(connection.own_cursor, schema, self.path) and settings.read_only:
                 raise StoreEmptyError.of(self.path, schema.kind)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
         finally:
-            if not self.in_memory:
-                self.readers.add(connection)
+            self.readers.add(connection)
 
     def close(self, hold: Hold) -> None:
         """Close every connection, in the turn of `hold`; a reader's when its snapshot ends."""
         assert self.writer.turns.is_held_by(hold)
         self.connections.closed = True
+        self.connections.lock_version_reader(timeout_s=-1)
+        self.connections.unlock_version_reader()
         self._close_idle()
         self.connections.watch.notify()
 
@@ -146,6 +157,10 @@ class OpenDatabase:
             if not turns.try_take(hold):
                 return False
             try:
+                # Whoever opens one there may be making room at the same time, and wait for us.
+                if not self.connections.lock_version_reader(timeout_s=0):
+                    return False
+                self.connections.unlock_version_reader()
                 self._close_idle()
             finally:
                 self.writer.give_back(hold)
@@ -155,8 +170,6 @@ class OpenDatabase:
 
     def _close_idle(self) -> None:
         """Close the connections that nobody uses; the turn is this thread's."""
-        self.connections.lock_version_reader()
-        self.connections.unlock_version_reader()
         # The writer last: only it can empty the WAL and remove SQLite's sidecars.
         self.readers.close_idle()
         self.connections.close_writer()
@@ -177,18 +190,24 @@ class OpenDatabase:
             return
         hold = Hold()
         try:
-            self.writer.take(None, hold, budget_s=max(0.0, until_s - monotonic()))
+            self.writer.take(self, hold, budget_s=max(0.0, until_s - monotonic()))
         except (NestedTransactionError, StoreBusyError):
             pass  # this thread's own transaction goes on, and so does one that takes too long
         else:
             self._fork_hold = hold
 
+    def hold_watch(self, until_s: float) -> None:
+        """Let nobody look for others' commits: who does may have to open something for it."""
+        if self.closed or self.in_memory or self._is_locked_for_fork:
+            return
+        left_s = max(0.0, until_s - monotonic())
+        self._is_locked_for_fork = self.connections.lock_version_reader(left_s)
+
     def close_for_fork(self, until_s: float) -> None:
         """Close what is idle, and what is read as it ends."""
         if self.closed or self.in_memory:
             return
-        self.connections.lock_version_reader()
-        self._is_locked_for_fork = True
+        self.hold_watch(until_s)
         self.readers.drain(until_s)
         if self._fork_hold is not None:
             self.readers.close_idle()

@@ -27,6 +27,9 @@ class Forked(Protocol):
     def hold_writes(self, until_s: float) -> None:
         """Let nobody write from now on, once those who do have ended."""
 
+    def hold_watch(self, until_s: float) -> None:
+        """Let nobody look for others' commits from now on."""
+
     def close_for_fork(self, until_s: float) -> None:
         """Close what is idle, and what is read as it ends, and let nobody read from now on."""
 
@@ -113,6 +116,10 @@ def _prepare_fork() -> None:
     until_s = monotonic() + FORK_WAIT_S
     # Who writes may have to open something first, so writes end before nothing is opened any more.
     _hold_writes(until_s)
+    # The same of who looks for commits: it would hold what the fork needs, and wait for its end.
+    for database in _prepared:
+        with suppress(Exception):
+            database.hold_watch(until_s)
     openings.pause(max(0.0, until_s - monotonic()))
     _hold_writes(until_s)  # of what was opened in the meantime
     for database in _prepared:

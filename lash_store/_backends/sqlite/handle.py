@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lash_store._backends.sqlite import guard, opened
@@ -90,6 +89,11 @@ class SqliteHandle:
         return handle
 
     @property
+    def reads_in_turn(self) -> bool:
+        """Whether a snapshot has to wait for a turn, as a transaction does."""
+        return self.database.in_memory
+
+    @property
     def watch(self) -> Watch:
         """Who waits for commits."""
         return self.database.connections.watch
@@ -100,7 +104,7 @@ class SqliteHandle:
 
     def busy_error(self, since_s: float) -> StoreBusyError:
         """Return the error of a call that was submitted at `since_s` and has spent its budget."""
-        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+        return self.database.busy_error(since_s)
 
     # One-call operations.
 
@@ -144,13 +148,20 @@ class SqliteHandle:
         self.database.writer.submit(call)
         return call.answer()
 
-    def submit_read(self, operation: str, work: Callable[[Any], Any]) -> Awaitable[Any]:
-        """Do `work` in a snapshot, for an event loop, with what else waits."""
+    def submit_read(self, operation: str | None, work: Callable[[Any], Any]) -> Awaitable[Any]:
+        """Do `work` in a snapshot, for an event loop: a consumer's alone, others with what waits."""
         self._check_open()
-        call = LoopCall(
-            self, operation, work, budget_s=self.budget_s, reads=self.database.in_memory
-        )
         self.database.writer.turns.check_not_mine()
+        is_consumers = operation is None
+        call = LoopCall(
+            self,
+            operation,
+            work,
+            budget_s=self.budget_s,
+            reads=self.database.in_memory,
+            alone=is_consumers,
+            is_consumers=is_consumers,
+        )
         if self.database.in_memory:
             self.database.writer.submit(call)
         else:
@@ -211,11 +222,19 @@ class SqliteHandle:
         hold = Hold()
         connection = self.begin_read(hold, "check_schema")
         try:
+            self._compare(connection)
+        finally:
+            self.end_read(hold, connection)
+
+    def submit_check_schema(self) -> Awaitable[Any]:
+        """Do the same for an event loop."""
+        return self.submit_read("check_schema", lambda tx: self._compare(tx.transaction))
+
+    def _compare(self, connection: StoreConnection) -> None:
+        try:
             guard.is_empty(connection.own_cursor, self.schema, self.path)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
-        finally:
-            self.end_read(hold, connection)
 
     def close(self) -> None:
         """Refuse what waits, and close the database with the last handle; idempotent.
@@ -235,7 +254,8 @@ class SqliteHandle:
             is_last = not any(True for _ in database.handles)
         database.writer.refuse(self)
         database.readers.refuse(self)
-        if not is_last and self._inside is None:
+        if not is_last and self._inside is None and not database.writer.runs_for(self):
+            self.watch.notify()  # who waits by this handle finds out
             return
         hold = Hold()
         try:
@@ -254,6 +274,7 @@ class SqliteHandle:
                 database.close(hold)
         finally:
             database.writer.give_back(hold)
+            self.watch.notify()
 
     def _check_open(self) -> None:
         if self.closed:

@@ -54,6 +54,9 @@ class JoinedTransaction:
         """Whether it is still open."""
         return self._raw.in_transaction
 
+    def check_thread(self) -> None:
+        """Nothing: it is the consumer's, and so is the thread."""
+
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
         return check_now(clock.now_ms())

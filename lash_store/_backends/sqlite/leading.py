@@ -71,6 +71,11 @@ class Leader(ABC):
     def wake_first(self) -> None:
         """Let whoever is first in line see that it is its turn."""
 
+    def runs_for(self, caller: object) -> bool:
+        """Whether a call of `caller` is in the group that runs now."""
+        group = self._group
+        return group is not None and any(call.caller is caller for call in list(group.calls))
+
     def give_back(self, hold: Hold) -> None:
         """Give the turn back, and let the next one have it."""
         if self.turns.give_back(hold):
@@ -189,7 +194,7 @@ class Leader(ABC):
         return True
 
     def _run(self, connection: StoreConnection, call: Call, *, on_library: bool) -> None:
-        connection.operation = call.operation or "transact"
+        connection.operation = call.operation or ("read" if call.reads else "transact")
         if call.reads:
             connection.own_cursor.execute(dialect.READ_ONLY_ON)
         call.run(connection, BaseException if on_library else Exception)

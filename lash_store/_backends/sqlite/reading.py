@@ -21,7 +21,6 @@ from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._kernel.calls import Call, LoopCall, settle
 from lash_store._kernel.threads import READS, TIMER
-from lash_store.errors import LashStoreError
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
@@ -159,7 +158,8 @@ class Readers:
     def _give_back(self, connection: StoreConnection) -> None:
         if self._out.pop(connection, None) is None:
             return  # it was left to the parent process by a fork
-        if self._is_paused or self._connections.closed or len(self._idle) >= _MOST_IDLE:
+        is_of_use = not (self._is_paused or self._connections.closed or connection.in_transaction)
+        if not is_of_use or len(self._idle) >= _MOST_IDLE:
             self._connections.discard(connection)
         else:
             self._idle.append(connection)
@@ -198,8 +198,8 @@ class Readers:
         finally:
             runner.at = None
             with suppress(
-                LashStoreError
-            ):  # all have their answers, and the others wait for this one
+                Exception
+            ):  # everybody has an answer, and others may wait for this thread
                 self.end(connection)
 
     def _next(self, through: int) -> LoopCall | None:

@@ -90,7 +90,8 @@ class Writer(Leader):
             for caller, operation, work in calls
         ]
         hold = Hold()
-        self.take(None, hold, budget_s=made[0].caller.budget_s)
+        first = made[0].caller
+        self.take(first, hold, budget_s=first.budget_s)
         self.turns.waiting.extendleft(reversed(made))
         self.turns.give_back(hold)  # and nobody is woken: this thread is the first in line
         self._bound_s = inf

@@ -1,0 +1,43 @@
+"""Forks beside threads and event loops that use a store (K-OPEN-5), in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def report(case: str, path: Path, forks: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.concurrency.forking", case, str(path), str(forks)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["errors"] == [], f"{found}\n{done.stderr}"
+    assert done.stderr == ""
+    counts: dict[str, Any] = found["counts"]
+    return counts
+
+
+def test_500_forks_beside_threads_that_read(path: Path) -> None:
+    counts = report("beside_readers", path, 500)
+    assert counts["blobs"] == 500
+    assert all(counts[f"reads {number}"] > 500 for number in range(4)), counts
+
+
+def test_forks_beside_threads_that_wait_for_commits(path: Path) -> None:
+    counts = report("beside_waiters", path, 300)
+    assert all(counts[f"waits {number}"] > 50 for number in range(4)), counts
+
+
+def test_forks_beside_threads_and_an_event_loop_that_write(path: Path) -> None:
+    counts = report("beside_writers_and_a_loop", path, 100)
+    assert (counts["lost"], counts["doubled"]) == (0, 0), counts
+    assert counts["found"] == counts["acknowledged"]

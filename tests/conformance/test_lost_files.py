@@ -1,0 +1,413 @@
+"""A file that is removed, replaced or moved while it is open, and one that has a second name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import AsyncSessionStore, SessionLease, SessionStore
+from lash_store._backends.sqlite import files
+from lash_store.errors import StoreLostError, StoreOpenError
+from lash_store.session.tx import SessionTx
+from tests.support.databases import all_rows, apart, database_of
+
+TIMEOUT_S = 20
+
+_watched: list[list[str]] = []
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched and event in ("open", "sqlite3.connect"):
+        _watched[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_hear)
+
+
+@contextmanager
+def opens_nothing(path: Path) -> Iterator[None]:
+    """Fail if anything opens the database, through SQLite or past it."""
+    heard: list[str] = []
+    _watched.append(heard)
+    try:
+        yield
+    finally:
+        _watched.remove(heard)
+    assert [each for each in heard if path.name in each] == []
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def unlink(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """By another session's store; the old one stays, under another name."""
+    move(path)
+    path.with_name("other.db").replace(path)
+
+
+def replace_by_a_copy(path: Path) -> None:
+    shutil.copy(path, path.with_name("copy"))
+    move(path)
+    path.with_name("copy").replace(path)
+
+
+LOSSES = [unlink, replace, replace_by_a_copy, move]
+
+CALLS: dict[str, Callable[[SessionStore], Any]] = {
+    "begin": lambda store: store.begin().__enter__(),
+    "read": lambda store: store.read().__enter__(),
+    "a write": lambda store: store.put_blob(b"lost"),
+    "a read": lambda store: store.current_lease(),
+    "transact": lambda store: store.transact(lambda tx: tx.put_blob(b"lost")),
+    "a repeatable transact": lambda store: store.transact(
+        lambda tx: tx.put_blob(b"lost"), repeatable=True
+    ),
+    "wait_until": lambda store: store.wait_until(lambda _: None, timeout_ms=5_000),
+    "check_schema": lambda store: store.check_schema(),
+    "another handle": lambda store: SessionStore.open(store, session_id="t"),
+}
+
+ASYNC_CALLS: dict[str, Callable[[AsyncSessionStore], Any]] = {
+    "a write": lambda store: store.put_blob(b"lost"),
+    "a read": lambda store: store.current_lease(),
+    "transact": lambda store: store.transact(lambda tx: tx.put_blob(b"lost")),
+    "read": lambda store: store.read(lambda tx: tx.current_lease()),
+    "wait_until": lambda store: store.wait_until(lambda _: None, timeout_ms=5_000),
+    "check_schema": lambda store: store.check_schema(),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["open", "idle-closed"])
+def lost(path: Path, request: pytest.FixtureRequest) -> Iterator[SessionStore]:
+    """A store whose file is about to be lost; the WAL is empty, and another file stands ready."""
+    with SessionStore.open(path.with_name("other.db"), session_id="other") as other:
+        other.claim_lease(owner_id="other", ttl_ms=60_000)
+    # On its way to be lost: what is in the WAL is SQLite's to put into the file, so nothing is.
+    with SessionStore.open(path, session_id="s") as store:
+        store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=2_000) as store:
+        store.current_lease()
+        if request.param:
+            assert database_of(store).close_if_idle()
+        yield store
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_k_open_9_the_next_use_of_a_lost_file_is_refused(
+    path: Path,
+    lost: SessionStore,
+    lose: Callable[[Path], None],
+    call: Callable[[SessionStore], Any],
+) -> None:
+    lose(path)
+    files_before = {
+        each: each.read_bytes() for each in (path, path.with_name("moved")) if each.exists()
+    }
+    with opens_nothing(path):
+        for _ in range(2):
+            with pytest.raises(StoreLostError, match=str(path)):
+                call(lost)
+    assert {each: each.read_bytes() for each in files_before} == files_before
+    assert path.exists() == (path in files_before)  # and none has come into being
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("call", ASYNC_CALLS.values(), ids=ASYNC_CALLS)
+def test_k_open_9_the_next_use_by_asyncio_is_refused(
+    path: Path,
+    lost: SessionStore,
+    lose: Callable[[Path], None],
+    call: Callable[[AsyncSessionStore], Any],
+) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(lost, session_id="s", busy_timeout_ms=2_000) as store:
+            database_of(lost).close_if_idle()
+            lose(path)
+            with opens_nothing(path):
+                for _ in range(2):
+                    with pytest.raises(StoreLostError, match=str(path)):
+                        await asyncio.wait_for(call(store), TIMEOUT_S)
+                # Several at once, each answered.
+                answers = await asyncio.wait_for(
+                    asyncio.gather(*(call(store) for _ in range(8)), return_exceptions=True),
+                    TIMEOUT_S,
+                )
+                assert {type(answer) for answer in answers} == {StoreLostError}
+
+    asyncio.run(main())
+    assert path.exists() == (lose in (replace, replace_by_a_copy))
+
+
+@pytest.mark.parametrize("lose", [move, replace, replace_by_a_copy])
+def test_k_open_9_moved_back_it_works_again(
+    path: Path, lost: SessionStore, lose: Callable[[Path], None]
+) -> None:
+    lose(path)
+    for call in CALLS.values():
+        with pytest.raises(StoreLostError):
+            call(lost)
+    path.with_name("moved").replace(path)
+    assert isinstance(lost.current_lease(), SessionLease)
+    lost.put_blob(b"found")
+    # Commits of another process are noticed as well.
+    other = apart(SessionStore.open, path, session_id="t")
+    looked = threading.Event()
+
+    def look(tx: SessionTx) -> SessionLease | None:
+        looked.set()
+        return tx.current_lease(session_id="t")
+
+    def claim() -> None:
+        looked.wait()
+        other.claim_lease(owner_id="bob", ttl_ms=60_000)
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    assert isinstance(lost.wait_until(look, timeout_ms=5_000), SessionLease)
+    thread.join()
+    other.close()
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_k_open_9_who_waits_for_a_commit_is_told_that_the_file_is_lost(
+    path: Path, lose: Callable[[Path], None]
+) -> None:
+    """Nobody will ever commit to it: the wait would last for ever."""
+    SessionStore.open(path.with_name("other.db"), session_id="other").close()
+    with SessionStore.open(path, session_id="s") as store:
+        looked = threading.Event()
+        ended: list[Any] = []
+
+        def wait() -> None:
+            try:
+                store.wait_until(lambda _: looked.set(), timeout_ms=20_000)
+            except StoreLostError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        looked.wait()
+        lose(path)
+        thread.join(5)
+        assert [type(each) for each in ended] == [StoreLostError]
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_k_open_9_the_path_can_be_opened_anew_while_the_old_store_stays_refused(
+    path: Path, lost: SessionStore, lose: Callable[[Path], None]
+) -> None:
+    # The number of a file that is gone may be given to the next one: as long as somebody has it
+    # open it is not. A store that was idle-closed has not, and can't tell such a file from its own.
+    held_open = os.open(path, os.O_PATH)
+    lose(path)
+    with SessionStore.open(path, session_id="s") as anew:
+        assert database_of(anew) is not database_of(lost)
+        held = anew.current_lease(session_id="other")
+        assert (held is not None) == (lose is replace)
+        anew.put_blob(b"new")
+        with pytest.raises(StoreLostError):
+            lost.put_blob(b"old")
+        lost.close()  # which takes nothing from the new one
+        anew.put_blob(b"newer")
+        assert path.with_name(f"{path.name}-wal").exists()
+        other = apart(SessionStore.open, path, session_id="s")
+        with other.read() as tx:
+            blobs = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
+        assert blobs == 2
+        other.close()
+    os.close(held_open)
+    assert len(all_rows(path)["blobs"]) == 2
+    if path.with_name("moved").exists():
+        assert all_rows(path.with_name("moved"))["blobs"] == []
+
+
+def test_k_open_9_idle_closed_it_is_opened_again_by_its_next_use(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        database = database_of(store)
+        for use in (
+            lambda: store.put_blob(b"x"),
+            store.current_lease,
+            lambda: store.transact(lambda tx: tx.put_blob(b"y")),
+            lambda: store.wait_until(lambda _: 1),
+            store.check_schema,
+            lambda: asyncio.run(_use(store)),
+        ):
+            assert database.close_if_idle()
+            assert list(database.all_connections) == []
+            use()
+            assert len(database.all_connections) > 0
+        with store.begin():
+            assert not database.close_if_idle()
+        with store.read():
+            assert not database.close_if_idle()
+        with store.watch.subscribed(lambda: None):
+            assert not database.close_if_idle()
+        assert database.close_if_idle()
+
+
+async def _use(store: SessionStore) -> None:
+    async with AsyncSessionStore.open(store, session_id="s") as beside:
+        await beside.put_blob(b"z")
+        await beside.current_lease()
+
+
+def test_k_open_9_a_file_that_was_only_read(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    with SessionStore.open(path, session_id="s", read_only=True) as reader:
+        reader.current_lease()
+        move(path)
+        with pytest.raises(StoreLostError):
+            reader.current_lease()
+        with pytest.raises(StoreOpenError):
+            SessionStore.open(path, session_id="s", read_only=True)
+        path.with_name("moved").rename(path)
+        assert reader.current_lease() is None
+    assert not path.with_name("moved").exists()
+
+
+# K-OPEN-10
+
+
+def test_k_open_10_a_file_with_two_names_is_refused_at_open(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    link = path.with_name("link.db")
+    os.link(path, link)
+    for name in (path, link):
+        with pytest.raises(StoreOpenError, match=rf"{name}.*2 names.*linked=True"):
+            SessionStore.open(name, session_id="s")
+        with pytest.raises(StoreOpenError, match="2 names"):
+            asyncio.run(AsyncSessionStore.open(name, session_id="s").current_lease())
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        link.name,
+        path.name,
+        f"{path.name}-queue",
+    ]
+    with SessionStore.open(link, session_id="s", linked=True) as store:
+        store.put_blob(b"x")
+        SessionStore.open(link, session_id="s", read_only=True).close()
+        with pytest.raises(StoreOpenError, match="2 names"):  # each store says it for itself
+            SessionStore.open(link, session_id="s")
+    with SessionStore.open(path, session_id="s", read_only=True) as reader:
+        assert reader.current_lease() is None
+    link.unlink()
+    SessionStore.open(path, session_id="s").close()
+
+
+def test_k_open_10_a_symbolic_link_is_no_second_name(path: Path) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    with SessionStore.open(link, session_id="s") as store:
+        assert store.path == str(path)
+        with SessionStore.open(path, session_id="s") as same:
+            assert database_of(same) is database_of(store)
+
+
+def test_k_open_10_a_link_that_comes_later_refuses_the_next_store(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        os.link(path, path.with_name("link.db"))
+        with pytest.raises(StoreOpenError, match="2 names"):
+            SessionStore.open(path, session_id="s")
+        store.put_blob(b"x")
+
+
+_MOUNTED = """
+import sys
+from lash_store import SessionStore
+from lash_store.errors import StoreOpenError
+
+where = sys.argv[1]
+try:
+    SessionStore.open(where, session_id="s")
+except StoreOpenError as error:
+    assert "mount point" in str(error), error
+else:
+    raise AssertionError("it was opened")
+SessionStore.open(where, session_id="s", read_only=True).close()
+with SessionStore.open(where, session_id="s", linked=True) as store:
+    store.put_blob(b"x")
+print("fine")
+"""
+
+
+def can_mount(folder: Path) -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    (folder / "from").touch()
+    (folder / "to").touch()
+    command = f"mount --bind '{folder}/from' '{folder}/to'"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def test_k_open_10_a_file_that_is_mounted_by_itself(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a real mount where the machine lets us; else by what the system would have said."""
+    path = tmp_path / "with space" / "store.db"
+    path.parent.mkdir()
+    SessionStore.open(path, session_id="s").close()
+    target = tmp_path / "with space" / "mounted.db"
+    target.touch()
+    if can_mount(tmp_path):
+        command = f"mount --bind '{path}' '{target}' && '{sys.executable}' -c \"$0\" '{target}'"
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", command, _MOUNTED],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=root,
+        )
+        assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+    told = {str(path)}
+    monkeypatch.setattr(files, "_mount_points", lambda: told)
+    with pytest.raises(StoreOpenError, match="mount point"):
+        SessionStore.open(path, session_id="s")
+    SessionStore.open(path, session_id="s", linked=True).close()
+    told.clear()
+    SessionStore.open(path, session_id="s").close()
+
+
+def test_k_open_10_mount_points_are_read_as_the_system_writes_them() -> None:
+    points = files._mount_points()
+    assert "/" in points
+    for point in points:
+        assert "\\040" not in point
+
+
+def test_nothing_of_a_lost_file_is_open_after_its_store_was_closed(path: Path) -> None:
+    store = SessionStore.open(path, session_id="s")
+    store.put_blob(b"x")
+    store.current_lease()
+    path.unlink()
+    with pytest.raises(StoreLostError):
+        store.current_lease()
+    store.close()
+    opened = [
+        os.readlink(f"/proc/self/fd/{each}")
+        for each in os.listdir("/proc/self/fd")
+        if _is_open(each)
+    ]
+    assert [each for each in opened if str(path) in each] == []
+    with closing(sqlite3.connect(path)) as anew:
+        assert anew.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def _is_open(descriptor: str) -> bool:
+    return os.path.islink(f"/proc/self/fd/{descriptor}")
