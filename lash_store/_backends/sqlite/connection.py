@@ -239,10 +239,6 @@ class StoreConnection(sqlite3.Connection):
         if not self.in_transaction:
             raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
 
-    def move_here(self) -> None:
-        """Let the transaction go on in this thread, which another one has begun for it."""
-        self._thread = get_ident()
-
     def check_thread(self) -> None:
         """Raise ThreadError in any thread but the one that began the transaction."""
         if self._thread != get_ident():

@@ -8,6 +8,7 @@ AUTOCOMMIT is none at all.
 
 import sqlite3
 import time
+from threading import get_ident
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Engine, event
@@ -20,7 +21,7 @@ from lash_store._kernel.checks import check_now
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store.clock import Clock
-from lash_store.errors import NotConfiguredError, SchemaVersionError, StoreBusyError
+from lash_store.errors import NotConfiguredError, SchemaVersionError, StoreBusyError, ThreadError
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
@@ -48,6 +49,7 @@ class JoinedTransaction:
         self.standing: Standing | None = None
         self._raw = raw
         self._connection = connection
+        self._thread = get_ident()
 
     @property
     def in_transaction(self) -> bool:
@@ -55,7 +57,9 @@ class JoinedTransaction:
         return self._raw.in_transaction
 
     def check_thread(self) -> None:
-        """Nothing: it is the consumer's, and so is the thread."""
+        """Raise ThreadError in any thread but the one that joined it."""
+        if self._thread != get_ident():
+            raise ThreadError(self._thread, get_ident())
 
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
