@@ -94,6 +94,18 @@ def property(session: nox.Session) -> None:  # noqa: A001 # reason: the session'
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Interrupt each operation ten thousand times."""
+    _install(session, "test")
+    session.run(
+        "pytest",
+        "tests/crash/test_interrupts.py",
+        *session.posargs,
+        env={"LASH_STORE_INTERRUPTS": "10000"},
+    )
+
+
+@nox.session
 def schema(session: nox.Session) -> None:
     """Render schema/*.sql from the MetaData."""
     _install(session, "test")
@@ -105,7 +117,16 @@ def bench(session: nox.Session) -> None:
     """Measure, and write the figures to bench/results/."""
     _install(session, "test")
     Path("bench/results").mkdir(exist_ok=True)
-    for name in ("hot_paths", "fairness", "growth", "guard", "registry", "effects"):
+    for name in (
+        "hot_paths",
+        "fairness",
+        "growth",
+        "guard",
+        "registry",
+        "effects",
+        "together",
+        "crowd",
+    ):
         session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 INTERRUPTS = int(os.environ.get("LASH_STORE_INTERRUPTS", "500"))
-"""How many come in each case; ``nox -s deep`` asks for 10,000."""
+"""How many come in each case; ``nox -s interrupts`` asks for 10,000."""
 
 
 @pytest.mark.parametrize("threads", [0, 3], ids=["alone", "beside threads"])
