@@ -41,7 +41,7 @@ from tests.support.turns import PATIENCE_S
 
 PROCESSES = 8
 TASKS = 64
-ROUNDS = 3
+ROUNDS = 2
 
 
 class Done(NamedTuple):
