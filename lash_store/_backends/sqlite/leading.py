@@ -278,7 +278,7 @@ class Leader(ABC):
         connection.end(dialect.ROLLBACK)
         for call in reversed(calls):
             if call.give_back(group):
-                self.turns.waiting.appendleft(call)
+                self.turns.put_first(call)
         self._group = None
         self._began = False
 

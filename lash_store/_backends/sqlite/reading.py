@@ -108,6 +108,8 @@ class Readers:
             if is_first:
                 runner = _Runner()
                 self._runners.add(runner)
+            else:
+                self._look_soon()  # the one who reads now may take long
         if is_first:
             READS.submit(lambda: self._run(runner))
 
@@ -170,9 +172,8 @@ class Readers:
                     self._runners.discard(runner)
                     return
                 through = self._last
-                if len(self._waiting) > 1 and not self._ticks:
-                    self._ticks = True
-                    TIMER.after(_TICK_S, self._tick)
+                if len(self._waiting) > 1:
+                    self._look_soon()
             try:
                 self._read_through(through, runner)
             finally:
@@ -208,6 +209,11 @@ class Readers:
                 if call.take(self):
                     return call
         return None
+
+    def _look_soon(self) -> None:
+        if not self._ticks:
+            self._ticks = True
+            TIMER.after(_TICK_S, self._tick)
 
     def _tick(self) -> None:
         """Let others past a read that takes long."""

@@ -96,6 +96,11 @@ class Turns:
             self.thread = 0
         return True
 
+    def put_first(self, call: Call) -> None:
+        """Let `call` stand before those who wait: never while somebody removes the first of them."""
+        with self._mutex:
+            self.waiting.appendleft(call)
+
     def first(self) -> Call | None:
         """Return who waits longest."""
         waiting = self.waiting

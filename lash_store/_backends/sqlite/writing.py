@@ -76,7 +76,7 @@ class Writer(Leader):
                 call.result = result
                 self._lead_on(hold, call, on_library=False, is_done=True)
             else:
-                turns.waiting.appendleft(call)
+                turns.put_first(call)
                 turns.give_back(hold)
         except BaseException:
             self._abort(hold)
@@ -94,7 +94,8 @@ class Writer(Leader):
         hold = Hold()
         first = made[0].caller
         self.take(first, hold, budget_s=first.budget_s)
-        self.turns.waiting.extendleft(reversed(made))
+        for call in reversed(made):
+            self.turns.put_first(call)
         self.turns.give_back(hold)  # and nobody is woken: this thread is the first in line
         self._bound_s = inf
         try:
@@ -117,7 +118,7 @@ class Writer(Leader):
             nap_s = 0.0
         block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
         if nap_s:
-            turns.waiting.appendleft(block)
+            turns.put_first(block)
         else:
             turns.waiting.append(block)
         return self._block_in_line(block, hold, nap_s)
