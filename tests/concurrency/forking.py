@@ -108,7 +108,7 @@ def beside_readers(path: Path, forks: int, report: Report) -> None:
             thread.join(ENOUGH_S)
         with store.read() as tx:
             count = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
-        report.counts["blobs"] = int(count)
+        report.counts["blobs"] = int(count or 0)
 
 
 def beside_waiters(path: Path, forks: int, report: Report) -> None:
@@ -209,5 +209,6 @@ if __name__ == "__main__":
         each.__name__: each for each in (beside_readers, beside_waiters, beside_writers_and_a_loop)
     }
     cases[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), made)
-    print(json.dumps({"errors": made.errors, "counts": made.counts}), flush=True)
+    sys.stdout.write(json.dumps({"errors": made.errors, "counts": made.counts}))
+    sys.stdout.flush()
     os._exit(0)  # whatever hangs

@@ -114,8 +114,13 @@ class Turns:
         with self._mutex:
             # In line first, and only then to be taken: an interrupt in between loses nobody.
             # Who stands there twice, or is at work already, is passed over.
-            self.waiting.appendleft(call)
+            self.put_first(call)
             call.give_back(by)
+
+    def put_first(self, call: Call) -> None:
+        """Let `call` stand before those who wait: never while somebody removes the first of them."""
+        with self._mutex:
+            self.waiting.appendleft(call)
 
     def first(self) -> Call | None:
         """Return who waits longest; who has given up, or was served, stands in line no more."""

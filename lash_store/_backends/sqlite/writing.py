@@ -74,7 +74,7 @@ class Writer(Leader):
                 call.result = result
                 self._lead_on(hold, call, on_library=False, is_done=True)
             else:
-                turns.waiting.appendleft(call)
+                turns.put_first(call)
                 turns.give_back(hold)
         except BaseException:
             self._abort(hold)
@@ -92,7 +92,8 @@ class Writer(Leader):
         hold = Hold()
         first = made[0].caller
         self.take(first, hold, budget_s=first.budget_s)
-        self.turns.waiting.extendleft(reversed(made))
+        for call in reversed(made):
+            self.turns.put_first(call)
         self.turns.give_back(hold)  # and nobody is woken: this thread is the first in line
         self._bound_s = inf
         try:
@@ -117,7 +118,7 @@ class Writer(Leader):
             nap_s = 0.0
         block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
         if nap_s:
-            turns.waiting.appendleft(block)
+            turns.put_first(block)
         else:
             turns.waiting.append(block)
         return self._block_in_line(block, hold, nap_s)
@@ -293,6 +294,10 @@ class Writer(Leader):
         """See whether another process has let go of the lock, on the timer, which never waits."""
         self._expire_calls()
         first, hold = self.turns.first(), Hold()
+        if isinstance(first, LoopCall) and first.is_consumers:
+            # Its own thread has to try: the lock must not be had before there is a thread to use it.
+            self._schedule(first)
+            return
         if (
             not isinstance(first, LoopCall)
             or self._connections.writer is None  # and opening it may wait
