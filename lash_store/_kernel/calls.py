@@ -8,11 +8,11 @@ either somebody runs it, or who made it withdraws it, and nobody does both.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from math import inf
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -129,7 +129,10 @@ class ThreadCall(Call):
     def __init__(self, *args: Any, by_itself: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
         self.by_itself = by_itself
-        self._turn: SimpleQueue[None] = SimpleQueue()
+        # Locked until somebody wakes it. Not a SimpleQueue: CPython's forgets a timeout that ends
+        # before the wait has begun, or while a signal is handled, and waits for ever.
+        self._turn = threading.Lock()
+        self._turn.acquire()
 
     def may_join(self, *, on_library: bool) -> bool:
         """Whether another thread may run it: not if it is a consumer's work."""
@@ -137,14 +140,14 @@ class ThreadCall(Call):
 
     def wake(self) -> None:
         """Let its thread see for itself."""
-        self._turn.put(None)
+        with suppress(RuntimeError):  # it was woken already
+            self._turn.release()
 
     def wait(self, until_s: float) -> None:
         """Wait to be woken, until `until_s` on the monotonic clock at most, or for a moment."""
         left_s = min(until_s - monotonic(), LOOK_AGAIN_S)
         if left_s > 0:
-            with suppress(Empty):
-                self._turn.get(timeout=left_s)
+            self._turn.acquire(timeout=left_s)
 
 
 class LoopCall(Call):

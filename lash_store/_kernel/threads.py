@@ -82,6 +82,9 @@ class Timer:
     def renew(self) -> None:
         """Begin without a thread, and with nothing due."""
         self._added: SimpleQueue[tuple[float, int, Job]] = SimpleQueue()
+        # Locked while nothing was added. SimpleQueue's own timeout may be forgotten (see ThreadCall).
+        self._news = threading.Lock()
+        self._news.acquire()
         self._lock = threading.Lock()
         self._runs = False
         self._numbers = count()
@@ -89,23 +92,27 @@ class Timer:
     def after(self, seconds: float, job: Job) -> None:
         """Run `job` in so many seconds; it must not wait for anything."""
         self._added.put((monotonic() + seconds, next(self._numbers), job))
+        with suppress(RuntimeError):  # there is news already
+            self._news.release()
         if self._runs:
             return
         with self._lock:
             if not self._runs:
                 thread = threading.Thread(
-                    target=self._run, args=(self._added,), name=self.name, daemon=True
+                    target=self._run, args=(self._added, self._news), name=self.name, daemon=True
                 )
                 thread.start()
                 self._runs = True
 
-    def _run(self, added: SimpleQueue[tuple[float, int, Job]]) -> None:
+    def _run(self, added: SimpleQueue[tuple[float, int, Job]], news: threading.Lock) -> None:
         due: list[tuple[float, int, Job]] = []
         while True:
-            wait_s = due[0][0] - monotonic() if due else None
-            if wait_s is None or wait_s > 0:
-                with suppress(Empty):
-                    heappush(due, added.get(timeout=wait_s))
+            with suppress(Empty):
+                while True:
+                    heappush(due, added.get_nowait())
+            wait_s = due[0][0] - monotonic() if due else threading.TIMEOUT_MAX
+            if wait_s > 0:
+                news.acquire(timeout=wait_s)
                 continue
             job = heappop(due)[2]
             job()
