@@ -22,6 +22,10 @@ CONFORMANCE = ("tests/conformance", "tests/statements", "tests/originals")
 """What runs on other Pythons and other versions of the dependencies."""
 
 
+BY_THEMSELVES = ("tests/concurrency", "tests/crash", "tests/packaging")
+"""What measures waits, kills processes, or installs: not beside other tests."""
+
+
 def _install(session: nox.Session, group: str) -> None:
     pyproject = nox.project.load_toml("pyproject.toml")
     session.install("-e", ".[cli,testing]", *nox.project.dependency_groups(pyproject, group))
@@ -46,9 +50,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests; arguments go to pytest."""
+    """Run all tests, or what the arguments name: those that need the machine to themselves apart."""
     _install(session, "test")
-    session.run("pytest", *session.posargs)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in BY_THEMSELVES))
+    session.run("pytest", *BY_THEMSELVES)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

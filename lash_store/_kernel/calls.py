@@ -199,10 +199,15 @@ class LoopCall(Call):
 class LoopJob(LoopCall):
     """What an event loop wants done on a thread, without a place in line: opening, say."""
 
-    __slots__ = ()
+    __slots__ = ("_may_be_left",)
 
-    def __init__(self, job: Callable[[], Any]) -> None:
+    def __init__(self, job: Callable[[], Any], *, may_be_left: bool) -> None:
         super().__init__(None, None, job, budget_s=inf)
+        self._may_be_left = may_be_left
+
+    async def answer(self) -> Any:
+        """Wait for the outcome; of what may be left, cancelled, not even until it is known."""
+        return await (self.future if self._may_be_left else super().answer())
 
     def run_job(self) -> None:
         """Do it, unless it was cancelled before."""
@@ -215,13 +220,14 @@ class LoopJob(LoopCall):
         settle([self])
 
 
-async def on_library_thread(job: Callable[[], R]) -> R:
+async def on_library_thread(job: Callable[[], R], *, may_be_left: bool = False) -> R:
     """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
 
     Cancelled before it has started, it never runs. Cancelled later, it is waited for, and then
-    CancelledError is raised: the outcome is decided and nothing is left running.
+    CancelledError is raised: the outcome is decided and nothing is left running. What `may_be_left`
+    goes on without its caller.
     """
-    call = LoopJob(job)
+    call = LoopJob(job, may_be_left=may_be_left)
     WORKS.submit(call.run_job)
     result: R = await call.answer()
     return result

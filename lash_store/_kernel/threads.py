@@ -120,8 +120,9 @@ class Timer:
                 thread = threading.Thread(
                     target=self._run, args=(self._added, self._bell), name=self.name, daemon=True
                 )
-                thread.start()
-                self._runs = True
+                with suppress(RuntimeError):  # the interpreter is shutting down: nothing comes due
+                    thread.start()
+                    self._runs = True
 
     def _run(self, added: deque[tuple[float, int, Job]], bell: Bell) -> None:
         due: list[tuple[float, int, Job]] = []

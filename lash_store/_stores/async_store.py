@@ -9,10 +9,11 @@ from time import monotonic
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
+from lash_store._kernel.threads import WORKS
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store, deadline, plain_function
 from lash_store._stores.tx import Tx
-from lash_store.errors import StoreClosedError
+from lash_store.errors import LashStoreError, StoreClosedError
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
@@ -138,9 +139,13 @@ class AsyncStore(Generic[T_co]):
         try:
             await self._opened()
         except BaseException:
-            await asyncio.shield(self.aclose())  # it may have opened all the same
+            WORKS.submit(self._close_what_opened)  # it may open all the same
             raise
         return self
+
+    def _close_what_opened(self) -> None:
+        with suppress(LashStoreError), self._opening:
+            self.close()
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -151,7 +156,8 @@ class AsyncStore(Generic[T_co]):
     async def _opened(self) -> Store[T_co]:
         """Open it unless it is open; of several who come at once, one does."""
         if self._store is None:
-            return await on_library_thread(self._open)
+            # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
+            return await on_library_thread(self._open, may_be_left=True)
         return self._store
 
     def _open(self) -> Store[T_co]:

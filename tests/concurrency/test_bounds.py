@@ -28,7 +28,9 @@ def report(case: str, folder: Path, size: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", ["many_sessions", "many_sessions_asyncio"])
-def test_a_thousand_sessions_take_little_of_the_process(tmp_path: Path, case: str) -> None:
+def test_k_open_12_a_thousand_sessions_take_little_of_the_process(
+    tmp_path: Path, case: str
+) -> None:
     found = report(case, tmp_path, SESSIONS)
     assert found["complete"] == SESSIONS
     assert found["threads"] <= 16, found
@@ -38,7 +40,7 @@ def test_a_thousand_sessions_take_little_of_the_process(tmp_path: Path, case: st
 
 
 @pytest.mark.parametrize("waiting", [1, 8])
-def test_sixteen_locked_files_delay_no_other_file(tmp_path: Path, waiting: int) -> None:
+def test_k_tx_4_sixteen_locked_files_delay_no_other_file(tmp_path: Path, waiting: int) -> None:
     found = report("locked_asyncio", tmp_path, waiting)
     assert found["waited"] == 16 * waiting
     assert found["slowest_s"] < 0.3, found

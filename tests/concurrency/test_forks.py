@@ -26,7 +26,7 @@ def report(case: str, path: Path, forks: int) -> dict[str, Any]:
     return counts
 
 
-def test_500_forks_beside_threads_that_read(path: Path) -> None:
+def test_k_open_5_500_forks_beside_threads_that_read(path: Path) -> None:
     counts = report("beside_readers", path, 500)
     assert counts["blobs"] == 500
     assert all(counts[f"reads {number}"] > 500 for number in range(4)), counts

@@ -56,7 +56,7 @@ WRITES: dict[str, Callable[[AsyncSessionStore], Any]] = {
 @pytest.mark.parametrize("locked", [locked_by_a_store, locked_by_sqlite])
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "lazily"])
 @pytest.mark.parametrize("call", WRITES.values(), ids=WRITES)
-def test_a_timeout_ends_a_wait_for_another_process_and_nothing_is_taken_after_it(
+def test_k_tx_11_a_timeout_ends_a_wait_for_another_process_and_nothing_is_taken_after_it(
     path: Path, call: Callable[[AsyncSessionStore], Any], locked: Any, is_open: bool
 ) -> None:
     SessionStore.open(path, session_id="s").close()
@@ -161,7 +161,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("kind", ["statement", "commit"])
-def test_a_call_that_was_begun_keeps_its_outcome(path: Path, kind: str) -> None:
+def test_k_tx_11_a_call_that_was_begun_keeps_its_outcome(path: Path, kind: str) -> None:
     async def main() -> None:
         async with AsyncSessionStore.open(path, session_id="s") as store:
             slow = Slow(kind, "claim_lease")
@@ -388,7 +388,7 @@ ASYNC_TAKERS: dict[str, Callable[[AsyncSessionStore, Any], Any]] = {
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("work", ASYNCHRONOUS.values(), ids=ASYNCHRONOUS)
 @pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
-def test_an_asynchronous_function_is_refused_and_undone(
+def test_k_tx_11_an_asynchronous_function_is_refused_and_undone(
     path: Path, take: Callable[[SessionStore, Any], Any], work: Any, in_memory: bool
 ) -> None:
     with SessionStore.open(None if in_memory else path, session_id="s") as store:

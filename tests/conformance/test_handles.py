@@ -58,7 +58,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 # One open database.
 
 
-def test_stores_of_one_file_share_one_database_and_one_writer(path: Path) -> None:
+def test_k_open_11_stores_of_one_file_share_one_database_and_one_writer(path: Path) -> None:
     async def main() -> None:
         one = SessionStore.open(path, session_id="s")
         two = SessionStore.open(str(path), session_id="t")
@@ -313,7 +313,7 @@ def test_aclose_finishes_what_runs_whether_it_is_the_last_or_not(path: Path, is_
     asyncio.run(main())
 
 
-def test_another_durability_is_refused_with_both_named(path: Path) -> None:
+def test_k_open_11_another_durability_is_refused_with_both_named(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         with pytest.raises(StoreOpenError, match=r"'NORMAL'.*'FULL'"):
             SessionStore.open(path, session_id="s", synchronous="FULL")
@@ -456,7 +456,7 @@ NESTED: dict[str, Callable[[SessionStore], Any]] = {
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("call", NESTED.values(), ids=NESTED)
-def test_a_call_inside_this_threads_own_block_names_the_tx(
+def test_k_tx_12_a_call_inside_this_threads_own_block_names_the_tx(
     path: Path, call: Callable[[SessionStore], Any], in_memory: bool
 ) -> None:
     with (
@@ -485,7 +485,7 @@ ASYNC_NESTED: dict[str, Callable[[AsyncSessionStore], Any]] = {
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "lazily"])
 @pytest.mark.parametrize("call", ASYNC_NESTED.values(), ids=ASYNC_NESTED)
-def test_a_call_that_is_awaited_inside_a_block_names_the_tx(
+def test_k_tx_12_a_call_that_is_awaited_inside_a_block_names_the_tx(
     path: Path, call: Callable[[AsyncSessionStore], Any], in_memory: bool, is_open: bool
 ) -> None:
     async def main() -> None:
@@ -552,7 +552,7 @@ USES: dict[str, Callable[[SessionTx, Any, Any], Any]] = {
 @pytest.mark.parametrize("writes", [True, False], ids=["begin", "read"])
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_transaction_stays_in_its_thread(
+def test_k_tx_9_a_transaction_stays_in_its_thread(
     path: Path, use: Callable[[SessionTx, Any, Any], Any], in_memory: bool, writes: bool
 ) -> None:
     values = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000)"

@@ -411,3 +411,46 @@ def test_nothing_of_a_lost_file_is_open_after_its_store_was_closed(path: Path) -
 
 def _is_open(descriptor: str) -> bool:
     return os.path.islink(f"/proc/self/fd/{descriptor}")
+
+
+def test_k_open_9_a_file_that_takes_anothers_place_is_not_read_with_its_wal(tmp_path: Path) -> None:
+    """SQLite leaves the WAL of a file that was replaced where it is, and would apply it to the next."""
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    with SessionStore.open(path, session_id="s") as lost:
+        with SessionStore.open(other, session_id="s") as store:
+            store.put_blob(b"from b")
+        for number in range(5):
+            lost.put_blob(b"from a %d" % number)
+        other.replace(path)
+        with pytest.raises(StoreLostError):
+            lost.put_blob(b"nowhere")
+        with SessionStore.open(path, session_id="s") as anew:
+            assert [row[1][-6:] for row in all_rows(path)["blobs"]] == [b"from b"]
+            anew.put_blob(b"new")
+            lost.close()
+            anew.put_blob(b"newer")
+        assert len(all_rows(path)["blobs"]) == 3
+    (kept,) = tmp_path.glob("a.db-wal-lost-*")
+    assert kept.stat().st_size > 0
+
+
+def test_k_open_9_who_is_at_work_on_a_lost_file_has_to_end_first(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    SessionStore.open(other, session_id="s").close()
+    with SessionStore.open(path, session_id="s") as lost:
+        with lost.begin() as tx:
+            tx.put_blob(b"x")
+            other.replace(path)
+            with pytest.raises(StoreOpenError, match="at work on"):
+                SessionStore.open(path, session_id="s")
+        SessionStore.open(path, session_id="s").close()
+
+
+def test_k_open_9_an_idle_file_that_was_emptied_is_not_made_a_store_again(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        store.claim_lease(owner_id="ann", ttl_ms=1)
+        assert database_of(store).close_if_idle()
+        path.write_bytes(b"")
+        with pytest.raises(StoreLostError, match="empty"):
+            store.claim_lease(owner_id="ann", ttl_ms=1)
+        assert path.stat().st_size == 0

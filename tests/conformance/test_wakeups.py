@@ -104,7 +104,7 @@ def test_each_loop_is_told_once_of_a_group(path: Path, store: SessionStore) -> N
         assert [type(each) for each in found] == [SessionLease] * 10 + [LeaseLostError] * 10
 
 
-def test_nothing_is_answered_before_commit(path: Path, store: SessionStore) -> None:
+def test_k_group_1_nothing_is_answered_before_commit(path: Path, store: SessionStore) -> None:
     parking = Parking("commit", "renew_lease")
     answered: list[Any] = []
     alone = SessionStore.open(path, session_id="t")
@@ -180,7 +180,7 @@ def test_a_commit_of_a_group_wakes_who_waits_for_it(path: Path, store: SessionSt
 # On which threads work runs.
 
 
-def test_consumers_work_runs_on_their_own_thread_or_the_librarys(
+def test_k_group_2_consumers_work_runs_on_their_own_thread_or_the_librarys(
     path: Path, store: SessionStore
 ) -> None:
     """Whoever leads: a thread's own call comes before, after, and between those of a loop."""
@@ -343,7 +343,9 @@ def test_long_works_on_some_files_delay_no_other(tmp_path: Path, kind: str) -> N
     asyncio.run(main())
 
 
-def test_no_read_joins_a_snapshot_that_was_there_before_it(path: Path, store: SessionStore) -> None:
+def test_k_group_5_no_read_joins_a_snapshot_that_was_there_before_it(
+    path: Path, store: SessionStore
+) -> None:
     """A read that takes long keeps its snapshot; what comes after a commit sees the commit."""
     parking = Parking("statement", "current_lease", after=True)
 

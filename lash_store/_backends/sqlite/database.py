@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lash_store._backends.sqlite import forking, guard
 from lash_store._backends.sqlite.connections import Connections
 from lash_store._backends.sqlite.driver import store_error
-from lash_store._backends.sqlite.files import check_only_name
+from lash_store._backends.sqlite.files import check_only_name, open_sidecars, set_sidecars_aside
 from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
@@ -167,6 +167,20 @@ class OpenDatabase:
         finally:
             self._opening.release()
         return True
+
+    def let_go(self) -> None:
+        """Close what is open on a lost file; StoreOpenError if somebody is still at work on it.
+
+        SQLite would read the old file's WAL as the new one's: both stand at the same path.
+        """
+        sidecars = open_sidecars(self.path)
+        if not self.close_if_idle():
+            raise StoreOpenError(
+                self.path,
+                "another file stood there that stores of this process are still at work on; "
+                "close them first",
+            )
+        set_sidecars_aside(self.path, sidecars)
 
     def _close_idle(self) -> None:
         """Close the connections that nobody uses; the turn is this thread's."""

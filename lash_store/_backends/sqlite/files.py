@@ -74,6 +74,33 @@ def identity_of(path: str) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def open_sidecars(path: str) -> set[int]:
+    """Return the inodes of SQLite's sidecars of a database that this process has open.
+
+    Whatever stands at their paths by now. Empty where the system does not say so.
+    """
+    found = set()
+    with suppress(OSError):
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(OSError):  # the one that lists them is closed by now
+                name = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
+                if name in (f"{path}-wal", f"{path}-shm"):
+                    found.add(os.stat(f"/proc/self/fd/{descriptor}").st_ino)
+    return found
+
+
+def set_sidecars_aside(path: str, inodes: set[int]) -> None:
+    """Rename those of a file that stood at `path` before: SQLite would read its WAL as the new one's.
+
+    Beside the file, with the inode in the name: what was committed to a lost file is kept.
+    """
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            inode = os.stat(f"{path}{suffix}").st_ino
+            if inode in inodes:
+                os.rename(f"{path}{suffix}", f"{path}{suffix}-lost-{inode}")
+
+
 def check_only_name(path: str) -> None:
     """Raise StoreOpenError for a file that may be open under another path (K-OPEN-10).
 

@@ -63,9 +63,12 @@ class SqliteHandle:
             database = _database_at(schema, resolved)
             try:
                 return cls._on(database, schema, settings)
-            except (StoreLostError, StoreClosedError):
-                # Another file stands there now, or the last store has just closed this one.
+            except StoreLostError:
+                # Another file stands there now. The WAL beside it is still the old one's.
+                database.let_go()
                 _forget(database)
+            except StoreClosedError:
+                _forget(database)  # the last store has just closed it
 
     def beside(self, schema: Schema, settings: Settings) -> SqliteHandle:
         """Open another handle on the same database."""
