@@ -27,7 +27,6 @@ class Call:
     """One call: what is to be done in a transaction, for whom, by when, and how it ended."""
 
     __slots__ = (
-        "_taken",
         "alone",
         "caller",
         "context",
@@ -38,6 +37,7 @@ class Call:
         "result",
         "settled",
         "since_s",
+        "taken",
         "work",
     )
 
@@ -63,12 +63,13 @@ class Call:
         self.settled = False
         self.result: Any = None
         self.error: BaseException | None = None
-        self._taken: dict[str, object] = {}
+        self.taken: dict[str, object] = {}
+        """Who has taken it, under "by": one entry, or none."""
 
     @property
     def waits(self) -> bool:
         """Whether nobody has taken it yet."""
-        return not self._taken
+        return not self.taken
 
     def may_join(self, *, on_library: bool) -> bool:  # noqa: ARG002 # reason: it matters to some
         """Whether whoever leads may run it, on a thread of the library or of another caller."""
@@ -77,15 +78,15 @@ class Call:
     def take(self, by: object) -> bool:
         """Take it, to run or to withdraw it; False if somebody else has."""
         # One call into C: whatever interrupts, it is taken by one, and who that is can be seen.
-        return self._taken.setdefault("by", by) is by
+        return self.taken.setdefault("by", by) is by
 
     def give_back(self, by: object) -> bool:
         """Let it wait again, to be run once more, alone: what it did was undone."""
-        if self._taken.get("by") is not by:
+        if self.taken.get("by") is not by:
             return False
         self.alone = True
         self.result = self.error = None
-        self._taken.clear()
+        self.taken.clear()
         return True
 
     def run(self, transaction: Any, caught: type[BaseException] = Exception) -> None:

@@ -49,9 +49,8 @@ class Writer(Leader):
         hold, turns = Hold(), self.turns
         if not turns.try_take(hold):
             turns.check_not_mine()
-            call = _thread_call(caller, operation, work, by_itself=by_itself)
-            turns.waiting.append(call)
-            return self._in_line(call)
+            return self._in_line(_thread_call(caller, operation, work, by_itself=by_itself))
+        call: ThreadCall | None = None
         try:
             nap_s = self._try_begin(operation or "transact")
             if nap_s is None:
@@ -76,10 +75,12 @@ class Writer(Leader):
             else:
                 turns.put_first(call)
                 turns.give_back(hold)
+            return self._in_line(call, nap_s or 0.0, stands_there=True)
         except BaseException:
+            if call is not None:
+                call.taken.setdefault("by", call)
             self._abort(hold)
             raise
-        return call.outcome() if call.settled else self._in_line(call, nap_s or 0.0)
 
     def write_together(
         self, calls: Sequence[tuple[Any, str | None, Callable[[Any], Any]]]
@@ -117,10 +118,6 @@ class Writer(Leader):
             turns.check_not_mine()
             nap_s = 0.0
         block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
-        if nap_s:
-            turns.put_first(block)
-        else:
-            turns.waiting.append(block)
         return self._block_in_line(block, hold, nap_s)
 
     def end(self, hold: Hold, connection: StoreConnection, *, commit: bool) -> None:
@@ -139,14 +136,15 @@ class Writer(Leader):
             self._put_right()
             return
         waiting = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
-        turns.waiting.append(waiting)
         try:
+            turns.waiting.append(waiting)
             while not turns.try_take_first(hold, waiting):
                 self._wait_or_fail(waiting, waiting.deadline_s)
             waiting.take(hold)
             self._put_right()
         except BaseException:
-            self._withdraw(waiting)
+            waiting.taken.setdefault("by", waiting)
+            self._withdrawn()
             raise
 
     def begin_read(
@@ -209,9 +207,14 @@ class Writer(Leader):
 
     # How a thread waits.
 
-    def _in_line(self, call: ThreadCall, nap_s: float = 0.0) -> Any:
-        """Wait until a call that stands in line was led by another, or lead it."""
+    # Who stops waiting, for whatever reason, takes its call by itself: in the handler, by one call
+    # into C. One left in line by an interrupt would keep everybody behind it from their turns.
+
+    def _in_line(self, call: ThreadCall, nap_s: float = 0.0, *, stands_there: bool = False) -> Any:
+        """Wait in line until a call was led by another, or lead it; return its outcome."""
         try:
+            if not stands_there:
+                self.turns.waiting.append(call)
             while not call.settled:
                 if nap_s:
                     self._wait_or_fail(call, monotonic() + nap_s)
@@ -222,12 +225,17 @@ class Writer(Leader):
                     nap_s = 0.0
                     self._wait_or_fail(call, call.deadline_s)
         except BaseException:
-            self._withdraw(call)
+            call.taken.setdefault("by", call)
+            self._withdrawn()
             raise
         return call.outcome()
 
     def _block_in_line(self, block: ThreadCall, hold: Hold, nap_s: float) -> StoreConnection:
         try:
+            if nap_s:
+                self.turns.put_first(block)
+            else:
+                self.turns.waiting.append(block)
             while True:
                 if nap_s:
                     self._wait_or_fail(block, monotonic() + nap_s)
@@ -240,26 +248,33 @@ class Writer(Leader):
                     nap_s = 0.0
                     self._wait_or_fail(block, block.deadline_s)
         except BaseException:
+            block.taken.setdefault("by", block)
             self._abort(hold)
-            self._withdraw(block)
+            self._withdrawn()
             raise
 
     def _wait_or_fail(self, call: ThreadCall, until_s: float) -> None:
         """Wait for a while; raise what ends the wait: the budget is spent, the store was closed."""
         if self._ended:
             self._settle_ended()
+        self._pass_over_overdue()
         call.wait(min(until_s, call.deadline_s) if call.waits else inf)
         if call.waits and call.expire(monotonic()):
             call.settled = True
         if call.settled:
             call.outcome()
 
-    def _withdraw(self, call: ThreadCall) -> None:
-        """Leave the line, unless somebody is at the call already, and let the next one in."""
-        call.take(call)
+    def _withdrawn(self) -> None:
+        """Let the next one in, after a call has left the line."""
         self._leave_queue_if_nobody_waits()
         if self.turns.is_free:
             self.wake_first()
+
+    def _pass_over_overdue(self) -> None:
+        """Pass over a thread that should have given up long ago: it may be gone."""
+        first, now_s = self.turns.first(), monotonic()
+        if isinstance(first, ThreadCall) and first.deadline_s < now_s - LOOK_AGAIN_S:
+            first.expire(now_s)
 
     def _leave_queue_if_nobody_waits(self) -> None:
         hold, queue = Hold(), self._connections.queue
@@ -334,6 +349,7 @@ class Writer(Leader):
         if self._ended:
             self._settle_ended()
         self._expire_calls()
+        self._pass_over_overdue()
         first = self.turns.first()
         if first is None:
             return
