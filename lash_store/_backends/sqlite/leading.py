@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code, store_error
 from lash_store._backends.sqlite.turns import Hold, Turns
-from lash_store._kernel.calls import Call, settle
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, settle
 from lash_store.errors import LashStoreError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _BOUND_BESIDE_OTHERS_S: Final = 0.001
 class Group:
     """The calls that one transaction has run so far."""
 
-    __slots__ = ("calls", "error", "is_committing", "own")
+    __slots__ = ("calls", "error", "is_committing", "own", "told_s")
 
     def __init__(self, own: Call | None = None) -> None:
         self.own = own
@@ -46,6 +46,8 @@ class Group:
 
         self.calls: list[Call] = []
         self.is_committing = False
+        self.told_s = 0.0
+        """When somebody began to tell its callers, who may have been interrupted since."""
         self.error: BaseException | None = None
 
 
@@ -261,7 +263,11 @@ class Leader(ABC):
         self._connections.announce()
 
     def _settle_ended(self) -> None:
+        now_s = monotonic()
         for group in list(self._ended):
+            if now_s - group.told_s < LOOK_AGAIN_S:
+                continue  # another thread is about it
+            group.told_s = now_s
             settle(group.calls)
             with suppress(ValueError):  # another thread was first
                 self._ended.remove(group)
