@@ -32,6 +32,9 @@ CROWD = 3
 TASKS = 500
 RENEWALS = 400
 FILES = 1_000
+SETTLE_S = 10.0
+"""How long the waits are left to begin: each opens its file again, which had been closed."""
+
 WAIT_S = 5.0
 TTL_MS = 600_000
 
@@ -167,7 +170,9 @@ def waiting(folder: Path) -> None:
         async with contextlib.AsyncExitStack() as opened:
             stores = []
             for at in range(FILES):
-                store = AsyncSessionStore.open(folder / f"{at}.db", session_id="s")
+                store = AsyncSessionStore.open(
+                    folder / f"{at}.db", session_id="s", busy_timeout_ms=60_000
+                )
                 stores.append(await opened.enter_async_context(store))
             locks = []
             for at in range(FILES):
@@ -178,7 +183,7 @@ def waiting(folder: Path) -> None:
                 asyncio.create_task(store.claim_lease(owner_id="w", ttl_ms=TTL_MS))
                 for store in stores
             ]
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(SETTLE_S)
             before = time.process_time()
             await asyncio.sleep(WAIT_S)
             print("cpu_ms", round((time.process_time() - before) / WAIT_S * 1000, 1))
