@@ -63,8 +63,6 @@ class Connections:
         """Open the one that writes."""
         opened.make_room(self.all)
         is_new = self.identity is None
-        if not is_new and not self.in_memory and not os.path.getsize(self.path):
-            raise StoreLostError(self.path, "its file is empty now; nothing was written to it")
         self.writer, self.queue = open_writer(
             self.path, self.schema, settings, self.all, is_new=is_new
         )

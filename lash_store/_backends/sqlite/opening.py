@@ -15,7 +15,7 @@ from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.files import IN_MEMORY, create_private_file, open_error
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store.errors import StoreBusyError, StoreEmptyError, StoreOpenError
+from lash_store.errors import StoreBusyError, StoreEmptyError, StoreLostError, StoreOpenError
 
 _CACHED_STATEMENTS: Final = 256
 """More than one store has statements, so none of them is ever parsed twice."""
@@ -39,6 +39,8 @@ def open_writer(
     """
     with _opening(path, settings, opened, read_only=False, is_new=is_new) as connection:
         is_empty = guard.is_empty(connection.own_cursor, schema, path)
+        if is_empty and not is_new:
+            raise StoreLostError(path, "its file is empty now; nothing was written to it")
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
         if is_empty:
             _initialise(connection, schema)

@@ -350,8 +350,7 @@ class Writer(Leader):
             self._settle_ended()
         self._expire_calls()
         self._pass_over_overdue()
-        first = self.turns.first()
-        if first is None:
+        if self.turns.first() is None and not self._ended:
             return
         if not self._scheduled and self.turns.is_free:
             self.wake_first()
