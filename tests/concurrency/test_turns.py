@@ -17,6 +17,7 @@ import pytest
 
 from lash_store import AsyncSessionStore, SessionLease, SessionStore
 from lash_store._backends.sqlite import writing
+from lash_store._backends.sqlite.leading import Group
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel import calls
 from lash_store._kernel.calls import ThreadCall
@@ -389,3 +390,19 @@ def test_threads_and_event_loops_on_one_file_get_gapless_numbers(path: Path) -> 
         assert database_of(one).writer.turns.is_free
     assert mixed.failures == []
     assert sorted(mixed.numbers) == list(range(1, 4 * 200 + 2 * 16 * 50 + 1))
+
+
+def test_answers_that_an_interrupt_kept_back_are_given_although_nobody_waits(
+    store: SessionStore,
+) -> None:
+    """Somebody has begun to tell, and may be gone: the timer looks again until they are given."""
+    writer, group = database_of(store).writer, Group()
+    call = ThreadCall(store._handle, "claim_lease", lambda _: None, budget_s=PATIENCE_S)
+    assert call.take(group)
+    group.calls.append(call)
+    group.told_s = time.monotonic()
+    writer._ended.append(group)
+    writer._look_after()
+    assert not call.settled
+    eventually(lambda: call.settled)
+    assert not writer._ended
