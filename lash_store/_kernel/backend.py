@@ -130,12 +130,26 @@ class Handle(Protocol):
         """Do `work` in a snapshot, and return what it gives."""
 
     def submit_write(
-        self, operation: str | None, work: Callable[[Any], Any], *, alone: bool = False
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        alone: bool = False,
+        is_kept: bool = False,
     ) -> Awaitable[Any]:
-        """Do the same for an event loop: the work is in line when this returns."""
+        """Do the same for an event loop: the work is in line when this returns.
 
-    def submit_read(self, operation: str | None, work: Callable[[Any], Any]) -> Awaitable[Any]:
-        """Do the same in a snapshot."""
+        What `is_kept` is done even if its caller is cancelled before.
+        """
+
+    def submit_read(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        write_instead: tuple[str, Callable[[Any], Any]] | None = None,
+    ) -> Awaitable[Any]:
+        """Do the same in a snapshot; if it finds nothing, and there is one, the write instead."""
 
     def write_together(
         self, calls: Sequence[tuple[Any, str | None, Callable[[Any], Any]]]

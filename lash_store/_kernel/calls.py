@@ -8,9 +8,11 @@ either somebody runs it, or who made it withdraws it, and nobody does both.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from itertools import pairwise
 from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -23,7 +25,7 @@ LOOK_AGAIN_S: Final = 0.05
 """How long a thread waits before it sees for itself whether those before it are still there."""
 
 
-class Call:
+class Call(ABC):
     """One call: what is to be done in a transaction, for whom, by when, and how it ended."""
 
     __slots__ = (
@@ -41,15 +43,14 @@ class Call:
         "work",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 # reason: passed on by position, once for each call
         self,
         caller: Any,
         operation: str | None,
         work: Callable[[Any], Any],
-        *,
         budget_s: float,
-        alone: bool = False,
-        reads: bool = False,
+        alone: bool = False,  # noqa: FBT001, FBT002 # reason: likewise
+        reads: bool = False,  # noqa: FBT001, FBT002 # reason: likewise
     ) -> None:
         self.caller = caller
         """Whose it is: the handle of a store, which makes its Tx and knows its errors."""
@@ -71,9 +72,9 @@ class Call:
         """Whether nobody has taken it yet."""
         return not self.taken
 
-    def may_join(self, *, on_library: bool) -> bool:  # noqa: ARG002 # reason: it matters to some
+    @abstractmethod
+    def may_join(self, *, on_library: bool) -> bool:
         """Whether whoever leads may run it, on a thread of the library or of another caller."""
-        return not self.alone
 
     def take(self, by: object) -> bool:
         """Take it, to run or to withdraw it; False if somebody else has."""
@@ -124,20 +125,35 @@ class Call:
 class ThreadCall(Call):
     """A call of a thread, which waits for its turn to lead, or to be told that it was led."""
 
-    __slots__ = ("_bell", "by_itself")
+    __slots__ = ("_bell", "by_itself", "next_told")
 
-    def __init__(self, *args: Any, by_itself: bool = False, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        caller: Any,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        budget_s: float,
+        by_itself: bool = False,
+    ) -> None:
+        Call.__init__(self, caller, operation, work, budget_s)
         self.by_itself = by_itself
         self._bell = Bell()
+        self.next_told: ThreadCall | None = None
+        """Whom its thread wakes once it is awake itself; see :func:`settle`."""
 
-    def may_join(self, *, on_library: bool) -> bool:
+    def may_join(self, *, on_library: bool) -> bool:  # noqa: ARG002 # reason: a loop's call asks
         """Whether another thread may run it: not if it is a consumer's work."""
-        return not self.by_itself and super().may_join(on_library=on_library)
+        return not (self.by_itself or self.alone)
 
     def wake(self) -> None:
         """Let its thread see for itself."""
         self._bell.ring()
+
+    def wake_next(self) -> None:
+        """Let the next one whose call has ended as well wake up."""
+        if self.next_told is not None:
+            self.next_told.wake()
 
     def wait(self, until_s: float) -> None:
         """Wait to be woken, until `until_s` on the monotonic clock at most, or for a moment."""
@@ -149,10 +165,26 @@ class ThreadCall(Call):
 class LoopCall(Call):
     """A call of an event loop: a future is settled there."""
 
-    __slots__ = ("_loop", "_outcome", "future", "is_consumers")
+    __slots__ = ("_loop", "_outcome", "future", "is_consumers", "is_kept", "write_instead")
 
-    def __init__(self, *args: Any, is_consumers: bool = False, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        caller: Any,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        budget_s: float,
+        alone: bool = False,
+        reads: bool = False,
+        is_consumers: bool = False,
+        is_kept: bool = False,
+        write_instead: tuple[str, Callable[[Any], Any]] | None = None,
+    ) -> None:
+        Call.__init__(self, caller, operation, work, budget_s, alone, reads)
+        self.is_kept = is_kept
+        """Whether it is done even if its caller is cancelled before."""
+        self.write_instead = write_instead
+        """What is to be written, an operation and its work, if this read finds nothing."""
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self._loop.create_future()
         self.is_consumers = is_consumers
@@ -160,17 +192,30 @@ class LoopCall(Call):
 
     def may_join(self, *, on_library: bool) -> bool:
         """Whether whoever leads may run it: a consumer's work runs on no other caller's thread."""
-        return (on_library or not self.is_consumers) and super().may_join(on_library=on_library)
+        return not self.alone and (on_library or not self.is_consumers)
+
+    def becomes_write(self) -> bool:
+        """Become the write that is due if this read found nothing; tell whether it did."""
+        if self.write_instead is None or self.result is not None or self.error is not None:
+            return False
+        if self.future.done():
+            return False  # it was cancelled
+        (self.operation, self.work), self.write_instead = self.write_instead, None
+        self.taken.clear()
+        return True
 
     async def answer(self) -> Any:
-        """Wait for the outcome; cancelled after it was taken, only once the outcome is known."""
+        """Wait for the outcome; cancelled after it was taken, only once the outcome is known.
+
+        The CancelledError that is raised then is caused by the error that it ended with, if any.
+        """
         try:
             return await self.future
-        except asyncio.CancelledError:
-            if self.take(self):
+        except asyncio.CancelledError as cancelled:
+            if not self.is_kept and self.take(self):
                 raise  # nobody runs it, now or later
             await self._known()
-            raise
+            raise cancelled from self.error
 
     async def _known(self) -> None:
         # It may have been settled between the cancelling and now: then nobody will tell again.
@@ -203,7 +248,7 @@ class LoopJob(LoopCall):
     __slots__ = ("_may_be_left",)
 
     def __init__(self, job: Callable[[], Any], *, may_be_left: bool) -> None:
-        super().__init__(None, None, job, budget_s=inf)
+        super().__init__(None, None, job, budget_s=inf)  # type: ignore[arg-type] # reason: a job takes no transaction
         self._may_be_left = may_be_left
 
     async def answer(self) -> Any:
@@ -235,14 +280,25 @@ async def on_library_thread(job: Callable[[], R], *, may_be_left: bool = False) 
 
 
 def settle(calls: Iterable[Call]) -> None:
-    """Tell everybody whose call has ended: threads one by one, each event loop once."""
+    """Tell everybody whose call has ended: threads one by one, each event loop once.
+
+    One thread is woken and wakes the next: all at once, they would wake only to wait for the
+    interpreter's lock, and switch twice as often. If one does not come to it, because of an
+    interrupt, the others see for themselves within LOOK_AGAIN_S.
+    """
     by_loop: dict[asyncio.AbstractEventLoop, list[LoopCall]] = {}
+    in_threads: list[ThreadCall] = []
     for call in calls:
         if isinstance(call, LoopCall):
             by_loop.setdefault(call._loop, []).append(call)  # noqa: SLF001 # reason: of the same module
         elif isinstance(call, ThreadCall):
-            call.settled = True
-            call.wake()
+            in_threads.append(call)
+    for call, after in pairwise(in_threads):
+        call.next_told = after
+    for call in reversed(in_threads):  # who sees that it has ended wakes one that has ended as well
+        call.settled = True
+    if in_threads:
+        in_threads[0].wake()
     for loop, ended in by_loop.items():
         with suppress(RuntimeError):  # the loop has been closed in the meantime
             loop.call_soon_threadsafe(_tell, ended)

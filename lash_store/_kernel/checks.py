@@ -32,9 +32,10 @@ def check_name(field: str, value: str) -> str:
 
 def check_words(field: str, value: str) -> str:
     """Return `value` if it is a name with something in it besides white space."""
-    if not check_name(field, value).strip():
+    name = check_name(field, value)
+    if not name.strip():
         raise InvalidRecordError(field, shown(value), "must not be blank")
-    return check_text(field, value)
+    return name
 
 
 def check_text(field: str, value: str) -> str:

@@ -16,6 +16,7 @@ from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
 from lash_store.effect.operations import EffectOperations
+from lash_store.effect.operations.attempts import fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     AGAIN_S,
@@ -145,16 +146,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             failed = step.error_of(error)
             if failed is None:
                 raise
-            failure = failed
-            await finish_first(self._record(renewal, lambda: self.fail_effect(claim, failure)))
+            await self._record(renewal, "fail_effect", fail_effect, failed)
             raise step.failure(failed) from error
         else:
             if not is_awaitable:
                 raise InvalidRecordError("function", shown(function), "must give an awaitable")
-            # The outcome is there: cancelling must not lose it.
-            return await finish_first(
-                self._record(renewal, lambda: self.finish_effect(claim, outcome))
-            )
+            return await self._record(renewal, "finish_effect", finish_effect, outcome)
         finally:
             await renewal.stop()
 
@@ -169,9 +166,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
         handle = (self._store or await self._opened())._handle  # noqa: SLF001 # reason: its own store
         while True:
-            found: Any = await handle.submit_read("look_up_effect", step.look_up)
-            if found is None:  # only now is there something to claim
-                found = await handle.submit_write("begin_effect", begin)
+            found: Any = await handle.submit_read(
+                "look_up_effect", step.look_up, write_instead=("begin_effect", begin)
+            )
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun
@@ -183,15 +180,37 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         assert self._store is not None
         return self._store._context.clock.now_ms()  # noqa: SLF001 # reason: its own store
 
-    async def _record(self, renewal: "_Renewal", record: Callable[[], Awaitable[R]]) -> R:
-        # Stopping the renewal may wait for the write lock: that is part of recording.
-        await renewal.stop()
-        while True:
-            try:
-                return await record()
-            except StoreBusyError as error:
-                if is_over(renewal.claim.expires_at_ms, now_ms=self._now_ms()):
-                    raise lost_waiting(renewal.claim, error) from error
+    async def _record(
+        self, renewal: "_Renewal", operation: str, function: Callable[..., Any], outcome: Any
+    ) -> Any:
+        """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
+        assert self._store is not None  # a step has been begun
+        store = self._store
+        work = function(store._context, renewal.claim, outcome)  # noqa: SLF001 # reason: its own store
+
+        def submit() -> Awaitable[Any]:
+            return store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
+
+        async def go_on() -> Any:
+            # Stopping the renewal may wait for the write lock: that is part of recording.
+            await renewal.stop()
+            while True:
+                try:
+                    return await submit()
+                except StoreBusyError as error:
+                    if is_over(renewal.claim.expires_at_ms, now_ms=self._now_ms()):
+                        raise lost_waiting(renewal.claim, error) from error
+
+        if not renewal.stop_at_once():
+            return await finish_first(go_on())
+        try:
+            return await submit()
+        except StoreBusyError:
+            return await finish_first(go_on())
+        except asyncio.CancelledError as cancelled:
+            if isinstance(cancelled.__cause__, StoreBusyError):
+                await finish_first(go_on())
+            raise
 
     async def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well
@@ -212,6 +231,11 @@ class _Renewal:
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.call_later(step.renew_every_s, self._start)
         self._task: asyncio.Task[None] | None = None
+
+    def stop_at_once(self) -> bool:
+        """Renew no more; False if a renewal has begun, and has to end first."""
+        self._due.cancel()
+        return self._task is None or self._task.done()
 
     async def stop(self) -> None:
         """Renew no more; what has begun ends first."""

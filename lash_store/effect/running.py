@@ -16,9 +16,10 @@ from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store.effect.operations.attempts import check_step
+from lash_store.effect.operations.attempts import begin, check_step, look_up
 from lash_store.effect.records import (
     TTL_MS,
+    Begun,
     Busy,
     EffectClaim,
     EffectError,
@@ -79,11 +80,6 @@ FOR_GOOD: Final = (LeaseLostError, StoreClosedError, ReadOnlyStoreError)
 """What no further renewal can mend."""
 
 
-class _Known(TypedDict):
-    envelope_hash: str
-    strict: bool
-
-
 class Step(msgspec.Struct, frozen=True):
     """One step that is to be run, checked: what it is called, and how it is claimed."""
 
@@ -104,18 +100,20 @@ class Step(msgspec.Struct, frozen=True):
         """What the step is called."""
         return self.scope_id, self.replay_key
 
-    @property
-    def known(self) -> _Known:
-        """By what else it is looked up and begun."""
-        return {"envelope_hash": self.envelope_hash, "strict": self.strict}
-
     def look_up(self, tx: EffectTx) -> Replayed | ReplayedFailure | Busy | None:
         """See how the step stands, in a snapshot."""
-        return tx.look_up_effect(*self.names, **self.known)
+        return look_up(tx, *self.names, self.envelope_hash, strict=self.strict)
 
-    def begin(self, tx: EffectTx) -> EffectClaim | Replayed | ReplayedFailure | Busy:
+    def begin(self, tx: EffectTx) -> Begun:
         """Claim the step, or learn why not."""
-        return tx.begin_effect(*self.names, **self.known, ttl_ms=self.ttl_ms)
+        return begin(
+            tx,
+            *self.names,
+            self.envelope_hash,
+            owner_id=tx.context.owner_id,
+            ttl_ms=self.ttl_ms,
+            strict=self.strict,
+        )
 
     def is_over(self, tx: EffectTx) -> bool | None:
         """Tell a waiter to go on: nobody is at the step any more."""

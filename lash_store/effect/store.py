@@ -171,9 +171,9 @@ class EffectStore(EffectOperations, Store[EffectTx]):
 
     def _begin(self, step: Step) -> EffectClaim | Replayed | ReplayedFailure:
         while True:
-            found: Any = self.look_up_effect(*step.names, **step.known)
+            found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
-                found = self.begin_effect(*step.names, **step.known, ttl_ms=step.ttl_ms)
+                found = self._handle.write("begin_effect", step.begin)
             if not isinstance(found, Busy):
                 begun: EffectClaim | Replayed | ReplayedFailure = found
                 return begun

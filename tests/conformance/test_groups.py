@@ -13,18 +13,22 @@ from sqlalchemy import text
 
 from lash_store import (
     AlreadyQueued,
+    Append,
     AsyncSessionStore,
     LeaseHeld,
     NewWork,
+    Node,
     ProcessRegistry,
     SessionFence,
     SessionLease,
     SessionStore,
+    TurnCommit,
 )
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
+    NodeConflictError,
     NotFoundError,
     StorageError,
     StoreBusyError,
@@ -75,7 +79,7 @@ def test_k_group_1_calls_of_several_stores_are_one_transaction(
     assert (mine.fence.session_id, yours.fence.session_id) == ("s", "t")
     assert batch.session_id == "t"
     assert recorder.kinds.count("begin") == recorder.kinds.count("commit") == 1
-    assert recorder.kinds.count("savepoint") == 4  # the first call needs none
+    assert recorder.kinds.count("savepoint") == 0  # of what does not fail after it has written
     assert [each.operation for each in recorder.events if each.kind == "statement"] == [
         "claim_lease",
         "claim_lease",
@@ -115,6 +119,36 @@ def test_k_group_3_an_operation_of_several_writes_is_undone_by_itself(path: Path
         assert isinstance(last, AlreadyQueued)
         assert [batch.items[0].payload for batch in store.list_work()] == ["a"]
         assert first[0] == last.batch
+
+
+def test_k_group_3_what_fails_after_it_has_written_is_undone_by_itself(
+    store: SessionStore, other: SessionStore, path: Path
+) -> None:
+    """The first time with everything else, which is done again; then in a savepoint of its own."""
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    assert isinstance(lease, SessionLease)
+
+    def commit(*names: str) -> TurnCommit:
+        nodes = [Node(name, None) for name in names]
+        return TurnCommit(fence=lease.fence, graph=Append(nodes, leaf=names[0]))
+
+    store.commit_turn(commit("old"))
+    savepoints, rolled_back = [], []
+    for at in range(2):
+        recorder = Recorder()
+        with observed_by(recorder):
+            before, refused, after = run_as_group(
+                partial(other.enqueue_work, NewWork([f"before {at}"])),
+                partial(store.commit_turn, commit("new", "old")),
+                partial(other.enqueue_work, NewWork([f"after {at}"])),
+            )
+        assert isinstance(refused, NodeConflictError)
+        assert other.list_work()[-2:] == [before, after]
+        assert [node.node_id for node in store.load_graph().nodes] == ["old"]  # type: ignore[union-attr]
+        savepoints.append(recorder.kinds.count("savepoint"))
+        rolled_back.append(recorder.kinds.count("rollback"))
+    assert savepoints == [0, 3]  # set, undone, released
+    assert rolled_back == [2, 0]  # the group; and the commit, which is done again alone
 
 
 def test_k_group_3_a_first_call_that_fails_ends_the_group_and_the_others_go_on(

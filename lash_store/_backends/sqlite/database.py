@@ -51,7 +51,7 @@ class OpenDatabase:
         self.connections = connections
         self.in_memory = connections.in_memory
         self.writer = Writer(connections)
-        self.readers = Readers(connections)
+        self.readers = Readers(connections, self.writer.submit_all)
         self._opening = threading.RLock()
         self._fork_hold: Hold | None = None
         self._is_locked_for_fork = False

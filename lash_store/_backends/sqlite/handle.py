@@ -137,8 +137,12 @@ class SqliteHandle:
         work: Callable[[Any], Any],
         *,
         alone: bool = False,
+        is_kept: bool = False,
     ) -> Awaitable[Any]:
-        """Do `work` in a write transaction, for an event loop; alone, or with what else waits."""
+        """Do `work` in a write transaction, for an event loop; alone, or with what else waits.
+
+        What `is_kept` is done even if the caller is cancelled before.
+        """
         self._check_writable()
         call = LoopCall(
             self,
@@ -147,13 +151,28 @@ class SqliteHandle:
             budget_s=self.budget_s,
             alone=alone,
             is_consumers=operation is None,
+            is_kept=is_kept,
         )
         self.database.writer.submit(call)
         return call.answer()
 
-    def submit_read(self, operation: str | None, work: Callable[[Any], Any]) -> Awaitable[Any]:
-        """Do `work` in a snapshot, for an event loop: a consumer's alone, others with what waits."""
+    def submit_read(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        write_instead: tuple[str, Callable[[Any], Any]] | None = None,
+    ) -> Awaitable[Any]:
+        """Do `work` in a snapshot, for an event loop: a consumer's alone, others with what waits.
+
+        If it finds nothing, `write_instead`, an operation and its work, is done in a write
+        transaction, and the event loop hears of that one only.
+        """
+        if write_instead is not None and self.database.in_memory:
+            return self.submit_write(*write_instead)  # one line for both: it can look by itself
         self._check_open()
+        if write_instead is not None and self._is_reader:
+            work, write_instead = self._found_or_refused(work), None
         self.database.writer.turns.check_not_mine()
         is_consumers = operation is None
         call = LoopCall(
@@ -164,12 +183,22 @@ class SqliteHandle:
             reads=self.database.in_memory,
             alone=is_consumers,
             is_consumers=is_consumers,
+            write_instead=write_instead,
         )
         if self.database.in_memory:
             self.database.writer.submit(call)
         else:
             self.database.readers.submit(call)
         return call.answer()
+
+    def _found_or_refused(self, look: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def found(tx: Any) -> Any:
+            result = look(tx)
+            if result is None:
+                raise ReadOnlyStoreError(self.path)
+            return result
+
+        return found
 
     def write_together(
         self, calls: Sequence[tuple[SqliteHandle, str | None, Callable[[Any], Any]]]

@@ -1,7 +1,7 @@
 """Leading a group: one transaction for a call and for what waits behind it.
 
 Whoever has the turn leads. It begins a transaction, does its own call, and then those of the
-others that wait, each in a savepoint; all are committed at once, and nobody is answered before.
+others that wait, each undone by itself if it fails; all are committed at once, and nobody is answered before.
 
 What a leader has run stands in its :class:`Group`. If it is interrupted, or everything has to be
 undone because of one call, the calls of the others go back to the head of the line and are run
@@ -68,6 +68,9 @@ class Leader(ABC):
 
         self._bound_s: float | None = None
         """How long a group lets others join, where a test says so."""
+
+        self._may_need_undoing: set[str] = set()
+        """Operations of the library that have failed after they had written something."""
 
     @abstractmethod
     def wake_first(self) -> None:
@@ -175,7 +178,7 @@ class Leader(ABC):
     def _let_join(
         self, connection: StoreConnection, previous: Call, group: Group, *, on_library: bool
     ) -> bool:
-        """Run what waits, each call in a savepoint; False if the whole transaction has to be undone."""
+        """Run what waits, each call so that it alone can be undone; False if the whole transaction has to be undone."""
         turns, queue, now_s = self.turns, self._connections.queue, monotonic()
         # A consumer's work may take its time: not on the few threads that all files share for
         # what is short, so only behind another consumer's.
@@ -190,7 +193,7 @@ class Leader(ABC):
             group.calls.append(call)
             if not call.take(group):
                 group.calls.pop()
-            elif not self._run_in_savepoint(connection, previous, call, on_library=on_library):
+            elif not self._run_apart(connection, previous, call, on_library=on_library):
                 return False
             previous = call
         return True
@@ -203,13 +206,22 @@ class Leader(ABC):
         if call.reads:
             connection.own_cursor.execute(dialect.READ_ONLY_OFF)
 
-    def _run_in_savepoint(
+    def _run_apart(
         self, connection: StoreConnection, previous: Call, call: Call, *, on_library: bool
     ) -> bool:
-        """Run a call so that it alone can be undone; False if SQLite has undone more than that."""
+        """Run a call so that it alone can be undone; False if everything has to be.
+
+        A consumer's work gets a savepoint. The library's own operations fail before they write
+        anything, nearly always: then there is nothing to undo. One that was seen to fail later
+        has everything undone that once, and gets a savepoint as well from then on.
+        """
+        operation, written = call.operation, connection.total_changes
+        if operation in self._may_need_undoing:
+            operation = None
         try:
             self._leave_nothing_open(connection, previous)
-            connection.set_savepoint()
+            if operation is None:
+                connection.set_savepoint()
             self._run(connection, call, on_library=on_library)
             self._leave_nothing_open(connection, call)  # also what would hinder an undoing
             if not connection.in_transaction:
@@ -218,7 +230,11 @@ class Leader(ABC):
                 call.error = call.error or connection.ended_error()
                 self._answer(call)
                 return False
-            connection.release_savepoint(undo=call.error is not None)
+            if operation is None:
+                connection.release_savepoint(undo=call.error is not None)
+            elif call.error is not None and not _is_refusal(call.error, connection, written):
+                self._may_need_undoing.add(operation)
+                return False
         except sqlite3.Error:
             return False
         return True
@@ -324,6 +340,13 @@ class Leader(ABC):
 def _is_constraint(error: LashStoreError) -> bool:
     cause = error.__cause__
     return cause is not None and primary_code(cause) == sqlite3.SQLITE_CONSTRAINT
+
+
+def _is_refusal(error: BaseException, connection: StoreConnection, written: int) -> bool:
+    """Whether an operation has refused what it was to do, and written nothing since `written`."""
+    is_own = isinstance(error, LashStoreError) and not isinstance(error.__cause__, sqlite3.Error)
+    # SQLite counts what a statement has changed once that is over: it is, of one that did not fail.
+    return is_own and connection.total_changes == written
 
 
 def _own_error(error: LashStoreError, connection: StoreConnection) -> LashStoreError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from threading import get_ident
@@ -36,26 +37,34 @@ _TICK_S: Final = 0.005
 class _Runner:
     """Who does reads of event loops now: at which call it is, and whom it has yet to answer."""
 
-    __slots__ = ("at", "ended")
+    __slots__ = ("_write", "at", "ended")
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[Sequence[LoopCall]], None]) -> None:
+        self._write = write
         self.at: Call | None = None
-        self.ended: deque[Call] = deque()
+        self.ended: deque[LoopCall] = deque()
 
     def answer(self) -> None:
         """Tell those whose reads are done; from this thread, or from the timer's."""
-        ended = []
+        ended: list[LoopCall] = []
+        unfinished: list[LoopCall] = []
         while self.ended:
             with suppress(IndexError):  # the other one was quicker
-                ended.append(self.ended.popleft())
+                call = self.ended.popleft()
+                (unfinished if call.becomes_write() else ended).append(call)
         settle(ended)
+        if unfinished:
+            self._write(unfinished)
 
 
 class Readers:
     """The connections of one file that only read; see the head of this module."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(
+        self, connections: Connections, write: Callable[[Sequence[LoopCall]], None]
+    ) -> None:
         self._connections = connections
+        self._write = write
         self._idle: list[StoreConnection] = []
         self._out: dict[StoreConnection, int] = {}
         """Those in use, each with the thread that uses it."""
@@ -106,7 +115,7 @@ class Readers:
             self._waiting.append((self._last, call))
             is_first = not self._runners
             if is_first:
-                runner = _Runner()
+                runner = _Runner(self._write)
                 self._runners.add(runner)
             else:
                 self._look_after()  # the one that runs may be at a long read
@@ -225,7 +234,7 @@ class Readers:
             self._seen = {each: each.at for each in self._runners}
             helps = len(stuck) == len(self._runners) < _MOST_RUNNERS and self._waiting
             if helps:
-                runner = _Runner()
+                runner = _Runner(self._write)
                 self._runners.add(runner)
         for each in stuck:
             each.answer()

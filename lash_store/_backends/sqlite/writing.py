@@ -176,11 +176,15 @@ class Writer(Leader):
 
     def submit(self, call: LoopCall) -> None:
         """Let an event loop's call stand in line."""
+        self.turns.check_not_mine()
+        self.submit_all((call,))
+
+    def submit_all(self, calls: Sequence[LoopCall]) -> None:
+        """Let calls of event loops stand in line, from any thread."""
         turns = self.turns
-        turns.check_not_mine()
-        turns.waiting.append(call)
+        turns.waiting.extend(calls)
         if not self._scheduled and turns.is_free:
-            self._schedule(call)
+            self._schedule(calls[0])
         if not self._looked_after:
             self._looked_after = True
             TIMER.after(LOOK_AGAIN_S, self._look_after)
@@ -228,6 +232,8 @@ class Writer(Leader):
             call.taken.setdefault("by", call)
             self._withdrawn()
             raise
+        finally:
+            call.wake_next()
         return call.outcome()
 
     def _block_in_line(self, block: ThreadCall, hold: Hold, nap_s: float) -> StoreConnection:

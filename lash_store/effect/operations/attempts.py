@@ -85,14 +85,8 @@ def begin_effect(
     check_ttl(ttl_ms)
     check_kind("strict", strict, bool)
 
-    def begin(tx: Tx) -> Begun:
-        if strict:
-            _existing(tx, scope_id, replay_key)
-        return _begin(
-            tx, scope_id, replay_key, digest, owner_id=owner, ttl_ms=ttl_ms, due_at_ms=due
-        )
-
-    return begin
+    names = scope_id, replay_key, digest
+    return lambda tx: begin(tx, *names, owner_id=owner, ttl_ms=ttl_ms, due_at_ms=due, strict=strict)
 
 
 def look_up_effect(
@@ -113,12 +107,7 @@ def look_up_effect(
     digest = hash_of(envelope, envelope_hash)
     check_kind("strict", strict, bool)
 
-    def look_up(tx: Tx) -> Replayed | ReplayedFailure | Busy | None:
-        if strict:
-            _existing(tx, scope_id, replay_key)
-        return _standing(tx, scope_id, replay_key, digest)
-
-    return look_up
+    return lambda tx: look_up(tx, scope_id, replay_key, digest, strict=strict)
 
 
 def renew_effect(
@@ -206,10 +195,10 @@ def begin_sleep(
     digest = hash_of_sleep(duration_ms, envelope_hash)
     check_step(scope_id, replay_key)
 
-    def begin(tx: Tx) -> int:
+    def begin_or_end(tx: Tx) -> int:
         due_at_ms = min(tx.now_ms + duration_ms, MAX_INT)
         with tx.all_or_nothing():
-            begun = _begin(
+            begun = begin(
                 tx,
                 scope_id,
                 replay_key,
@@ -234,7 +223,7 @@ def begin_sleep(
                 put_down(tx)
         return left_ms
 
-    return begin
+    return begin_or_end
 
 
 def look_up_sleep(
@@ -265,7 +254,16 @@ def look_up_sleep(
     return look_up
 
 
-def _begin(
+def look_up(
+    tx: Tx, scope_id: str, replay_key: str, digest: str, *, strict: bool
+) -> Replayed | ReplayedFailure | Busy | None:
+    """Do what ``look_up_effect`` does in its snapshot, of arguments that were checked."""
+    if strict:
+        _existing(tx, scope_id, replay_key)
+    return _standing(tx, scope_id, replay_key, digest)
+
+
+def begin(
     tx: Tx,
     scope_id: str,
     replay_key: str,
@@ -273,8 +271,12 @@ def _begin(
     *,
     owner_id: str,
     ttl_ms: int,
-    due_at_ms: int | None,
+    due_at_ms: int | None = None,
+    strict: bool = False,
 ) -> Begun:
+    """Do what ``begin_effect`` does in its transaction, of arguments that were checked."""
+    if strict:
+        _existing(tx, scope_id, replay_key)
     token, expires_at_ms = new_token(tx.context.ids), end_of_term(tx.now_ms, ttl_ms)
     row = statements.begin_effect.one(
         tx.cursor,
