@@ -182,9 +182,11 @@ def threads(path: Path, *, stores: int, count: int) -> float:
             for at in range(stores)
         ]
 
+        each = max(EACH_OF_A_THREAD, 2_000 // count)
+
         def work(number: int) -> None:
             store = made[number % stores]
-            for _ in range(EACH_OF_A_THREAD):
+            for _ in range(each):
                 store.claim_lease(owner_id="w", ttl_ms=TTL_MS, session_id=f"t{number}")
 
         work(0)
@@ -194,7 +196,7 @@ def threads(path: Path, *, stores: int, count: int) -> float:
             thread.start()
         for thread in running:
             thread.join()
-        return (time.perf_counter() - started) / (count * EACH_OF_A_THREAD) * 1e6
+        return (time.perf_counter() - started) / (count * each) * 1e6
 
 
 async def stores(path: Path, count: int) -> float:

@@ -25,6 +25,7 @@ _NAMED: Final = (
 )
 _LEFT_OUT_WHEN_EMPTY: Final = ("current_agent_frame_id", "checkpoint_ref", "leaf_node_id")
 _TABLE: Final = session_head.name
+_PLAIN_INT: Final = 2**53
 _NOTHING: Final[Mapping[str, msgspec.Raw]] = MappingProxyType({})
 
 
@@ -49,7 +50,7 @@ def read_head(tx: Tx) -> SessionHead | None:
     named["head_revision"] = revision
     try:
         for name, value in (*named.items(), *written.items()):
-            if value is not None and type(value) is not str:
+            if not _is_plain(value):
                 free_json(f"head.{name}", value)  # what could not be written again is no head
         return msgspec.convert({**named, "extra": written}, SessionHead)
     except (msgspec.ValidationError, InvalidRecordError) as error:
@@ -67,7 +68,7 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
         value = encoded.get(name)
         if value is None:
             value = getattr(head, name)
-            if value is not None and type(value) is not str:
+            if not _is_plain(value):
                 value = free_json(name, value)
         written[name] = value
     for name in _LEFT_OUT_WHEN_EMPTY:
@@ -81,3 +82,9 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
         ),
         head_revision=head.head_revision,
     )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value has no other written form and can always be written, as nearly all of them."""
+    kind = type(value)
+    return kind is str or value is None or (kind is int and -_PLAIN_INT <= value <= _PLAIN_INT)

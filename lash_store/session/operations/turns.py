@@ -195,7 +195,8 @@ def _write_graph(
         delete_nodes(tx)
     if append is not None:
         append(tx)
-    if leaf is not None and not delta.keeps_leaf and not is_live_node(tx, leaf):
+    is_new = any(node["node_id"] == leaf for node in delta.nodes)  # as it nearly always is
+    if leaf is not None and not (is_new or delta.keeps_leaf or is_live_node(tx, leaf)):
         raise InvalidRecordError("leaf", ascii(leaf), "is no live node of the graph")
     return leaf, (0 if delta.replaces else head.graph_node_count) + len(delta.nodes)
 
