@@ -1,5 +1,6 @@
-"""Preparing statements of your own: built once, compiled once, run at the driver's speed."""
+"""Statements of your own: prepared to run at the driver's speed, or about the rows of all sessions."""
 
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
+from lash_store._kernel.sharing import across_sessions
 
-__all__ = ["Prepared", "PreparedRows", "prepare"]
+__all__ = ["Prepared", "PreparedRows", "across_sessions", "prepare"]

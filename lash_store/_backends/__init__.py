@@ -1,21 +1,71 @@
 """The databases that a store can stand on, one folder each; which it is is decided here.
 
-``lash_store._kernel.backend`` says what a backend does.
+A path leads to a file as the original has it, one for each store. A URL leads to a database that is
+shared: by all stores, and by an application. ``lash_store._kernel.backend`` says what a backend does.
 """
 
 import os
+import re
+from typing import Final
 
-from lash_store._backends.sqlite.files import remove_database
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._backends.sqlite.joining import configure, join
 from lash_store._backends.sqlite.opened import as_another_process as opened_apart
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
+from lash_store.errors import InvalidRecordError, StoreOpenError
 
-__all__ = ["configure", "join", "open_handle", "opened_apart", "remove_database"]
+__all__ = [
+    "configure",
+    "is_in_memory",
+    "is_url",
+    "join",
+    "open_handle",
+    "opened_apart",
+    "remove_database",
+]
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 
 
-def open_handle(schema: Schema, path: str | os.PathLike[str] | None, settings: Settings) -> Handle:
-    """Open what a path leads to, or a database in memory: either is SQLite's."""
-    return SqliteHandle.open(schema, path, settings)
+def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: Settings) -> Handle:
+    """Open what a path or a URL leads to, or a database in memory: each is SQLite's."""
+    if is_url(where):
+        return SqliteHandle.open(shared(schema, settings.prefix), _path_of(str(where)), settings)
+    if settings.adopt:
+        raise InvalidRecordError("adopt", "True", "is for a database that is opened by its URL")
+    return SqliteHandle.open(schema, where, settings)
+
+
+def is_url(where: object) -> bool:
+    """Whether `where` is the URL of a database, and no path."""
+    return isinstance(where, str) and _URL.match(where) is not None
+
+
+def is_in_memory(where: str | os.PathLike[str] | None) -> bool:
+    """Whether what would be opened is a private database in memory."""
+    return where is None or (is_url(where) and _path_of(str(where)) is None)
+
+
+def _path_of(text: str) -> str | None:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise StoreOpenError(text, f"it is no URL of a database: {error}") from error
+    shown = url.render_as_string(hide_password=True)
+    if url.drivername not in _DRIVERS:
+        raise StoreOpenError(shown, "only SQLite's databases can be opened: sqlite:///path")
+    if url.query or _authority(url):
+        raise StoreOpenError(shown, "a URL of SQLite's has a path and nothing else: sqlite:///path")
+    return None if url.database in (None, "", IN_MEMORY) else url.database
+
+
+def _authority(url: URL) -> bool:
+    return any(part is not None for part in (url.username, url.password, url.host, url.port))

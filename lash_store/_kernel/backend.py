@@ -35,6 +35,9 @@ class Cursor(Protocol):
     def rowcount(self) -> int:
         """How many rows the last statement has changed."""
 
+    scope: str
+    """Whose rows a statement on scoped tables is about; see ``sharing``."""
+
     def execute(self, sql: str, parameters: Any = ..., /) -> Any:
         """Execute one statement."""
 
@@ -81,13 +84,17 @@ class OpenTransaction(Protocol):
     def in_transaction(self) -> bool:
         """Whether it is still open: a database may roll one back by itself."""
 
+    def further_cursor(self, schema: Schema, scope: str) -> Cursor:
+        """Return one more cursor, for another Tx on it, once it holds that Tx's schema."""
+        ...
+
     def check_thread(self) -> None:
         """Raise ThreadError in any thread but the one that it belongs to."""
 
     def now_ms(self, clock: Clock) -> int:
         """Read the time that holds for this transaction: after its lock, once."""
 
-    def consumer_connection(self) -> Connection:
+    def consumer_connection(self, scope: str) -> Connection:
         """Return a SQLAlchemy Connection on this transaction, which can't end it (K-TX-7)."""
 
 

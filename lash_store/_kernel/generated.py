@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store._kernel.backend import Driver
+from lash_store._kernel.sharing import SCOPE
 from lash_store.errors import UnpreparableStatementError
 
 UNDOCUMENTED_ATTRIBUTES: Final = (
@@ -153,6 +154,8 @@ class CompiledStatement:
         return f"({', '.join(words)}{',' if words else ''})"
 
     def _constant(self, key: str, at: int, scope: dict[str, Any]) -> str:
+        if key == SCOPE.key:
+            return "cursor_.scope"
         parameter: BindParameter[Any] = self.compiled.binds[key]
         if parameter.required or parameter.callable is not None:
             self._refuse(f"its parameter {key!r} is neither an argument nor a constant")

@@ -1,11 +1,14 @@
 """How a store is opened: the options, checked and with their defaults."""
 
+import re
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from lash_store._kernel.checks import check_count, shown
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
+
+_PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,30}_")
 
 Synchronous = Literal["NORMAL", "FULL"]
 """How far COMMIT goes: NORMAL may lose the last commits at power loss, FULL none."""
@@ -21,6 +24,9 @@ class OpenOptions(TypedDict, total=False):
     ``ids``              where tokens come from; default ``RandomIds()``
     ``linked``           open a file that has a second name, or is mounted by itself (K-OPEN-10):
                          only where nobody opens it by another path; default False
+    ``adopt``            make our tables beside those that another program has in the database,
+                         where it is opened by a URL; default False
+    ``prefix``           what the names of our tables begin with there; default "lash_"
     """
 
     read_only: bool
@@ -29,6 +35,8 @@ class OpenOptions(TypedDict, total=False):
     clock: Clock
     ids: IdSource
     linked: bool
+    adopt: bool
+    prefix: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Settings:
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
     linked: bool = False
+    adopt: bool = False
+    prefix: str = "lash_"
 
     def __post_init__(self) -> None:
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:
@@ -50,4 +60,10 @@ class Settings:
         if self.synchronous not in ("NORMAL", "FULL"):
             raise InvalidRecordError(
                 "synchronous", shown(self.synchronous), "must be NORMAL or FULL"
+            )
+        if not isinstance(self.prefix, str) or not _PREFIX.fullmatch(self.prefix):
+            raise InvalidRecordError(
+                "prefix",
+                shown(self.prefix),
+                "must be lower-case letters, digits and _, ending in _",
             )

@@ -1,7 +1,7 @@
 """What a store's schema is: tables and a version, declared once for every database."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import BigInteger, Integer, MetaData, Table, TypedColumns
 from sqlalchemy.util import OrderedSet
@@ -13,6 +13,24 @@ Int = Integer().with_variant(BigInteger(), "postgresql")
 """Every integer column: SQLite's INTEGER already holds 64 bits, PostgreSQL's holds 32."""
 
 
+OURS: Final = "lash_store"
+"""Where a table of ours says that it is one, in ``Table.info``."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """What a table of ours says of itself; a copy of it, in other metadata, says so too."""
+
+    table: Table[Any]
+    is_scoped: bool
+    is_across: bool = False
+    """Whether it stands for the rows of all sessions."""
+
+
+declared: "Final[list[Schema]]" = []
+"""The schemas of all kinds, as they were declared: what a file is that has one of them."""
+
+
 @dataclass(frozen=True)
 class Schema:
     """One store's declared schema: what the guard creates, stamps and compares."""
@@ -20,8 +38,20 @@ class Schema:
     kind: Kind
     version: int
     metadata: MetaData
-    tables: tuple[Table, ...]
+    tables: tuple[Table[Any], ...]
     """In the canonical order, which ``metadata.sorted_tables`` does not keep."""
+
+    is_scoped: bool = False
+    """Whether a database of this kind is one session's, so that a shared one needs to tell whose."""
+
+    prefix: str = ""
+    """Before the names of all tables and indexes, in a database that is shared; see ``sharing``."""
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            declared.append(self)
+            for table in self.tables:
+                table.info[OURS] = Ours(table, self.is_scoped)
 
 
 _Columns = TypeVar("_Columns", bound=TypedColumns)

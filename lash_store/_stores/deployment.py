@@ -27,12 +27,17 @@ class DeploymentTx(Tx[Context]):
         """Join the transaction that is open on a consumer's own connection (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
-        an empty database gets the store's schema; it is committed, or not, with the consumer's
-        transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
+        a database without our tables gets the store's, in the shared layout, beside what is
+        there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
         SchemaDriftError as opening a store does.
         """
         context = Context(clock or SystemClock(), ids or RandomIds())
-        return cls(context, join(connection, cls.schema))
+        return cls(context, join(connection, cls.schema, context.scope))
+
+    @classmethod
+    def beside(cls, tx: Tx[Any]) -> Self:
+        """Stand on the transaction of another Tx; see :meth:`SessionTx.beside` (K-SHARE-6)."""
+        return cls._on_same(tx, Context(tx.context.clock, tx.context.ids))
 
 
 class DeploymentStore(Store[T_co]):

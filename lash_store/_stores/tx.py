@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from lash_store._kernel.backend import Cursor, OpenTransaction
+from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
 from lash_store._kernel.schema import Schema
 from lash_store.clock import Clock, IdSource
 from lash_store.errors import TransactionEndedError
@@ -28,6 +28,11 @@ class Context:
     def keys(self) -> tuple[str, ...]:
         """What a write transaction locks, where a database locks less than all of itself."""
         return ()
+
+    @property
+    def scope(self) -> str:
+        """Whose rows it is about, where a database holds many sessions."""
+        return ""
 
 
 ContextT_co = TypeVar("ContextT_co", bound=Context, covariant=True)
@@ -63,6 +68,7 @@ class Tx(Generic[ContextT_co]):
         self.now_ms = transaction.now_ms(context.clock)
         self.operation = operation
         self._cursor = transaction.own_cursor
+        self._cursor.scope = context.scope
         self.transaction = transaction
         transaction.standing = self
 
@@ -91,7 +97,7 @@ class Tx(Generic[ContextT_co]):
         """
         _ = self.cursor  # raises once the transaction is over
         assert self.transaction is not None
-        return self.transaction.consumer_connection()
+        return self.transaction.consumer_connection(self.context.scope)
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -114,9 +120,37 @@ class Tx(Generic[ContextT_co]):
                 _execute(cursor, _RELEASE)
             raise
 
+    @classmethod
+    def _on_same(cls, tx: "Tx[Any]", context: Any) -> Self:
+        """Stand on the transaction of another Tx: with its time, and until its end."""
+        _ = tx.cursor  # raises once it is over
+        return cls(context, _Same(tx, cls.schema, context.scope))
+
     def abandon(self) -> None:
         """End this Tx without touching its transaction; every further use is refused."""
         self.transaction = None
+
+
+class _Same:
+    """The transaction of a Tx, as one more Tx stands on it."""
+
+    def __init__(self, tx: Tx[Any], schema: Schema, scope: str) -> None:
+        assert tx.transaction is not None
+        self._tx, self._transaction = tx, tx.transaction
+        self.own_cursor = tx.transaction.further_cursor(schema, scope)
+        self.standing: Standing | None = None
+        self.check_thread = tx.transaction.check_thread
+        self.consumer_connection = tx.transaction.consumer_connection
+        self.further_cursor = tx.transaction.further_cursor
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is still open: the next one on the same connection is not this one."""
+        return self._tx.transaction is self._transaction and self._transaction.in_transaction
+
+    def now_ms(self, _: Clock) -> int:
+        """Return the time of the transaction, which was read once."""
+        return self._tx.now_ms
 
 
 def _execute(cursor: Cursor, statement: str) -> None:

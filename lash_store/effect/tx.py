@@ -1,6 +1,6 @@
 """An effect store's transaction."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import Connection
 
@@ -32,9 +32,14 @@ class EffectTx(EffectOperations, Tx[EffectContext]):
         """Join the transaction that is open on a consumer's own connection (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
-        an empty database gets the store's schema; it is committed, or not, with the consumer's
-        transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
+        a database without our tables gets the store's, in the shared layout, beside what is
+        there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
         SchemaDriftError as opening a store does.
         """
         context = effect_context(owner_id, clock or SystemClock(), ids or RandomIds())
-        return cls(context, join(connection, SCHEMA))
+        return cls(context, join(connection, SCHEMA, context.scope))
+
+    @classmethod
+    def beside(cls, tx: Tx[Any], *, owner_id: str | None = None) -> Self:
+        """Stand on the transaction of another Tx; see :meth:`SessionTx.beside` (K-SHARE-6)."""
+        return cls._on_same(tx, effect_context(owner_id, tx.context.clock, tx.context.ids))

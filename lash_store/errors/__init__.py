@@ -4,7 +4,9 @@
 
     LashStoreError
     ├── StoreOpenError            a path or file that can't be opened as a store
-    │   └── StoreEmptyError           a file without a store in it, opened for reading
+    │   ├── StoreEmptyError           a file without a store in it, opened for reading
+    │   ├── ForeignDatabaseError      another program's database, which was not to be adopted
+    │   └── NamesTakenError           tables of ours whose names something else has
     ├── StoreClosedError          use after close()
     ├── StoreLostError            the file was removed, replaced or moved while it was open
     ├── ReadOnlyStoreError        a write through a reader
@@ -16,6 +18,7 @@
     │   ├── TransactionControlError   an attempt to end a transaction that the store owns
     │   ├── ThreadError               a Tx, or its connection, used in a second thread
     │   ├── NestedTransactionError    a transaction inside another of the same store and thread
+    │   ├── ScopeError                a statement that says not whose session it is about
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
     ├── LeaseLostError            acting on a term of ownership that is over
     ├── SessionBindingError       a database that belongs to another session
@@ -59,6 +62,8 @@ from lash_store.errors.root import (
 )
 from lash_store.errors.stores import (
     CorruptRecordError as CorruptRecordError,
+    ForeignDatabaseError as ForeignDatabaseError,
+    NamesTakenError as NamesTakenError,
     ReadOnlyStoreError as ReadOnlyStoreError,
     SchemaDriftError as SchemaDriftError,
     SchemaVersionError as SchemaVersionError,
@@ -73,6 +78,7 @@ from lash_store.errors.transactions import (
     CoroutineError as CoroutineError,
     NestedTransactionError as NestedTransactionError,
     NotConfiguredError as NotConfiguredError,
+    ScopeError as ScopeError,
     ThreadError as ThreadError,
     TransactionControlError as TransactionControlError,
     TransactionEndedError as TransactionEndedError,

@@ -27,6 +27,33 @@ class StoreEmptyError(StoreOpenError):
         return cls(path, f"it is empty: open it once for writing, to make it a {kind} store")
 
 
+class ForeignDatabaseError(StoreOpenError):
+    """A database that another program has made, and that was not said to be shared with it."""
+
+    def __init__(self, path: str, cause: str | Sequence[str]) -> None:
+        if not isinstance(cause, str):
+            cause = (
+                f"it holds another program's tables ({', '.join(cause)}); open it with adopt=True "
+                "to have lash_store's own made beside them"
+            )
+        super().__init__(path, cause)
+
+
+class NamesTakenError(StoreOpenError):
+    """Tables of ours can't be made, since something else has their names; `names` says which."""
+
+    def __init__(self, path: str, names: Sequence[str]) -> None:
+        super().__init__(
+            path,
+            f"it has these names already: {', '.join(names)}; choose another prefix= for "
+            "lash_store's tables",
+        )
+        self.names = tuple(names)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path, self.names)
+
+
 class StoreClosedError(LashStoreError):
     """The store was used after ``close()`` (K-OPEN-5)."""
 

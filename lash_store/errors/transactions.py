@@ -2,6 +2,8 @@
 
 import threading
 
+from sqlalchemy.exc import DontWrapMixin
+
 from lash_store.errors.root import LashStoreError
 
 
@@ -47,6 +49,20 @@ class NestedTransactionError(TransactionError):
 
 class NotConfiguredError(TransactionError):
     """The engine or connection is not one that ``configure()`` has prepared (K-TX-8)."""
+
+
+class ScopeError(TransactionError, DontWrapMixin):
+    """A statement on the tables of sessions, in a shared database, that says not whose it is about."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} does not say whose session a statement on lash_store's tables is about: "
+            "run it on tx.connection, or with execution_options(lash_store_session=…)"
+        )
 
 
 class CoroutineError(LashStoreError, TypeError):

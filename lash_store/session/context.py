@@ -27,6 +27,11 @@ class SessionContext(Context):
         """One session's transactions take turns; other sessions' need not wait for them."""
         return (self.session_id,)
 
+    @property
+    def scope(self) -> str:
+        """The store's session, whichever one an operation is given: that is the same in a file."""
+        return self.session_id
+
 
 Tx: TypeAlias = stores.Tx[SessionContext]
 """What the work of a session store's operations is a function of."""

@@ -4,6 +4,7 @@ import os
 import warnings
 from typing import Any, Self, Unpack
 
+from lash_store._backends import is_in_memory
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
@@ -56,7 +57,7 @@ class SessionStore(SessionOperations, Store[SessionTx]):
         StoreBusyError, and InvalidRecordError for an empty session id or a bad option.
         """
         settings = Settings(**options)
-        in_memory = path is None or (isinstance(path, Store) and path.path == ":memory:")
+        in_memory = path.path == ":memory:" if isinstance(path, Store) else is_in_memory(path)
         chosen = profile or ("low_latency" if in_memory else "balanced")
         context = session_context(session_id, chosen, settings.clock, settings.ids)
         check_interval(collect_every)

@@ -213,6 +213,7 @@ SCHEMA = Schema(
         attachment_manifest,
         artifact_refs,
     ),
+    is_scoped=True,
 )
 
 EXECUTION_LEASES = LeaseTable(

@@ -1,6 +1,6 @@
 """A session store's transaction."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from sqlalchemy import Connection
 
@@ -44,9 +44,19 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
         """Join the transaction that is open on a consumer's own connection (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write
-        transaction an empty database gets the session schema; it is committed, or not, with
-        the consumer's transaction. Raises NotConfiguredError for any other connection,
+        transaction a database without our tables gets those of sessions, in the shared layout,
+        beside what is there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection,
         SchemaVersionError and SchemaDriftError as opening a store does.
         """
         context = session_context(session_id, profile, clock or SystemClock(), ids or RandomIds())
-        return cls(context, join(connection, SCHEMA))
+        return cls(context, join(connection, SCHEMA, context.scope))
+
+    @classmethod
+    def beside(cls, tx: Tx[Any], *, session_id: str, profile: Profile = "balanced") -> Self:
+        """Stand on the transaction of another Tx, of any kind and any session (K-SHARE-6).
+
+        With its time, its clock and ids, and until its end. In a shared database; in a file there
+        is but its own kind: SchemaVersionError.
+        """
+        context = session_context(session_id, profile, tx.context.clock, tx.context.ids)
+        return cls._on_same(tx, context)

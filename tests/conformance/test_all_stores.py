@@ -92,6 +92,7 @@ def test_read_only(kind: Any, path: Path) -> None:
             WRITES[kind](reader)
 
 
+@pytest.mark.canonical("the version of a file")
 @every_store
 @pytest.mark.parametrize("other", WRITES, ids=lambda kind: kind.__name__)
 def test_a_file_of_another_kind_is_refused(kind: Any, other: Any, path: Path) -> None:
@@ -154,7 +155,7 @@ def test_k_tx_8_in_a_consumers_own_transaction(kind: Any, path: Path) -> None:
     with pytest.raises(TransactionEndedError):
         READS[kind](tx)
     engine.dispose()
-    with kind.open(path) as store:
+    with kind.open(f"sqlite:///{path}") as store:
         assert READS[kind](store) == 1
     plain = create_engine("sqlite://")
     with plain.begin() as connection, pytest.raises(NotConfiguredError):

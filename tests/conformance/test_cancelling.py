@@ -230,6 +230,7 @@ def test_a_snapshot_that_can_not_be_ended_keeps_no_other_read_from_being_done(pa
     asyncio.run(main())
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 def test_cancelled_at_random_nothing_is_lost_and_nothing_hangs(  # noqa: C901 # reason: five ways to call, one account
     path: Path,
 ) -> None:

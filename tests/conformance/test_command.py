@@ -50,6 +50,7 @@ def test_schema_prints_the_canonical_ddl() -> None:
     assert run("schema", "effect").stdout == render(schema_of("effect"))
 
 
+@pytest.mark.canonical("the command looks at files")
 def test_check_reports_every_problem_and_goes_on(path: Path, tmp_path: Path) -> None:
     sound, drifted, broken = path, tmp_path / "drifted.db", tmp_path / "broken.db"
     for each in (sound, drifted, broken):
@@ -75,6 +76,7 @@ def test_check_reports_every_problem_and_goes_on(path: Path, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.canonical("the command looks at files")
 def test_check_finds_damage_inside_the_file(path: Path) -> None:
     """An index that lacks a row of its table: hidden from SQLite while the row was inserted."""
     SessionStore.open(path, session_id="s").close()
@@ -93,6 +95,7 @@ def test_check_finds_damage_inside_the_file(path: Path) -> None:
     assert run("check", path).returncode == 1
 
 
+@pytest.mark.canonical("the command looks at files")
 def test_check_reads_a_file_that_is_being_written(store: SessionStore, path: Path) -> None:
     with store.begin() as tx:
         tx.claim_lease(owner_id="ann", ttl_ms=1)
@@ -114,6 +117,7 @@ def test_demo_holds_its_promises() -> None:
     assert "NO" not in verdict
 
 
+@pytest.mark.canonical("the command looks at files")
 def test_the_verdict_is_read_from_the_rows(path: Path) -> None:
     """Rows that break a promise are found, one promise at a time."""
     from lash_store.cli import demo, worker  # noqa: PLC0415 # reason: the extra may be missing

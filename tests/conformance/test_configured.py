@@ -259,6 +259,7 @@ def test_k_tx_8_the_connection_of_a_store_is_refused(store: SessionStore) -> Non
         SessionTx.on(tx.connection, session_id="s")
 
 
+@pytest.mark.canonical("drops a table of a file")
 def test_k_tx_8_a_drifted_file_and_a_bad_session_id_are_refused(engine: Engine) -> None:
     with engine.begin() as connection, pytest.raises(InvalidRecordError):
         SessionTx.on(connection, session_id="")

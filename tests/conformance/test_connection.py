@@ -341,6 +341,7 @@ def test_k_tx_2_a_connection_that_was_given_back_does_not_stop_the_commit(
     store.claim_lease(owner_id="ann", ttl_ms=1)
 
 
+@pytest.mark.canonical("writes to a view of the tests own")
 def test_no_token_is_shown_by_the_error_of_a_fenced_statement(store: SessionStore) -> None:
     lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
     fence: Any = lease.fence  # type: ignore[union-attr] # reason: it is free

@@ -55,6 +55,7 @@ def test_a_deployments_options_are_its_sessions_unless_a_call_says_otherwise(
         SessionDirectory(tmp_path, busy_timeout_ms=-1)
 
 
+@pytest.mark.canonical("the files of a folder")
 def test_the_asyncio_deployment_has_the_same_stores(tmp_path: Path) -> None:
     async def main() -> AsyncSessionStore:
         async with AsyncDeployment.open(tmp_path) as deployment:

@@ -185,6 +185,7 @@ def hold_the_lock(say: Says, path: Path, hold_s: float) -> None:
             time.sleep(hold_s)
 
 
+@pytest.mark.canonical("a process of its own opens the path")
 @pytest.mark.parametrize("busy_timeout_ms", [100, 15_000])
 def test_e_run_1_a_renewal_that_is_blocked_loses_the_lease(
     path: Path, busy_timeout_ms: int

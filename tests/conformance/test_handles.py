@@ -327,6 +327,7 @@ def test_k_open_11_another_durability_is_refused_with_both_named(path: Path) -> 
         store.put_blob(b"x")
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 def test_another_kind_of_store_is_refused_and_closes_nothing(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         with pytest.raises(SchemaVersionError):
@@ -343,6 +344,7 @@ def test_another_kind_of_store_is_refused_and_closes_nothing(path: Path) -> None
 # Stores on stores.
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 def test_a_store_on_another_store(path: Path, in_memory: bool) -> None:
     async def main() -> None:
@@ -482,6 +484,7 @@ ASYNC_NESTED: dict[str, Callable[[AsyncSessionStore], Any]] = {
 }
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "lazily"])
 @pytest.mark.parametrize("call", ASYNC_NESTED.values(), ids=ASYNC_NESTED)

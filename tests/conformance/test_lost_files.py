@@ -155,6 +155,7 @@ def test_k_open_9_the_next_use_by_asyncio_is_refused(
     assert path.exists() == (lose in (replace, replace_by_a_copy))
 
 
+@pytest.mark.canonical("opens the path by itself, as another program would")
 @pytest.mark.parametrize("lose", [move, replace, replace_by_a_copy])
 def test_k_open_9_moved_back_it_works_again(
     path: Path, lost: SessionStore, lose: Callable[[Path], None]
@@ -209,6 +210,7 @@ def test_k_open_9_who_waits_for_a_commit_is_told_that_the_file_is_lost(
         assert [type(each) for each in ended] == [StoreLostError]
 
 
+@pytest.mark.canonical("opens the path by itself, as another program would")
 @pytest.mark.parametrize("lose", LOSSES)
 def test_k_open_9_the_path_can_be_opened_anew_while_the_old_store_stays_refused(
     path: Path, lost: SessionStore, lose: Callable[[Path], None]
@@ -356,6 +358,7 @@ def can_mount(folder: Path) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.canonical("opens the path by itself, as another program would")
 def test_k_open_10_a_file_that_is_mounted_by_itself(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

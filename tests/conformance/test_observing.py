@@ -58,6 +58,7 @@ def recorder() -> Iterator[Recorder]:
     assert observers == []
 
 
+@pytest.mark.canonical("counts the statements that open a file")
 def test_an_operation_is_begin_statements_and_commit(
     store: SessionStore, recorder: Recorder
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_snapshot_a_refusal_and_savepoints_are_told_apart(
     ]
 
 
+@pytest.mark.canonical("counts the statements that open a file")
 def test_opening_looking_into_and_joining_are_observed(path: Path, recorder: Recorder) -> None:
     SessionStore.open(path, session_id="s").close()
     assert recorder.seen().count(("begin", "open")) == 1
@@ -166,6 +168,7 @@ def test_several_observers_are_told_in_turn(store: SessionStore) -> None:
     assert told == ["one", "two"] * 3
 
 
+@pytest.mark.canonical("counts the statements that open a file")
 def test_nothing_is_paid_while_nobody_listens(store: SessionStore) -> None:
     """The cursors are the driver's own class but for a name, and become so again."""
 

@@ -140,6 +140,7 @@ def test_k_open_2_read_only_refuses_an_empty_file(path: Path) -> None:
     assert path.read_bytes() == b""
 
 
+@pytest.mark.canonical("what is in a path")
 @pytest.mark.parametrize(
     "name",
     [

@@ -244,6 +244,7 @@ def append_when_told(say: Says, path: Path) -> None:
             say("appended")
 
 
+@pytest.mark.canonical("a process of its own opens the path")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_p_event_9_a_fork_right_after_a_commit_loses_no_wake(path: Path) -> None:
     with ProcessRegistry.open(path) as registry, workers(1, append_when_told, path) as (writer,):

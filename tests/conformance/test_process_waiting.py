@@ -136,6 +136,7 @@ def append_on_demand(say: Says, path: Path) -> None:
             say(time.monotonic())
 
 
+@pytest.mark.canonical("a process of its own opens the path")
 def test_p_event_9_a_writer_of_another_process_wakes_within_50_ms(path: Path) -> None:
     with ProcessRegistry.open(path) as registry:
         register(registry)

@@ -238,6 +238,7 @@ def test_t_ret_1_what_is_started_is_pruned_and_nothing_else(
     assert left.occurrence.payload == 2
 
 
+@pytest.mark.canonical("the files of a folder")
 def test_a_deployment_is_one_folder(tmp_path: Path, clock: ManualClock) -> None:
     root = tmp_path / "deep" / "root"
     with Deployment.open(root, clock=clock) as deployment:

@@ -460,6 +460,7 @@ def test_s_queue_10_the_merged_ranges_are_the_plain_query(
         assert found == list(tx.connection.scalars(plain))
 
 
+@pytest.mark.canonical("compiles and explains the canonical statements")
 def test_s_queue_9_one_batch_or_page_does_not_read_the_queue(store: SessionStore) -> None:
     """By primary key and by batch id, whatever other index fits the session."""
     for name, key in (
@@ -504,6 +505,7 @@ def test_k_tx_2_a_claim_that_can_not_be_read_is_not_taken(store: SessionStore, p
     assert all_rows(path) == before
 
 
+@pytest.mark.canonical("compiles and explains the canonical statements")
 @pytest.mark.parametrize("claimed", [0, 1, 40])
 @pytest.mark.parametrize("analysed", [False, True])
 def test_s_queue_10_the_plan_reads_the_claim_index_in_order(

@@ -374,6 +374,7 @@ class TestDirectory:
         assert directory.delete("held") is True
         assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
+    @pytest.mark.canonical("the files of a folder")
     def test_s_dir_2_list_pages_through_sessions_with_their_meta(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         assert SessionDirectory(tmp_path / "none").list() == []
@@ -418,6 +419,7 @@ class TestDirectory:
             with pytest.raises(InvalidRecordError):
                 directory.list(after=bad)  # type: ignore[arg-type] # reason: that is the test
 
+    @pytest.mark.canonical("the files of a folder")
     def test_s_dir_2_what_is_being_created_is_not_listed_yet(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         directory.create("a", model="m").close()
@@ -510,6 +512,7 @@ class TestCollectEvery:
         assert not path.exists()
 
 
+@pytest.mark.canonical("the files of a folder")
 def test_s_commit_7_check_reports_a_stale_count_and_mend_corrects_it(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         commit(store, Append([Node("a", None), Node("b", "a")], "b"))
@@ -526,6 +529,7 @@ class Counted:
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
         self.statements = self.rows = 0
+        self.scope = cast("Any", cursor).scope
 
     @property
     def driver(self) -> Any:

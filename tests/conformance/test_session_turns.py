@@ -68,6 +68,7 @@ def test_everything_that_a_turn_changes_is_one_transaction(
     assert head.checkpoint_ref == receipt.checkpoint_ref
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 def test_s_commit_1_a_database_of_another_session(path: Path) -> None:
     with SessionStore.open(path, session_id="one") as one:
         commit(one)
@@ -209,6 +210,7 @@ def test_s_commit_5_expiry_alone_does_not_matter(store: SessionStore, clock: Man
     assert store.work_depth().batches == 0
 
 
+@pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
 def test_the_first_check_that_fails_decides(store: SessionStore, path: Path) -> None:
     """Mended one after the other, from the worst commit to one that passes."""
     with SessionStore.open(path, session_id="other") as other:

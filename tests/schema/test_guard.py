@@ -199,17 +199,24 @@ def test_k_guard_5_initialises_inside_a_consumers_transaction(path: Path) -> Non
         connection.execute(text("CREATE TABLE mine (id INTEGER PRIMARY KEY)"))
     engine.dispose()
     rows = all_rows(path)
-    assert rows["user_version"] == [(4,)]
+    assert rows["user_version"] == [(0,)]  # an application's own, if it has one
+    assert rows["lash_versions"] == [("session", 4)]
     assert len(rows["session_execution_leases"]) == 1
     assert rows["mine"] == []
 
 
-def test_k_guard_5_refuses_a_consumers_database_that_has_tables_already(path: Path) -> None:
-    run_script(path, "CREATE TABLE theirs (id INTEGER PRIMARY KEY)")
+def test_k_guard_5_leaves_alone_what_a_consumers_database_has_already(path: Path) -> None:
+    theirs = "CREATE TABLE blobs (id INTEGER PRIMARY KEY); INSERT INTO blobs VALUES (7);"
+    run_script(path, theirs + "PRAGMA user_version = 77")
     engine = configure(create_engine(f"sqlite:///{path}"))
-    with pytest.raises(SchemaVersionError), engine.begin() as connection:
-        SessionTx.on(connection, session_id="s")
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").put_artifact("a", kind="text", content=b"b")
     engine.dispose()
+    rows = all_rows(path)
+    assert rows["user_version"] == [(77,)]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM blobs").fetchall() == [(7,)]
+        assert len(connection.execute("SELECT * FROM lash_blobs").fetchall()) == 1
 
 
 def test_each_statement_of_each_schema_is_checked() -> None:

@@ -19,10 +19,10 @@ from sqlalchemy.sql.elements import ClauseElement
 from lash_store import SessionFence
 from lash_store._kernel.prepared import bound_arguments
 from tests.statements.catalogue import EXAMPLES, STORES, builders
-from tests.support.dialects import POSTGRESQL, SQLITE
+from tests.support.dialects import POSTGRESQL, SHARED, SQLITE
 
 GOLDEN = Path(__file__).parent / "golden"
-DIALECTS = {"sqlite": SQLITE, "postgresql": POSTGRESQL}
+DIALECTS = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "shared": SHARED}
 
 
 def rendered(construct: ClauseElement, dialect: Dialect) -> str:

@@ -13,6 +13,7 @@ from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._stores.store import Store
 from lash_store.testing import as_another_process
+from tests.support.layouts import canonical_name, select_as_canonical
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,7 +69,7 @@ def all_rows(path: Path) -> Rows:
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         )
         rows = {
-            name: connection.execute(f'SELECT * FROM "{name}" ORDER BY 1').fetchall()
+            canonical_name(name): connection.execute(select_as_canonical(name)).fetchall()
             for (name,) in names.fetchall()
         }
         rows["user_version"] = connection.execute("PRAGMA user_version").fetchall()

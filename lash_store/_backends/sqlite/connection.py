@@ -11,11 +11,13 @@ from typing import Any, NoReturn, Self, cast
 
 from sqlalchemy import Connection, Engine
 
-from lash_store._backends.sqlite import dialect, tx_connection
+from lash_store._backends.sqlite import dialect, guard, tx_connection
 from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.observing import observers, telling
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
 from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
 
@@ -76,6 +78,9 @@ class StoreConnection(sqlite3.Connection):
     """
 
     path: str
+    prefix: str
+    """What the names of our tables begin with, in a database that is shared; else nothing."""
+
     pid: int
     busy_timeout_ms: int
     operation: str
@@ -93,20 +98,29 @@ class StoreConnection(sqlite3.Connection):
     engine: Engine | None
     """The engine that ``tx.connection`` stands on, made when it is first asked for."""
 
-    _consumer: Connection | None
+    _consumers: dict[str, Connection]
+    """The consumers' Connections on the current transaction, by whose rows they are about."""
+
+    _compared: dict[str, int]
+    """At which version of the catalogue each kind's tables were last compared."""
+
     _cursors: list[weakref.ref[sqlite3.Cursor]]
     _savepoint: tuple[str, str, str]
     _thread: int
+    _begun_by: str
 
-    def adopt(self, path: str, *, busy_timeout_ms: int) -> None:
+    def adopt(self, path: str, *, busy_timeout_ms: int, prefix: str) -> None:
         """Take charge of this connection, just opened on `path`."""
         self.path = path
+        self.prefix = prefix
         self.pid = os.getpid()
         self.busy_timeout_ms = busy_timeout_ms
         self.operation = "open"
         self.ending = dialect.ROLLBACK
         self.standing = None
-        self.engine = self._consumer = None
+        self.engine = None
+        self._consumers = {}
+        self._compared = {}
         self._letting_go = False
         self._thread = get_ident()
         self._cursors = []
@@ -117,7 +131,7 @@ class StoreConnection(sqlite3.Connection):
 
     def choose_cursor(self) -> None:
         """Make the store's own cursor, of the class that is due now."""
-        self.own_cursor = open_cursor(self)
+        self.own_cursor = open_cursor(self, self.prefix)
         self._observed = bool(observers)
 
     def begin(self, how: str) -> None:
@@ -125,6 +139,7 @@ class StoreConnection(sqlite3.Connection):
         if observers or self._observed:
             self.choose_cursor()
         self._thread = get_ident()
+        self._begun_by = how
         self.own_cursor.execute(how)
 
     def move_here(self) -> None:
@@ -143,7 +158,7 @@ class StoreConnection(sqlite3.Connection):
 
     def end(self, how: str) -> None:
         """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and what the consumer has open on it."""
-        if self._consumer is not None:
+        if self._consumers:
             self._disconnect(how)
         if self._cursors:
             self._close_cursors()
@@ -164,9 +179,8 @@ class StoreConnection(sqlite3.Connection):
 
     def close_consumers(self) -> None:
         """Close what a consumer has open, in the midst of a transaction that goes on."""
-        if self._consumer is not None:
-            connection, self._consumer = self._consumer, None
-            tx_connection.disconnect(connection, self)
+        while self._consumers:
+            tx_connection.disconnect(self._consumers.popitem()[1], self)
         if self._cursors:
             self._close_cursors()
 
@@ -182,20 +196,29 @@ class StoreConnection(sqlite3.Connection):
         now_ms = clock.now_ms()
         return now_ms if type(now_ms) is int and 0 <= now_ms <= MAX_INT else check_now(now_ms)
 
-    def consumer_connection(self) -> Connection:
+    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets it
+        """Open one more cursor on this transaction, once the database holds `schema`."""
+        wanted = shared(schema, self.prefix) if self.prefix else schema
+        writes = self._begun_by == dialect.BEGIN_WRITE
+        try:
+            guard.hold(self.own_cursor, wanted, self.path, self._compared, writes=writes)
+        except sqlite3.Error as error:
+            raise store_error(error, self) from error
+        return open_cursor(self, self.prefix)
+
+    def consumer_connection(self, scope: str) -> Connection:
         """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
-        if not tx_connection.is_usable(self._consumer):
-            if self._consumer is not None:
-                tx_connection.disconnect(self._consumer, self)
-            self._consumer = tx_connection.connect(self)
-        assert self._consumer is not None
-        return self._consumer
+        found = self._consumers.get(scope)
+        if found is None or not tx_connection.is_usable(found):
+            if found is not None:
+                tx_connection.disconnect(found, self)
+            found = self._consumers[scope] = tx_connection.connect(self, scope)
+        return found
 
     def _disconnect(self, how: str) -> None:
-        connection, self._consumer = self._consumer, None
-        assert connection is not None
         try:
-            tx_connection.disconnect(connection, self)
+            while self._consumers:
+                tx_connection.disconnect(self._consumers.popitem()[1], self)
         except BaseException:
             if how == dialect.COMMIT:
                 self.end(dialect.ROLLBACK)

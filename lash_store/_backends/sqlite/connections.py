@@ -76,12 +76,12 @@ class Connections:
             raise StoreClosedError(self.path)
         assert self.settings is not None
         opened.make_room(self.all)
-        return open_reader(self.path, None, self.settings, self.all)
+        return open_reader(self.path, self.schema, self.settings, self.all, is_known=True)
 
     def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
         """Open one that only reads, of a database that nobody writes to, and check it."""
         opened.make_room(self.all)
-        connection = open_reader(self.path, schema, settings, self.all)
+        connection = open_reader(self.path, schema, settings, self.all, is_known=False)
         self.settings = settings
         self.identity = self.identity or identity_of(self.path)
         return connection

@@ -41,6 +41,10 @@ class OpenDatabase:
 
     def __init__(self, schema: Schema, path: str) -> None:
         self.path = path
+        self.prefix = schema.prefix
+        self._made = {schema.kind}
+        """Whose tables this database was opened for; in memory, those that it has."""
+
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open stores that stand on it."""
 
@@ -89,12 +93,13 @@ class OpenDatabase:
         with self._opening_within(settings):
             self._check_settings(settings)
             connections.check_file()
-            if connections.settings is not None:
-                self._look(schema, settings)
+            lacks = connections.settings is not None and self._lacks(schema, settings)
             if not settings.read_only and connections.writer is None:
                 connections.open_writer(settings)
             elif connections.settings is None:
                 self.readers.add(connections.open_first_reader(schema, settings))
+            if lacks:
+                self._add(schema, settings)
 
     @contextmanager
     def _opening_within(self, settings: Settings) -> Iterator[None]:
@@ -119,23 +124,43 @@ class OpenDatabase:
         if not self.in_memory and not settings.linked:
             check_only_name(self.path)
 
-    def _look(self, schema: Schema, settings: Settings) -> None:
-        """Check what is open already, as opening it would."""
+    def _lacks(self, schema: Schema, settings: Settings) -> bool:
+        """Check what is open already, as opening it would; tell whether tables are to be made."""
         connections = self.connections
         if self.in_memory:
             # Nobody but us has made it, and its one connection may be another thread's now.
-            if schema is not connections.schema:
-                found = connections.schema.version
-                raise SchemaVersionError(schema.kind, schema.version, found, self.path)
-            return
+            if schema.kind in self._made:
+                return False
+            if self.prefix:
+                return True
+            found = connections.schema.version
+            raise SchemaVersionError(schema.kind, schema.version, found, self.path)
         connection = connections.open_reader()
         try:
-            if guard.is_empty(connection.own_cursor, schema, self.path) and settings.read_only:
-                raise StoreEmptyError.of(self.path, schema.kind)
+            lacks = guard.is_empty(connection.own_cursor, schema, self.path, adopt=settings.adopt)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
         finally:
             self.readers.add(connection)
+        if lacks and settings.read_only:
+            raise StoreEmptyError.of(self.path, schema.kind)
+        return lacks and bool(self.prefix)
+
+    def _add(self, schema: Schema, settings: Settings) -> None:
+        """Make the tables of one more kind, in a database that is shared."""
+        hold = Hold()
+        self.writer.begin(self, hold, budget_s=settings.busy_timeout_ms / 1000)
+        connection = self.connections.writer
+        assert connection is not None
+        committed = False
+        try:
+            guard.ensure_schema(connection.own_cursor, schema, self.path, adopt=settings.adopt)
+            committed = True
+        except sqlite3.Error as error:
+            raise store_error(error, connection) from error
+        finally:
+            self.writer.end(hold, connection, commit=committed)
+        self._made.add(schema.kind)
 
     def close(self, hold: Hold) -> None:
         """Close every connection, in the turn of `hold`; a reader's when its snapshot ends."""

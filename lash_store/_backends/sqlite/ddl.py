@@ -27,6 +27,7 @@ from sqlalchemy.sql.compiler import DDLCompiler
 
 from lash_store._backends.sqlite.dialect import SQLITE
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import versions_table
 
 
 class CreateCanonicalTable(CreateTable):
@@ -66,7 +67,7 @@ def _render_column(column: Column[Any], compiler: DDLCompiler) -> str:
 
 
 def _rules_about_several_columns(table: Table[Any]) -> list[Constraint]:
-    """Primary key, then unique, then foreign keys: the canonical order, each by its first column.
+    """Primary key, then unique, then foreign keys: the canonical order, each by its columns.
 
     ``table.constraints`` is a set, so the order has to come from the constraints themselves.
     A foreign key stands here even where it has one column: the canonical text has it so.
@@ -78,7 +79,7 @@ def _rules_about_several_columns(table: Table[Any]) -> list[Constraint]:
         for kind in kinds
         for rule in sorted(
             (rule for rule in table.constraints if isinstance(rule, kind)),
-            key=lambda rule: position[rule.columns[0].name],
+            key=lambda rule: [position[column.name] for column in rule.columns],
         )
         if kind is ForeignKeyConstraint or len(rule.columns) > 1
     ]
@@ -94,6 +95,11 @@ def canonical_statements(schema: Schema) -> tuple[str, ...]:
 def stock_statements(schema: Schema) -> tuple[str, ...]:
     """Return what ``metadata.create_all()`` runs on SQLite for the same tables."""
     return _statements(schema, CreateTable)
+
+
+def versions_statement(prefix: str) -> str:
+    """Return the DDL of the table of versions in a database that is shared."""
+    return str(CreateCanonicalTable(versions_table(prefix)).compile(dialect=SQLITE)).strip()
 
 
 def render(schema: Schema) -> str:

@@ -2,14 +2,16 @@
 
 import re
 import sqlite3
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import Dialect, FromClause
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy import Connection, Dialect, FromClause
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from lash_store._kernel.options import Synchronous
-from lash_store.errors import TransactionControlError
+from lash_store._kernel.sharing import SCOPE, STORE, VERSIONS, Place, Sharing, SharingCompiler
+from lash_store.errors import ScopeError, TransactionControlError
 
 
 class _HintingCompiler(SQLiteCompiler):
@@ -24,9 +26,100 @@ class _StoreDialect(SQLiteDialect_pysqlite):
     statement_compiler = _HintingCompiler
     supports_statement_cache = True
 
+    # What a dialect finds out when an engine first connects, which ours never does: reflection asks.
+    server_version_info = sqlite3.sqlite_version_info
+    default_schema_name = "main"
+
+
+class _SharingCompiler(SharingCompiler, _HintingCompiler):
+    def hint_in_place(self, hint: str, place: Place) -> str:
+        """Name the index that stands in the place of the one that a hint names."""
+        if not hint:
+            return ""
+        if hint == "NOT INDEXED" and place.is_scoped:
+            # The primary key is a rowid no more: its index is the table's first automatic one.
+            return f" INDEXED BY sqlite_autoindex_{place.name}_1"
+        return " " + hint.replace("INDEXED BY ", f"INDEXED BY {self.sharing.prefix}")
+
+    def _on_conflict_target(self, clause: Any, **kw: Any) -> Any:
+        target = super()._on_conflict_target(clause, **kw)  # type: ignore[no-untyped-call] # reason: SQLAlchemy has no types there
+        statement: Any = self.stack[-1]["selectable"]
+        place = self.sharing.place_of(statement.table)
+        if place is not None and place.is_scoped:
+            return target.replace("(", f"({STORE}, ", 1)
+        return target
+
+
+class _SharingContext(SQLiteExecutionContext):
+    @classmethod
+    def _init_compiled(cls, *arguments: Any, **keywords: Any) -> Any:
+        dialect, connection, dbapi_connection, options, compiled, parameters, *others = arguments
+        if SCOPE.key in compiled.binds:
+            scope = options.get(SCOPE_OPTION) or _only_scope(connection)
+            parameters = [{**each, SCOPE.key: scope} for each in parameters or [{}]]
+        return super()._init_compiled(
+            dialect,
+            connection,
+            dbapi_connection,
+            options,
+            compiled,
+            parameters,
+            *others,
+            **keywords,
+        )
+
+
+def _only_scope(connection: Connection) -> str:
+    """Return the one session that has joined the transaction of a consumer's own."""
+    scopes = connection.info.get(SCOPES, ())
+    if not scopes:
+        raise ScopeError("this connection")
+    if len(scopes) > 1:
+        raise ScopeError(f"this connection, which several have joined ({', '.join(scopes)}),")
+    (scope,) = scopes
+    return str(scope)
+
+
+def use_sharing(dialect: Dialect) -> Sharing:
+    """Make a consumer's own dialect render our tables in their places; return what says where.
+
+    Until that is told, they are rendered as they are in a file.
+    """
+    found: Sharing | None = getattr(dialect, "sharing", None)
+    if found is None:
+        ours: Any = dialect
+        ours.statement_compiler, ours.execution_ctx_cls = _SharingCompiler, _SharingContext
+        found = ours.sharing = Sharing("")
+    return found
+
+
+class _SharingDialect(_StoreDialect):
+    statement_compiler = _SharingCompiler
+    execution_ctx_cls = _SharingContext
+    supports_statement_cache = True
+
+    sharing: Sharing
+
 
 SQLITE: Final[Dialect] = _StoreDialect(dbapi=sqlite3)
 """The dialect that the stores compile their statements for."""
+
+SCOPES: Final = "lash_store_scopes"
+"""Where a consumer's connection says which sessions have joined its transaction."""
+
+SCOPE_OPTION: Final = "lash_store_session"
+"""The execution option that says whose rows a consumer's statement is about."""
+
+
+@cache
+def dialect_for(prefix: str) -> Dialect:
+    """Return the dialect for a shared database with that prefix, or the canonical one for none."""
+    if not prefix:
+        return SQLITE
+    dialect = _SharingDialect(dbapi=sqlite3)
+    dialect.sharing = Sharing(prefix)
+    return dialect
+
 
 MINIMUM_SQLITE: Final = (3, 35, 0)
 """The first SQLite with RETURNING (K-OPEN-8)."""
@@ -54,6 +147,11 @@ FROM pragma_user_version AS version
 LEFT JOIN sqlite_master AS object ON object.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
 ORDER BY object.type, object.name"""
 """Version and schema text in one statement, so that both come from one snapshot."""
+
+READ_COLUMNS: Final = "SELECT name FROM pragma_table_info(?)"
+
+SCHEMA_VERSION: Final = "PRAGMA schema_version"
+"""A number that changes with every change of the schema, whoever makes it."""
 
 INTEGRITY_CHECK: Final = "PRAGMA integrity_check"
 FOREIGN_KEY_CHECK: Final = "PRAGMA foreign_key_check"
@@ -104,3 +202,13 @@ def busy_timeout(milliseconds: int) -> str:
 def stamp_version(version: int) -> str:
     """Return the statement that stamps a schema version; it obeys the transaction it runs in."""
     return f"PRAGMA user_version = {version:d}"
+
+
+def read_versions(prefix: str) -> str:
+    """Return the statement that reads which kinds a shared database holds, in which versions."""
+    return f"SELECT kind, version FROM {prefix}{VERSIONS}"  # noqa: S608 # reason: the prefix was checked
+
+
+def note_version(prefix: str) -> str:
+    """Return the statement that notes a kind and its version in a shared database."""
+    return f"INSERT INTO {prefix}{VERSIONS} (kind, version) VALUES (?, ?)"  # noqa: S608 # reason: the prefix was checked

@@ -1,11 +1,12 @@
 """The driver ``sqlite3``, as prepared statements know it: cursors, and what its errors mean."""
 
 import sqlite3
+from functools import cache
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Dialect
 
-from lash_store._backends.sqlite.dialect import SQLITE
+from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.observing import observers, telling
 from lash_store.errors import (
@@ -20,23 +21,28 @@ from lash_store.errors import (
 class SqliteDriver:
     """What preparing a statement for SQLite needs to know."""
 
-    dialect: Final[Dialect] = SQLITE
     error: Final[type[Exception]] = sqlite3.Error
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
 
     def explain(self, error: Exception, cursor: Cursor) -> LashStoreError:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
         return store_error(error, cursor.connection)
 
 
-DRIVER: Final = SqliteDriver()
+DRIVER: Final = SqliteDriver(SQLITE)
 
 
 class StoreCursor(sqlite3.Cursor):
     """A cursor for the library's own statements: the driver's, and says whose it is."""
 
-    __slots__ = ()
+    __slots__ = ("scope",)
 
     driver: ClassVar[Driver] = DRIVER
+
+    scope: str
+    """Whose rows a statement on scoped tables is about; see ``sharing``."""
 
 
 class ObservedCursor(StoreCursor):
@@ -57,10 +63,26 @@ class ObservedCursor(StoreCursor):
             return super().executemany(sql, rows)
 
 
-def open_cursor(connection: sqlite3.Connection) -> StoreCursor:
+@cache
+def _cursor_classes(prefix: str) -> tuple[type[StoreCursor], type[StoreCursor]]:
+    """Return the classes of cursors on a database with that prefix: as they are, and observed."""
+    if not prefix:
+        return StoreCursor, ObservedCursor
+    driver = SqliteDriver(dialect_for(prefix))
+
+    class SharedCursor(StoreCursor):
+        __slots__ = ()
+
+    class ObservedSharedCursor(ObservedCursor):
+        __slots__ = ()
+
+    SharedCursor.driver = ObservedSharedCursor.driver = driver
+    return SharedCursor, ObservedSharedCursor
+
+
+def open_cursor(connection: sqlite3.Connection, prefix: str = "") -> StoreCursor:
     """Open a cursor for our own statements, of the class that is due now."""
-    kind = ObservedCursor if observers else StoreCursor
-    return kind(connection)
+    return _cursor_classes(prefix)[bool(observers)](connection)
 
 
 def whose(connection: sqlite3.Connection) -> tuple[str, str]:

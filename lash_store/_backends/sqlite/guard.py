@@ -12,14 +12,34 @@ index or a trigger on one of *our* tables changes what our statements cost or do
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final, NamedTuple
 
-from lash_store._backends.sqlite.ddl import canonical_statements, stock_statements
-from lash_store._backends.sqlite.dialect import READ_CATALOGUE, stamp_version
-from lash_store._kernel.schema import Schema
-from lash_store.errors import SchemaDriftError, SchemaVersionError
+from lash_store._backends.sqlite.ddl import (
+    canonical_statements,
+    stock_statements,
+    versions_statement,
+)
+from lash_store._backends.sqlite.dialect import (
+    BEGIN_READ,
+    READ_CATALOGUE,
+    READ_COLUMNS,
+    ROLLBACK,
+    SCHEMA_VERSION,
+    note_version,
+    read_versions,
+    stamp_version,
+)
+from lash_store._kernel.schema import Schema, declared
+from lash_store._kernel.sharing import VERSIONS
+from lash_store.errors import (
+    ForeignDatabaseError,
+    NamesTakenError,
+    SchemaDriftError,
+    SchemaVersionError,
+    StoreOpenError,
+)
 
 _TOKEN: Final = re.compile(
     r"""\s+ | --[^\n]* | /\*.*?\*/            # no token at all
@@ -38,22 +58,54 @@ class Catalogue(NamedTuple):
     objects: tuple[tuple[str, str, str, str], ...]
     """Type, name, table and SQL text of each."""
 
+    versions: Mapping[str, int] | None = None
+    """What the table of versions of a shared database says of each kind; None if there is none."""
 
-def read_catalogue(cursor: sqlite3.Cursor) -> Catalogue:
-    """Read version and objects in one statement, so that they belong together."""
+
+def read_catalogue(cursor: sqlite3.Cursor, prefix: str = "") -> Catalogue:
+    """Read version and objects in one snapshot, so that they belong together."""
+    if not prefix or cursor.connection.in_transaction:
+        return _read_catalogue(cursor, prefix)
+    cursor.execute(BEGIN_READ)
+    try:
+        return _read_catalogue(cursor, prefix)
+    finally:
+        cursor.execute(ROLLBACK)
+
+
+def _read_catalogue(cursor: sqlite3.Cursor, prefix: str) -> Catalogue:
     rows = cursor.execute(READ_CATALOGUE).fetchall()
-    return Catalogue(rows[0][0], tuple(row[1:] for row in rows if row[1] is not None))
+    objects = tuple(row[1:] for row in rows if row[1] is not None)
+    versions = None
+    if prefix and _is_table_of_versions(cursor, prefix + VERSIONS):
+        versions = dict(cursor.execute(read_versions(prefix)).fetchall())
+    return Catalogue(rows[0][0], objects, versions)
 
 
-def needs_initialising(schema: Schema, catalogue: Catalogue, path: str) -> bool:
+def _is_table_of_versions(cursor: sqlite3.Cursor, name: str) -> bool:
+    columns = cursor.execute(READ_COLUMNS, (name,)).fetchall()
+    return {("kind",), ("version",)} <= set(columns)
+
+
+def needs_initialising(
+    schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool = False
+) -> bool:
     """Decide what K-GUARD-1 makes of a file: True empty, False ours and as declared.
 
     Raises SchemaVersionError for any other file and SchemaDriftError for one of ours whose
-    tables are not as declared. Reads only.
+    tables are not as declared. In a shared database a kind may be missing beside others, and
+    everything of ours beside another program's, if it is said to `adopt` that: then too our
+    tables are to be made. Reads only.
     """
+    if schema.prefix:
+        return _is_missing(schema, catalogue, path, adopt=adopt)
     if catalogue.version == 0 and not catalogue.objects:
         return True
     if catalogue.version != schema.version:
+        if prefixes(catalogue):
+            raise StoreOpenError(
+                path, f"it is a shared database: open it by its URL, sqlite:///{path}"
+            )
         raise SchemaVersionError(schema.kind, schema.version, catalogue.version, path)
     differences = find_drift(schema, catalogue)
     if differences:
@@ -61,9 +113,75 @@ def needs_initialising(schema: Schema, catalogue: Catalogue, path: str) -> bool:
     return False
 
 
-def is_empty(cursor: sqlite3.Cursor, schema: Schema, path: str) -> bool:
+def _is_missing(schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool) -> bool:
+    """Decide the same of a shared database."""
+    versions = catalogue.versions
+    others = [name for kind, name, *_ in catalogue.objects if kind == "table"]
+    if versions is None and others:
+        ours = canonical_kind(catalogue)
+        if ours is not None:
+            raise ForeignDatabaseError(
+                path, f"it is the file of a {ours.kind} store: open it by its path, not by a URL"
+            )
+        if not adopt:
+            found_prefixes = prefixes(catalogue)
+            raise ForeignDatabaseError(
+                path,
+                f"lash_store's tables have the prefix {found_prefixes[0]!r} there, not "
+                f"{schema.prefix!r}; open it with adopt=True to have others made beside them"
+                if found_prefixes
+                else others,
+            )
+    found = None if versions is None else versions.get(schema.kind)
+    if found is None:
+        taken = _taken_names(schema, catalogue)
+        if taken:
+            raise NamesTakenError(path, taken)
+        return True
+    if found != schema.version:
+        raise SchemaVersionError(schema.kind, schema.version, found, path)
+    differences = find_drift(schema, catalogue)
+    if differences:
+        raise SchemaDriftError(schema.kind, path, differences)
+    return False
+
+
+def canonical_kind(catalogue: Catalogue) -> Schema | None:
+    """Return which kind of file of ours a database is; one that has drifted is still one."""
+    tables = {name for kind, name, *_ in catalogue.objects if kind == "table"}
+    for schema in declared:
+        there = sum(table.name in tables for table in schema.tables)
+        if catalogue.version == schema.version and 2 * there >= len(schema.tables):
+            return schema
+    return None
+
+
+def prefixes(catalogue: Catalogue) -> list[str]:
+    """Return what our tables' names begin with in a database that is shared; empty if it is not."""
+    return [
+        name.removesuffix(VERSIONS)
+        for kind, name, _, text in catalogue.objects
+        if kind == "table" and name.endswith(VERSIONS) and text == _text_of_versions(name)
+    ]
+
+
+@cache
+def _text_of_versions(name: str) -> str:
+    (text,) = _objects([versions_statement(name.removesuffix(VERSIONS))]).values()
+    return text
+
+
+def _taken_names(schema: Schema, catalogue: Catalogue) -> list[str]:
+    """Return the names that our tables and indexes would have, and something has."""
+    wanted = {name for _, name in _declared_text(schema)}
+    if catalogue.versions is not None:
+        wanted.discard(schema.prefix + VERSIONS)
+    return [name for _, name, *_ in catalogue.objects if name.lower() in wanted]
+
+
+def is_empty(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False) -> bool:
     """Read a file's catalogue and decide what it is; see :func:`needs_initialising`."""
-    return needs_initialising(schema, read_catalogue(cursor), path)
+    return needs_initialising(schema, read_catalogue(cursor, schema.prefix), path, adopt=adopt)
 
 
 def initialise(cursor: sqlite3.Cursor, schema: Schema) -> None:
@@ -71,41 +189,75 @@ def initialise(cursor: sqlite3.Cursor, schema: Schema) -> None:
 
     The caller holds the write lock and has seen, under it, that the file is empty.
     """
-    for statement in canonical_statements(schema):
+    statements = canonical_statements(schema)
+    if schema.prefix and read_catalogue(cursor, schema.prefix).versions is not None:
+        statements = statements[1:]  # the table of versions is there, with another kind
+    for statement in statements:
         cursor.execute(statement)
-    cursor.execute(stamp_version(schema.version))
+    if schema.prefix:
+        # An application's user_version is its own.
+        cursor.execute(note_version(schema.prefix), (schema.kind, schema.version))
+    else:
+        cursor.execute(stamp_version(schema.version))
 
 
-def ensure_schema(cursor: sqlite3.Cursor, schema: Schema, path: str) -> None:
+def ensure_schema(
+    cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False
+) -> None:
     """Check the file, or initialise it if it is empty, in the write transaction that is open.
 
     Begins, commits and rolls back nothing (K-GUARD-5).
     """
-    if is_empty(cursor, schema, path):
+    if is_empty(cursor, schema, path, adopt=adopt):
+        initialise(cursor, schema)
+
+
+def hold(
+    cursor: sqlite3.Cursor,
+    schema: Schema,
+    path: str,
+    compared: dict[str, int],
+    *,
+    writes: bool,
+    adopt: bool = False,
+) -> None:
+    """Make the transaction that is open hold `schema`; compare again only if the catalogue changed.
+
+    `compared` keeps at which of its versions each kind was compared, on this connection. One whose
+    tables were made just now is not kept: that may be rolled back.
+    """
+    now: int = cursor.execute(SCHEMA_VERSION).fetchall()[0][0]
+    if compared.get(schema.kind) == now:
+        return
+    if not is_empty(cursor, schema, path, adopt=adopt):
+        compared[schema.kind] = now
+    elif not writes:
+        raise SchemaVersionError(schema.kind, schema.version, 0, path)
+    else:
         initialise(cursor, schema)
 
 
 def find_drift(schema: Schema, catalogue: Catalogue) -> list[str]:
     """Return what differs from the declared schema, one readable line each; empty if nothing."""
     ours = frozenset(table.name for table in schema.tables)
-    declared = _declared(schema)
+    accepted_texts = _declared(schema)
     # Names compare without case in SQLite; one of our names on another's table is ours too.
     found = {
         (kind, name.lower()): text
         for kind, name, table, text in catalogue.objects
-        if text is not None and (table.lower() in ours or (kind, name.lower()) in declared)
+        if text is not None and (table.lower() in ours or (kind, name.lower()) in accepted_texts)
     }
     if found == _declared_text(schema):
         return []
     differences = []
-    for key, accepted in declared.items():
+    for key, accepted in accepted_texts.items():
         label = " ".join(key)
         if key not in found:
             differences.append(f"{label}: missing")
         elif _tokens(found[key]) not in accepted:
             differences += _explain(label, accepted[0], _tokens(found[key]))
     differences += [
-        f"{' '.join(key)}: not ours: {found[key]}" for key in found if key not in declared
+        f"{' '.join(key)}: not ours: {found[key]}" for key in found if key not in accepted_texts
     ]
     return differences
 

@@ -16,6 +16,7 @@ from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LoopCall
 from lash_store._kernel.checks import shown
+from lash_store._kernel.sharing import shared
 from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
@@ -74,7 +75,8 @@ class SqliteHandle:
         """Open another handle on the same database."""
         if self.closed:
             raise self.closed_error()
-        return self._on(self.database, schema, settings)
+        prefix = self.database.prefix
+        return self._on(self.database, shared(schema, prefix) if prefix else schema, settings)
 
     @classmethod
     def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> SqliteHandle:
@@ -322,9 +324,10 @@ class SqliteHandle:
 def _forget(database: OpenDatabase) -> None:
     """Let the next one who opens the path look at it anew."""
     with opened.lock:
-        found: object = opened.databases.get(database.path)
+        key = _registered_as(database.path, database.prefix)
+        found: object = opened.databases.get(key)
         if found is database:
-            del opened.databases[database.path]
+            del opened.databases[key]
 
 
 def _database_at(schema: Schema, path: str) -> OpenDatabase:
@@ -333,8 +336,14 @@ def _database_at(schema: Schema, path: str) -> OpenDatabase:
             database = OpenDatabase(schema, path)
             opened.apart.add(database)
             return database
-        found = opened.databases.get(path)
+        key = _registered_as(path, schema.prefix)
+        found = opened.databases.get(key)
         if isinstance(found, OpenDatabase) and not found.closed:
             return found
-        database = opened.databases[path] = OpenDatabase(schema, path)
+        database = opened.databases[key] = OpenDatabase(schema, path)
         return database
+
+
+def _registered_as(path: str, prefix: str) -> str:
+    """Name an entry: under two prefixes, one file is two databases that know nothing of each other."""
+    return f"{path}\0{prefix}" if prefix else path

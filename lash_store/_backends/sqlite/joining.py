@@ -14,20 +14,22 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Engine, event
 
 from lash_store._backends.sqlite import dialect, guard
-from lash_store._backends.sqlite.driver import is_busy, open_cursor, store_error
+from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.opening import enter_wal
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import Sharing, shared
 from lash_store.clock import Clock
-from lash_store.errors import NotConfiguredError, SchemaVersionError, StoreBusyError, ThreadError
+from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
 
 _INFO: Final = "lash_store"
 _INFO_SETTINGS: Final = "lash_store_settings"
+_INFO_COMPARED: Final = "lash_store_compared"
 
 Mode = Literal["write", "read"]
 
@@ -35,19 +37,21 @@ Mode = Literal["write", "read"]
 class Begun:
     """The record of one transaction of a consumer: how it began, and who has joined it."""
 
-    def __init__(self, raw: sqlite3.Connection, mode: Mode) -> None:
+    def __init__(self, raw: sqlite3.Connection, mode: Mode, sharing: Sharing) -> None:
         self.raw = raw
         self.mode = mode
+        self.sharing = sharing
         self.joined: list[JoinedTransaction] = []
 
 
 class JoinedTransaction:
     """A consumer's transaction, as one Tx stands on it."""
 
-    def __init__(self, raw: sqlite3.Connection, connection: Connection) -> None:
-        self.own_cursor = open_cursor(raw)
+    def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
+        self.own_cursor = cursor
         self.standing: Standing | None = None
-        self._raw = raw
+        self._begun = begun
+        self._raw = begun.raw
         self._connection = connection
         self._thread = get_ident()
 
@@ -55,6 +59,10 @@ class JoinedTransaction:
     def in_transaction(self) -> bool:
         """Whether it is still open."""
         return self._raw.in_transaction
+
+    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+        """Open one more cursor on this transaction, once the database holds `schema`."""
+        return _held(self._connection, self._begun, schema, scope)
 
     def check_thread(self) -> None:
         """Raise ThreadError in any thread but the one that joined it."""
@@ -65,13 +73,17 @@ class JoinedTransaction:
         """Read the injected clock: SQLite has none of its own."""
         return check_now(clock.now_ms())
 
-    def consumer_connection(self) -> Connection:
+    def consumer_connection(self, scope: str) -> Connection:  # noqa: ARG002 # reason: it has its own
         """Return the consumer's own Connection."""
         return self._connection
 
 
 def configure(
-    engine: Engine, *, busy_timeout_ms: int = 15_000, synchronous: Synchronous = "NORMAL"
+    engine: Engine,
+    *,
+    busy_timeout_ms: int = 15_000,
+    synchronous: Synchronous = "NORMAL",
+    prefix: str = "lash_",
 ) -> Engine:
     """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
 
@@ -79,13 +91,15 @@ def configure(
     of `busy_timeout_ms` milliseconds). Its transactions begin with BEGIN IMMEDIATE, or as a
     snapshot that refuses writes under ``execution_options(lash_store_read=True)``. Writers
     wait in SQLite's busy handler, outside the stores' fair queue. Configuring twice is
-    harmless. Raises NotConfiguredError for an engine that is not ``sqlite+pysqlite``.
+    harmless. `prefix` is what the names of our tables begin with, where they are to be made, and
+    where there are several. Raises NotConfiguredError for an engine that is not ``sqlite+pysqlite``.
     """
     if not isinstance(engine, Engine) or engine.dialect.driver != dialect.SQLITE.driver:
         raise NotConfiguredError(
             f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
         )
-    settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous)
+    settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous, prefix=prefix)
+    dialect.use_sharing(engine.dialect)
 
     def begin(connection: Connection) -> None:
         _begin(connection, settings)
@@ -97,25 +111,56 @@ def configure(
     return engine
 
 
-def join(connection: Connection, schema: Schema) -> JoinedTransaction:
+def join(connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
     """Join the transaction that is open on `connection`, and make it hold `schema` (K-GUARD-5).
 
-    Raises NotConfiguredError unless a configured engine began it, SchemaVersionError and
-    SchemaDriftError as opening a store does; an empty database that can only be read is refused.
+    What the database is decides the layout: a file of ours stays what it is; any other is shared,
+    and gets our tables beside what is there. It is compared once for each connection, and again
+    after each change of its schema. Raises NotConfiguredError unless a configured engine began it,
+    SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
+    without our tables that can only be read is refused.
     """
     begun = _begun_transaction(connection)
-    joined = JoinedTransaction(begun.raw, connection)
-    path = connection.engine.url.database or "the database"
-    try:
-        is_empty = guard.is_empty(joined.own_cursor, schema, path)
-        if is_empty and begun.mode == "read":
-            raise SchemaVersionError(schema.kind, schema.version, 0, path)
-        if is_empty:
-            guard.initialise(joined.own_cursor, schema)
-    except sqlite3.Error as error:
-        raise store_error(error, begun.raw) from error
+    cursor = _held(connection, begun, schema, scope)
+    joined = JoinedTransaction(begun, connection, cursor)
     begun.joined.append(joined)
     return joined
+
+
+def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
+    """Return a cursor for a Tx, once the transaction holds its schema."""
+    path = connection.engine.url.database or "the database"
+    compared = connection.info.setdefault(_INFO_COMPARED, {})
+    cursor = open_cursor(begun.raw)
+    try:
+        if schema.kind not in compared:
+            _find_layout(connection, begun, guard.read_catalogue(cursor))
+        prefix = begun.sharing.prefix
+        wanted = shared(schema, prefix) if prefix else schema
+        guard.hold(cursor, wanted, path, compared, writes=begun.mode == "write", adopt=True)
+    except sqlite3.Error as error:
+        raise store_error(error, begun.raw) from error
+    if schema.is_scoped:
+        connection.info[dialect.SCOPES].add(scope)
+    return open_cursor(begun.raw, prefix)
+
+
+def _find_layout(connection: Connection, begun: Begun, catalogue: guard.Catalogue) -> None:
+    """Render our tables where this database has them: shared, unless it is a file of ours."""
+    wanted = connection.info[_INFO_SETTINGS].prefix
+    found = guard.prefixes(catalogue)
+    if found:
+        prefix = wanted if wanted in found else found[0]
+    else:
+        prefix = wanted if guard.canonical_kind(catalogue) is None else ""
+    _share(connection, begun.sharing, prefix)
+
+
+def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
+    """Render our tables in their places from now on, on every connection of the engine."""
+    if sharing.prefix != prefix:
+        sharing.prefix = prefix
+        connection.engine.clear_compiled_cache()
 
 
 def _begun_transaction(connection: Connection) -> Begun:
@@ -146,18 +191,27 @@ def _begin(connection: Connection, settings: Settings) -> None:
     started_s = time.monotonic()
     cursor = open_cursor(raw)
     try:
-        if raw.isolation_level is not None or _INFO_SETTINGS not in connection.info:
+        is_new = _INFO_SETTINGS not in connection.info
+        if raw.isolation_level is not None or is_new:
             _prepare(raw, cursor, settings)
-            connection.info[_INFO_SETTINGS] = True
+            connection.info[_INFO_SETTINGS] = settings
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
+        sharing = dialect.use_sharing(connection.dialect)
+        if is_new and not sharing.prefix:
+            found = guard.prefixes(guard.read_catalogue(cursor))
+            if found:
+                _share(
+                    connection, sharing, settings.prefix if settings.prefix in found else found[0]
+                )
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
             raise StoreBusyError(str(connection.engine.url.database), waited_ms) from error
         raise store_error(error, raw) from error
-    connection.info[_INFO] = Begun(raw, mode)
+    connection.info[_INFO] = Begun(raw, mode, sharing)
+    connection.info[dialect.SCOPES] = set()
 
 
 def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings) -> None:

@@ -37,13 +37,15 @@ def open_writer(
     an empty one becomes a store. What is refused is refused before anything is written, the
     journal mode included.
     """
-    with _opening(path, settings, opened, read_only=False, is_new=is_new) as connection:
-        is_empty = guard.is_empty(connection.own_cursor, schema, path)
+    with _opening(
+        path, settings, opened, read_only=False, is_new=is_new, prefix=schema.prefix
+    ) as connection:
+        is_empty = guard.is_empty(connection.own_cursor, schema, path, adopt=settings.adopt)
         if is_empty and not is_new:
             raise StoreLostError(path, "its file is empty now; nothing was written to it")
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
         if is_empty:
-            _initialise(connection, schema)
+            initialise(connection, schema, adopt=settings.adopt)
         if path == IN_MEMORY:
             return connection, None
         # Waiting is done outside of SQLite: its busy handler can't be cancelled, and is not fair.
@@ -52,17 +54,22 @@ def open_writer(
 
 
 def open_reader(
-    path: str, schema: Schema | None, settings: Settings, opened: list[StoreConnection]
+    path: str,
+    schema: Schema,
+    settings: Settings,
+    opened: list[StoreConnection],
+    *,
+    is_known: bool,
 ) -> StoreConnection:
-    """Open a connection that only reads, and check the file if a schema is given."""
-    with _opening(path, settings, opened, read_only=True) as connection:
-        if schema is not None and guard.is_empty(connection.own_cursor, schema, path):
+    """Open a connection that only reads, and check the file unless it `is_known`."""
+    with _opening(path, settings, opened, read_only=True, prefix=schema.prefix) as connection:
+        if not is_known and guard.is_empty(connection.own_cursor, schema, path):
             raise StoreEmptyError.of(path, schema.kind)
         return connection
 
 
 def open_connection(
-    path: str, settings: Settings, *, read_only: bool, is_new: bool = False
+    path: str, settings: Settings, *, read_only: bool, is_new: bool = False, prefix: str = ""
 ) -> StoreConnection:
     """Open one connection on the resolved `path` and give it its settings."""
     if path == IN_MEMORY and read_only:
@@ -74,7 +81,7 @@ def open_connection(
         )
     if path != IN_MEMORY and is_new:
         create_private_file(path)
-    connection = _connect(path, settings, read_only=read_only)
+    connection = _connect(path, settings, read_only=read_only, prefix=prefix)
     try:
         for setting in dialect.connection_settings(
             busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
@@ -94,6 +101,7 @@ def _opening(
     *,
     read_only: bool,
     is_new: bool = False,
+    prefix: str,
 ) -> Iterator[StoreConnection]:
     """Open a connection, and note it among those that are `opened` once the block has made it fit.
 
@@ -101,7 +109,9 @@ def _opening(
     """
     forking.check_not_carried(path)
     with forking.openings:
-        connection = open_connection(path, settings, read_only=read_only, is_new=is_new)
+        connection = open_connection(
+            path, settings, read_only=read_only, is_new=is_new, prefix=prefix
+        )
         try:
             yield connection
         except BaseException as error:
@@ -112,7 +122,7 @@ def _opening(
         opened.append(connection)
 
 
-def _connect(path: str, settings: Settings, *, read_only: bool) -> StoreConnection:
+def _connect(path: str, settings: Settings, *, read_only: bool, prefix: str) -> StoreConnection:
     # mode=rw: the file is there, and if it has just been deleted it must not come back unseen.
     mode = "memory" if path == IN_MEMORY else "ro" if read_only else "rw"
     uri = IN_MEMORY if path == IN_MEMORY else f"file:{quote(os.fsencode(path))}?mode={mode}"
@@ -128,7 +138,7 @@ def _connect(path: str, settings: Settings, *, read_only: bool) -> StoreConnecti
         )
     except sqlite3.Error as error:
         raise open_error(path, error) from error
-    connection.adopt(path, busy_timeout_ms=settings.busy_timeout_ms)
+    connection.adopt(path, busy_timeout_ms=settings.busy_timeout_ms, prefix=prefix)
     return connection
 
 
@@ -154,11 +164,12 @@ def enter_wal(cursor: sqlite3.Cursor, path: str, busy_timeout_ms: int) -> None:
             return
 
 
-def _initialise(connection: StoreConnection, schema: Schema) -> None:
+def initialise(connection: StoreConnection, schema: Schema, *, adopt: bool) -> None:
+    """Make the tables of a kind, unless another process was first; the turn is this thread's."""
     connection.begin(dialect.BEGIN_WRITE)
     try:
         # Again under the write lock: another process may have been first.
-        guard.ensure_schema(connection.own_cursor, schema, connection.path)
+        guard.ensure_schema(connection.own_cursor, schema, connection.path, adopt=adopt)
     except BaseException:
         connection.end(dialect.ROLLBACK)
         raise

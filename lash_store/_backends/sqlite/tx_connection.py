@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
-from lash_store._backends.sqlite.dialect import SQLITE
+from lash_store._backends.sqlite.dialect import SCOPE_OPTION, dialect_for
 from lash_store.errors import LashStoreError, TransactionControlError
 
 _URL = make_url("sqlite://")
@@ -21,6 +21,9 @@ _URL = make_url("sqlite://")
 
 class Owned(Protocol):
     """A DBAPI connection whose transactions the store begins and ends."""
+
+    prefix: str
+    """What the names of our tables begin with, in a database that is shared; else nothing."""
 
     engine: Engine | None
     """The engine that its consumer's Connections stand on, made when one is first asked for."""
@@ -53,11 +56,16 @@ class TransactionConnection(Connection):
         _refuse("detach()")
 
 
-def connect(raw: Owned) -> TransactionConnection:
-    """Open the consumer's Connection on `raw`, inside the transaction that is open on it."""
+def connect(raw: Owned, scope: str) -> TransactionConnection:
+    """Open the consumer's Connection on `raw`, inside the transaction that is open on it.
+
+    In a shared database, what it says of session tables is about `scope`.
+    """
     if raw.engine is None:
         raw.engine = _engine(raw)
     connection = TransactionConnection(raw.engine)
+    if raw.prefix:
+        connection.execution_options(**{SCOPE_OPTION: scope})
     # Begun, so that an ORM Session joins this transaction instead of owning it.
     connection.begin()
     return connection
@@ -82,14 +90,15 @@ def disconnect(connection: Connection, raw: Owned) -> None:
 
 def _engine(raw: Owned) -> Engine:
     """Make an engine over this one connection; it lives as long, so its compile cache does too."""
-    prepare = SQLITE.on_connect()
+    dialect = dialect_for(raw.prefix)
+    prepare = dialect.on_connect()
     if prepare is not None:
         prepare(raw)  # the functions that SQLAlchemy's dialect counts on, such as REGEXP
     # No reset on return: it would be a rollback. The dialect is initialised already, so the
     # first connect does not roll back either.
-    pool = StaticPool(_creator(raw), reset_on_return=None, dialect=SQLITE)
+    pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialect)
     # Parameters stay out of errors: a fence's token is among those of a fenced statement.
-    engine = Engine(pool, SQLITE, _URL, hide_parameters=True)
+    engine = Engine(pool, dialect, _URL, hide_parameters=True)
     event.listen(engine, "handle_error", _explain)
     return engine
 

@@ -279,12 +279,12 @@ def load_claimed_work(
 def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
     """Read the items of the batches that carry a claim, in order."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return (
-        select(_items.batch_id, _items.item_id, _items.payload_json)
-        .join(queued_work_batches, _batches.batch_id == _items.batch_id)
-        .where(carries)
-        .order_by(_batches.enqueue_seq, _items.item_index)
+    items = select(_items.batch_id, _items.item_id, _items.payload_json).join(
+        queued_work_batches, _batches.batch_id == _items.batch_id
     )
+    # Else, among many sessions in one database, it would read all items of this one.
+    by_claim = indexed_by(items, queued_work_batches, "idx_queued_work_claim")
+    return by_claim.where(carries).order_by(_batches.enqueue_seq, _items.item_index)
 
 
 @prepare

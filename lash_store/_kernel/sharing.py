@@ -1,0 +1,302 @@
+"""The shared layout: everything in one database, beside an application's own tables.
+
+Each table of ours stands there under a prefix. Those of sessions hold many sessions, told apart by
+one more column, ``store``; they are *scoped*. The statements know nothing of either: they are
+written for the canonical tables, and the compiler of a shared database (:class:`SharingCompiler`)
+renders each of these in the place that it has there.
+
+A scoped table is read as ``(SELECT * FROM lash_x WHERE store = ?) AS x``. In FROM, not in WHERE:
+an outer join, an alias, a correlated subquery and an ORM entity are then scoped like everything
+else, and the database flattens it into the same plan. The scope is a parameter, :data:`SCOPE`.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    BindParameter,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    literal_column,
+)
+from sqlalchemy.exc import CompileError
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from lash_store._kernel.checks import shown
+from lash_store._kernel.schema import OURS, Int, Ours, Schema, ordered_indexes
+from lash_store.errors import InvalidRecordError
+
+SCOPE: Final[BindParameter[str]] = bindparam("lash_store_scope", type_=Text(), required=True)
+"""Whose rows a statement on scoped tables is about; given by what executes it."""
+
+STORE: Final = "store"
+"""The column that tells whose a row is."""
+
+VERSIONS: Final = "versions"
+"""The table, under the prefix, that says which kinds the database holds, in which version."""
+
+
+# The tables.
+
+
+@cache
+def shared(schema: Schema, prefix: str) -> Schema:
+    """Return a kind's schema as a shared database has it; the table of versions is the first."""
+    metadata = MetaData()
+    versions = versions_table(prefix, metadata)
+    tables = [_derived(table, schema, prefix, metadata) for table in schema.tables]
+    return replace(schema, metadata=metadata, tables=(versions, *tables), prefix=prefix)
+
+
+def versions_table(prefix: str, metadata: MetaData | None = None) -> Table[Any]:
+    """Return the table that says which kinds a database holds, in which versions."""
+    return Table(
+        prefix + VERSIONS,
+        MetaData() if metadata is None else metadata,
+        Column("kind", Text, primary_key=True, nullable=False),
+        Column("version", Int, nullable=False),
+    )
+
+
+def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData) -> Table[Any]:
+    """Return what a canonical table becomes: prefixed, and scoped if its kind is."""
+    first = [STORE] if schema.is_scoped else []
+    numbered = _numbered(table) if schema.is_scoped else None
+    columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
+    for column in columns:
+        column.foreign_keys.clear()
+        if schema.is_scoped:
+            # Keys are of several columns here, so none of them may be NULL by default.
+            column.autoincrement, column.primary_key = False, False
+            column.nullable = column.nullable and not table.columns[column.name].primary_key
+    scope = [Column(STORE, Text, CheckConstraint(f"{STORE} <> ''"), nullable=False)]
+    is_autoincrement = table.dialect_options["sqlite"]["autoincrement"] and not schema.is_scoped
+    made: Table[Any] = ordered_indexes(
+        Table(
+            prefix + table.name,
+            metadata,
+            *(scope if schema.is_scoped else []),
+            *columns,
+            *(
+                [PrimaryKeyConstraint(*first, *_names(table.primary_key))]
+                if schema.is_scoped
+                else []
+            ),
+            *(
+                UniqueConstraint(
+                    *first,
+                    *_names(rule),
+                    sqlite_on_conflict=rule.dialect_options["sqlite"]["on_conflict"],
+                )
+                for rule in table.constraints
+                if isinstance(rule, UniqueConstraint)
+            ),
+            *(
+                ForeignKeyConstraint(
+                    [*first, *_names(rule)],
+                    [f"{prefix}{each}" for each in _targets(rule, first)],
+                    ondelete=rule.ondelete,
+                )
+                for rule in table.constraints
+                if isinstance(rule, ForeignKeyConstraint)
+            ),
+            sqlite_autoincrement=is_autoincrement,
+            implicit_returning=False,
+        )
+    )
+    for index in table.indexes:
+        names = [*first, *(column.name for column in index.columns)]
+        if numbered is not None and numbered not in names:
+            names.append(numbered)  # what SQLite puts behind each index by itself: the rowid
+        options = {f"{name}_where": index.dialect_options[name]["where"] for name in _WITH_WHERE}
+        Index(f"{prefix}{index.name}", *(made.c[name] for name in names), **options)
+    return made
+
+
+_WITH_WHERE: Final = ("sqlite", "postgresql")
+
+
+def _names(rule: Any) -> list[str]:
+    return [column.name for column in rule.columns]
+
+
+def _targets(rule: ForeignKeyConstraint, first: list[str]) -> list[str]:
+    parent = rule.elements[0].target_fullname.rpartition(".")[0]
+    return [
+        *(f"{parent}.{name}" for name in first),
+        *(each.target_fullname for each in rule.elements),
+    ]
+
+
+def _numbered(table: Table[Any]) -> str | None:
+    """Return the column that a database of its own numbers by itself."""
+    column = table._autoincrement_column  # noqa: SLF001 # reason: tested by name
+    return None if column is None else column.name
+
+
+@cache
+def across_sessions(table: Table[Any]) -> Table[Any]:
+    """Return a table of sessions with the rows of all of them, for a shared database.
+
+    It has one more column, ``store``: whose a row is. Statements on it are not scoped, so what is
+    changed through it is anybody's. In a canonical file, which is one session's, there is no such
+    column. Raises InvalidRecordError for any table that is none of lash_store's session tables.
+    """
+    ours: Ours | None = table.info.get(OURS)
+    if ours is None or not ours.is_scoped or ours.table is not table:
+        raise InvalidRecordError("table", shown(table), "must be one of lash_store.session.tables")
+    columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
+    for column in columns:
+        column.foreign_keys.clear()
+    scope = Column(STORE, Text, nullable=False, primary_key=True)
+    info = {OURS: Ours(table, is_scoped=True, is_across=True)}
+    return Table(table.name, MetaData(), scope, *columns, info=info, implicit_returning=False)
+
+
+# The statements.
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table of ours is in a shared database."""
+
+    name: str
+    """What it is called there."""
+
+    is_scoped: bool
+    numbered: str | None
+    """The column that counts the rows of each scope, from 1."""
+
+
+class Sharing:
+    """Where the tables of ours are, under one prefix: what the compiler goes by."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def place_of(self, table: Any) -> Place | None:
+        """Return where a table is, or None if it is none of ours.
+
+        Ours are known by themselves, not by name: an application may have ``blobs`` of its own.
+        One that was reflected from the database has its name there.
+        """
+        if not self.prefix or not isinstance(table, Table):
+            return None
+        ours: Ours | None = table.info.get(OURS)
+        if ours is not None and ours.is_across:
+            return Place(self.prefix + ours.table.name, is_scoped=False, numbered=None)
+        if ours is not None:
+            number = _numbered(ours.table) if ours.is_scoped else None
+            return Place(self.prefix + ours.table.name, ours.is_scoped, number)
+        if STORE in table.columns and table.name.startswith(self.prefix):
+            return Place(table.name, is_scoped=True, numbered=None)
+        return None
+
+
+class SharingCompiler(SQLCompiler):
+    """Renders tables of ours where a shared database has them; see the head of this module."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """Where the tables are."""
+        found: Sharing = self.dialect.sharing  # type: ignore[attr-defined] # reason: a dialect of ours
+        return found
+
+    def hint_in_place(self, hint: str, place: Place) -> str:  # noqa: ARG002 # reason: for those that have hints
+        """Return a hint on a canonical table, as it has to be on the one in its place."""
+        return hint
+
+    def visit_table(self, table: Any, *arguments: Any, **kw: Any) -> Any:
+        """Render a table of ours in FROM, or as what is to be changed."""
+        place = self.sharing.place_of(table)
+        if place is None or not kw.get("asfrom"):
+            return super().visit_table(table, *arguments, **kw)  # type: ignore[no-untyped-call] # reason: SQLAlchemy has no types there
+        if kw.get("from_linter"):
+            kw["from_linter"].froms[table] = table.fullname
+        real = self.preparer.quote(place.name)
+        suffix = f" AS {self.preparer.quote(table.name)}"
+        if kw.get("iscrud"):
+            return real + suffix
+        hint = self.hint_in_place((kw.get("fromhints") or {}).get(table, ""), place)
+        alias = kw.get("enclosing_alias")
+        if alias is not None and alias.element is table:
+            suffix = ""
+        if not place.is_scoped:
+            return real + suffix + hint
+        scope = self.process(SCOPE)
+        return f"(SELECT * FROM {real}{hint} WHERE {STORE} = {scope}){suffix}"  # noqa: S608 # reason: names of ours
+
+    def visit_update(self, update_stmt: Any, *arguments: Any, **kw: Any) -> Any:
+        """Change rows of one scope only."""
+        return super().visit_update(self._within_scope(update_stmt), *arguments, **kw)
+
+    def visit_delete(self, delete_stmt: Any, *arguments: Any, **kw: Any) -> Any:
+        """Change rows of one scope only."""
+        return super().visit_delete(self._within_scope(delete_stmt), *arguments, **kw)  # type: ignore[no-untyped-call] # reason: likewise
+
+    def visit_insert(self, insert_stmt: Any, *arguments: Any, **kw: Any) -> Any:
+        """Give a new row its scope, and its number in that."""
+        table = insert_stmt.table
+        place = self.sharing.place_of(table)
+        text: str = super().visit_insert(insert_stmt, *arguments, **kw)  # type: ignore[no-untyped-call] # reason: likewise
+        if place is None:
+            return text
+        name = self.preparer.format_table(table)
+        into = f"INTO {self.preparer.quote(place.name)} AS {name} "
+        if not place.is_scoped:
+            return text.replace(f"INTO {name} ", into, 1)
+        self._check_insert(insert_stmt, text, name)
+        given = text.partition(f"INTO {name} (")[2].partition(")")[0].split(", ")
+        columns, values = [STORE], [self.process(SCOPE)]
+        if place.numbered is not None and place.numbered not in given:
+            columns.append(place.numbered)
+            real = self.preparer.quote(place.name)
+            values.append(
+                f"(SELECT coalesce(max({place.numbered}), 0) + 1 FROM {real} "  # noqa: S608 # reason: names of ours
+                f"WHERE {STORE} = {self.process(SCOPE)})"
+            )
+        text = text.replace(f"INTO {name} (", f"{into}({', '.join(columns)}, ", 1)
+        return text.replace(") VALUES (", f") VALUES ({', '.join(values)}, ", 1)
+
+    def _check_insert(self, insert_stmt: Any, text: str, name: str) -> None:
+        """Refuse what can't be given a scope, with the reason."""
+        why = None
+        if insert_stmt.table.info.get(OURS) is None:
+            why = "through a table that was reflected"
+        elif insert_stmt.select is not None:
+            why = "from a SELECT"
+        elif insert_stmt._multi_values:  # noqa: SLF001 # reason: tested by name
+            why = "of several rows by values([…])"
+        elif f"INTO {name} (" not in text or ") VALUES (" not in text:
+            why = "of defaults alone"
+        elif self._insertmanyvalues is not None:
+            why = "of several rows with RETURNING"
+        if why is not None:
+            raise CompileError(
+                f"an INSERT into {insert_stmt.table.name!r} {why} has no form in a shared "
+                "database: insert row by row, through lash_store's own tables"
+            )
+
+    def _within_scope(self, statement: Any) -> Any:
+        table = statement.table
+        place = self.sharing.place_of(table)
+        if place is None:
+            target: Any = getattr(table, "element", None)
+            if self.sharing.place_of(target) is not None:
+                raise CompileError(
+                    f"an UPDATE or DELETE of an alias of {target.name!r}: use the table"
+                )
+            return statement
+        if not place.is_scoped:
+            return statement
+        store = literal_column(f"{self.preparer.quote(table.name)}.{STORE}", Text())
+        return statement.where(store == SCOPE)

@@ -1,0 +1,568 @@
+"""Opening a database that is shared: what is made in it, what is left alone, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sqlite3
+import threading
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, insert, select
+
+from lash_store import (
+    Append,
+    AsyncSessionStore,
+    EffectStore,
+    External,
+    Host,
+    LeaseHeld,
+    NewWork,
+    Node,
+    ProcessRegistration,
+    ProcessRegistry,
+    Provenance,
+    SessionLease,
+    SessionStore,
+    TriggerStore,
+    TurnCommit,
+    configure,
+)
+from lash_store.effect.tx import EffectTx
+from lash_store.errors import (
+    ForeignDatabaseError,
+    InvalidRecordError,
+    NamesTakenError,
+    SchemaDriftError,
+    SchemaVersionError,
+    ScopeError,
+    StoreEmptyError,
+    StoreOpenError,
+    ThreadError,
+    TransactionEndedError,
+)
+from lash_store.process.tx import ProcessTx
+from lash_store.schemas import SCHEMAS
+from lash_store.session.tables import blobs, graph_nodes
+from lash_store.session.tx import SessionTx
+from lash_store.statements import across_sessions
+from lash_store.testing import ManualClock, as_another_process, run_as_group
+from tests.support.databases import run_script
+
+STORES: dict[str, Any] = {
+    "session": partial(SessionStore.open, session_id="s"),
+    "process": ProcessRegistry.open,
+    "trigger": TriggerStore.open,
+    "effect": partial(EffectStore.open, owner_id="ann"),
+}
+every_kind = pytest.mark.parametrize("kind", STORES)
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def objects(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return {name: text for name, text in rows if not name.startswith("sqlite_")}
+
+
+def one(path: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+@every_kind
+def test_k_share_1_an_empty_database_gets_the_tables_of_the_kind_that_is_opened(
+    kind: str, path: Path, url: str
+) -> None:
+    STORES[kind](url).close()
+    tables = {f"lash_{table.name}" for table in SCHEMAS[kind].tables}  # type: ignore[index] # reason: a str
+    found = {name for name in objects(path) if not name.startswith("lash_idx")}
+    assert found == tables | {"lash_versions"}
+    assert one(path, "SELECT * FROM lash_versions") == [(kind, SCHEMAS[kind].version)]  # type: ignore[index] # reason: a str
+    assert one(path, "PRAGMA user_version") == [(0,)]
+    STORES[kind](url).check_schema()
+
+
+def test_all_kinds_in_one_database(path: Path, url: str) -> None:
+    stores = [opened(url) for opened in STORES.values()]
+    assert len({id(store._handle.database) for store in stores}) == 1
+    found = dict(one(path, "SELECT * FROM lash_versions"))
+    assert found == {kind: schema.version for kind, schema in SCHEMAS.items()}
+    for store in stores:
+        store.check_schema()
+        store.close()
+    for opened in STORES.values():
+        opened(url, read_only=True).close()
+
+
+def test_all_kinds_in_memory() -> None:
+    sessions = SessionStore.open("sqlite://", session_id="s")
+    others = [opened(sessions) for kind, opened in STORES.items() if kind != "session"]
+    for other in others:
+        other.check_schema()
+    sessions.put_blob(b"x")
+    for store in (*others, sessions):
+        store.close()
+
+
+def test_another_prefix_is_another_deployment(path: Path, url: str) -> None:
+    SessionStore.open(url, session_id="s").close()
+    with pytest.raises(ForeignDatabaseError, match="prefix 'lash_' there, not 'two_'"):
+        SessionStore.open(url, session_id="s", prefix="two_")
+    with (
+        SessionStore.open(url, session_id="s") as one_,
+        SessionStore.open(url, session_id="s", prefix="two_", adopt=True) as two,
+    ):
+        one_.enqueue_work(NewWork(["one"]))
+        assert two.list_work() == []
+        two.check_schema()
+    assert "two_queued_work_batches" in objects(path)
+
+
+@pytest.mark.parametrize("prefix", ["", "lash", "Lash_", "1_", 'x"_', "a" * 40 + "_", None])
+def test_a_bad_prefix(prefix: Any, path: Path, url: str) -> None:
+    with pytest.raises(InvalidRecordError, match="prefix"):
+        SessionStore.open(url, session_id="s", prefix=prefix)
+    assert not path.exists()
+
+
+# Beside an application's own.
+
+THEIRS = """
+CREATE TABLE blobs (id INTEGER PRIMARY KEY); INSERT INTO blobs VALUES (7);
+CREATE TABLE notes (text TEXT); CREATE VIEW processes AS SELECT 1; PRAGMA user_version = 77;
+"""
+
+
+def test_k_share_3_another_programs_database_is_left_alone_unless_it_is_to_be_adopted(
+    path: Path, url: str
+) -> None:
+    run_script(path, THEIRS)
+    before = path.read_bytes()
+    with pytest.raises(ForeignDatabaseError, match=r"blobs, notes.*adopt=True"):
+        SessionStore.open(url, session_id="s")
+    with pytest.raises(ForeignDatabaseError):
+        SessionStore.open(url, session_id="s", read_only=True)
+    assert path.read_bytes() == before
+
+
+@every_kind
+def test_k_share_3_adopting_changes_nothing_that_is_there(kind: str, path: Path, url: str) -> None:
+    run_script(path, THEIRS)
+    before = objects(path)
+    STORES[kind](url, adopt=True).close()
+    for opened in STORES.values():
+        opened(url).close()  # once it is adopted, every kind may come
+    after = objects(path)
+    assert {name: after[name] for name in before} == before
+    assert {name for name in after if not name.startswith("lash_")} == set(before)
+    assert one(path, "SELECT * FROM blobs") == [(7,)]
+    assert one(path, "PRAGMA user_version") == [(77,)]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "CREATE TABLE lash_blobs (x)",
+        "CREATE VIEW LASH_BLOBS AS SELECT 1",
+        "CREATE TABLE t (x); CREATE INDEX lash_idx_queued_work_claim ON t (x)",
+        "CREATE TABLE lash_versions (kind TEXT)",
+    ],
+)
+def test_k_share_3_names_that_are_taken_are_named(taken: str, path: Path, url: str) -> None:
+    run_script(path, taken)
+    before = objects(path)
+    with pytest.raises((NamesTakenError, SchemaDriftError, StoreOpenError)) as refusal:
+        SessionStore.open(url, session_id="s", adopt=True)
+    assert "lash_" in str(refusal.value).lower()
+    assert objects(path) == before
+    SessionStore.open(url, session_id="s", adopt=True, prefix="our_").close()
+
+
+def test_adopt_is_for_urls(path: Path) -> None:
+    with pytest.raises(InvalidRecordError, match="adopt"):
+        SessionStore.open(path, session_id="s", adopt=True)
+    assert not path.exists()
+
+
+# The two layouts, and who mistakes one for the other.
+
+
+@every_kind
+def test_k_share_1_a_canonical_file_is_opened_by_its_path(kind: str, path: Path, url: str) -> None:
+    STORES[kind](path).close()
+    before = objects(path)
+    for opened in STORES.values():
+        for adopt in (False, True):
+            with pytest.raises(ForeignDatabaseError, match=f"{kind} store: open it by its path"):
+                opened(url, adopt=adopt)
+    assert objects(path) == before
+
+
+@every_kind
+def test_k_share_1_a_shared_database_is_opened_by_its_url(kind: str, path: Path, url: str) -> None:
+    STORES[kind](url).close()
+    before = objects(path)
+    for opened in STORES.values():
+        with pytest.raises(StoreOpenError, match="open it by its URL, sqlite:///"):
+            opened(path)
+    assert objects(path) == before
+
+
+@every_kind
+def test_k_share_4_another_version_is_refused(kind: str, path: Path, url: str) -> None:
+    STORES[kind](url).close()
+    for version in (0, 99):
+        run_script(path, f"UPDATE lash_versions SET version = {version}")
+        with pytest.raises(SchemaVersionError) as refusal:
+            STORES[kind](url)
+        assert refusal.value.found == version
+        assert "delete" not in str(refusal.value)
+
+
+@every_kind
+def test_k_share_4_drift_is_found(kind: str, path: Path, url: str) -> None:
+    table = f"lash_{SCHEMAS[kind].tables[0].name}"  # type: ignore[index] # reason: a str
+    for change in (
+        f"ALTER TABLE {table} ADD COLUMN more TEXT",
+        f"CREATE TRIGGER mine AFTER DELETE ON {table} BEGIN SELECT 1; END",
+        f"DROP TABLE {table}",
+        "ALTER TABLE lash_versions ADD COLUMN more TEXT",
+    ):
+        path.unlink(missing_ok=True)
+        STORES[kind](url).close()
+        run_script(path, f"PRAGMA foreign_keys = OFF; {change}")
+        with pytest.raises(SchemaDriftError, match="lash_"):
+            STORES[kind](url)
+
+
+def test_a_reader_makes_nothing(path: Path, url: str) -> None:
+    sqlite3.connect(path).close()
+    path.touch()
+    with pytest.raises(StoreEmptyError):
+        SessionStore.open(url, session_id="s", read_only=True)
+    ProcessRegistry.open(url).close()
+    with pytest.raises(StoreEmptyError):
+        SessionStore.open(url, session_id="s", read_only=True)
+    assert "lash_blobs" not in objects(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:secret@host/db",
+        "sqlite://host/db",
+        "sqlite:///x.db?mode=ro",
+        "mysql:///x",
+        "sqlite+nothing:///x",
+        "http://[",
+    ],
+)
+def test_k_share_1_other_urls_are_refused_and_show_no_password(url: str) -> None:
+    with pytest.raises(StoreOpenError) as refusal:
+        SessionStore.open(url, session_id="s")
+    assert "secret" not in str(refusal.value)
+
+
+def test_errors_pickle() -> None:
+    for error in (
+        ForeignDatabaseError("x.db", ["a", "b"]),
+        NamesTakenError("x.db", ["a", "b"]),
+        ScopeError("this connection"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+def test_k_share_3_first_openers_race(path: Path, url: str) -> None:
+    """Each with connections of its own, as processes have them; each of another kind, some alike."""
+    errors: list[BaseException] = []
+    start = threading.Barrier(8)
+
+    def first(opened: Any) -> None:
+        try:
+            start.wait()
+            with as_another_process():
+                opened(url).close()
+        except BaseException as error:  # noqa: BLE001 # reason: shown below
+            errors.append(error)
+
+    run_script(path, THEIRS)
+    openers = [partial(opened, adopt=True) for opened in STORES.values()] * 2
+    threads = [threading.Thread(target=first, args=(each,)) for each in openers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    found = dict(one(path, "SELECT * FROM lash_versions"))
+    assert found == {kind: schema.version for kind, schema in SCHEMAS.items()}
+
+
+# Many sessions.
+
+
+def turn(store: SessionStore, lease: SessionLease, *names: str) -> TurnCommit:
+    nodes = [Node(name, None, {"of": store.session_id}) for name in names]
+    return TurnCommit(fence=lease.fence, graph=Append(nodes, leaf=names[0]))
+
+
+def lease_of(store: SessionStore) -> SessionLease:
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    assert isinstance(lease, SessionLease)
+    return lease
+
+
+def test_k_share_2_sessions_have_rows_of_their_own(url: str) -> None:
+    names = ["a", "b", "c"]
+    stores = [SessionStore.open(url, session_id=name) for name in names]
+    for store in stores:
+        store.commit_turn(turn(store, lease_of(store), "n1", "n2"))
+        store.enqueue_work(NewWork([store.session_id], source_key="k"))
+    for store in stores:
+        graph = store.load_graph()
+        assert graph is not None
+        assert [node.fields["of"] for node in graph.nodes] == [store.session_id] * 2
+        (batch,) = store.list_work()
+        assert (batch.enqueue_seq, batch.items[0].payload) == (1, store.session_id)
+        store.close()
+
+
+def test_k_share_2_calls_of_different_sessions_are_one_group(url: str) -> None:
+    """The scope goes with each call: in a group, after a failure, and when done again."""
+    a, b = (SessionStore.open(url, session_id=name) for name in "ab")
+    leases = lease_of(a), lease_of(b)
+    for at in range(2):
+        results = run_as_group(
+            partial(a.enqueue_work, NewWork([f"a{at}"])),
+            partial(b.commit_turn, turn(b, leases[1], f"n{at}")),
+            partial(a.commit_turn, turn(a, leases[1], "never")),  # of another session
+            partial(b.commit_turn, turn(b, leases[1], "x", f"n{at}")),  # fails when it has written
+            partial(a.commit_turn, turn(a, leases[0], f"n{at}")),
+            partial(b.enqueue_work, NewWork([f"b{at}"])),
+        )
+        assert [isinstance(each, Exception) for each in results] == [
+            False,
+            False,
+            True,
+            True,
+            False,
+            False,
+        ]
+    for store in (a, b):
+        graph = store.load_graph()
+        assert graph is not None
+        found = [(node.node_id, node.fields["of"]) for node in graph.nodes]
+        assert found == [("n0", store.session_id), ("n1", store.session_id)]
+        payloads = [batch.items[0].payload for batch in store.list_work()]
+        assert payloads == [f"{store.session_id}0", f"{store.session_id}1"]
+        store.close()
+
+
+def test_many_tasks_of_many_sessions(url: str) -> None:
+    async def main() -> None:
+        stores = [AsyncSessionStore.open(url, session_id=f"s{at}") for at in range(20)]
+
+        async def one_session(store: AsyncSessionStore) -> None:
+            for at in range(10):
+                await store.enqueue_work(NewWork([f"{store.session_id} {at}"]))
+            async with asyncio.timeout(60):
+                batches = await store.list_work()
+            assert [batch.enqueue_seq for batch in batches] == list(range(1, 11))
+            assert [batch.items[0].payload for batch in batches] == [
+                f"{store.session_id} {at}" for at in range(10)
+            ]
+
+        await asyncio.gather(*map(one_session, stores))
+        for store in stores:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
+# An application's own transactions.
+
+
+def test_k_share_5_a_consumers_transaction_of_two_kinds_is_one(path: Path, url: str) -> None:
+    run_script(path, THEIRS)
+    engine = configure(create_engine(url))
+    clock = ManualClock()
+    with pytest.raises(ZeroDivisionError), engine.begin() as connection:
+        SessionTx.on(connection, session_id="s", clock=clock).enqueue_work(NewWork(["x"]))
+        EffectTx.on(connection, owner_id="ann", clock=clock).begin_effect("scope", "key")
+        connection.exec_driver_sql("INSERT INTO notes VALUES ('n')")
+        _ = 1 / 0
+    assert one(path, "SELECT * FROM notes") == []
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s", clock=clock)
+        tx.enqueue_work(NewWork(["x"]))
+        EffectTx.on(connection, owner_id="ann", clock=clock).begin_effect("scope", "key")
+        connection.exec_driver_sql("INSERT INTO notes VALUES ('n')")
+        connection.execute(insert(blobs).values(hash="h", content=b"c"))
+        assert connection.execute(select(blobs.c.hash)).all() == [("h",)]
+    engine.dispose()
+    assert one(path, "SELECT store, hash FROM lash_blobs") == [("s", "h")]
+    assert one(path, "SELECT * FROM blobs") == [(7,)]
+    with SessionStore.open(url, session_id="s") as store:
+        assert [batch.items[0].payload for batch in store.list_work()] == ["x"]
+
+
+def test_k_share_5_of_two_sessions_on_one_connection_a_statement_has_to_say_which(url: str) -> None:
+    engine = configure(create_engine(url))
+    with engine.begin() as connection:
+        for name in "ab":
+            tx = SessionTx.on(connection, session_id=name)
+            tx.commit_turn(TurnCommit(fence=_claimed(tx), graph=Append([Node(name, None)], name)))
+        with pytest.raises(ScopeError, match=r"a, b|b, a"):
+            connection.execute(select(graph_nodes.c.node_id))
+        for name in "ab":
+            chosen = select(graph_nodes.c.node_id).execution_options(lash_store_session=name)
+            assert connection.execute(chosen).scalars().all() == [name]
+    with engine.begin() as connection, pytest.raises(ScopeError):
+        connection.execute(select(graph_nodes))  # nobody has joined this one
+    engine.dispose()
+
+
+def _claimed(tx: SessionTx) -> Any:
+    lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+    assert not isinstance(lease, LeaseHeld)
+    return lease.fence
+
+
+def test_an_engine_that_was_configured_first_finds_what_is_there(url: str) -> None:
+    engine = configure(create_engine(url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (x)")
+    SessionStore.open(url, session_id="s", adopt=True).close()
+    with engine.begin() as connection:
+        chosen = select(blobs.c.hash).execution_options(lash_store_session="s")
+        assert SessionTx.on(connection, session_id="s").list_work() == []
+        assert connection.execute(chosen).all() == []
+    engine.dispose()
+
+
+def test_k_share_5_what_is_joined_is_compared_once_for_each_change_of_the_schema(url: str) -> None:
+    SessionStore.open(url, session_id="s").close()
+    engine = configure(create_engine(url))
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").list_work()
+    sent: list[str] = []
+    with engine.begin() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        raw.set_trace_callback(sent.append)
+        SessionTx.on(connection, session_id="s")
+        raw.set_trace_callback(None)
+    assert sent == ["PRAGMA schema_version"]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE INDEX mine ON lash_blobs (content)")
+    with engine.begin() as connection, pytest.raises(SchemaDriftError, match="mine"):
+        SessionTx.on(connection, session_id="s")
+    engine.dispose()
+
+
+# One transaction for several kinds and sessions.
+
+
+def wake_up(sessions: SessionTx) -> None:
+    processes, effects = ProcessTx.beside(sessions), EffectTx.beside(sessions, owner_id="ann")
+    other = SessionTx.beside(sessions, session_id="other")
+    sessions.enqueue_work(NewWork(["mine"]))
+    other.enqueue_work(NewWork(["theirs"]))
+    processes.register_process(ProcessRegistration("p", External({}), Provenance(Host())))
+    effects.begin_effect("scope", "key")
+    assert {each.now_ms for each in (sessions, processes, effects, other)} == {sessions.now_ms}
+
+
+def seen(url: str) -> list[Any]:
+    with (
+        SessionStore.open(url, session_id="s") as mine,
+        SessionStore.open(url, session_id="other") as other,
+        ProcessRegistry.open(url) as processes,
+        EffectStore.open(url, owner_id="bob") as effects,
+    ):
+        payloads = [store.list_work()[0].items[0].payload for store in (mine, other)]
+        record = processes.load_process("p")
+        busy = effects.look_up_effect("scope", "key")
+        return [*payloads, record is not None, type(busy).__name__]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["store", "consumer"])
+def test_k_share_6_several_kinds_and_sessions_in_one_transaction(url: str, own: bool) -> None:
+    for fails in (True, False):
+        if own:
+            engine = configure(create_engine(url))
+            with suppress(ZeroDivisionError), engine.begin() as connection:
+                wake_up(SessionTx.on(connection, session_id="s"))
+                _ = 1 / (0 if fails else 1)
+            engine.dispose()
+        else:
+            with SessionStore.open(url, session_id="s") as store:
+                with suppress(ZeroDivisionError), store.begin() as tx:
+                    wake_up(tx)
+                    _ = 1 / (0 if fails else 1)
+        if fails:
+            with SessionStore.open(url, session_id="s") as store:
+                assert store.list_work() == []
+    assert seen(url) == ["mine", "theirs", True, "Busy"]
+
+
+def test_k_share_6_a_tx_beside_another_ends_with_it(url: str) -> None:
+    with SessionStore.open(url, session_id="s") as store:
+        with store.begin() as tx:
+            beside = SessionTx.beside(tx, session_id="t")
+            beside.enqueue_work(NewWork([1]))
+        with store.begin(), pytest.raises(TransactionEndedError):
+            beside.list_work()
+        with pytest.raises(TransactionEndedError):
+            SessionTx.beside(tx, session_id="t")
+        with store.read() as snapshot:
+            assert len(SessionTx.beside(snapshot, session_id="t").list_work()) == 1
+            with pytest.raises(SchemaVersionError):
+                ProcessTx.beside(snapshot)
+        found: list[BaseException] = []
+        with store.begin() as tx:
+            beside = SessionTx.beside(tx, session_id="t")
+
+            def elsewhere() -> None:
+                try:
+                    beside.list_work()
+                except ThreadError as error:
+                    found.append(error)
+
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+        assert len(found) == 1
+
+
+def test_k_share_6_each_has_a_connection_for_its_own_rows(url: str) -> None:
+    with SessionStore.open(url, session_id="s") as store, store.begin() as tx:
+        beside = SessionTx.beside(tx, session_id="t")
+        for each, name in ((tx, "s"), (beside, "t"), (tx, "s")):
+            each.connection.execute(
+                insert(blobs)
+                .values(hash=f"{name}{each.operation}", content=b"")
+                .prefix_with("OR IGNORE")
+            )
+            assert each.connection.execute(select(blobs.c.hash)).scalars().all() == [f"{name}None"]
+        across = across_sessions(blobs)
+        everybody = select(across.c.store, across.c.hash).order_by(across.c.store)
+        assert tx.connection.execute(everybody).all() == [("s", "sNone"), ("t", "tNone")]
+    with pytest.raises(InvalidRecordError):
+        across_sessions(across)
+
+
+def test_k_share_6_a_file_is_of_one_kind(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store, store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        assert len(SessionTx.beside(tx, session_id="s").list_work()) == 1
+        with pytest.raises(SchemaVersionError):
+            ProcessTx.beside(tx)

@@ -1,0 +1,2 @@
+runtime_effect_replay.scope_id = :p_scope_id AND runtime_effect_replay.replay_key = :p_replay_key AND runtime_effect_replay.envelope_hash = :p_envelope_hash AND runtime_effect_replay.lease_owner_id = :p_owner_id AND runtime_effect_replay.lease_token = :p_token AND runtime_effect_replay.status = :status_1 AND runtime_effect_replay.lease_expires_at_ms > :p_now_ms
+-- status_1 = 'in_progress'

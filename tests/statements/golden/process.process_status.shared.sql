@@ -1,0 +1,3 @@
+SELECT processes.status
+FROM lash_processes AS processes
+WHERE processes.process_id = :p_process_id

@@ -1,0 +1,3 @@
+DELETE
+FROM lash_process_handle_grants AS process_handle_grants
+WHERE process_handle_grants.session_id = :p_session_id

@@ -1,0 +1,2 @@
+SELECT process_handle_grants.session_id, process_handle_grants.scope_id, process_handle_grants.process_id, process_handle_grants.descriptor_json, processes.status
+FROM lash_process_handle_grants AS process_handle_grants JOIN lash_processes AS processes ON processes.process_id = process_handle_grants.process_id

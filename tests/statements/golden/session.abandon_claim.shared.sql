@@ -1,0 +1,4 @@
+UPDATE lash_queued_work_batches AS queued_work_batches SET claim_id=:claim_id, claim_owner_id=:claim_owner_id, claim_token=:claim_token, claim_claimed_at_ms=:claim_claimed_at_ms, claim_expires_at_ms=:claim_expires_at_ms
+WHERE queued_work_batches.session_id = :p_session_id AND queued_work_batches.claim_id = :p_claim_id AND queued_work_batches.claim_token = :p_token AND queued_work_batches.store = :lash_store_scope
+-- claim_claimed_at_ms = 0
+-- claim_expires_at_ms = 0

@@ -1,0 +1,5 @@
+SELECT session_execution_leases.session_id, session_execution_leases.lease_owner_id, session_execution_leases.lease_token, session_execution_leases.lease_fencing_token, session_execution_leases.lease_claimed_at_ms, session_execution_leases.lease_expires_at_ms
+FROM (SELECT *
+FROM lash_session_execution_leases
+WHERE store = :lash_store_scope) AS session_execution_leases
+WHERE session_execution_leases.session_id = :p_key

@@ -1,0 +1,5 @@
+INSERT INTO lash_session_meta AS session_meta (store, singleton, session_id, session_name, created_at, model, cwd, relation_json)
+VALUES (:lash_store_scope, :singleton, :p_session_id, :p_session_name, :p_created_at, :p_model, :p_cwd, :p_relation_json)
+ON CONFLICT (store, singleton)
+DO UPDATE SET session_id = excluded.session_id, session_name = excluded.session_name, created_at = excluded.created_at, model = excluded.model, cwd = excluded.cwd, relation_json = excluded.relation_json
+-- singleton = 1

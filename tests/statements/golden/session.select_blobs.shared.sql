@@ -1,0 +1,4 @@
+SELECT blobs.hash, length(blobs.content) AS length_1
+FROM (SELECT *
+FROM lash_blobs
+WHERE store = :lash_store_scope) AS blobs

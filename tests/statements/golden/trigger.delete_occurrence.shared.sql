@@ -1,0 +1,3 @@
+DELETE
+FROM lash_trigger_occurrences AS trigger_occurrences
+WHERE trigger_occurrences.occurrence_id = :p_occurrence_id

@@ -1,0 +1,3 @@
+DELETE
+FROM lash_trigger_subscriptions AS trigger_subscriptions
+WHERE trigger_subscriptions.subscription_id = :p_subscription_id

@@ -1,0 +1,3 @@
+SELECT trigger_deliveries.subscription_id, trigger_subscriptions.handle, trigger_deliveries.process_id, trigger_deliveries.created_at_ms, trigger_subscriptions.record_json
+FROM lash_trigger_deliveries AS trigger_deliveries JOIN lash_trigger_subscriptions AS trigger_subscriptions ON trigger_subscriptions.subscription_id = trigger_deliveries.subscription_id
+WHERE trigger_deliveries.occurrence_id = :p_occurrence_id ORDER BY trigger_subscriptions.registrant_scope_id, trigger_subscriptions.handle

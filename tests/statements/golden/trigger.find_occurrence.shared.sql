@@ -1,0 +1,3 @@
+SELECT trigger_occurrences.occurrence_id, trigger_occurrences.request_hash, trigger_occurrences.record_json
+FROM lash_trigger_occurrences AS trigger_occurrences
+WHERE trigger_occurrences.idempotency_key = :p_idempotency_key

@@ -1,0 +1,3 @@
+SELECT trigger_occurrences.record_json
+FROM lash_trigger_occurrences AS trigger_occurrences
+WHERE trigger_occurrences.occurrence_id = :p_occurrence_id

@@ -1,0 +1,3 @@
+INSERT INTO lash_trigger_subscription_seq AS trigger_subscription_seq DEFAULT
+VALUES
+RETURNING id

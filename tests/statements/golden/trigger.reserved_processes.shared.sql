@@ -1,0 +1,3 @@
+SELECT trigger_deliveries.process_id
+FROM lash_trigger_deliveries AS trigger_deliveries
+WHERE trigger_deliveries.occurrence_id = :p_occurrence_id

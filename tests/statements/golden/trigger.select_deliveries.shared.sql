@@ -1,0 +1,2 @@
+SELECT trigger_deliveries.occurrence_id, trigger_deliveries.subscription_id, trigger_deliveries.process_id, trigger_deliveries.created_at_ms
+FROM lash_trigger_deliveries AS trigger_deliveries

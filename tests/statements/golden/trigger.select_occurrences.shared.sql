@@ -1,0 +1,2 @@
+SELECT trigger_occurrences.occurrence_id, trigger_occurrences.idempotency_key, trigger_occurrences.source_type, trigger_occurrences.source_key, trigger_occurrences.occurred_at_ms, trigger_occurrences.record_json
+FROM lash_trigger_occurrences AS trigger_occurrences

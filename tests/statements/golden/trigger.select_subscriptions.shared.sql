@@ -1,0 +1,2 @@
+SELECT trigger_subscriptions.subscription_id, trigger_subscriptions.registrant_scope_id, trigger_subscriptions.handle, trigger_subscriptions.enabled, trigger_subscriptions.record_json
+FROM lash_trigger_subscriptions AS trigger_subscriptions
