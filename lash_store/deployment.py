@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
+from lash_store._backends import is_url
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions
@@ -15,6 +16,7 @@ from lash_store.effect.store import EffectStore
 from lash_store.errors import StoreOpenError
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
+from lash_store.session.store import SessionStore
 from lash_store.trigger.store import AsyncTriggerStore, TriggerStore
 
 SESSIONS: Final = "sessions"
@@ -24,15 +26,15 @@ EFFECTS: Final = "effects.db"
 
 
 class Deployment:
-    """The stores of a deployment in one folder, opened and closed together.
+    """The stores of a deployment in one folder, or in one database, opened and closed together.
 
-    Each is a database of its own; ``lash_store.routing`` leads from one to another. However many
+    In a folder each is a database of its own; ``lash_store.routing`` leads from one to another. However many
     sessions are open, the process keeps a bounded number of connections and threads: what is
     idle is closed, and opened again by its next use.
     """
 
     sessions: SessionDirectory
-    """The sessions, each in a file of its own in the folder ``sessions``."""
+    """The sessions, each in a file of its own in the folder ``sessions``, or all in the database."""
 
     processes: ProcessRegistry
     triggers: TriggerStore
@@ -54,12 +56,16 @@ class Deployment:
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
-        """Open the folder `root`; one that is not there is made, readable by its owner only.
+        """Open the folder `root`, or, by its URL, a database that all of them share (K-SHARE-1).
+
+        A folder or a database that is not there is made, readable by its owner only.
 
         `options` go to each store, sessions included, which are opened one by one. Raises what
         opening a store raises, and leaves none open then.
         """
         check_kind("root", root, (str, os.PathLike))
+        if is_url(root):
+            return cls._in_one_database(str(root), options)
         try:
             folder = Path(os.fsdecode(root))
         except (TypeError, ValueError) as error:
@@ -79,6 +85,20 @@ class Deployment:
             )
             opened.pop_all()
         return cls(folder, *stores, SessionDirectory(folder / SESSIONS, **options))
+
+    @classmethod
+    def _in_one_database(cls, url: str, options: OpenOptions) -> Self:
+        sessions = SessionDirectory(url, **options)
+        with ExitStack() as opened:
+            stores = (
+                opened.enter_context(ProcessRegistry.open(url, **options)),
+                opened.enter_context(TriggerStore.open(url, **options)),
+                opened.enter_context(EffectStore.open(url, **options)),
+            )
+            if not options.get("read_only"):  # its tables too, so that a Tx may stand beside others
+                SessionStore.open(url, session_id="deployment", **options).close()
+            opened.pop_all()
+        return cls(sessions.root, *stores, sessions)
 
     def close(self) -> None:
         """Close the stores, and the sessions that are open still; closing twice is harmless."""
@@ -103,7 +123,7 @@ class AsyncDeployment:
     """
 
     sessions: AsyncSessionDirectory
-    """The sessions, each in a file of its own in the folder ``sessions``."""
+    """The sessions, as those of :class:`Deployment`."""
 
     processes: AsyncProcessRegistry
     triggers: AsyncTriggerStore
@@ -130,7 +150,9 @@ class AsyncDeployment:
         if self._deployment is None:
             opened = await on_library_thread(lambda: Deployment.open(self._root, **self._options))
             self._deployment, self.root = opened, opened.root
-            self.sessions = AsyncSessionDirectory(opened.root / SESSIONS, **self._options)
+            self.sessions = AsyncSessionDirectory(
+                self._root if is_url(self._root) else opened.sessions.root, **self._options
+            )
             self.processes = AsyncProcessRegistry.over(opened.processes)
             self.triggers = AsyncTriggerStore.over(opened.triggers)
             self.effects = AsyncEffectStore.over(opened.effects)

@@ -23,6 +23,7 @@ from lash_store.errors import InvalidRecordError, StoreOpenError
 
 __all__ = [
     "configure",
+    "database_path",
     "is_in_memory",
     "is_url",
     "join",
@@ -38,7 +39,9 @@ _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: Settings) -> Handle:
     """Open what a path or a URL leads to, or a database in memory: each is SQLite's."""
     if is_url(where):
-        return SqliteHandle.open(shared(schema, settings.prefix), _path_of(str(where)), settings)
+        return SqliteHandle.open(
+            shared(schema, settings.prefix), database_path(str(where)), settings
+        )
     if settings.adopt:
         raise InvalidRecordError("adopt", "True", "is for a database that is opened by its URL")
     return SqliteHandle.open(schema, where, settings)
@@ -51,10 +54,11 @@ def is_url(where: object) -> bool:
 
 def is_in_memory(where: str | os.PathLike[str] | None) -> bool:
     """Whether what would be opened is a private database in memory."""
-    return where is None or (is_url(where) and _path_of(str(where)) is None)
+    return where is None or (is_url(where) and database_path(str(where)) is None)
 
 
-def _path_of(text: str) -> str | None:
+def database_path(text: str) -> str | None:
+    """Return the path that a URL leads to, None for a database in memory; StoreOpenError for any other."""
     try:
         url = make_url(text)
     except ArgumentError as error:

@@ -1,63 +1,55 @@
-"""One folder of sessions: which file is whose (S-DIR)."""
+"""All the sessions of a folder, or of a shared database: which is whose (S-DIR)."""
 
-import hashlib
 import os
-import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self, Unpack
+from typing import Self, Unpack
 from weakref import WeakSet
 
 import msgspec
 
-from lash_store._backends import opened_apart, remove_database
+from lash_store._backends import is_url
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_count, check_kind, check_name
+from lash_store._kernel.checks import check_count, check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first
-from lash_store.errors import StoreEmptyError, StoreOpenError
 from lash_store.session.operations.meta import check_meta
+from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import AsyncSessionStore, SessionStore
 
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite alone keeps a file in use from being removed
-    fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
-
-_LONGEST_NAME: Final = 80
-_SUFFIX: Final = ".db"
-_LOCK: Final = ".lock"
-
-
-class SessionEntry(msgspec.Struct, frozen=True):
-    """One session of a directory, as ``list()`` shows it; `meta` is None if none was saved."""
-
-    file_name: str
-    meta: SessionMeta | None
-
 
 class SessionDirectory:
-    """A folder with one database file per session; closing it closes the stores that it opened.
+    """The sessions of a folder, a file for each, or of one database, by its URL.
 
-    `options` are those of every store, unless a call says otherwise.
-
-    Its ``create``, ``open`` and ``delete`` exclude each other, across processes, through a lock
+    `options` are those of every store, unless a call says otherwise. Closing it closes the stores
+    that it opened. In a folder, its ``create``, ``open`` and ``delete`` exclude each other, across processes, through a lock
     on a file ``.lock`` in the folder; so no file is deleted under somebody who is opening it.
     Opening a session's file past the directory is not covered by that.
     """
 
+    root: Path
+    """The folder, or the file of the database."""
+
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         check_kind("root", root, (str, os.PathLike))
         Settings(**options)  # a bad one is refused here, where it is given
-        self.root = Path(root)
         self._options = options
+        self._place: Place
+        if is_url(root):
+            shared = SharedDatabase(str(root), options)
+            self.root, self._place = shared.path, shared
+        else:
+            self.root = Path(root)
+            self._place = Folder(self.root)
         self._opened: WeakSet[SessionStore] = WeakSet()
 
     def path_of(self, session_id: str) -> Path:
-        """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
-        return self.root / file_name(session_id)
+        """Return the path of a session's file; no id leads out of the folder (S-DIR-1).
+
+        Raises InvalidRecordError in a shared database, where none has a file of its own.
+        """
+        return self._place.path_of(session_id)
 
     def create(
         self,
@@ -69,13 +61,12 @@ class SessionDirectory:
         relation: Relation | None = None,
         **options: Unpack[OpenOptions],
     ) -> SessionStore:
-        """Make the folder and the session's database where they are missing, and open it (S-DIR-2).
+        """Make what is missing of the session's place, and open it (S-DIR-2).
 
         Meta is written only if there is none: re-opening preserves it, and of two creators at
         once the first one's stands. The name defaults to the id, `cwd` to the process's.
         Raises StoreOpenError if folder or file can't be made, InvalidRecordError for bad meta.
         """
-        path = self.path_of(session_id)
         meta = SessionMeta(
             session_id=session_id,
             session_name=session_id if session_name is None else session_name,
@@ -85,10 +76,7 @@ class SessionDirectory:
             relation=Relation() if relation is None else relation,
         )
         check_meta(meta)
-        with _explained(self.root):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._locked(exclusive=False):
-            store = self._open(path, session_id, options)
+        store = self._place.make(session_id, lambda at: self._open(at, session_id, options))
         try:
             with store.begin() as tx:
                 created_at = f"unix:{tx.now_ms // 1000}"
@@ -99,30 +87,23 @@ class SessionDirectory:
         return store
 
     def open(self, session_id: str, **options: Unpack[OpenOptions]) -> SessionStore | None:
-        """Open a session's database; None, and nothing created, if there is none."""
-        path = self.path_of(session_id)
-        if not path.exists():
-            return None
-        with self._locked(exclusive=False):
-            # Again under the lock: it may have been deleted in the meantime.
-            if not path.exists():
-                return None
-            return self._open(path, session_id, options)
+        """Open a session's store; None, and nothing created, if there is none.
+
+        In a shared database a session is there once it has a meta or a head.
+        """
+        return self._place.find(session_id, lambda at: self._open(at, session_id, options))
 
     def delete(self, session_id: str) -> bool:
-        """Remove a session's database and everything beside it; tell whether there was one.
+        """Remove all of a session; tell whether there was anything.
 
-        Raises StoreBusyError, and removes nothing, while another connection, in this process
-        or another, has the file in use; StoreOpenError if the file can't be removed.
+        Raises StoreBusyError, and removes nothing, while another connection, in this process or
+        another, has its file in use, or, in a shared database, while its lease is live;
+        StoreOpenError if the file can't be removed.
         """
-        path = self.path_of(session_id)
-        if not self.root.exists():
-            return False
-        with self._locked(exclusive=True), _explained(path):
-            return remove_database(str(path))
+        return self._place.delete(session_id)
 
     def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:
-        """Return a page of the sessions with their meta, by file name.
+        """Return a page of the sessions with their meta, by file name, or by id.
 
         The page starts behind `after`: pass the last entry's ``file_name`` for the next one.
         A file that can't be opened or read is an error, not an omission; one that is being
@@ -130,30 +111,7 @@ class SessionDirectory:
         """
         check_count("limit", limit)
         check_kind("after", after, str)
-        if not self.root.exists():
-            return []
-        with _explained(self.root):
-            found = [entry.name for entry in self.root.iterdir() if entry.suffix == _SUFFIX]
-        page: list[SessionEntry] = []
-        for name in sorted(each for each in found if each > after):
-            if len(page) == limit:
-                break
-            entry = self._entry(name)
-            page += [] if entry is None else [entry]
-        return page
-
-    def _entry(self, name: str) -> SessionEntry | None:
-        path = self.root / name
-        try:
-            with (
-                opened_apart(),  # this thread may be inside a transaction on this very file
-                SessionStore.open(path, session_id=name, read_only=True) as store,
-            ):
-                return SessionEntry(name, store.load_meta())
-        except StoreOpenError as error:
-            if isinstance(error, StoreEmptyError) or not path.exists():
-                return None
-            raise
+        return self._place.list(after, limit)
 
     def close(self) -> None:
         """Close the stores that were opened here and are open still; more may be opened after."""
@@ -167,25 +125,11 @@ class SessionDirectory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, path: Path, session_id: str, options: OpenOptions) -> SessionStore:
+    def _open(self, at: str | Path, session_id: str, options: OpenOptions) -> SessionStore:
         chosen: OpenOptions = {**self._options, **options}
-        store = SessionStore.open(path, session_id=session_id, **chosen)
+        store = SessionStore.open(at, session_id=session_id, **chosen)
         self._opened.add(store)
         return store
-
-    @contextmanager
-    def _locked(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none."""
-        if fcntl is None or not os.access(self.root, os.W_OK):
-            yield
-            return
-        with _explained(self.root):
-            descriptor = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 class AsyncSessionDirectory:
@@ -246,19 +190,3 @@ class AsyncSessionDirectory:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def file_name(session_id: str) -> str:
-    """Return the name of a session's file: readable, and different for every id (S-DIR-1)."""
-    check_name("session_id", session_id)
-    readable = re.sub(r"[^A-Za-z0-9_-]", "_", session_id).strip("_") or "session"
-    digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
-    return f"{readable[:_LONGEST_NAME]}-{digest}{_SUFFIX}"
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreOpenError(str(path), error.strerror or str(error)) from error

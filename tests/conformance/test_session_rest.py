@@ -27,7 +27,8 @@ from lash_store.errors import (
     StoreOpenError,
 )
 from lash_store.schemas import check_file, mend_file
-from lash_store.session.directory import SessionDirectory, file_name
+from lash_store.session.directory import SessionDirectory
+from lash_store.session.places import file_name
 from lash_store.session.records import (
     Append,
     Attachment,

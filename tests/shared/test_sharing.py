@@ -504,10 +504,13 @@ def test_k_share_6_several_kinds_and_sessions_in_one_transaction(url: str, own: 
                 _ = 1 / (0 if fails else 1)
             engine.dispose()
         else:
-            with SessionStore.open(url, session_id="s") as store:
-                with suppress(ZeroDivisionError), store.begin() as tx:
-                    wake_up(tx)
-                    _ = 1 / (0 if fails else 1)
+            with (
+                SessionStore.open(url, session_id="s") as store,
+                suppress(ZeroDivisionError),
+                store.begin() as tx,
+            ):
+                wake_up(tx)
+                _ = 1 / (0 if fails else 1)
         if fails:
             with SessionStore.open(url, session_id="s") as store:
                 assert store.list_work() == []

@@ -74,7 +74,8 @@ class Turns:
         if self._held and self.is_mine:
             raise NestedTransactionError(
                 "this thread is inside a transaction on this database already, which would have "
-                "to end first: use that one's `tx`, or go on after it"
+                "to end first: use that one's `tx`, or another kind's beside it, "
+                "ProcessTx.beside(tx) say, or go on after it"
             )
 
     def try_take(self, hold: Holding) -> bool:

@@ -29,8 +29,11 @@ def load_meta(_: SessionContext) -> Work[SessionMeta | None]:
 
 def _read_meta(tx: Tx) -> SessionMeta | None:
     row = statements.load_meta.one(tx.cursor)
-    if row is None:
-        return None
+    return None if row is None else read_meta_row(row)
+
+
+def read_meta_row(row: Any) -> SessionMeta:
+    """Build the meta from its columns; CorruptRecordError for a relation that is none."""
     return SessionMeta(*row[:5], _relation(row[0], row[5]))
 
 

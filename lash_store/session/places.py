@@ -1,0 +1,250 @@
+"""Where the sessions of a directory are: each in a file of a folder, or all in one database."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+from sqlalchemy import delete, select, union
+
+from lash_store._backends import database_path, opened_apart, remove_database
+from lash_store._kernel.checks import check_name
+from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.sharing import across_sessions
+from lash_store.errors import (
+    InvalidRecordError,
+    StoreBusyError,
+    StoreEmptyError,
+    StoreOpenError,
+)
+from lash_store.session.operations.meta import read_meta_row
+from lash_store.session.records.meta import SessionMeta
+from lash_store.session.store import SessionStore
+from lash_store.session.tables import SCHEMA, session_head, session_meta
+from lash_store.session.tx import SessionTx
+
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite alone keeps a file in use from being removed
+    fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
+
+_LONGEST_NAME: Final = 80
+_SUFFIX: Final = ".db"
+_LOCK: Final = ".lock"
+
+Open = Callable[[str | Path], SessionStore]
+"""Opens the store of the session that is asked for, at a path or by a URL."""
+
+
+class SessionEntry(msgspec.Struct, frozen=True):
+    """One session of a directory, as ``list()`` shows it; `meta` is None if none was saved.
+
+    `file_name` is what the next page starts behind: the name of the session's file, or, in a
+    shared database, its id.
+    """
+
+    file_name: str
+    meta: SessionMeta | None
+
+
+class Place(Protocol):
+    """Where the sessions are."""
+
+    def path_of(self, session_id: str) -> Path:
+        """Return the path of a session's file; InvalidRecordError if it has none of its own."""
+
+    def make(self, session_id: str, open_store: Open) -> SessionStore:
+        """Open a session's store, and make what is missing for it."""
+
+    def find(self, session_id: str, open_store: Open) -> SessionStore | None:
+        """Open a session's store; None, and nothing made, if there is none."""
+
+    def delete(self, session_id: str) -> bool:
+        """Remove all of a session; tell whether there was anything."""
+
+    def list(self, after: str, limit: int) -> list[SessionEntry]:
+        """Return the first `limit` sessions behind `after`, in order."""
+        ...
+
+
+class Folder:
+    """A folder with a file for each session, and a lock for who makes or removes one."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path_of(self, session_id: str) -> Path:
+        """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
+        return self._root / file_name(session_id)
+
+    def make(self, session_id: str, open_store: Open) -> SessionStore:
+        """Make the folder and the file, if they are missing, and open it."""
+        path = self.path_of(session_id)
+        with _explained(self._root):
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._locked(exclusive=False):
+            return open_store(path)
+
+    def find(self, session_id: str, open_store: Open) -> SessionStore | None:
+        """Open a file that is there."""
+        path = self.path_of(session_id)
+        if not path.exists():
+            return None
+        with self._locked(exclusive=False):
+            # Again under the lock: it may have been deleted in the meantime.
+            return open_store(path) if path.exists() else None
+
+    def delete(self, session_id: str) -> bool:
+        """Remove a session's file and everything beside it."""
+        path = self.path_of(session_id)
+        if not self._root.exists():
+            return False
+        with self._locked(exclusive=True), _explained(path):
+            return remove_database(str(path))
+
+    def list(self, after: str, limit: int) -> list[SessionEntry]:
+        """Look into one file after another."""
+        if not self._root.exists():
+            return []
+        with _explained(self._root):
+            found = [entry.name for entry in self._root.iterdir() if entry.suffix == _SUFFIX]
+        page: list[SessionEntry] = []
+        for name in sorted(each for each in found if each > after):
+            if len(page) == limit:
+                break
+            entry = self._entry(name)
+            page += [] if entry is None else [entry]
+        return page
+
+    def _entry(self, name: str) -> SessionEntry | None:
+        path = self._root / name
+        try:
+            with (
+                opened_apart(),  # this thread may be inside a transaction on this very file
+                SessionStore.open(path, session_id=name, read_only=True) as store,
+            ):
+                return SessionEntry(name, store.load_meta())
+        except StoreOpenError as error:
+            if isinstance(error, StoreEmptyError) or not path.exists():
+                return None
+            raise
+
+    @contextmanager
+    def _locked(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none."""
+        if fcntl is None or not os.access(self._root, os.W_OK):
+            yield
+            return
+        with _explained(self._root):
+            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class SharedDatabase:
+    """One database in which each session has rows of its own."""
+
+    def __init__(self, url: str, options: OpenOptions) -> None:
+        path = database_path(url)
+        if path is None:
+            raise StoreOpenError(url, "a directory of sessions needs a database with a path")
+        self._url, self.path, self._options = url, Path(path), options
+
+    def path_of(self, session_id: str) -> Path:
+        """Refuse: no session has a file of its own."""
+        check_name("session_id", session_id)
+        raise InvalidRecordError("session_id", ascii(session_id), "has no file of its own here")
+
+    def make(self, session_id: str, open_store: Open) -> SessionStore:  # noqa: ARG002 # reason: the store knows it
+        """Open the database."""
+        return open_store(self._url)
+
+    def find(self, session_id: str, open_store: Open) -> SessionStore | None:
+        """Open the database if there is anything of the session: its meta, or a head."""
+        name = check_name("session_id", session_id)
+        store = self._any(lambda: open_store(self._url))
+        if store is None:
+            return None
+        try:
+            with store.read() as tx:
+                mine = SessionTx.beside(tx, session_id=name)
+                is_there = mine.load_meta() is not None or mine.load_head() is not None
+        except BaseException:
+            store.close()
+            raise
+        if is_there:
+            return store
+        store.close()
+        return None
+
+    def delete(self, session_id: str) -> bool:
+        """Remove every row of a session, in one transaction; StoreBusyError under a live lease."""
+        name = check_name("session_id", session_id)
+        store = self._any(lambda: SessionStore.open(self._url, session_id=name, **self._options))
+        if store is None:
+            return False
+        with store, store.begin() as tx:
+            if tx.current_lease() is not None:
+                raise StoreBusyError(store.path, 0)
+            removed = 0
+            for table in reversed(SCHEMA.tables):  # those that refer to others first
+                removed += tx.connection.execute(delete(table)).rowcount
+            return removed > 0
+
+    def list(self, after: str, limit: int) -> list[SessionEntry]:
+        """Read meta and heads of all sessions, in one statement."""
+        options: OpenOptions = {**self._options, "read_only": True}
+        store = self._any(lambda: SessionStore.open(self._url, session_id="directory", **options))
+        if store is None:
+            return []
+        with store, store.read() as tx:
+            rows = tx.connection.execute(_entries(after, limit)).all()
+        return [
+            SessionEntry(name, None if row[0] is None else read_meta_row(tuple(row)))
+            for name, *row in rows
+        ]
+
+    def _any(self, open_store: Callable[[], SessionStore]) -> SessionStore | None:
+        """Open the database; None, and nothing made, if it is not there, or holds no sessions."""
+        if not self.path.exists():
+            return None
+        try:
+            return open_store()
+        except StoreEmptyError:
+            return None
+
+
+def _entries(after: str, limit: int) -> Any:
+    metas, heads = across_sessions(session_meta), across_sessions(session_head)
+    names = union(select(metas.c.store), select(heads.c.store)).subquery()
+    columns = [metas.c[column.name] for column in session_meta.c if column.name != "singleton"]
+    return (
+        select(names.c.store, *columns)
+        .outerjoin(metas, metas.c.store == names.c.store)
+        .where(names.c.store > after)
+        .order_by(names.c.store)
+        .limit(limit)
+    )
+
+
+def file_name(session_id: str) -> str:
+    """Return the name of a session's file: readable, and different for every id (S-DIR-1)."""
+    check_name("session_id", session_id)
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", session_id).strip("_") or "session"
+    digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
+    return f"{readable[:_LONGEST_NAME]}-{digest}{_SUFFIX}"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreOpenError(str(path), error.strerror or str(error)) from error
