@@ -50,13 +50,19 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests, or what the arguments name: those that need the machine to themselves apart."""
+    """Run all tests, or what the arguments name: those that need the machine to themselves apart.
+
+    Then those of the stores again, with one database in the place of each file.
+    """
     _install(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in BY_THEMSELVES))
     session.run("pytest", *BY_THEMSELVES)
+    shared = ("pytest", "--layout", "shared")
+    session.run(*shared, "-n", "2", "tests/conformance", "tests/property")
+    session.run(*shared, "tests/concurrency", "tests/crash")
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

@@ -3,20 +3,24 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
-from lash_store._backends import open_handle, opened_apart
+from sqlalchemy import select
+
+from lash_store._backends import database_path, is_url, open_handle, opened_apart
 from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
+from lash_store._kernel.sharing import across_sessions
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import CorruptRecordError
+from lash_store.errors import CorruptRecordError, StoreEmptyError, StoreOpenError
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
-from lash_store.session.tables import SCHEMA as SESSION
+from lash_store.session.tables import SCHEMA as SESSION, session_head
+from lash_store.session.tx import SessionTx
 from lash_store.trigger.tables import SCHEMA as TRIGGER
 
 __all__ = [
@@ -49,8 +53,8 @@ class FileReport:
     """What :func:`check_file` found; the file is sound if `problems` is empty."""
 
     path: str
-    kind: Kind | None
-    """The kind of store, or None if the file is none."""
+    kind: Kind | Literal["shared"] | None
+    """The kind of store, "shared" for a database of any of them, or None if the file is none."""
 
     version: int
     """``PRAGMA user_version``."""
@@ -81,13 +85,23 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
 def check_file(path: str | os.PathLike[str]) -> FileReport:
     """Read a file's version, schema, pages and references, and say what is wrong with them.
 
-    Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
+    Of a shared database all kinds and all sessions are looked at; `path` may be its URL. Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
     """
-    found = look_into(path, SCHEMAS.values())
+    where = database_path(path) if isinstance(path, str) and is_url(path) else path
+    if where is None:
+        raise StoreOpenError(str(path), "there is nothing to check in a new database in memory")
+    found = look_into(where, SCHEMAS.values())
+    if found.prefixes:
+        stale = (
+            [] if found.drift else [each for p in found.prefixes for each in _stale(found.path, p)]
+        )
+        return FileReport(
+            found.path, "shared", found.version, (*found.drift, *found.damage, *stale)
+        )
     if found.schema is None:
         problem = f"no store of this release has version {found.version}"
         return FileReport(found.path, None, found.version, (problem,))
-    stale = [] if found.drift or found.schema is not SESSION else _stale_count(path)
+    stale = [] if found.drift or found.schema is not SESSION else _stale_count(where)
     problems = (*found.drift, *found.damage, *stale)
     return FileReport(found.path, found.schema.kind, found.version, problems)
 
@@ -110,8 +124,31 @@ def _stale_count(path: str | os.PathLike[str]) -> list[str]:
         SessionStore.open(path, session_id="check", read_only=True) as store,
         store.read() as tx,
     ):
-        head, count = tx.load_head(), count_nodes(tx)
-        if head is None or head.graph_node_count == count:
-            return []
-        return [f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes"]
+        return _stale_in(tx)
     return ["the session's head can't be read"]
+
+
+def _stale(path: str, prefix: str) -> list[str]:
+    """Say the same of every session of a shared database."""
+    heads = across_sessions(session_head)
+    with opened_apart(), suppress(StoreEmptyError):
+        store = SessionStore.open(
+            f"sqlite:///{path}", session_id="check", read_only=True, prefix=prefix
+        )
+        with store, store.read() as tx:
+            problems = []
+            for name in tx.connection.execute(select(heads.c.store)).scalars().all():
+                with suppress(CorruptRecordError):
+                    found = _stale_in(SessionTx.beside(tx, session_id=name))
+                    problems += [f"{name}: {each}" for each in found]
+                    continue
+                problems.append(f"{name}: the session's head can't be read")
+            return problems
+    return []
+
+
+def _stale_in(tx: SessionTx) -> list[str]:
+    head, count = tx.load_head(), count_nodes(tx)
+    if head is None or head.graph_node_count == count:
+        return []
+    return [f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes"]

@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from lash_store import EffectStore, ProcessRegistry, SessionStore, TriggerStore
-from lash_store._backends import is_url, open_handle
-from lash_store._kernel.backend import Handle
-from lash_store._kernel.options import Settings
-from lash_store._kernel.schema import Schema
-from lash_store._stores import store as stores
 from lash_store.testing import ManualClock, SequentialIds
-from tests.support.layouts import show_as_canonical
+from tests.support.layouts import LAYOUT, use_layout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "canonical(why): of canonical files alone, not run with --layout shared"
     )
+    os.environ[LAYOUT] = config.getoption("--layout")
+    use_layout()  # and processes that tests start do the same
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -106,23 +102,3 @@ def effects(path: Path, clock: ManualClock) -> Iterator[EffectStore]:
     """An effect store on a file, whose time and ids the test owns."""
     with EffectStore.open(path, owner_id="ann", clock=clock, ids=SequentialIds()) as effects:
         yield effects
-
-
-@pytest.fixture(autouse=True)
-def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With ``--layout shared``, whatever is opened by a path is opened by its URL."""
-    chosen: str = request.config.getoption("--layout")
-    if chosen == "shared":
-        monkeypatch.setattr(stores, "open_handle", open_shared)
-    return chosen
-
-
-def open_shared(schema: Schema, where: Any, settings: Settings) -> Handle:
-    """Open a shared database in the place of a file, in the company of other sessions."""
-    if where is None:
-        where = "sqlite://"
-    elif isinstance(where, (str, os.PathLike)) and not is_url(where) and Path(where).is_absolute():
-        where = f"sqlite:///{os.fspath(where)}"
-    opened = open_handle(schema, where, settings)
-    show_as_canonical(opened)
-    return opened

@@ -34,6 +34,7 @@ def open_again_and_again(say: Says, folder: Path) -> None:
         say(all_rows(path)["user_version"] if number % 5 == 0 else None)
 
 
+@pytest.mark.canonical("what stands in the file")
 def test_k_guard_2_twenty_processes_open_the_same_new_file_at_once(tmp_path: Path) -> None:
     """Fifty times over, all four kinds in turn: nobody fails, every file is sound."""
     with workers(20, open_again_and_again, tmp_path) as openers:
@@ -309,6 +310,7 @@ assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0,
 """
 
 
+@pytest.mark.canonical("a program of its own opens the path")
 @pytest.mark.parametrize("parent", ["open", "closed"])
 def test_k_open_5_what_forked_children_commit_is_kept(path: Path, parent: str) -> None:
     """Whatever the parent does with its own store meanwhile."""
@@ -358,6 +360,7 @@ store.close()
 """
 
 
+@pytest.mark.canonical("a program of its own opens the path")
 def test_k_open_5_children_that_end_while_the_parent_writes_harm_nothing(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORK_WHILE_WRITING, str(path)],

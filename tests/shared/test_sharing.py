@@ -46,7 +46,7 @@ from lash_store.errors import (
     TransactionEndedError,
 )
 from lash_store.process.tx import ProcessTx
-from lash_store.schemas import SCHEMAS
+from lash_store.schemas import SCHEMAS, check_file
 from lash_store.session.tables import blobs, graph_nodes
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
@@ -242,6 +242,30 @@ def test_k_share_4_drift_is_found(kind: str, path: Path, url: str) -> None:
         run_script(path, f"PRAGMA foreign_keys = OFF; {change}")
         with pytest.raises(SchemaDriftError, match="lash_"):
             STORES[kind](url)
+
+
+def test_k_share_4_check_looks_at_all_kinds_and_sessions(path: Path, url: str) -> None:
+    for opened in STORES.values():
+        opened(url).close()
+    for name in "ab":
+        with SessionStore.open(url, session_id=name) as store:
+            store.commit_turn(turn(store, lease_of(store), "n1", "n2"))
+    for where in (path, url):
+        report = check_file(where)
+        assert (report.kind, report.problems) == ("shared", ())
+    run_script(path, "UPDATE lash_graph_nodes SET tombstoned = 1 WHERE store = 'b' AND seq = 1")
+    (problem,) = check_file(path).problems
+    assert problem == "b: the head's graph_node_count is 2, and there are 1 live nodes"
+    run_script(path, "UPDATE lash_session_head SET head_json = '{' WHERE store = 'a'")
+    assert "a: the session's head can't be read" in check_file(path).problems
+    run_script(path, "UPDATE lash_versions SET version = 9 WHERE kind = 'effect'")
+    run_script(path, "CREATE INDEX mine ON lash_processes (status)")
+    assert set(check_file(path).problems) == {
+        "lash_: effect has version 9, expected 1",
+        "index mine: not ours: CREATE INDEX mine ON lash_processes (status)",
+    }
+    with pytest.raises(StoreOpenError):
+        check_file("sqlite://")
 
 
 def test_a_reader_makes_nothing(path: Path, url: str) -> None:

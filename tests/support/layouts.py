@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table
 
+from lash_store._backends import is_url, open_handle
+from lash_store._kernel.backend import Handle
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import STORE, shared
+from lash_store._stores import store
 from lash_store.schemas import SCHEMAS
 
 PREFIX = "lash_"
@@ -21,6 +28,27 @@ TABLES: dict[str, tuple[Table[Any], Table[Any]]] = {
     for here, there in zip(schema.tables, shared(schema, PREFIX).tables[1:], strict=True)
 }
 """Each table in its place in a shared database: as it is in a file, and as it is there."""
+
+
+LAYOUT = "LASH_STORE_TEST_LAYOUT"
+"""The environment's variable that says in which layout the tests are run."""
+
+
+def use_layout() -> None:
+    """Where tests are run in the shared layout, open by its URL whatever is opened by a path."""
+    if os.environ.get(LAYOUT) == "shared":
+        vars(store)["open_handle"] = open_shared
+
+
+def open_shared(schema: Schema, where: Any, settings: Settings) -> Handle:
+    """Open a shared database in the place of a file."""
+    if where is None:
+        where = "sqlite://"
+    elif isinstance(where, (str, os.PathLike)) and not is_url(where) and Path(where).is_absolute():
+        where = f"sqlite:///{os.fspath(where)}"
+    opened = open_handle(schema, where, settings)
+    show_as_canonical(opened)
+    return opened
 
 
 def canonical_name(name: str) -> str:

@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from tests.support.layouts import use_layout
+
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -50,6 +52,7 @@ class Says:
 
 
 def _run(target: Callable[..., None], pipe: Connection, arguments: tuple[Any, ...]) -> None:
+    use_layout()
     try:
         target(Says(pipe), *arguments)
     except BaseException:  # noqa: BLE001 # reason: the test shows it

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from lash_store._backends.sqlite import dialect, guard
@@ -12,6 +12,7 @@ from lash_store._backends.sqlite.files import open_error, resolve
 from lash_store._backends.sqlite.opening import open_connection
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Findings:
     drift: tuple[str, ...]
     damage: tuple[str, ...]
     """Broken pages, and references to rows that are not there."""
+
+    prefixes: tuple[str, ...] = ()
+    """What the names of our tables begin with, in a database that is shared: for each deployment."""
 
 
 def look_into(path: str | os.PathLike[str], schemas: Iterable[Schema]) -> Findings:
@@ -53,6 +57,10 @@ def _findings(connection: StoreConnection, schemas: Iterable[Schema]) -> Finding
     cursor, path = connection.own_cursor, connection.path
     catalogue = guard.read_catalogue(cursor)
     version = catalogue.version
+    prefixes = guard.prefixes(catalogue)
+    if prefixes:
+        problems = [each for prefix in prefixes for each in _shared_drift(cursor, prefix, schemas)]
+        return Findings(path, None, version, tuple(problems), _damage(cursor), tuple(prefixes))
     candidates = [schema for schema in schemas if schema.version == version]
     if not candidates:
         return Findings(path, None, version, (), ())
@@ -61,10 +69,26 @@ def _findings(connection: StoreConnection, schemas: Iterable[Schema]) -> Finding
         ((guard.find_drift(each, catalogue), each) for each in candidates),
         key=lambda found: len(found[0]),
     )
+    return Findings(path, schema, version, tuple(drift), _damage(cursor))
+
+
+def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]) -> Iterator[str]:
+    """Say what is wrong with the tables that have a prefix, of each kind that is there."""
+    catalogue = guard.read_catalogue(cursor, prefix)
+    for schema in schemas:
+        found = (catalogue.versions or {}).get(schema.kind)
+        if found is None:
+            continue
+        if found != schema.version:
+            yield f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"
+        else:
+            yield from guard.find_drift(shared(schema, prefix), catalogue)
+
+
+def _damage(cursor: sqlite3.Cursor) -> tuple[str, ...]:
     integrity = [row[0] for row in cursor.execute(dialect.INTEGRITY_CHECK).fetchall()]
     references = [
         f"{table} row {row}: refers to a missing row of {parent}"
         for table, row, parent, _ in cursor.execute(dialect.FOREIGN_KEY_CHECK).fetchall()
     ]
-    damage = (*(each for each in integrity if each != "ok"), *references)
-    return Findings(path, schema, version, tuple(drift), damage)
+    return (*(each for each in integrity if each != "ok"), *references)

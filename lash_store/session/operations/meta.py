@@ -34,7 +34,8 @@ def _read_meta(tx: Tx) -> SessionMeta | None:
 
 def read_meta_row(row: Any) -> SessionMeta:
     """Build the meta from its columns; CorruptRecordError for a relation that is none."""
-    return SessionMeta(*row[:5], _relation(row[0], row[5]))
+    session_id, name, created_at, model, cwd, relation = row
+    return SessionMeta(session_id, name, created_at, model, cwd, _relation(session_id, relation))
 
 
 def save_meta(_: SessionContext, meta: SessionMeta) -> Work[None]:
