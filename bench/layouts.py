@@ -95,8 +95,19 @@ def claim(where: str) -> Callable[[int], object]:
 
 def head(where: str) -> Callable[[int], object]:
     """Reads of the head."""
-    store, _ = session(where)
+    store, lease = session(where)
+    if store.load_head() is None:
+        nodes = [Node(f"n{at}", None, {"text": "a line"}) for at in range(10)]
+        store.commit_turn(TurnCommit(fence=lease.fence, graph=Append(nodes, leaf="n9")))
     return lambda _: store.load_head()
+
+
+def path(where: str) -> Callable[[int], object]:
+    """Reads of a path of 200 nodes."""
+    store, lease = session(where)
+    nodes = [Node(f"p{at}", f"p{at - 1}" if at else None, {"at": at}) for at in range(200)]
+    store.commit_turn(TurnCommit(fence=lease.fence, graph=Append(nodes, leaf="p199")))
+    return lambda _: store.load_path()
 
 
 def enqueue(where: str) -> Callable[[int], object]:
@@ -144,6 +155,7 @@ CALLS_OF: dict[str, Callable[[str], Callable[[int], object]]] = {
     "renew": renew,
     "claim": claim,
     "load_head": head,
+    "path of 200": path,
     "enqueue": enqueue,
     "claim_work + abandon": claim_work,
     "commit": commit,

@@ -51,7 +51,7 @@ from lash_store.session.tables import blobs, graph_nodes
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
 from lash_store.testing import ManualClock, as_another_process, run_as_group
-from tests.support.databases import run_script
+from tests.support.databases import database_of, run_script
 
 STORES: dict[str, Any] = {
     "session": partial(SessionStore.open, session_id="s"),
@@ -388,6 +388,17 @@ def test_k_share_2_calls_of_different_sessions_are_one_group(url: str) -> None:
         assert found == [("n0", store.session_id), ("n1", store.session_id)]
         payloads = [batch.items[0].payload for batch in store.list_work()]
         assert payloads == [f"{store.session_id}0", f"{store.session_id}1"]
+        store.close()
+
+
+def test_one_more_session_takes_no_descriptor(url: str) -> None:
+    first = SessionStore.open(url, session_id="first")
+    SessionStore.open(url, session_id="second").close()
+    database = database_of(first)
+    before = len(database.all_connections)
+    stores = [SessionStore.open(url, session_id=f"s{at}") for at in range(100)]
+    assert len(database.all_connections) == before
+    for store in (*stores, first):
         store.close()
 
 

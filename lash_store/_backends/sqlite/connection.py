@@ -196,6 +196,10 @@ class StoreConnection(sqlite3.Connection):
         now_ms = clock.now_ms()
         return now_ms if type(now_ms) is int and 0 <= now_ms <= MAX_INT else check_now(now_ms)
 
+    def lacks(self, schema: Schema, *, adopt: bool) -> bool:
+        """Check the file as opening it does; tell whether its tables are to be made."""
+        return guard.lacks(self.own_cursor, schema, self.path, self._compared, adopt=adopt)
+
     def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets it
         """Open one more cursor on this transaction, once the database holds `schema`."""
         wanted = shared(schema, self.prefix) if self.prefix else schema

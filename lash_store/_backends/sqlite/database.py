@@ -135,13 +135,11 @@ class OpenDatabase:
                 return True
             found = connections.schema.version
             raise SchemaVersionError(schema.kind, schema.version, found, self.path)
-        connection = connections.open_reader()
-        try:
-            lacks = guard.is_empty(connection.own_cursor, schema, self.path, adopt=settings.adopt)
-        except sqlite3.Error as error:
-            raise store_error(error, connection) from error
-        finally:
-            self.readers.add(connection)
+        with self.readers.looking() as connection:
+            try:
+                lacks = connection.lacks(schema, adopt=settings.adopt)
+            except sqlite3.Error as error:
+                raise store_error(error, connection) from error
         if lacks and settings.read_only:
             raise StoreEmptyError.of(self.path, schema.kind)
         return lacks and bool(self.prefix)

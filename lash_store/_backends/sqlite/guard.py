@@ -212,6 +212,27 @@ def ensure_schema(
         initialise(cursor, schema)
 
 
+def lacks(
+    cursor: sqlite3.Cursor, schema: Schema, path: str, compared: dict[str, int], *, adopt: bool
+) -> bool:
+    """Do what :func:`is_empty` does, for one more store of a process that has the file open.
+
+    In a shared database, of which there may be thousands, the text of the tables is compared again
+    only if the catalogue changed; see :func:`hold`.
+    """
+    if not schema.prefix:
+        return is_empty(cursor, schema, path, adopt=adopt)
+    now: int = cursor.execute(SCHEMA_VERSION).fetchall()[0][0]
+    if compared.get(schema.kind) == now:
+        versions = dict(cursor.execute(read_versions(schema.prefix)).fetchall())
+        if versions.get(schema.kind) == schema.version:
+            return False
+    missing = is_empty(cursor, schema, path, adopt=adopt)
+    if not missing:
+        compared[schema.kind] = now
+    return missing
+
+
 def hold(
     cursor: sqlite3.Cursor,
     schema: Schema,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from threading import get_ident
 from time import monotonic
@@ -107,6 +107,15 @@ class Readers:
     def add(self, connection: StoreConnection) -> None:
         """Take over a connection that was opened to look at the file."""
         self._idle.append(connection)
+
+    @contextmanager
+    def looking(self) -> Iterator[StoreConnection]:
+        """Lend a connection that only reads, without a snapshot."""
+        connection = self._take()
+        try:
+            yield connection
+        finally:
+            self._give_back(connection)
 
     def submit(self, call: LoopCall) -> None:
         """Let an event loop's read be done in the next snapshot."""
