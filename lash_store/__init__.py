@@ -18,7 +18,7 @@ from lash_store._kernel.leases import Fence, Lease, LeaseHeld, LeaseTable
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.prepared import prepare
 from lash_store._stores.leasing import Leases
-from lash_store.clock import Clock, IdSource, RandomIds, SystemClock, unique_owner_id
+from lash_store.clock import Clock, IdSource, SystemClock, unique_owner_id
 from lash_store.deployment import AsyncDeployment, Deployment
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.records import Busy, EffectClaim, Replayed, turn_scope
@@ -38,6 +38,7 @@ from lash_store.process.records import (
 )
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.process.tx import ProcessTx
+from lash_store.schemas import create_tables
 from lash_store.session.directory import SessionDirectory
 from lash_store.session.records import (
     AlreadyQueued,
@@ -99,7 +100,6 @@ __all__ = [
     "ProcessRegistry",
     "ProcessTx",
     "Provenance",
-    "RandomIds",
     "ReplaceFull",
     "Replayed",
     "Scope",
@@ -122,6 +122,7 @@ __all__ = [
     "WorkClaim",
     "__version__",
     "configure",
+    "create_tables",
     "prepare",
     "turn_commit_hash",
     "turn_scope",

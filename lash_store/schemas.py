@@ -3,17 +3,24 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import select
+from sqlalchemy import Connection, create_engine, select
 
-from lash_store._backends import database_path, is_url, open_handle, opened_apart
+from lash_store._backends import (
+    create_tables as make_tables,
+    database_path,
+    is_url,
+    open_handle,
+    opened_apart,
+)
 from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
+from lash_store._stores.tx import Tx
 from lash_store.effect.tables import SCHEMA as EFFECT
 from lash_store.errors import CorruptRecordError, StoreEmptyError, StoreOpenError
 from lash_store.process.tables import SCHEMA as PROCESS
@@ -28,8 +35,10 @@ __all__ = [
     "SCHEMAS",
     "FileReport",
     "Kind",
+    "adopt_database",
     "canonical_statements",
     "check_file",
+    "create_tables",
     "init_file",
     "mend_file",
     "render",
@@ -80,6 +89,41 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
     """
     with opened_apart():  # whatever else this process is doing with it
         open_handle(schema_of(kind), path, Settings()).close()
+
+
+def create_tables(
+    connection: Connection, *kinds: Kind | type[Tx[Any]], prefix: str = "lash_"
+) -> None:
+    """Make the tables of some kinds, or of all, in a database of an application's own (K-SHARE-3).
+
+    In the transaction that is open on `connection`, or a new one on it; it commits nothing. A migration's
+    connection will do: it need not be configured. Kinds that are there and as declared stay as they are.
+    A kind is a name, or a Tx class: ``create_tables(op.get_bind(), SessionTx)``. Raises NamesTakenError,
+    SchemaVersionError, SchemaDriftError, and ForeignDatabaseError for a canonical file; then nothing of
+    ours was made. Raises InvalidRecordError for an unknown kind or a bad prefix.
+    """
+    names = [each if isinstance(each, str) else each.schema.kind for each in kinds]
+    chosen = [schema_of(name) for name in names or KINDS]
+    Settings(prefix=prefix)  # which checks it
+    make_tables(connection, chosen, prefix)
+
+
+def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> None:
+    """Make the tables of all kinds in a database that is there, by path or URL, in one transaction.
+
+    Nothing that is there is touched; kinds that are there already stay as they are. Raises
+    StoreOpenError if there is no database, and what :func:`create_tables` raises.
+    """
+    url = where if isinstance(where, str) and is_url(where) else f"sqlite:///{os.fspath(where)}"
+    path = database_path(url)
+    if path is None or not os.path.exists(path):
+        raise StoreOpenError(str(where), "there is no database to adopt")
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
+    try:
+        with engine.begin() as connection:
+            create_tables(connection, prefix=prefix)
+    finally:
+        engine.dispose()
 
 
 def check_file(path: str | os.PathLike[str]) -> FileReport:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
-from lash_store._backends.sqlite.joining import configure, join
+from lash_store._backends.sqlite.joining import configure, create_tables, join
 from lash_store._backends.sqlite.opened import as_another_process as opened_apart
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
@@ -23,6 +23,7 @@ from lash_store.errors import InvalidRecordError, StoreOpenError
 
 __all__ = [
     "configure",
+    "create_tables",
     "database_path",
     "is_in_memory",
     "is_url",

@@ -1,7 +1,7 @@
 """Stores that serve a whole deployment, not one session: opened by a path and nothing else."""
 
 import os
-from typing import Any, ClassVar, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 from sqlalchemy import Connection
 
@@ -11,6 +11,9 @@ from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store, open_at
 from lash_store._stores.tx import Context, Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session  # which is slow to import, and most never do
 
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
 
@@ -22,9 +25,13 @@ class DeploymentTx(Tx[Context]):
 
     @classmethod
     def on(
-        cls, connection: Connection, *, clock: Clock | None = None, ids: IdSource | None = None
+        cls,
+        connection: "Connection | Session",
+        *,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
         a database without our tables gets the store's, in the shared layout, beside what is

@@ -11,6 +11,7 @@ from lash_store.errors import LashStoreError
 from lash_store.schemas import (
     KINDS,
     SCHEMAS,
+    adopt_database,
     check_file,
     init_file,
     mend_file,
@@ -37,6 +38,22 @@ def init(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{path}  {kind}, version {schema_of(str(kind)).version}")
+
+
+@app.command()
+def adopt(
+    database: Annotated[
+        str, typer.Argument(help="A database that is there: its path, or its URL.")
+    ],
+    prefix: Annotated[str, typer.Option(help="What our tables' names begin with.")] = "lash_",
+) -> None:
+    """Make our tables in an application's database, in one transaction; touch nothing else."""
+    try:
+        adopt_database(database, prefix=prefix)
+    except LashStoreError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{database}  {', '.join(KINDS)}, under {prefix}")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """An effect store's transaction."""
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sqlalchemy import Connection
 
@@ -11,6 +11,9 @@ from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.effect.context import EffectContext, effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.tables import SCHEMA
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session  # which is slow to import, and most never do
 
 
 class EffectTx(EffectOperations, Tx[EffectContext]):
@@ -23,13 +26,13 @@ class EffectTx(EffectOperations, Tx[EffectContext]):
     @classmethod
     def on(
         cls,
-        connection: Connection,
+        connection: "Connection | Session",
         *,
         owner_id: str | None = None,
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
         a database without our tables gets the store's, in the shared layout, beside what is

@@ -1,6 +1,6 @@
 """A session store's transaction."""
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sqlalchemy import Connection
 
@@ -13,6 +13,9 @@ from lash_store.session.context import SessionContext, session_context
 from lash_store.session.operations import SessionOperations, blobs, claims, leases, meta, turns
 from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session  # which is slow to import, and most never do
 
 
 class SessionTx(SessionOperations, Tx[SessionContext]):
@@ -34,14 +37,14 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
     @classmethod
     def on(
         cls,
-        connection: Connection,
+        connection: "Connection | Session",
         *,
         session_id: str,
         clock: Clock | None = None,
         ids: IdSource | None = None,
         profile: Profile = "balanced",
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write
         transaction a database without our tables gets those of sessions, in the shared layout,

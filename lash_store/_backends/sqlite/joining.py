@@ -7,7 +7,9 @@ AUTOCOMMIT is none at all.
 """
 
 import sqlite3
+import sys
 import time
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, Final, Literal
 
@@ -111,7 +113,7 @@ def configure(
     return engine
 
 
-def join(connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
+def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
     """Join the transaction that is open on `connection`, and make it hold `schema` (K-GUARD-5).
 
     What the database is decides the layout: a file of ours stays what it is; any other is shared,
@@ -120,11 +122,37 @@ def join(connection: Connection, schema: Schema, scope: str) -> JoinedTransactio
     SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
     without our tables that can only be read is refused.
     """
+    orm: Any = sys.modules.get("sqlalchemy.orm")
+    if orm is not None and isinstance(connection, orm.Session):
+        connection = connection.connection()
     begun = _begun_transaction(connection)
     cursor = _held(connection, begun, schema, scope)
     joined = JoinedTransaction(begun, connection, cursor)
     begun.joined.append(joined)
     return joined
+
+
+def create_tables(connection: Connection, schemas: Sequence[Schema], prefix: str) -> None:
+    """Make our tables in the transaction of a consumer's own connection, whoever began it.
+
+    Begins one if the driver has not: it does that for changes of rows alone.
+    """
+    if not isinstance(connection, Connection):
+        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
+    raw: Any = connection.connection.dbapi_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
+    connection.get_transaction() or connection.begin()
+    cursor, path = open_cursor(raw), connection.engine.url.database or "the database"
+    try:
+        if not raw.in_transaction:
+            cursor.execute(dialect.BEGIN_WRITE)
+        wanted = [shared(schema, prefix) for schema in schemas]
+        # All are looked at first: a refusal leaves nothing of the others behind.
+        for schema in [each for each in wanted if guard.is_empty(cursor, each, path, adopt=True)]:
+            guard.initialise(cursor, schema)
+    except sqlite3.Error as error:
+        raise store_error(error, raw) from error
 
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:

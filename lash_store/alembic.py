@@ -1,0 +1,44 @@
+"""For an application that migrates its own tables with Alembic, in a database that it shares with ours.
+
+In its ``env.py``::
+
+    context.configure(target_metadata=mine, include_object=lash_store.alembic.include_object)
+
+Our tables are no business of its migrations: there is no migration of them. Without this, autogenerate
+would drop them. A migration that makes them calls ``lash_store.create_tables(op.get_bind())``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Table
+
+from lash_store._kernel.schema import OURS
+from lash_store._kernel.sharing import shared
+from lash_store.schemas import SCHEMAS
+
+__all__ = ["include_object", "including"]
+
+IncludeObject = Callable[[Any, str | None, str, bool, Any], bool]
+"""What Alembic asks of each object: itself, its name, its type, whether it was reflected, the other."""
+
+
+def including(prefix: str) -> IncludeObject:
+    """Return :func:`include_object` for tables of ours under another prefix than ``lash_``."""
+    names = {table.name for schema in SCHEMAS.values() for table in shared(schema, prefix).tables}
+
+    def include(
+        item: Any,
+        name: str | None,  # noqa: ARG001 # reason: Alembic's signature
+        type_: str,  # noqa: ARG001 # reason: Alembic's signature
+        reflected: bool,  # noqa: ARG001, FBT001 # reason: Alembic's signature
+        compare_to: Any,  # noqa: ARG001 # reason: Alembic's signature
+    ) -> bool:
+        """Whether an object is the application's: no table of ours, nor a column or index of one."""
+        table = item if isinstance(item, Table) else getattr(item, "table", None)
+        return table is None or not (OURS in table.info or table.name in names)
+
+    return include
+
+
+include_object: IncludeObject = including("lash_")
