@@ -64,9 +64,9 @@ def test_e_run_1_replaying_takes_no_write_lock(path: Path) -> None:
 
 def test_e_begin_4_waiting_takes_no_write_lock_and_ends_with_the_claim(path: Path) -> None:
     with EffectStore.open(path, owner_id="dead") as dead:
+        started = time.monotonic()  # before the claim, which is what ends
         dead.begin_effect("s", "k", ENVELOPE, ttl_ms=300)
         with EffectStore.open(path) as effects, apart(EffectStore.open, path) as writer:
-            started = time.monotonic()
             ended: list[float] = []
 
             def wait() -> None:
