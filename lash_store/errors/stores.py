@@ -107,10 +107,25 @@ class StoreBusyError(LashStoreError):
 
 
 class SchemaVersionError(LashStoreError):
-    """The file does not carry the schema version of this kind of store (K-GUARD-1)."""
+    """The file does not carry the schema version of this kind of store (K-GUARD-1).
 
-    def __init__(self, kind: str, expected: int, found: int, path: str) -> None:
+    `is_kind` is the kind of store that it is instead, if it is one; `mended_by` what would give a file
+    that lacks nothing else its version.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        expected: int,
+        found: int,
+        path: str,
+        *,
+        is_kind: str | None = None,
+        mended_by: str | None = None,
+    ) -> None:
         super().__init__(kind, expected, found, path)
+        self.is_kind = is_kind
+        self.mended_by = mended_by
         self.kind = kind
         self.expected = expected
         self.found = found
@@ -118,10 +133,18 @@ class SchemaVersionError(LashStoreError):
 
     def __str__(self) -> str:
         found = f"version {self.found}" if self.found else "tables without a version"
+        if self.mended_by is not None:
+            what = (
+                f"It has the tables of a {self.is_kind} store, as a dump has that was read back: "
+            )
+            what += f"{self.mended_by} mends it"
+        elif self.is_kind is not None and self.is_kind != self.kind:
+            what = f"It is a {self.is_kind} store: open it as one"
+        else:
+            what = "There is no migration chain: open it with the release or program that made it"
         return (
             f"{self.path!r} is no {self.kind} store of this release: expected version "
-            f"{self.expected}, found {found}. There is no migration chain: "
-            "open it with the release or program that made it"
+            f"{self.expected}, found {found}. {what}"
         )
 
 

@@ -219,6 +219,30 @@ def test_k_guard_5_leaves_alone_what_a_consumers_database_has_already(path: Path
         assert len(connection.execute("SELECT * FROM lash_blobs").fetchall()) == 1
 
 
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_k_guard_1_a_dump_that_was_read_back_is_told_what_mends_it(kind: str, path: Path) -> None:
+    init_file(kind, path)
+    restored = path.with_name("restored.db")
+    with closing(sqlite3.connect(path)) as one, closing(sqlite3.connect(restored)) as two:
+        two.executescript("\n".join(one.iterdump()))
+    for opened in SCHEMAS:
+        with pytest.raises(SchemaVersionError, match=f"tables of a {kind} store") as refusal:
+            init_file(opened, restored)
+    assert refusal.value.mended_by is not None
+    run_script(restored, refusal.value.mended_by.strip("`"))
+    init_file(kind, restored)
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_k_guard_3_a_file_of_another_kind_is_called_by_its_kind(kind: str, path: Path) -> None:
+    init_file(kind, path)
+    for other, schema in SCHEMAS.items():
+        if schema.version == SCHEMAS[kind].version:  # type: ignore[index] # reason: a str
+            continue
+        with pytest.raises(SchemaVersionError, match=f"It is a {kind} store: open it as one"):
+            init_file(other, path)
+
+
 def test_each_statement_of_each_schema_is_checked() -> None:
     """Dropping any single object is noticed: the check leaves none out."""
     for schema in SCHEMAS.values():

@@ -106,11 +106,27 @@ def needs_initialising(
             raise StoreOpenError(
                 path, f"it is a shared database: open it by its URL, sqlite:///{path}"
             )
-        raise SchemaVersionError(schema.kind, schema.version, catalogue.version, path)
+        raise _version_error(schema, catalogue, path)
     differences = find_drift(schema, catalogue)
     if differences:
         raise SchemaDriftError(schema.kind, path, differences)
     return False
+
+
+def _version_error(schema: Schema, catalogue: Catalogue, path: str) -> SchemaVersionError:
+    """Say what a file is instead, and what mends it if a version is all that it lacks."""
+    ours, mended_by = canonical_kind(catalogue), None
+    if catalogue.version == 0:
+        ours = next((each for each in declared if not find_drift(each, catalogue)), None)
+        mended_by = None if ours is None else f"`PRAGMA user_version = {ours.version}`"
+    return SchemaVersionError(
+        schema.kind,
+        schema.version,
+        catalogue.version,
+        path,
+        is_kind=None if ours is None else ours.kind,
+        mended_by=mended_by,
+    )
 
 
 def _is_missing(schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool) -> bool:
