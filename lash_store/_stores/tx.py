@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from sqlalchemy import Connection
 
@@ -11,6 +11,9 @@ from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
 from lash_store._kernel.schema import Schema
 from lash_store.clock import Clock, IdSource
 from lash_store.errors import TransactionEndedError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 _SAVEPOINT: Final = "SAVEPOINT lash_store"
 _UNDO: Final = "ROLLBACK TO SAVEPOINT lash_store"
@@ -98,6 +101,17 @@ class Tx(Generic[ContextT_co]):
         _ = self.cursor  # raises once the transaction is over
         assert self.transaction is not None
         return self.transaction.consumer_connection(self.context.scope)
+
+    def orm(self, **options: Any) -> "Session":
+        """Return an ORM Session on this transaction (K-TX-13); `options` are its own.
+
+        It stands on a savepoint: what it rolls back is what went through it, and what it commits is
+        committed, or not, with the transaction. Close it inside: ``with tx.orm() as orm:``.
+        """
+        from sqlalchemy.orm import Session  # noqa: PLC0415 # reason: slow to import, and most never do
+
+        options.setdefault("join_transaction_mode", "create_savepoint")
+        return Session(self.connection, **options)
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:

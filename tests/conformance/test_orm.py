@@ -1,0 +1,105 @@
+"""An ORM Session on a store's transaction: what it rolls back is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select
+from sqlalchemy.orm import registry
+
+from lash_store import NewWork, SessionStore, SessionTx, configure
+from lash_store.session.tables import queued_work_batches
+
+mine = MetaData()
+notes = Table("notes", mine, Column("id", Integer, primary_key=True), Column("text", Text))
+mapping = registry(metadata=mine)
+
+
+class Note:
+    text: Any
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Batch:
+    batch_id: Any
+
+
+mapping.map_imperatively(Note, notes)
+batch_columns = queued_work_batches.c
+mapping.map_imperatively(Batch, queued_work_batches, primary_key=[batch_columns.batch_id])
+
+Begin = Callable[[], Any]
+
+
+@pytest.fixture(params=["store", "consumer"])
+def begin(request: pytest.FixtureRequest, path: Path) -> Iterator[Begin]:
+    """Begins a transaction: of a store's, or an application's own that is joined."""
+    if request.param == "store":
+        with SessionStore.open(path, session_id="s") as store:
+            with store.begin() as tx:
+                mine.create_all(tx.connection)
+            yield store.begin
+        return
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    mine.create_all(engine)
+
+    @contextmanager
+    def begun() -> Iterator[SessionTx]:
+        with engine.begin() as connection:
+            yield SessionTx.on(connection, session_id="s")
+
+    yield begun
+    engine.dispose()
+
+
+def texts(begin: Begin) -> tuple[list[str], int]:
+    with begin() as tx:
+        found = tx.connection.execute(select(notes.c.text).order_by(notes.c.id)).scalars().all()
+        return list(found), len(tx.list_work())
+
+
+def test_k_tx_13_its_rollback_undoes_its_own_part(begin: Begin) -> None:
+    with begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with tx.orm() as orm:
+            orm.add(Note("undone"))
+            orm.flush()
+            orm.rollback()
+            orm.add(Note("kept"))
+            orm.commit()
+            orm.add(Note("not committed, so undone"))
+            orm.flush()
+        tx.enqueue_work(NewWork([2]))
+    assert texts(begin) == (["kept"], 2)
+
+
+def test_k_tx_13_the_transaction_undoes_what_it_committed(begin: Begin) -> None:
+    with pytest.raises(ZeroDivisionError), begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with tx.orm() as orm:
+            orm.add(Note("committed in vain"))
+            orm.commit()
+        _ = 1 / 0
+    assert texts(begin) == ([], 0)
+
+
+def test_k_tx_13_no_exception_of_the_consumers_is_replaced(begin: Begin) -> None:
+    with begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with pytest.raises(ValueError, match="the consumer's own"), tx.orm() as orm, orm.begin():
+            orm.add(Note("undone"))
+            raise ValueError("the consumer's own")
+    assert texts(begin) == ([], 1)
+
+
+def test_k_tx_13_rows_of_ours_are_entities(begin: Begin) -> None:
+    with begin() as tx:
+        batch = tx.enqueue_work(NewWork([1]))
+        with tx.orm() as orm:
+            assert [each.batch_id for each in orm.scalars(select(Batch))] == [batch.batch_id]
