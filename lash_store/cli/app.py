@@ -8,6 +8,7 @@ import typer
 
 from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
+from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import (
     KINDS,
     SCHEMAS,
@@ -54,6 +55,28 @@ def adopt(
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{database}  {', '.join(KINDS)}, under {prefix}")
+
+
+@app.command()
+def copy(
+    source: Annotated[
+        str, typer.Argument(help="A deployment's folder, or the URL of its database.")
+    ],
+    target: Annotated[str, typer.Argument(help="Where it is to go: a folder, or a URL.")],
+    prefix: Annotated[str, typer.Option(help="What our tables' names begin with.")] = "lash_",
+) -> None:
+    """Copy a deployment between a folder and one database; again, if it was interrupted."""
+
+    def show(unit: Copied) -> None:
+        name = unit.kind if unit.session_id is None else f"session {unit.session_id}"
+        typer.echo(f"{name}  {unit.rows} rows{', was there' if unit.was_there else ''}")
+
+    try:
+        copied = copy_deployment(source, target, prefix=prefix, progress=show)
+    except LashStoreError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{len(copied)} copied, equal by a digest for each table")
 
 
 @app.command()

@@ -13,6 +13,7 @@
     ├── StoreBusyError            the write lock was not free within the busy budget; try again
     ├── SchemaVersionError        the file is of another kind, release or program
     ├── SchemaDriftError          the right version, but our tables are not as declared
+    ├── CopyError                 something of a deployment that could not be copied
     ├── TransactionError          a transaction used against its rules
     │   ├── TransactionEndedError     a Tx used after its transaction has ended
     │   ├── TransactionControlError   an attempt to end a transaction that the store owns
@@ -61,6 +62,7 @@ from lash_store.errors.root import (
     LashStoreError as LashStoreError,
 )
 from lash_store.errors.stores import (
+    CopyError as CopyError,
     CorruptRecordError as CorruptRecordError,
     ForeignDatabaseError as ForeignDatabaseError,
     NamesTakenError as NamesTakenError,

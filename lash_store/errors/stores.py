@@ -162,6 +162,19 @@ class SchemaDriftError(LashStoreError):
         return f"{self.path!r} has drifted from the {self.kind} schema:{listed}"
 
 
+class CopyError(LashStoreError):
+    """Something of a deployment could not be copied; nothing of that was (``copy_deployment``)."""
+
+    def __init__(self, path: str, what: str, cause: str) -> None:
+        super().__init__(path, what, cause)
+        self.path = path
+        self.what = what
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.what} is not copied to {self.path!r}: {self.cause}"
+
+
 class CorruptRecordError(LashStoreError):
     """A stored row can't be read as what it should be: names table, key and cause (K-CODEC-2)."""
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from lash_store import SessionStore
 from lash_store._backends.sqlite.dialect import check_no_control
+from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError, TransactionControlError, TransactionEndedError
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
@@ -353,3 +354,30 @@ def test_no_token_is_shown_by_the_error_of_a_fenced_statement(store: SessionStor
     with pytest.raises(InvalidRecordError) as refusal:
         store.renew_lease(fence.token, ttl_ms=1)
     assert fence.token not in str(refusal.value)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_k_tx_10_an_interrupt_in_a_consumers_statement_is_that_interrupt(
+    store: SessionStore, path: Path, when: str
+) -> None:
+    """SQLAlchemy would invalidate the connection, and the interrupt must not become our refusal."""
+
+    class Interrupts:
+        def before(self, _: Event) -> None:
+            if when == "before":
+                raise KeyboardInterrupt
+
+        def after(self, _: Event) -> None:
+            if when == "after":
+                raise KeyboardInterrupt
+
+    before = all_rows(path)
+    with pytest.raises(KeyboardInterrupt), store.begin() as tx:
+        tx.put_blob(b"x")
+        connection = tx.connection
+        with observed_by(Interrupts()):
+            connection.execute(text("SELECT 1"))
+    assert all_rows(path) == before
+    store.put_blob(b"y")
+    with store.begin() as tx, pytest.raises(TransactionControlError):
+        tx.connection.invalidate()

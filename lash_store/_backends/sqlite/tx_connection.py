@@ -47,9 +47,14 @@ class TransactionConnection(Connection):
         """Refuse: leaving ``begin()`` or ``read()`` closes it."""
         _refuse("close()")
 
-    def invalidate(self, exception: BaseException | None = None) -> NoReturn:  # noqa: ARG002 # reason: SQLAlchemy's signature
-        """Refuse: it would close the store's connection."""
-        _refuse("invalidate()")
+    def invalidate(self, exception: BaseException | None = None) -> None:
+        """Refuse: it would close the store's connection.
+
+        SQLAlchemy itself does it if an interrupt strikes in a statement, and says which. That is on
+        its way to the consumer, and the transaction is rolled back by it: nothing is to be done.
+        """
+        if exception is None:
+            _refuse("invalidate()")
 
     def detach(self) -> NoReturn:
         """Refuse: the connection is the store's."""

@@ -34,14 +34,14 @@ def load_node(*, node_id: str) -> Select[int, str, str]:
 def ancestry(*, leaf_node_id: str) -> CTE:
     """The path from a leaf to its root as a recursive CTE: node_id and parent_node_id.
 
-    Join it to ``graph_nodes`` or to tables of your own. A tombstoned or absent ancestor ends
+    Two of them may stand in one statement, for a common ancestor say. Join it to ``graph_nodes`` or to tables of your own. A tombstoned or absent ancestor ends
     the path. It ends on a cycle too: UNION, not UNION ALL, so no row is followed twice.
     """
     parent = JsonText(graph_nodes.c.node_json, "parent_node_id").label("parent_node_id")
     path = (
         select(graph_nodes.c.node_id, parent)
         .where(graph_nodes.c.node_id == leaf_node_id, _live)
-        .cte("ancestry", recursive=True)
+        .cte(recursive=True)
     )
     return path.union(
         select(graph_nodes.c.node_id, parent)

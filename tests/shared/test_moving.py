@@ -1,0 +1,194 @@
+"""A deployment, copied from a folder into one database and back: every row, or a refusal."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lash_store import (
+    Append,
+    Checkpoint,
+    Deployment,
+    External,
+    Host,
+    NewWork,
+    Node,
+    ProcessRegistration,
+    Provenance,
+    SessionStore,
+    TurnCommit,
+    TurnStamp,
+)
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.cli.app import app
+from lash_store.errors import CopyError, StoreOpenError
+from lash_store.moving import Copied, copy_deployment
+from lash_store.session.records import UsageDelta
+from tests.support.databases import run_script
+from tests.support.triggers import draft
+
+SESSIONS = 25
+
+
+def fill(deployment: Deployment, sessions: int) -> None:
+    """Something in every table."""
+    for number in range(sessions):
+        with deployment.sessions.create(f"chat {number}/ü", model="m") as session:
+            lease: Any = session.claim_lease(owner_id="ann", ttl_ms=60_000)
+            nodes = [Node(f"n{at}", f"n{at - 1}" if at else None, {"at": at}) for at in range(4)]
+            session.record_attachment_intent("att", canonical_uri="u")
+            session.commit_turn(
+                TurnCommit(
+                    fence=lease.fence,
+                    stamp=TurnStamp("turn", "hash"),
+                    graph=Append(nodes, leaf="n3"),
+                    checkpoint=Checkpoint({"n": number}, execution_state=b"\0\xff" * 2000),
+                    usage=[UsageDelta("chat", "m", 1, 2), UsageDelta("tool", "m", 3, 4)],
+                    attachment_ids=["att"],
+                )
+            )
+            session.tombstone_nodes(["n1"])
+            session.vacuum_graph()
+            session.enqueue_all_work([NewWork([number, "x"], source_key="k"), NewWork([1])])
+            session.claim_work(lease.fence, owner_id="ann", ttl_ms=60_000)
+            session.put_artifact("a", kind="note", content=b"z")
+    registry = deployment.processes
+    for name in "pq":
+        registry.register_process(ProcessRegistration(name, External({}), Provenance(Host())))
+    registry.claim_next(owner_id="ann", ttl_ms=60_000)
+    for at in range(3):
+        deployment.triggers.register_subscription(draft(source_key=f"h{at}"))
+    for at in range(3):
+        deployment.effects.begin_effect("scope", f"k{at}", {"at": at})
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Every row of every file."""
+    found: dict[str, Any] = {}
+    for file in sorted(folder.rglob("*.db")):
+        with closing(sqlite3.connect(file)) as connection:
+            names = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+            )
+            found[str(file.relative_to(folder))] = {
+                name: connection.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall()
+                if name not in ("blobs", "sqlite_sequence", "trigger_subscription_seq")
+                else connection.execute(f'SELECT * FROM "{name}" ORDER BY 1').fetchall()
+                for (name,) in names.fetchall()
+            }
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with Deployment.open(tmp_path / "one") as deployment:
+        fill(deployment, SESSIONS)
+    return tmp_path / "one"
+
+
+def test_k_share_7_into_a_database_and_back(folder: Path, tmp_path: Path) -> None:
+    url, back = f"sqlite:///{tmp_path}/all.db", tmp_path / "two"
+    before = contents(folder)
+    there = copy_deployment(folder, url)
+    assert [unit.was_there for unit in there] == [False] * (SESSIONS + 3)
+    returned = copy_deployment(url, back)
+    assert {(unit.kind, unit.session_id, unit.rows) for unit in returned} == {
+        (unit.kind, unit.session_id, unit.rows) for unit in there
+    }
+    after = contents(back)
+    assert after == before
+    assert contents(folder) == before
+    with Deployment.open(url) as deployment:  # and it goes on there
+        assert len(deployment.sessions.list(limit=1_000)) == SESSIONS
+        session = deployment.sessions.open("chat 7/ü")
+        assert session is not None
+        path = session.load_path()
+        assert path is not None
+        head = session.load_head()
+        assert head is not None
+        assert head.leaf_node_id == "n3"
+        session.enqueue_work(NewWork(["more"]))
+        assert [batch.enqueue_seq for batch in session.list_work()] == [1, 2, 3]
+        fresh = deployment.triggers.register_subscription(draft(source_key="h9"))
+        assert fresh.subscription_id == "subscription:4"  # no number is used again
+
+
+def test_k_share_7_what_is_there_already_is_passed_over_or_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    copied = copy_deployment(folder, url)
+    assert all(unit.was_there for unit in copy_deployment(folder, url))
+    run_script(
+        tmp_path / "all.db",
+        "UPDATE lash_session_head SET head_revision = 7 WHERE store LIKE 'chat 3/%'",
+    )
+    with pytest.raises(CopyError, match=r"session 'chat 3/.*other rows already"):
+        copy_deployment(folder, url)
+    assert len(copied) == SESSIONS + 3
+    two = tmp_path / "two"
+    SessionStore.open(tmp_path / "x.db", session_id="s").close()
+    with Deployment.open(two) as deployment, deployment.sessions.create("chat 3/ü", model="other"):
+        pass
+    with pytest.raises(CopyError):
+        copy_deployment(url, two)
+
+
+class Interrupts:
+    """Interrupts at one statement or another."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def before(self, _: Event) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def after(self, _: Event) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_k_share_7_interrupted_at_random_and_resumed(
+    folder: Path, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    url, back = f"sqlite:///{tmp_path}/all.db", tmp_path / "two"
+    for source, target in ((folder, url), (url, back)):
+        seen: list[Copied] = []
+        interrupted = 0
+        while True:
+            try:
+                with observed_by(Interrupts(chance.randrange(200, 1_500))):
+                    copy_deployment(source, target, progress=seen.append)
+                break
+            except KeyboardInterrupt:
+                interrupted += 1
+                assert interrupted < 500
+            if interrupted > 5:
+                copy_deployment(source, target)
+                break
+        assert interrupted
+    assert contents(back) == contents(folder)
+
+
+def test_k_share_7_by_command_and_without_a_source(folder: Path, tmp_path: Path) -> None:
+    run, url = CliRunner(), f"sqlite:///{tmp_path}/all.db"
+    result = run.invoke(app, ["copy", str(folder), url])
+    assert result.exit_code == 0
+    assert f"{SESSIONS + 3} copied" in result.output
+    again = run.invoke(app, ["copy", str(folder), url])
+    assert again.output.count("was there") == SESSIONS + 3
+    for missing in (tmp_path / "none", f"sqlite:///{tmp_path}/none.db"):
+        with pytest.raises(StoreOpenError, match="to copy"):
+            copy_deployment(missing, url)
+        assert run.invoke(app, ["copy", str(missing), url]).exit_code == 1
+    assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "none.db").exists()
