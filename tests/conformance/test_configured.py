@@ -23,6 +23,7 @@ from lash_store.errors import (
     SchemaDriftError,
     SchemaVersionError,
     StoreBusyError,
+    StoreOpenError,
     TransactionEndedError,
 )
 from lash_store.testing import ManualClock, SequentialIds
@@ -287,3 +288,36 @@ def test_k_tx_8_an_engine_with_options_of_its_own_can_be_configured_too(
     with engine.begin() as connection:
         SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
     assert len(all_rows(path)["session_execution_leases"]) == 1
+
+
+def test_k_tx_8_reads_are_snapshots_and_writes_are_declared(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    engine = configure(create_engine(f"sqlite:///{path}"), begin="read", busy_timeout_ms=50)
+    writes = {"lash_store_write": True}
+    with engine.begin() as one, engine.begin() as two:  # neither waits for the other
+        for connection in (one, two):
+            tx = SessionTx.on(connection, session_id="s")
+            assert tx.current_lease() is None
+            with pytest.raises(ReadOnlyStoreError):
+                tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        with engine.execution_options(**writes).begin() as connection:
+            SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=60_000)
+            with pytest.raises(StoreBusyError), engine.execution_options(**writes).begin():
+                pass
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").current_lease() is not None
+    engine.dispose()
+
+
+def test_k_tx_8_configure_checks_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRecordError, match="begin"):
+        configure(create_engine("sqlite://"), begin="later")  # type: ignore[arg-type] # reason: that is the test
+    for engine in (
+        create_engine("sqlite://", isolation_level="AUTOCOMMIT"),
+        create_engine("sqlite://").execution_options(isolation_level="AUTOCOMMIT"),
+    ):
+        with pytest.raises(NotConfiguredError, match="AUTOCOMMIT"):
+            configure(engine)
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    with pytest.raises(StoreOpenError, match="RETURNING"):
+        configure(create_engine("sqlite://"))

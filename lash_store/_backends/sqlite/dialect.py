@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from lash_store._kernel.options import Synchronous
 from lash_store._kernel.sharing import SCOPE, STORE, VERSIONS, Place, Sharing, SharingCompiler
-from lash_store.errors import ScopeError, TransactionControlError
+from lash_store.errors import ScopeError, StoreOpenError, TransactionControlError
 
 
 class _HintingCompiler(SQLiteCompiler):
@@ -176,6 +176,15 @@ def check_no_control(sql: object) -> None:
         raise TransactionControlError(
             f"{sql!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"
+        )
+
+
+def check_version(where: str) -> None:
+    """Raise StoreOpenError where SQLite is older than our statements (K-OPEN-8)."""
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        minimum = ".".join(map(str, MINIMUM_SQLITE))
+        raise StoreOpenError(
+            where, f"SQLite {sqlite3.sqlite_version} has no RETURNING; {minimum} or newer is needed"
         )
 
 

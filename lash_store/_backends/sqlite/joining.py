@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from threading import get_ident
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, Engine, event
 
@@ -19,7 +19,7 @@ from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.opening import enter_wal
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import check_now
+from lash_store._kernel.checks import check_choice, check_now
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
@@ -28,6 +28,9 @@ from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
+
+WRITE_OPTION: Final = "lash_store_write"
+"""The same for one that writes, where those that say nothing only read."""
 
 _INFO: Final = "lash_store"
 _INFO_SETTINGS: Final = "lash_store_settings"
@@ -86,16 +89,22 @@ def configure(
     busy_timeout_ms: int = 15_000,
     synchronous: Synchronous = "NORMAL",
     prefix: str = "lash_",
+    begin: Mode = "write",
 ) -> Engine:
     """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
 
     Its connections get the stores' settings (WAL, foreign keys, `synchronous`, a busy handler
     of `busy_timeout_ms` milliseconds). Its transactions begin with BEGIN IMMEDIATE, or as a
-    snapshot that refuses writes under ``execution_options(lash_store_read=True)``. Writers
-    wait in SQLite's busy handler, outside the stores' fair queue. Configuring twice is
-    harmless. `prefix` is what the names of our tables begin with, where they are to be made, and
-    where there are several. Raises NotConfiguredError for an engine that is not ``sqlite+pysqlite``.
+    snapshot that refuses writes under ``execution_options(lash_store_read=True)``. With
+    ``begin="read"`` they are snapshots, and those that write say so:
+    ``execution_options(lash_store_write=True)``. Writers wait in SQLite's busy handler, outside the
+    stores' fair queue. Configuring twice is harmless, and the first time holds. `prefix` is what the
+    names of our tables begin with, where they are to be made, and where there are several. Raises
+    NotConfiguredError for an engine that is not ``sqlite+pysqlite``, or is in AUTOCOMMIT;
+    StoreOpenError where SQLite is too old; InvalidRecordError for a bad option.
     """
+    check_choice("begin", begin, get_args(Mode))
+    dialect.check_version(str(getattr(engine, "url", engine)))
     if not isinstance(engine, Engine) or engine.dialect.driver != dialect.SQLITE.driver:
         raise NotConfiguredError(
             f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
@@ -103,11 +112,17 @@ def configure(
     settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous, prefix=prefix)
     dialect.use_sharing(engine.dialect)
 
-    def begin(connection: Connection) -> None:
-        _begin(connection, settings)
+    if "AUTOCOMMIT" in (
+        engine.get_execution_options().get("isolation_level"),
+        engine.dialect._on_connect_isolation_level,  # noqa: SLF001 # reason: what create_engine() was given
+    ):
+        raise NotConfiguredError(f"{engine!r} is in AUTOCOMMIT: it has no transactions to join")
+
+    def begun(connection: Connection) -> None:
+        _begin(connection, settings, begin)
 
     if not event.contains(engine, "commit", _end):
-        event.listen(engine, "begin", begin)
+        event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _end)
         event.listen(engine, "rollback", _end)
     return engine
@@ -204,7 +219,7 @@ def _begun_transaction(connection: Connection) -> Begun:
     return begun
 
 
-def _begin(connection: Connection, settings: Settings) -> None:
+def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
     raw: Any = connection.connection.dbapi_connection
     if not isinstance(raw, sqlite3.Connection):
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
@@ -215,7 +230,8 @@ def _begin(connection: Connection, settings: Settings) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return  # each statement commits by itself: there is no transaction to join
-    mode: Mode = "read" if options.get(READ_OPTION) else "write"
+    declares_write = bool(options.get(WRITE_OPTION))
+    mode: Mode = "read" if options.get(READ_OPTION) else "write" if declares_write else undeclared
     started_s = time.monotonic()
     cursor = open_cursor(raw)
     try:

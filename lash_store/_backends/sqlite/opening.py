@@ -74,11 +74,7 @@ def open_connection(
     """Open one connection on the resolved `path` and give it its settings."""
     if path == IN_MEMORY and read_only:
         raise StoreOpenError(path, "a new in-memory store that can only be read holds nothing")
-    if sqlite3.sqlite_version_info < dialect.MINIMUM_SQLITE:
-        minimum = ".".join(map(str, dialect.MINIMUM_SQLITE))
-        raise StoreOpenError(
-            path, f"SQLite {sqlite3.sqlite_version} has no RETURNING; {minimum} or newer is needed"
-        )
+    dialect.check_version(path)
     if path != IN_MEMORY and is_new:
         create_private_file(path)
     connection = _connect(path, settings, read_only=read_only, prefix=prefix)
