@@ -32,7 +32,7 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from lash_store._kernel.checks import shown
-from lash_store._kernel.schema import OURS, Int, Ours, Schema, ordered_indexes
+from lash_store._kernel.schema import OURS, Int, Ours, Schema, declared, ordered_indexes
 from lash_store.errors import InvalidRecordError
 
 SCOPE: Final[BindParameter[str]] = bindparam("lash_store_scope", type_=Text(), required=True)
@@ -177,6 +177,13 @@ class Place:
     """The column that counts the rows of each scope, from 1."""
 
 
+@cache
+def _scoped_names(prefix: str) -> frozenset[str]:
+    """Return the names that our scoped tables have in a shared database."""
+    tables = [table for schema in declared if schema.is_scoped for table in schema.tables]
+    return frozenset(prefix + table.name for table in tables)
+
+
 class Sharing:
     """Where the tables of ours are, under one prefix: what the compiler goes by."""
 
@@ -197,7 +204,7 @@ class Sharing:
         if ours is not None:
             number = _numbered(ours.table) if ours.is_scoped else None
             return Place(self.prefix + ours.table.name, ours.is_scoped, number)
-        if STORE in table.columns and table.name.startswith(self.prefix):
+        if table.name in _scoped_names(self.prefix):
             return Place(table.name, is_scoped=True, numbered=None)
         return None
 

@@ -16,9 +16,11 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import (
+    Column,
     Engine,
     MetaData,
     Table,
+    Text,
     create_engine,
     delete,
     event,
@@ -296,6 +298,29 @@ def test_a_table_that_was_reflected_has_one_sessions_rows() -> None:
                 connection.execute(insert(there).values(store="zzz", seq=1, node_id="x"))
         assert rows_of(database, "lash_", None) == before
         assert rows_of(database, "lash_", MINE)["graph_nodes"] == []
+
+
+def test_k_share_2_an_applications_own_tables_are_its_own() -> None:
+    """Whatever they are called, and whatever columns they have."""
+    mine = MetaData()
+    same_name = Table("blobs", mine, Column("hash", Text), Column("store", Text))
+    same_prefix = Table("lash_shops", mine, Column("store", Text), Column("town", Text))
+    with (
+        closing(in_one_database("lash_")) as database,
+        engine_on(database, "lash_") as engine,
+        engine.begin() as connection,
+    ):
+        mine.create_all(connection)
+        connection.execute(insert(same_name).values(hash="h", store="any"))
+        connection.execute(
+            insert(same_prefix), [{"store": "a", "town": "x"}, {"store": "b", "town": None}]
+        )
+        connection.execute(update(same_prefix).values(town="y"))
+        assert connection.execute(select(same_name)).all() == [("h", "any")]
+        assert len(connection.execute(select(same_prefix)).all()) == 2
+        joined = select(same_prefix.c.store, blobs.c.hash).join(blobs, blobs.c.hash == "blob-1")
+        assert len(connection.execute(joined).all()) == 2
+        connection.execute(delete(same_prefix))
 
 
 REFUSED: dict[str, Any] = {
