@@ -69,6 +69,8 @@ class FileReport:
     """``PRAGMA user_version``."""
 
     problems: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+    """What the names of our tables begin with, in a shared database: one for each deployment."""
 
     @property
     def is_sound(self) -> bool:
@@ -140,7 +142,11 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
             [] if found.drift else [each for p in found.prefixes for each in _stale(found.path, p)]
         )
         return FileReport(
-            found.path, "shared", found.version, (*found.drift, *found.damage, *stale)
+            found.path,
+            "shared",
+            found.version,
+            (*found.drift, *found.damage, *stale),
+            found.prefixes,
         )
     if found.schema is None:
         problem = f"no store of this release has version {found.version}"
@@ -153,12 +159,19 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
 def mend_file(path: str | os.PathLike[str]) -> None:
     """Mend what another program may have left stale in a sound file: a session's node count.
 
-    A vacuum of the graph: removes hidden nodes and counts the others (S-COMMIT-7).
+    A vacuum of the graph: removes hidden nodes and counts the others (S-COMMIT-7). In a shared
+    database, of every session's.
     """
     report = check_file(path)
     if report.kind == "session":
         with SessionStore.open(path, session_id="mend") as store:
             store.vacuum_graph()
+    elif report.kind == "shared":
+        for prefix in report.prefixes:
+            for name in _sessions_of(report.path, prefix):
+                url = f"sqlite:///{report.path}"
+                with SessionStore.open(url, session_id=name, prefix=prefix) as store:
+                    store.vacuum_graph()
 
 
 def _stale_count(path: str | os.PathLike[str]) -> list[str]:
@@ -174,20 +187,30 @@ def _stale_count(path: str | os.PathLike[str]) -> list[str]:
 
 def _stale(path: str, prefix: str) -> list[str]:
     """Say the same of every session of a shared database."""
+    problems = []
+    for name in _sessions_of(path, prefix):
+        url = f"sqlite:///{path}"
+        with (
+            opened_apart(),  # this thread may be inside a transaction of its own
+            SessionStore.open(url, session_id=name, read_only=True, prefix=prefix) as store,
+        ):
+            try:
+                with store.read() as tx:
+                    found = _stale_in(tx)
+            except CorruptRecordError:
+                found = ["the session's head can't be read"]
+        problems += [f"{name}: {each}" for each in found]
+    return problems
+
+
+def _sessions_of(path: str, prefix: str) -> list[str]:
+    """Return the sessions of a shared database that have a head."""
     heads = across_sessions(session_head)
+    url = f"sqlite:///{path}"
     with opened_apart(), suppress(StoreEmptyError):
-        store = SessionStore.open(
-            f"sqlite:///{path}", session_id="check", read_only=True, prefix=prefix
-        )
+        store = SessionStore.open(url, session_id="check", read_only=True, prefix=prefix)
         with store, store.read() as tx:
-            problems = []
-            for name in tx.connection.execute(select(heads.c.store)).scalars().all():
-                with suppress(CorruptRecordError):
-                    found = _stale_in(SessionTx.beside(tx, session_id=name))
-                    problems += [f"{name}: {each}" for each in found]
-                    continue
-                problems.append(f"{name}: the session's head can't be read")
-            return problems
+            return list(tx.connection.execute(select(heads.c.store)).scalars())
     return []
 
 

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL_AS_PATH: Final = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 
 
@@ -49,7 +50,9 @@ def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: 
 
 
 def is_url(where: object) -> bool:
-    """Whether `where` is the URL of a database, and no path."""
+    """Whether `where` is the URL of a database, and no path; StoreOpenError for one made a path of."""
+    if isinstance(where, os.PathLike) and _URL_AS_PATH.match(str(where)):
+        raise StoreOpenError(str(where), "a URL has to be a str: as a path it has lost a slash")
     return isinstance(where, str) and _URL.match(where) is not None
 
 

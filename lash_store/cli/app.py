@@ -90,7 +90,7 @@ def schema(
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Database files.")],
+    paths: Annotated[list[str], typer.Argument(help="Database files, or URLs.")],
     mend: Annotated[
         bool, typer.Option(help="Vacuum a session's graph, which mends its count.")
     ] = False,
@@ -106,9 +106,11 @@ def check(
             typer.echo(f"{path}  {error}")
             sound = False
             continue
-        what = "no store" if report.kind is None else report.kind
+        what: str = "no store" if report.kind is None else report.kind
+        if report.kind != "shared":  # where each kind has a version of its own
+            what += f", version {report.version}"
         verdict = "ok" if report.is_sound else "NOT OK"
-        typer.echo(f"{path}  {what}, version {report.version}  {verdict}")
+        typer.echo(f"{path}  {what}  {verdict}")
         for problem in report.problems:
             typer.echo(f"  {problem}")
         sound = sound and report.is_sound

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, insert, select
 from lash_store import (
     Append,
     AsyncSessionStore,
+    Deployment,
     EffectStore,
     External,
     Host,
@@ -26,6 +27,7 @@ from lash_store import (
     ProcessRegistration,
     ProcessRegistry,
     Provenance,
+    SessionDirectory,
     SessionLease,
     SessionStore,
     TriggerStore,
@@ -46,7 +48,7 @@ from lash_store.errors import (
     TransactionEndedError,
 )
 from lash_store.process.tx import ProcessTx
-from lash_store.schemas import SCHEMAS, check_file
+from lash_store.schemas import SCHEMAS, check_file, mend_file
 from lash_store.session.tables import blobs, graph_nodes
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
@@ -256,6 +258,8 @@ def test_k_share_4_check_looks_at_all_kinds_and_sessions(path: Path, url: str) -
     run_script(path, "UPDATE lash_graph_nodes SET tombstoned = 1 WHERE store = 'b' AND seq = 1")
     (problem,) = check_file(path).problems
     assert problem == "b: the head's graph_node_count is 2, and there are 1 live nodes"
+    mend_file(path)
+    assert check_file(path).problems == ()
     run_script(path, "UPDATE lash_session_head SET head_json = '{' WHERE store = 'a'")
     assert "a: the session's head can't be read" in check_file(path).problems
     run_script(path, "UPDATE lash_versions SET version = 9 WHERE kind = 'effect'")
@@ -277,6 +281,18 @@ def test_a_reader_makes_nothing(path: Path, url: str) -> None:
     with pytest.raises(StoreEmptyError):
         SessionStore.open(url, session_id="s", read_only=True)
     assert "lash_blobs" not in objects(path)
+
+
+def test_k_share_1_a_url_that_was_made_a_path_is_refused(tmp_path: Path) -> None:
+    """It would be a folder's name."""
+    url = Path("sqlite:///app.db")
+    for refused in (
+        lambda: Deployment.open(url),
+        lambda: SessionDirectory(url),
+        lambda: SessionStore.open(url, session_id="s"),
+    ):
+        with pytest.raises(StoreOpenError, match="has to be a str"):
+            refused()
 
 
 @pytest.mark.parametrize(
