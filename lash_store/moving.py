@@ -32,7 +32,7 @@ from lash_store.effect.store import EffectStore
 from lash_store.errors import CopyError, CorruptRecordError, StoreEmptyError, StoreOpenError
 from lash_store.process.store import ProcessRegistry
 from lash_store.session.directory import SessionDirectory
-from lash_store.session.places import file_name
+from lash_store.session.places import file_name, make_folder
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import SCHEMA as SESSION, session_execution_leases
 from lash_store.trigger.store import TriggerStore
@@ -169,9 +169,11 @@ def _open_target(
         if is_url(target):
             return SessionStore.open(str(target), session_id=session_id, **options)
         folder = Path(target) / SESSIONS
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         return SessionStore.open(folder / file_name(session_id), session_id=session_id, **options)
     store, name = _OTHERS[kind]
+    if not is_url(target):
+        make_folder(Path(target))
     opened: Store[Any] = store.open(target if is_url(target) else Path(target) / name, **options)
     return opened
 

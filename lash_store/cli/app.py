@@ -1,5 +1,7 @@
 """The commands and their arguments; what they do stands elsewhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -27,17 +29,23 @@ app = typer.Typer(
 KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc] # reason: typer lists an enum's members as choices
 
 
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    try:
+        yield
+    except LashStoreError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
 @app.command()
 def init(
     kind: Annotated[KindName, typer.Argument(help="Which kind of store.")],
     path: Annotated[Path, typer.Argument(help="The database file to make.")],
 ) -> None:
     """Make a database file; one that is there and sound stays as it is."""
-    try:
+    with _refusals_told():
         init_file(str(kind), path)
-    except LashStoreError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     typer.echo(f"{path}  {kind}, version {schema_of(str(kind)).version}")
 
 
@@ -49,11 +57,8 @@ def adopt(
     prefix: Annotated[str, typer.Option(help="What our tables' names begin with.")] = "lash_",
 ) -> None:
     """Make our tables in an application's database, in one transaction; touch nothing else."""
-    try:
+    with _refusals_told():
         adopt_database(database, prefix=prefix)
-    except LashStoreError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     typer.echo(f"{database}  {', '.join(KINDS)}, under {prefix}")
 
 
@@ -71,11 +76,8 @@ def copy(
         name = unit.kind if unit.session_id is None else f"session {unit.session_id}"
         typer.echo(f"{name}  {unit.rows} rows{', was there' if unit.was_there else ''}")
 
-    try:
+    with _refusals_told():
         copied = copy_deployment(source, target, prefix=prefix, progress=show)
-    except LashStoreError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
     typer.echo(f"{len(copied)} copied, equal by a digest for each table")
 
 

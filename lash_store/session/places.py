@@ -84,8 +84,7 @@ class Folder:
     def make(self, session_id: str, open_store: Open) -> SessionStore:
         """Make the folder and the file, if they are missing, and open it."""
         path = self.path_of(session_id)
-        with _explained(self._root):
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._root)
         with self._locked(exclusive=False):
             return open_store(path)
 
@@ -240,6 +239,12 @@ def file_name(session_id: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9_-]", "_", session_id).strip("_") or "session"
     digest = hashlib.sha256(session_id.encode()).hexdigest()[:16]
     return f"{readable[:_LONGEST_NAME]}-{digest}{_SUFFIX}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, readable by its owner only, if it is not there; StoreOpenError if it can't be."""
+    with _explained(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager

@@ -316,8 +316,10 @@ def test_k_tx_8_configure_checks_what_it_is_given(monkeypatch: pytest.MonkeyPatc
         create_engine("sqlite://", isolation_level="AUTOCOMMIT"),
         create_engine("sqlite://").execution_options(isolation_level="AUTOCOMMIT"),
     ):
+        compiler = engine.dialect.statement_compiler
         with pytest.raises(NotConfiguredError, match="AUTOCOMMIT"):
             configure(engine)
+        assert engine.dialect.statement_compiler is compiler
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
     with pytest.raises(StoreOpenError, match="RETURNING"):
         configure(create_engine("sqlite://"))

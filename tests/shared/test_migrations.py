@@ -124,10 +124,12 @@ def test_k_share_3_a_refusal_makes_nothing(engine: Engine, path: Path) -> None:
         create_tables(engine)  # type: ignore[arg-type] # reason: that is the test
     canonical = path.with_name("canonical.db")
     SessionStore.open(canonical, session_id="s").close()
+    before = all_rows(canonical)
     there = create_engine(f"sqlite:///{canonical}")
     with there.begin() as connection, pytest.raises(ForeignDatabaseError):
         create_tables(connection)
     there.dispose()
+    assert all_rows(canonical) == before
 
 
 def test_k_share_3_adopting_by_command(engine: Engine, path: Path) -> None:

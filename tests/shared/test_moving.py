@@ -20,6 +20,7 @@ from lash_store import (
     NewWork,
     Node,
     ProcessRegistration,
+    ProcessRegistry,
     Provenance,
     SessionStore,
     TurnCommit,
@@ -29,8 +30,9 @@ from lash_store._kernel.observing import Event, observed_by
 from lash_store.cli.app import app
 from lash_store.errors import CopyError, StoreOpenError
 from lash_store.moving import Copied, copy_deployment
+from lash_store.session.places import file_name
 from lash_store.session.records import UsageDelta
-from tests.support.databases import run_script
+from tests.support.databases import all_rows, run_script
 from tests.support.triggers import draft
 
 SESSIONS = 25
@@ -129,15 +131,32 @@ def test_k_share_7_what_is_there_already_is_passed_over_or_refused(
         tmp_path / "all.db",
         "UPDATE lash_session_head SET head_revision = 7 WHERE store LIKE 'chat 3/%'",
     )
+    before = all_rows(tmp_path / "all.db")
     with pytest.raises(CopyError, match=r"session 'chat 3/.*other rows already"):
         copy_deployment(folder, url)
+    assert all_rows(tmp_path / "all.db") == before
     assert len(copied) == SESSIONS + 3
     two = tmp_path / "two"
     SessionStore.open(tmp_path / "x.db", session_id="s").close()
     with Deployment.open(two) as deployment, deployment.sessions.create("chat 3/ü", model="other"):
         pass
+    theirs = two / "sessions" / file_name("chat 3/ü")
+    before = all_rows(theirs)
     with pytest.raises(CopyError):
         copy_deployment(url, two)
+    assert all_rows(theirs) == before
+
+
+def test_k_share_7_one_kind_alone_goes_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path}/all.db", tmp_path / "deep" / "folder"
+    with ProcessRegistry.open(url) as registry:
+        registry.register_process(ProcessRegistration("p", External({}), Provenance(Host())))
+    assert [unit.kind for unit in copy_deployment(url, folder)] == ["process"]
+    with ProcessRegistry.open(folder / "processes.db") as registry:
+        assert registry.load_process("p") is not None
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreOpenError, match="file"):
+        copy_deployment(url, tmp_path / "file" / "below")
 
 
 class Interrupts:

@@ -53,7 +53,7 @@ from lash_store.session.tables import blobs, graph_nodes
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
 from lash_store.testing import ManualClock, as_another_process, run_as_group
-from tests.support.databases import database_of, run_script
+from tests.support.databases import all_rows, database_of, run_script
 
 STORES: dict[str, Any] = {
     "session": partial(SessionStore.open, session_id="s"),
@@ -224,8 +224,10 @@ def test_k_share_4_another_version_is_refused(kind: str, path: Path, url: str) -
     STORES[kind](url).close()
     for version in (0, 99):
         run_script(path, f"UPDATE lash_versions SET version = {version}")
+        before = all_rows(path)
         with pytest.raises(SchemaVersionError) as refusal:
             STORES[kind](url)
+        assert all_rows(path) == before
         assert refusal.value.found == version
         assert "delete" not in str(refusal.value)
 
@@ -479,6 +481,18 @@ def test_k_share_5_of_two_sessions_on_one_connection_a_statement_has_to_say_whic
             assert connection.execute(chosen).scalars().all() == [name]
     with engine.begin() as connection, pytest.raises(ScopeError):
         connection.execute(select(graph_nodes))  # nobody has joined this one
+    engine.dispose()
+
+
+def test_k_share_5_a_scope_ends_with_its_transaction(url: str) -> None:
+    """What the same connection runs by itself afterwards is about nobody."""
+    engine = configure(create_engine(url, pool_size=1, max_overflow=0))
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="a").put_blob(b"x")
+        assert len(connection.execute(select(blobs.c.hash)).all()) == 1
+    alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with alone.connect() as connection, pytest.raises(ScopeError):
+        connection.execute(select(blobs.c.hash))
     engine.dispose()
 
 

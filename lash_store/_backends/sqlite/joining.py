@@ -110,13 +110,13 @@ def configure(
             f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
         )
     settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous, prefix=prefix)
-    dialect.use_sharing(engine.dialect)
-
     if "AUTOCOMMIT" in (
         engine.get_execution_options().get("isolation_level"),
         engine.dialect._on_connect_isolation_level,  # noqa: SLF001 # reason: what create_engine() was given
     ):
         raise NotConfiguredError(f"{engine!r} is in AUTOCOMMIT: it has no transactions to join")
+
+    dialect.use_sharing(engine.dialect)
 
     def begun(connection: Connection) -> None:
         _begin(connection, settings, begin)
@@ -157,7 +157,8 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], prefix: str
     raw: Any = connection.connection.dbapi_connection
     if not isinstance(raw, sqlite3.Connection):
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
-    connection.get_transaction() or connection.begin()
+    if connection.get_transaction() is None:
+        connection.begin()
     cursor, path = open_cursor(raw), connection.engine.url.database or "the database"
     try:
         if not raw.in_transaction:
@@ -191,12 +192,16 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
 def _find_layout(connection: Connection, begun: Begun, catalogue: guard.Catalogue) -> None:
     """Render our tables where this database has them: shared, unless it is a file of ours."""
     wanted = connection.info[_INFO_SETTINGS].prefix
-    found = guard.prefixes(catalogue)
-    if found:
-        prefix = wanted if wanted in found else found[0]
-    else:
+    prefix = _prefix_there(catalogue, wanted)
+    if prefix is None:
         prefix = wanted if guard.canonical_kind(catalogue) is None else ""
     _share(connection, begun.sharing, prefix)
+
+
+def _prefix_there(catalogue: guard.Catalogue, wanted: str) -> str | None:
+    """Return the prefix of our tables in a shared database, the one that is wanted if it is there."""
+    found = guard.prefixes(catalogue)
+    return wanted if wanted in found else next(iter(found), None)
 
 
 def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
@@ -244,11 +249,9 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
         sharing = dialect.use_sharing(connection.dialect)
         if is_new and not sharing.prefix:
-            found = guard.prefixes(guard.read_catalogue(cursor))
-            if found:
-                _share(
-                    connection, sharing, settings.prefix if settings.prefix in found else found[0]
-                )
+            prefix = _prefix_there(guard.read_catalogue(cursor), settings.prefix)
+            if prefix is not None:
+                _share(connection, sharing, prefix)
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
@@ -270,6 +273,7 @@ def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings
 
 def _end(connection: Connection) -> None:
     begun = connection.info.pop(_INFO, None)
+    connection.info.pop(dialect.SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
     if begun is None:
         return
     for joined in begun.joined:
