@@ -5,6 +5,6 @@ them by number.
 """
 
 from lash_store._kernel.leases import Fence, Lease, LeaseHeld, LeaseTable, LeaseTerm
-from lash_store._stores.leasing import Leases
+from lash_store._stores.leasing import BoundLeases, Leases
 
-__all__ = ["Fence", "Lease", "LeaseHeld", "LeaseTable", "LeaseTerm", "Leases"]
+__all__ = ["BoundLeases", "Fence", "Lease", "LeaseHeld", "LeaseTable", "LeaseTerm", "Leases"]

@@ -5,10 +5,19 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, FromClause
 from sqlalchemy.sql.util import ClauseAdapter
 
+from lash_store._kernel.dialects import JsonText, is_one_of
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store._kernel.sharing import across_sessions
 
-__all__ = ["Prepared", "PreparedRows", "across_sessions", "on_alias", "prepare"]
+__all__ = [
+    "Prepared",
+    "PreparedRows",
+    "across_sessions",
+    "is_one_of",
+    "json_text",
+    "on_alias",
+    "prepare",
+]
 
 T = TypeVar("T")
 
@@ -23,3 +32,14 @@ def on_alias(condition: ColumnElement[T], alias: FromClause) -> ColumnElement[T]
     """
     adapted: ColumnElement[T] = ClauseAdapter(alias).traverse(condition)
     return adapted
+
+
+def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:
+    """Return the text of a member of the JSON that `column` holds, or NULL: for WHERE and ORDER BY.
+
+    `path` names the member, each name of letters, digits and ``_``; others are refused with
+    InvalidRecordError. NULL too where the text is no JSON::
+
+        urgent = json_text(queued_work_items.c.payload_json, "priority").cast(Integer) > 5
+    """
+    return JsonText(column, *path)

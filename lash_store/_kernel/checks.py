@@ -11,6 +11,11 @@ from lash_store.errors import InvalidRecordError
 
 _LONGEST_SHOWN: Final = 80
 _PAIR: Final = 2
+NO_SECONDS: Final = 10_000_000_000
+"""From here on nothing is taken for seconds."""
+
+_SECONDS: Final = range(1_000_000_000, NO_SECONDS)
+"""The seconds since the epoch of the years 2001 to 2286."""
 
 
 def check_count(field: str, value: int) -> int:
@@ -18,6 +23,18 @@ def check_count(field: str, value: int) -> int:
     # type(), not isinstance(): True is an int to Python, and never a time to a caller.
     if type(value) is not int or not 0 <= value <= MAX_INT:
         raise InvalidRecordError(field, shown(value), "must be an int, 0 ≤ n < 2**63")
+    return value
+
+
+def check_time(field: str, value: int) -> int:
+    """Return `value` if it is a time in milliseconds; a present time in seconds is refused.
+
+    As milliseconds, what is refused here were days of January to April 1970.
+    """
+    if check_count(field, value) in _SECONDS:
+        raise InvalidRecordError(
+            field, shown(value), "looks like seconds, and must be milliseconds since the epoch"
+        )
     return value
 
 
@@ -110,4 +127,4 @@ def shown(value: Any) -> str:
 
 def check_now(now_ms: int) -> int:
     """Return what a clock has given; InvalidRecordError if it is no time."""
-    return check_count("clock.now_ms()", now_ms)
+    return check_time("clock.now_ms()", now_ms)

@@ -4,13 +4,16 @@ The statements of the stores are ordinary Core constructs that compile for SQLit
 PostgreSQL alike; what does not comes from here.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Dialect,
     Select,
     Table,
     Text,
@@ -23,6 +26,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import UserDefinedType
+
+from lash_store._kernel.checks import shown
+from lash_store.errors import InvalidRecordError
 
 UpsertInsert = postgresql.Insert
 upsert_insert = postgresql.insert
@@ -34,6 +41,8 @@ def offered(fresh: UpsertInsert, *columns: Column[Any]) -> dict[Column[Any], Any
     """Return what DO UPDATE sets so that `columns` take what the new row would have had."""
     return {column: fresh.excluded[column.name] for column in columns}
 
+
+_MEMBER: Final = re.compile(r"\w+", re.ASCII)
 
 SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
@@ -78,9 +87,59 @@ class JsonText(FunctionElement[str]):
     type = Text()
 
     def __init__(self, column: ColumnElement[str], *path: str) -> None:
-        # Names from this library's own source, never a consumer's: they stand in the text.
+        for name in path:  # they stand in the text
+            if not isinstance(name, str) or not _MEMBER.fullmatch(name):
+                raise InvalidRecordError("path", shown(name), "must be names of letters, digits, _")
         steps = [literal_column(f"'{name}'", Text()) for name in path]
         super().__init__(column, *steps)
+
+
+class Listed(UserDefinedType[list[Any]]):
+    """A list of int or str as one parameter, for :class:`IsOneOf`."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Check the list, and write it as the database takes it."""
+
+        def process(values: Any) -> Any:
+            kinds = {type(each) for each in values} if isinstance(values, (list, tuple)) else {None}
+            if kinds not in (set(), {int}, {str}):
+                raise InvalidRecordError("values", shown(values), "must be a list of int or of str")
+            return json.dumps(values) if dialect.name == "sqlite" else list(values)
+
+        return process
+
+
+class IsOneOf(FunctionElement[bool]):
+    """Whether a column is one of the values of a list that is a parameter."""
+
+    inherit_cache = True
+    type = Boolean()
+
+
+def is_one_of(
+    column: ColumnElement[str] | ColumnElement[int], values: Sequence[str] | Sequence[int]
+) -> ColumnElement[bool]:
+    """Return the condition that `column` is one of `values`, a list of str or of int.
+
+    One parameter, whatever the length of the list, so that the statement can be prepared.
+    InvalidRecordError, when it is executed, for a list of anything else.
+    """
+    given: Any = values
+    return IsOneOf(column, given if isinstance(given, ColumnElement) else literal(given, Listed()))
+
+
+@compiles(IsOneOf)
+def _is_one_of(element: IsOneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} = ANY ({values})"
+
+
+@compiles(IsOneOf, "sqlite")
+def _is_one_of_on_sqlite(element: IsOneOf, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 # reason: compiled parts
 
 
 class OnOneRow(FunctionElement[bool]):

@@ -6,7 +6,7 @@ What runs per call is a function of the builder's own keyword arguments whose bo
 """
 
 import linecache
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NoReturn, cast
 
@@ -80,11 +80,17 @@ class CompiledStatement:
     """A construct with a bindparam ``p_<name>`` for each argument, compiled for one driver."""
 
     def __init__(
-        self, name: str, construct: ClauseElement, arguments: Iterable[str], driver: Driver
+        self,
+        name: str,
+        construct: ClauseElement,
+        arguments: Iterable[str],
+        defaults: Mapping[str, Any],
+        driver: Driver,
     ) -> None:
         self.name = name
         self.driver = driver
         self._construct = construct
+        self._defaults = defaults
         self._arguments = {f"p_{argument}": argument for argument in arguments}
 
     @cached_property
@@ -119,12 +125,15 @@ class CompiledStatement:
             "driver_": self.driver,
             "elsewhere_": elsewhere,
             "explain_": self.driver.explain,
+            **{f"default_{name}_": value for name, value in self._defaults.items()},
         }
         names = list(self._arguments.values())
         row = self._row_expression(scope)
         source = (_HEAD + _BODIES[name]).format(
             name=name,
-            names=", ".join(names),
+            names=", ".join(
+                f"{each}=default_{each}_" if each in self._defaults else each for each in names
+            ),
             keywords=", ".join(f"{each}={each}" for each in names),
             values=self._values_expression(scope),
             row=row.format("rows_[0]"),

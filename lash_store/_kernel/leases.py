@@ -43,7 +43,7 @@ What a crash does
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import msgspec
 from sqlalchemy import (
@@ -61,11 +61,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from lash_store._kernel.checks import check_count, check_name
+from lash_store._kernel.checks import check_count, check_name, shown
 from lash_store._kernel.dialects import upsert_insert
 from lash_store._kernel.liveness import Guarded, Liveness, check_token
 from lash_store._kernel.prepared import prepare
 from lash_store.errors import InvalidRecordError
+
+
+class Timed(Protocol):
+    """A Tx, as far as it says what time it is."""
+
+    @property
+    def now_ms(self) -> int:
+        """The clock's one reading in its transaction, in milliseconds since the epoch."""
 
 
 class Fence(Guarded, msgspec.Struct, frozen=True):
@@ -91,18 +99,26 @@ class Fence(Guarded, msgspec.Struct, frozen=True):
         check_count("fence.fencing_token", self.fencing_token)
         check_token("fence.token", self.token)
 
-    def holds(self, *, now_ms: int) -> ColumnElement[bool]:
-        """Return the SQL predicate "this term is live at `now_ms`" (K-LEASE-6).
+    @overload
+    def holds(self, tx: Timed) -> ColumnElement[bool]: ...
+    @overload
+    def holds(self, *, now_ms: int) -> ColumnElement[bool]: ...
+    def holds(self, tx: Timed | None = None, *, now_ms: int | None = None) -> ColumnElement[bool]:
+        """Return the SQL predicate "this term is live" (K-LEASE-6), at the time of `tx` or `now_ms`.
 
         An EXISTS over the lease table, for the WHERE of any statement in the same database:
-        an UPDATE fenced by it changes no row once the term is lost.
+        an UPDATE fenced by it changes no row once the term is lost. Raises InvalidRecordError for
+        a time in seconds, and unless one of the two is given.
         """
+        if (tx is None) is (now_ms is None):
+            raise InvalidRecordError("now_ms", shown(now_ms), "give either this or a Tx")
+        at_ms: Any = now_ms if tx is None else tx.now_ms
         return self.leases.holds(
             key=self.key,
             owner_id=self.owner_id,
             token=self.token,
             fencing_token=self.fencing_token,
-            now_ms=check_count("now_ms", now_ms),
+            now_ms=at_ms,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from sqlalchemy import Column, ColumnElement, and_, or_
 
+from lash_store._kernel.checks import check_time
 from lash_store.clock import MAX_INT, IdSource
 from lash_store.errors import InvalidRecordError
 
@@ -23,7 +24,9 @@ class Liveness:
 
     def is_over(self, *, now_ms: int) -> ColumnElement[bool]:
         """The end has come: the one comparison that makes it exclusive."""
-        return self.expires_at_ms <= now_ms
+        return self.expires_at_ms <= (
+            now_ms if isinstance(now_ms, ColumnElement) else check_time("now_ms", now_ms)
+        )
 
     def is_live(self, *, now_ms: int) -> ColumnElement[bool]:
         """Somebody holds the row at `now_ms`."""

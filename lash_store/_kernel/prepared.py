@@ -13,7 +13,8 @@ remains per call is a generated function of the same keyword arguments::
     find_thing(thing_id=7)                  # the construct, to compose
     find_thing.one(tx.cursor, thing_id=7)   # its row, or None
 
-A builder that is to be prepared must treat its arguments as opaque values: it may compare
+An argument may be a list of str or int, for ``is_one_of(column, values)``: one parameter, whatever
+its length. A builder that is to be prepared must treat its arguments as opaque values: it may compare
 and insert them, but not compute or branch with them in Python. One whose SQL text depends on
 its arguments (an expanding ``IN``) or whose parameters are not all its arguments is refused.
 
@@ -46,6 +47,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.types import TypeEngine
 
 from lash_store._kernel.backend import Cursor, Driver
+from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement
 from lash_store.errors import UnpreparableStatementError
 
@@ -75,6 +77,8 @@ _TYPES: Final[dict[object, type[TypeEngine[Any]]]] = {
     str | None: _Text,
     bytes: _Bytes,
     bytes | None: _Bytes,
+    list[str]: Listed,
+    list[int]: Listed,
 }
 """The type of an argument, by its annotation: one value that a driver takes as it is.
 
@@ -124,7 +128,14 @@ class Prepared(Generic[P, C_co]):
         if compiled is None:
             builder: Callable[..., ClauseElement] = self.builder
             arguments = bound_arguments(builder)
-            compiled = CompiledStatement(name_of(builder), builder(**arguments), arguments, driver)
+            defaults = {
+                name: parameter.default
+                for name, parameter in inspect.signature(builder).parameters.items()
+                if parameter.default is not parameter.empty
+            }
+            compiled = CompiledStatement(
+                name_of(builder), builder(**arguments), arguments, defaults, driver
+            )
             self._compiled[driver] = compiled
         return compiled
 
@@ -160,7 +171,9 @@ def bound_arguments(builder: Callable[..., object]) -> dict[str, BindParameter[A
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             why = f"its argument {name!r} is not keyword-only"
         elif type_ is None:
-            why = f"its argument {name!r} is no int, str or bytes (or None)"
+            why = (
+                f"its argument {name!r} is no int, str or bytes (or None), nor a list of int or str"
+            )
         else:
             binds[name] = bindparam(f"p_{name}", type_=type_())
             continue
@@ -217,7 +230,11 @@ def prepare(builder: Callable[..., Any]) -> Any:
     """
     if isinstance(builder, Prepared):
         return builder
-    returns = get_type_hints(builder)["return"]
+    returns = get_type_hints(builder).get("return")
+    if returns is None:
+        raise UnpreparableStatementError(
+            f"{name_of(builder)} can't be prepared: it is not annotated with what it returns"
+        )
     construct = get_origin(returns) or returns
     kind = PreparedRows if issubclass(construct, TypedReturnsRows) else Prepared
     return kind(builder)

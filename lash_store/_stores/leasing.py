@@ -9,8 +9,9 @@ which type checkers tell from others'::
     JOBS = Leases(JobFence)
 
     with store.begin() as tx:
-        term = JOBS.claim(tx, "job-7", owner_id=me, ttl_ms=30_000)   # a Lease, or a LeaseHeld
-        JOBS.require(tx, term.fence)                                 # or LeaseLostError
+        jobs_lease = JOBS.bind(tx)
+        term = jobs_lease.claim("job-7", owner_id=me, ttl_ms=30_000)   # a Lease, or a LeaseHeld
+        tx.require(term.fence)                                         # or LeaseLostError
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
-from lash_store._kernel.checks import check_count, check_name
+from lash_store._kernel.checks import check_count, check_kind, check_name
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.leases import (
     Fence,
@@ -30,6 +31,7 @@ from lash_store._kernel.leases import (
     check_fence,
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
+from lash_store._kernel.schema import OURS
 from lash_store._stores.tx import Context, Tx
 from lash_store.errors import (
     CorruptRecordError,
@@ -54,6 +56,10 @@ class Leases(Generic[FenceT, LeaseT]):
         self.fence = fence
         self.table: LeaseTable = fence.leases
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
+
+    def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
+        """Return the operations of the protocol on an open transaction, of a store of any kind."""
+        return BoundLeases(self, tx)
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
         """Take the lease on `key`, on an open transaction; see :meth:`claiming`."""
@@ -164,6 +170,18 @@ class Leases(Generic[FenceT, LeaseT]):
 
         return require
 
+    def requiring_any(self, context: Context, fence: Fence) -> Callable[[Tx[Any]], None]:
+        """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
+
+        A fence of this store's, or of a lease on a table of your own in the same database. In a
+        write transaction the answer holds until its end: nobody else can write meanwhile.
+        InvalidRecordError for a fence of another kind of store.
+        """
+        check_kind("fence", fence, Fence)
+        if isinstance(fence, self.fence) or _is_ours(fence):
+            return self.requiring(context, fence)  # type: ignore[arg-type] # reason: which refuses another kind's
+        return Leases(type(fence)).requiring(context, fence)
+
     def require_not_superseded(self, tx: Tx[Any], fence: FenceT) -> None:
         """Raise LeaseLostError if somebody else was given a term after that of `fence`.
 
@@ -216,6 +234,41 @@ class Leases(Generic[FenceT, LeaseT]):
                 self.table.table.name, term.key, "a live term without owner or token"
             )
         return term.owner_id, term.token
+
+
+class BoundLeases(Generic[FenceT, LeaseT]):
+    """One kind of lease on one open transaction: what ``Leases.bind`` gives."""
+
+    __slots__ = ("_leases", "_tx")
+
+    def __init__(self, leases: Leases[FenceT, LeaseT], tx: Tx[Any]) -> None:
+        self._leases = leases
+        self._tx = tx
+
+    def claim(self, key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
+        """Take the lease on `key`; see :meth:`Leases.claiming`."""
+        return self._leases.claim(self._tx, key, owner_id=owner_id, ttl_ms=ttl_ms)
+
+    def renew(self, fence: FenceT, *, ttl_ms: int) -> LeaseT:
+        """Move the end of the live term; see :meth:`Leases.renewing`."""
+        return self._leases.renew(self._tx, fence, ttl_ms=ttl_ms)
+
+    def release(self, fence: FenceT) -> bool:
+        """End the term of `fence`; see :meth:`Leases.releasing`."""
+        return self._leases.release(self._tx, fence)
+
+    def require(self, fence: FenceT) -> None:
+        """Raise LeaseLostError unless `fence` is live; see :meth:`Leases.requiring`."""
+        self._leases.require(self._tx, fence)
+
+    def current(self, key: str) -> LeaseT | None:
+        """Return the term on `key` that is live now, or None if the lease is free."""
+        return self._leases.current(self._tx, key)
+
+
+def _is_ours(fence: Fence) -> bool:
+    leases: LeaseTable | None = getattr(fence, "leases", None)
+    return leases is None or OURS in leases.table.info
 
 
 def _is_term(term: LeaseTerm, fence: Fence) -> bool:

@@ -263,14 +263,14 @@ def count_scope(*, scope_id: str, status: str | None) -> Select[int]:
 @prepare
 def count_effects(*, status: str | None) -> Select[int]:
     """Count all steps (E-LIST-1); no status filters by nothing."""
-    counted = select(func.count()).select_from(runtime_effect_replay)
+    counted = select(func.count().label("steps")).select_from(runtime_effect_replay)
     return counted.where(is_null_or(status, lambda given: _effects.status == given))
 
 
 @prepare
 def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:
     """Read when the oldest step in progress was first begun; NULL if none is (E-LIST-1)."""
-    return select(func.min(_effects.created_at_ms)).where(
+    return select(func.min(_effects.created_at_ms).label("created_at_ms")).where(
         _effects.status == _IN_PROGRESS,
         is_null_or(scope_id, lambda given: _effects.scope_id == given),
     )

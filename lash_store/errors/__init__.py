@@ -19,6 +19,7 @@
     │   ├── TransactionControlError   an attempt to end a transaction that the store owns
     │   ├── ThreadError               a Tx, or its connection, used in a second thread
     │   ├── NestedTransactionError    a transaction inside another of the same store and thread
+    │   ├── MissingTableError         a statement on a table of another kind of store
     │   ├── ScopeError                a statement that says not whose session it is about
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
     ├── LeaseLostError            acting on a term of ownership that is over
@@ -78,6 +79,7 @@ from lash_store.errors.stores import (
 )
 from lash_store.errors.transactions import (
     CoroutineError as CoroutineError,
+    MissingTableError as MissingTableError,
     NestedTransactionError as NestedTransactionError,
     NotConfiguredError as NotConfiguredError,
     ScopeError as ScopeError,

@@ -65,6 +65,26 @@ class ScopeError(TransactionError, DontWrapMixin):
         )
 
 
+class MissingTableError(TransactionError, DontWrapMixin):
+    """A statement on a table of ours that this database does not have: another kind of store's.
+
+    `table` is the table as it was called, `kind` the kind of store that has it; a fence, say, of one
+    kind in a statement on another's database. Nothing was changed by it.
+    """
+
+    def __init__(self, path: str, table: str, kind: str) -> None:
+        super().__init__(path, table, kind)
+        self.path = path
+        self.table = table
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path!r} has no table {self.table}: it is a table of {self.kind} stores, and that "
+            "of another kind, or none yet, is here"
+        )
+
+
 class CoroutineError(LashStoreError, TypeError):
     """A coroutine function, or what gives an awaitable, where a plain function is called for.
 

@@ -17,6 +17,6 @@ class ProcessTx(ProcessOperations, DeploymentTx):
     schema: ClassVar[Schema] = SCHEMA
 
     # What only makes sense as part of a transaction.
-    require = reads(leases.LEASES.requiring)
+    require = reads(leases.LEASES.requiring_any)
     require_process = reads(processes.require_process)
     highest_sequence = reads(events.highest_sequence)

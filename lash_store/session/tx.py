@@ -28,7 +28,7 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
     commit_turn = writes(turns.commit_turn)
 
     # What only makes sense as part of a transaction.
-    require = reads(leases.LEASES.requiring)
+    require = reads(leases.LEASES.requiring_any)
     require_claim = reads(claims.require_claim)
     create_meta = writes(meta.create_meta)
     put_checkpoint = writes(blobs.put_checkpoint)

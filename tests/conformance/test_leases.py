@@ -26,7 +26,7 @@ from lash_store.errors import (
 from lash_store.leases import LeaseTerm
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
-from tests.support.leased import LEASED, Leased
+from tests.support.leased import LEASED, JobFence, Leased
 
 TTL = 1_000
 
@@ -425,8 +425,9 @@ def test_a_fence_of_another_kind_is_refused(leased: Leased, path: Path) -> None:
             leased.renew(fence, TTL)
         with pytest.raises(InvalidRecordError, match="fence = "):
             leased.release(fence)
-        with pytest.raises(InvalidRecordError, match="fence = "):
-            leased.transact(partial(require, leased, fence))
+        if not isinstance(fence, JobFence):  # which may be on a table beside ours
+            with pytest.raises(InvalidRecordError, match="fence = "):
+                leased.transact(partial(require, leased, fence))
     assert all_rows(path) == before
 
 

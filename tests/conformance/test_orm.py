@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select
-from sqlalchemy.orm import registry
+from sqlalchemy.orm import Session, registry
 
 from lash_store import NewWork, SessionStore, SessionTx, configure
 from lash_store.session.tables import queued_work_batches
@@ -103,3 +103,29 @@ def test_k_tx_13_rows_of_ours_are_entities(begin: Begin) -> None:
         batch = tx.enqueue_work(NewWork([1]))
         with tx.orm() as orm:
             assert [each.batch_id for each in orm.scalars(select(Batch))] == [batch.batch_id]
+
+
+def test_k_tx_13_a_session_made_on_the_connection_itself(path: Path) -> None:
+    """Its rollback undoes what is its own, and nobody's exception is replaced."""
+    with SessionStore.open(path, session_id="s") as store:
+        with store.begin() as tx:
+            mine.create_all(tx.connection)
+        with store.begin() as tx:
+            tx.enqueue_work(NewWork([1]))
+            with Session(tx.connection) as orm:
+                orm.add(Note("undone"))
+                orm.flush()
+                orm.rollback()
+                orm.add(Note("kept"))
+                orm.commit()
+            with (
+                pytest.raises(ValueError, match="mine"),
+                Session(tx.connection) as orm,
+                orm.begin(),
+            ):
+                orm.add(Note("undone too"))
+                orm.flush()
+                raise ValueError("mine")
+        with store.read() as tx:
+            assert tx.connection.execute(select(notes.c.text)).scalars().all() == ["kept"]
+        assert store.work_depth().batches == 1

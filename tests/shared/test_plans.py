@@ -55,6 +55,7 @@ SELECTS = [
     for name, (builder, arguments) in EXAMPLES.items()
     if name.startswith("session.")
     and name not in CONDITIONS
+    and name != "session.select_all_work"  # which reads all that there is
     and isinstance(builder, PreparedRows)
     and isinstance(builder(**arguments), Select)
 ]

@@ -146,5 +146,6 @@ CONDITIONS: Final = {
     "session.carries_claim",
     "session.has_live_claim",
     "session.is_live",
+    "session.newest_ancestry",
 }
 """Builders of a condition or CTE for a consumer's statement, which are none by themselves."""

@@ -363,6 +363,10 @@ def expanding(*, names: list[str]) -> Select[int]:
     return select(things.c.id).where(things.c.name.in_(names))
 
 
+def floating(*, age: float) -> Select[int]:
+    return select(things.c.id).where(things.c.id > age)
+
+
 def post_compiled(*, name: str) -> Select[int]:
     return select(things.c.id).where(things.c.name.in_(bindparam("p_name", expanding=True)))
 
@@ -392,7 +396,9 @@ def python_default(*, name: str) -> Insert:
     ("builder", "why"),
     [
         (positional, "'thing_id' is not keyword-only"),
-        (expanding, "'names' is no int, str or bytes"),
+        (expanding, "depends on its parameters"),
+        (floating, "'age' is no int, str or bytes"),
+        (lambda: select(things.c.id), "not annotated with what it returns"),
         (post_compiled, "depends on its parameters"),
         (open_parameter, "'other' is neither an argument nor a constant"),
         (unused, "does not use other"),

@@ -69,9 +69,30 @@ def test_builders_of_blobs_turns_and_attachments() -> None:
 
 def test_builders_of_the_queue() -> None:
     assert_type(
-        s.select_work(session_id="s"),
+        s.list_work(session_id="s", after_seq=0, limit=1),
         Select[int, str, str, str | None, str, str, str, int, int],
     )
+    assert_type(s.select_items(session_id="s"), Select[str, int, str, str])
+    for selected in (s.select_work(session_id="s"), s.select_all_work()):
+        assert_type(
+            selected,
+            Select[
+                int,
+                str,
+                str,
+                str | None,
+                str,
+                str,
+                str,
+                int,
+                int,
+                str | None,
+                str | None,
+                int,
+                int,
+                int,
+            ],
+        )
     assert_type(
         s.claimable_work(session_id="s", now_ms=1, max_batches=1),
         Select[int, str, str, str, str, int],

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine
 
 from lash_store._backends.sqlite import dialect, guard, tx_connection
 from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
+from lash_store._backends.sqlite.pragmas import Settings
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import check_now
+from lash_store._kernel.checks import NO_SECONDS, check_now
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
@@ -34,6 +35,7 @@ class GuardedCursor(sqlite3.Cursor):
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
         dialect.check_no_control(arguments[0])
+        connection.settings.note(arguments[0])
         if not observers:
             return super().execute(*arguments)
         with telling(connection.operation, arguments[0], connection.path):
@@ -52,21 +54,36 @@ class GuardedCursor(sqlite3.Cursor):
     def fetchone(self) -> Any:
         """Fetch on the thread of the transaction."""
         cast("StoreConnection", self.connection).check_thread()
-        return super().fetchone()
+        with _closed_at_the_end():
+            return super().fetchone()
 
     def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
         """Fetch on the thread of the transaction."""
         cast("StoreConnection", self.connection).check_thread()
-        return super().fetchmany(*arguments, **options)
+        with _closed_at_the_end():
+            return super().fetchmany(*arguments, **options)
 
     def fetchall(self) -> list[Any]:
         """Fetch on the thread of the transaction."""
         cast("StoreConnection", self.connection).check_thread()
-        return super().fetchall()
+        with _closed_at_the_end():
+            return super().fetchall()
 
     def __next__(self) -> Any:
         cast("StoreConnection", self.connection).check_thread()
         return super().__next__()
+
+
+@contextmanager
+def _closed_at_the_end() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.ProgrammingError as error:
+        if "closed cursor" not in str(error):
+            raise
+        raise TransactionEndedError(
+            "a result was used after its transaction had ended: fetch its rows inside the block"
+        ) from error
 
 
 class StoreConnection(sqlite3.Connection):
@@ -98,6 +115,9 @@ class StoreConnection(sqlite3.Connection):
     engine: Engine | None
     """The engine that ``tx.connection`` stands on, made when it is first asked for."""
 
+    settings: Settings
+    """What a consumer has changed for the connection, to be undone at the end."""
+
     _consumers: dict[str, Connection]
     """The consumers' Connections on the current transaction, by whose rows they are about."""
 
@@ -119,6 +139,7 @@ class StoreConnection(sqlite3.Connection):
         self.ending = dialect.ROLLBACK
         self.standing = None
         self.engine = None
+        self.settings = Settings(self)
         self._consumers = {}
         self._compared = {}
         self._letting_go = False
@@ -162,6 +183,12 @@ class StoreConnection(sqlite3.Connection):
             self._disconnect(how)
         if self._cursors:
             self._close_cursors()
+        try:
+            self._end(how)
+        finally:
+            self.settings.restore()
+
+    def _end(self, how: str) -> None:
         if not self.in_transaction:
             if how == dialect.COMMIT:
                 raise self.ended_error()
@@ -183,6 +210,7 @@ class StoreConnection(sqlite3.Connection):
             tx_connection.disconnect(self._consumers.popitem()[1], self)
         if self._cursors:
             self._close_cursors()
+        self.settings.restore()
 
     def ended_error(self) -> TransactionEndedError:
         """Return the error of a transaction that is over before its end."""
@@ -194,7 +222,9 @@ class StoreConnection(sqlite3.Connection):
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
         now_ms = clock.now_ms()
-        return now_ms if type(now_ms) is int and 0 <= now_ms <= MAX_INT else check_now(now_ms)
+        if type(now_ms) is int and NO_SECONDS <= now_ms <= MAX_INT:
+            return now_ms
+        return check_now(now_ms)
 
     def lacks(self, schema: Schema, *, adopt: bool) -> bool:
         """Check the file as opening it does; tell whether its tables are to be made."""
@@ -222,7 +252,8 @@ class StoreConnection(sqlite3.Connection):
     def _disconnect(self, how: str) -> None:
         try:
             while self._consumers:
-                tx_connection.disconnect(self._consumers.popitem()[1], self)
+                consumer = self._consumers.popitem()[1]
+                tx_connection.disconnect(consumer, self, commit=how == dialect.COMMIT)
         except BaseException:
             if how == dialect.COMMIT:
                 self.end(dialect.ROLLBACK)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, FromClause
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._kernel.options import Synchronous
 from lash_store._kernel.sharing import SCOPE, STORE, VERSIONS, Place, Sharing, SharingCompiler
@@ -101,7 +102,7 @@ class _SharingDialect(_StoreDialect):
     sharing: Sharing
 
 
-SQLITE: Final[Dialect] = _StoreDialect(dbapi=sqlite3)
+SQLITE: Final[Dialect] = _StoreDialect(dbapi=sqlite3, compiler_linting=FROM_LINTING)
 """The dialect that the stores compile their statements for."""
 
 SCOPES: Final = "lash_store_scopes"
@@ -116,7 +117,7 @@ def dialect_for(prefix: str) -> Dialect:
     """Return the dialect for a shared database with that prefix, or the canonical one for none."""
     if not prefix:
         return SQLITE
-    dialect = _SharingDialect(dbapi=sqlite3)
+    dialect = _SharingDialect(dbapi=sqlite3, compiler_linting=FROM_LINTING)
     dialect.sharing = Sharing(prefix)
     return dialect
 

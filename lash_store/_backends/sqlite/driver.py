@@ -1,5 +1,6 @@
 """The driver ``sqlite3``, as prepared statements know it: cursors, and what its errors mean."""
 
+import re
 import sqlite3
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -9,8 +10,10 @@ from sqlalchemy import Dialect
 from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.observing import observers, telling
+from lash_store._kernel.schema import declared
 from lash_store.errors import (
     LashStoreError,
+    MissingTableError,
     ReadOnlyStoreError,
     StorageError,
     StoreBusyError,
@@ -30,6 +33,8 @@ class SqliteDriver:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
         return store_error(error, cursor.connection)
 
+
+_MISSING_TABLE: Final = re.compile(r"no such table: (?:main\.)?(\w+)")
 
 DRIVER: Final = SqliteDriver(SQLITE)
 
@@ -96,11 +101,25 @@ def store_error(error: Exception, connection: sqlite3.Connection) -> LashStoreEr
     code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
-    if code == sqlite3.SQLITE_READONLY:
-        return ReadOnlyStoreError(path)
     if code is None and "closed database" in str(error):
         return StoreClosedError(path)
+    own = consumer_error(error, path)
+    if own is not None:
+        return own
     return StorageError(path, getattr(error, "sqlite_errorname", type(error).__name__), str(error))
+
+
+def consumer_error(error: BaseException, path: str) -> LashStoreError | None:
+    """Return the error of ours that explains one of a statement of a consumer's own, if there is one."""
+    if primary_code(error) == sqlite3.SQLITE_READONLY:
+        return ReadOnlyStoreError(path)
+    found = _MISSING_TABLE.match(str(error))
+    if found is not None:
+        for schema in declared:
+            for table in schema.tables:
+                if found[1].endswith(table.name):
+                    return MissingTableError(path, found[1], schema.kind)
+    return None
 
 
 def is_busy(error: Exception) -> bool:

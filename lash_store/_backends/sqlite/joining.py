@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, event
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.opening import enter_wal
+from lash_store._backends.sqlite.tx_connection import explain
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_choice, check_now
 from lash_store._kernel.options import Settings, Synchronous
@@ -125,6 +126,7 @@ def configure(
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _end)
         event.listen(engine, "rollback", _end)
+        event.listen(engine, "handle_error", explain)
     return engine
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.sqlite.dialect import SCOPE_OPTION, dialect_for
+from lash_store._backends.sqlite.driver import consumer_error
 from lash_store.errors import LashStoreError, TransactionControlError
 
 _URL = make_url("sqlite://")
@@ -56,6 +57,13 @@ class TransactionConnection(Connection):
         if exception is None:
             _refuse("invalidate()")
 
+    def in_nested_transaction(self) -> bool:
+        """Whether it is in a savepoint, as an ORM Session asks before it joins: it is to set one.
+
+        For the transaction itself would refuse what such a Session rolls back (K-TX-13).
+        """
+        return True
+
     def detach(self) -> NoReturn:
         """Refuse: the connection is the store's."""
         _refuse("detach()")
@@ -87,10 +95,20 @@ def is_usable(connection: Connection | None) -> bool:
     return transaction is None or transaction.is_active
 
 
-def disconnect(connection: Connection, raw: Owned) -> None:
-    """Close it, before the transaction ends: any later use of it is an error."""
+def disconnect(connection: Connection, raw: Owned, *, commit: bool = False) -> None:
+    """Close it, before the transaction ends: any later use of it is an error.
+
+    SQLAlchemy's events and its log say of it what becomes of the transaction: ``commit``, which it
+    too tells of before the COMMIT, or ``rollback``.
+    """
+    transaction = connection.get_transaction()
     with raw.letting_go():
-        Connection.close(connection)
+        try:
+            is_open = transaction is not None and transaction.is_active
+            if commit and is_open and connection.connection.dbapi_connection is not None:
+                Connection.commit(connection)
+        finally:
+            Connection.close(connection)
 
 
 def _engine(raw: Owned) -> Engine:
@@ -104,7 +122,7 @@ def _engine(raw: Owned) -> Engine:
     pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialect)
     # Parameters stay out of errors: a fence's token is among those of a fenced statement.
     engine = Engine(pool, dialect, _URL, hide_parameters=True)
-    event.listen(engine, "handle_error", _explain)
+    event.listen(engine, "handle_error", explain)
     return engine
 
 
@@ -112,10 +130,16 @@ def _creator(raw: Owned) -> Callable[[], Any]:
     return lambda: raw
 
 
-def _explain(context: ExceptionContext) -> None:
+def explain(context: ExceptionContext) -> None:
     error = context.original_exception
     if isinstance(error, LashStoreError):
         raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
+    raw: Any = context.connection and context.connection.connection.dbapi_connection
+    own = consumer_error(
+        error, getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
+    )
+    if own is not None:
+        raise own from error
 
 
 def _refuse(what: str) -> NoReturn:

@@ -2,7 +2,10 @@
 
 from typing import Final
 
+from sqlalchemy import ColumnElement
+
 from lash_store._kernel.checks import check_count, check_name
+from lash_store._kernel.choosing import OrderBy, chosen
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._stores.leasing import Leases
 from lash_store._stores.tx import Context
@@ -11,6 +14,7 @@ from lash_store.process.context import Tx, Work
 from lash_store.process.operations.processes import filter_arguments, state_of
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
 from lash_store.process.records.processes import ProcessFilter, read_record
+from lash_store.process.tables import processes
 
 LEASES: Final = Leases(ProcessFence, ProcessLease)
 """Renewing, releasing and requiring a term are the protocol's own."""
@@ -40,20 +44,33 @@ def claim_lease(
 
 
 def claim_next(
-    context: Context, *, owner_id: str, ttl_ms: int, matching: ProcessFilter | None = None
+    context: Context,
+    *,
+    owner_id: str,
+    ttl_ms: int,
+    matching: ProcessFilter | None = None,
+    where: ColumnElement[bool] | None = None,
+    order_by: OrderBy | None = None,
 ) -> Work[ClaimedProcess | None]:
     """Claim the oldest running process without a live lease (P-LEASE-3).
 
     The recovery sweep of a worker: None if there is no such process, or none that
     `matching` lets through. Raises InvalidRecordError for an empty owner, a bad `ttl_ms` or
-    a bad filter.
+    a bad filter. `where` and `order_by`, on columns of ``processes``, let through fewer of them
+    and put others first (K-COMPOSE-1).
     """
+    choice = chosen(where, order_by)
     check_name("owner_id", owner_id)
     check_count("ttl_ms", ttl_ms)
     given = filter_arguments(matching)
 
     def claim(tx: Tx) -> ClaimedProcess | None:
-        found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **given)
+        if choice is None:
+            found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **given)
+        else:
+            claimable = statements.next_claimable(now_ms=tx.now_ms, **given)
+            by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
+            found = tx.connection.execute(by_choice).one_or_none()
         if found is None:
             return None
         process_id, record_json = found

@@ -77,7 +77,7 @@ def recent_events(*, process_id: str, limit: int) -> Select[int, str]:
 def count_through(*, process_id: str, event_type: str, through_sequence: int) -> Select[int]:
     """Count a process's events of one type up to a sequence, that one included (P-EVENT-8)."""
     return (
-        select(func.count())
+        select(func.count().label("events"))
         .select_from(process_events)
         .where(
             _events.process_id == process_id,
@@ -97,7 +97,9 @@ def first_event_after(*, process_id: str, event_type: str, after_sequence: int) 
 @prepare
 def highest_sequence(*, process_id: str) -> Select[int | None]:
     """Read the sequence of a process's newest event; NULL if it has none."""
-    return select(func.max(_events.sequence)).where(_events.process_id == process_id)
+    return select(func.max(_events.sequence).label("sequence")).where(
+        _events.process_id == process_id
+    )
 
 
 def is_pending_wake() -> ColumnElement[bool]:

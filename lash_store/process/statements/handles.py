@@ -97,7 +97,7 @@ def running_handles_of_session(*, session_id: str) -> Select[str, int]:
     )
     return (
         # From the session's handles to their processes: few rows, whatever the registry holds.
-        select(processes.c.process_id, held_by_others)
+        select(processes.c.process_id, held_by_others.label("held_by_others"))
         .join(process_handle_grants, _grants.process_id == processes.c.process_id)
         .where(_grants.session_id == session_id, processes.c.status == _RUNNING)
         .distinct()

@@ -43,7 +43,7 @@ def load_standing(*, process_id: str) -> Select[str, str, int]:
         .where(process_events.c.process_id == process_id)
         .scalar_subquery()
     )
-    columns = (_processes.status, _processes.record_json, highest)
+    columns = (_processes.status, _processes.record_json, highest.label("highest_sequence"))
     return select(*columns).where(_processes.process_id == process_id)
 
 
@@ -81,10 +81,10 @@ def update_process(*, process_id: str, status: str, updated_at_ms: int, record_j
 def list_processes(
     *,
     status: str,
-    waiting: int | None,
-    definition: str | None,
-    owner_scope_id: str | None,
-    created_before_ms: int | None,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
     after_process_id: str,
     limit: int,
 ) -> Select[str, str]:
@@ -99,10 +99,10 @@ def list_processes(
 @prepare
 def list_all_processes(
     *,
-    waiting: int | None,
-    definition: str | None,
-    owner_scope_id: str | None,
-    created_before_ms: int | None,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
     after_process_id: str,
     limit: int,
 ) -> Select[str, str]:
@@ -116,10 +116,10 @@ def list_all_processes(
 def next_claimable(
     *,
     now_ms: int,
-    waiting: int | None,
-    definition: str | None,
-    owner_scope_id: str | None,
-    created_before_ms: int | None,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
 ) -> Select[str, str]:
     """Read the oldest running process without a live lease: id and record_json (P-LEASE-3)."""
     return (
@@ -138,10 +138,10 @@ def next_claimable(
 
 def matches_filter(
     *,
-    waiting: int | None,
-    definition: str | None,
-    owner_scope_id: str | None,
-    created_before_ms: int | None,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
 ) -> ColumnElement[bool]:
     """A condition on ``processes``: each argument that is not NULL has to match."""
     return _matches(waiting, definition, owner_scope_id, created_before_ms)

@@ -1,11 +1,13 @@
 """Claims of what waits in the work queue: taking it, holding on to it, giving it back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+from sqlalchemy import ColumnElement
 
 from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
+from lash_store._kernel.choosing import Choice, OrderBy, chosen
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.liveness import end_of_term, new_token
 from lash_store.errors import ClaimLostError, CorruptRecordError
@@ -36,22 +38,29 @@ def claim_work(
     ttl_ms: int,
     max_batches: int = 1,
     boundary: Boundary = "idle",
+    where: ColumnElement[bool] | None = None,
+    order_by: OrderBy | None = None,
 ) -> Work[WorkClaim | None]:
     """Take the batches at the head of the queue of the fence's session (S-QUEUE-3, 4, 10).
 
     None if nothing is to be had at this boundary; `max_batches` 0 gives None before any
     check. Raises LeaseLostError unless the session lease of `fence` is live.
+
+    With `where` or `order_by`, the queue is for this call as if it held those batches only, in
+    that order, and in enqueue order where it is silent (K-COMPOSE-1): conditions on the columns
+    of ``queued_work_batches``, and on those of ``queued_work_items`` for each batch's first item.
     """
     if check_count("max_batches", max_batches) == 0:
         return _take_nothing
     owner = check_name("owner_id", owner_id)
     check_choice("boundary", boundary, BOUNDARIES)
     check_count("ttl_ms", ttl_ms)
+    choice = chosen(where, order_by)
     require_lease = LEASES.requiring(context, fence)
 
     def claim(tx: Tx) -> WorkClaim | None:
         require_lease(tx)
-        taken = _prefix(tx, fence.session_id, boundary, max_batches)
+        taken = _prefix(tx, fence.session_id, boundary, max_batches, choice)
         if not taken:
             return None
         return _claim(tx, fence.session_id, taken, owner, ttl_ms)
@@ -159,10 +168,20 @@ def _take_nothing(_: Tx) -> None:
     """Claim no batches at all."""
 
 
-def _prefix(tx: Tx, session_id: str, boundary: Boundary, max_batches: int) -> Prefix:
-    rows = statements.claimable_work.all(
-        tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
-    )
+def _prefix(
+    tx: Tx, session_id: str, boundary: Boundary, max_batches: int, choice: Choice | None = None
+) -> Prefix:
+    rows: Iterable[tuple[object, ...]]
+    if choice is None:
+        rows = statements.claimable_work.all(
+            tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
+        )
+    else:
+        choosable = statements.choosable_work(
+            session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
+        )
+        by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
+        rows = map(tuple, tx.connection.execute(by_choice).all())
     candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
@@ -196,6 +215,10 @@ def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: 
     items = statements.load_claimed_items.all(
         cursor, session_id=session_id, claim_id=claim_id, token=token
     )
+    found = assembled(batches, items)
+    if len(found) > 1:  # a consumer's order may be another than the queue's
+        place = {candidate.batch_id: at for at, candidate in enumerate(taken)}
+        found = sorted(found, key=lambda batch: place[batch.batch_id])
     return WorkClaim(
         session_id=session_id,
         claim_id=claim_id,
@@ -204,5 +227,5 @@ def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: 
         fencing_token=fencing_token,
         claimed_at_ms=tx.now_ms,
         expires_at_ms=expires_at_ms,
-        batches=tuple(assembled(batches, items)),
+        batches=tuple(found),
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_name, check_names
+from lash_store._kernel.checks import check_count, check_name, check_names
 from lash_store._kernel.codecs import decode_object, encode_json, encode_raw
 from lash_store.errors import CorruptRecordError, NodeConflictError
 from lash_store.session import statements
@@ -33,12 +33,16 @@ def load_graph(_: SessionContext) -> Work[Graph | None]:
     return load
 
 
-def load_path(_: SessionContext, leaf_node_id: str | None = None) -> Work[Graph | None]:
+def load_path(
+    _: SessionContext, leaf_node_id: str | None = None, *, limit: int | None = None
+) -> Work[Graph | None]:
     """Return the path from the root to a leaf, the head's unless given (S-GRAPH-2).
 
     None without a head. A tombstoned or absent ancestor ends the path; a leaf that is
-    absent itself gives an empty path under its id. A cycle is a CorruptRecordError.
+    absent itself gives an empty path under its id. A cycle is a CorruptRecordError. With a
+    `limit`, the newest so many nodes of the path; further ones are not read.
     """
+    count = None if limit is None else check_count("limit", limit)
     chosen = None if leaf_node_id is None else check_name("leaf_node_id", leaf_node_id)
 
     def load(tx: Tx) -> Graph | None:
@@ -48,7 +52,11 @@ def load_path(_: SessionContext, leaf_node_id: str | None = None) -> Work[Graph 
         leaf = head.leaf_node_id if chosen is None else chosen
         if leaf is None:
             return Graph((), None)
-        rows = statements.load_path.all(tx.cursor, leaf_node_id=leaf)
+        rows = (
+            statements.load_path.all(tx.cursor, leaf_node_id=leaf)
+            if count is None
+            else statements.load_path_end.all(tx.cursor, leaf_node_id=leaf, limit=count)
+        )
         nodes = {node_id: _node(node_id, text) for node_id, text in rows}
         return Graph(_in_order(leaf, nodes), leaf)
 

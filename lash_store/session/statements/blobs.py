@@ -10,7 +10,7 @@ from lash_store.session.tables import blobs
 @prepare
 def select_blobs() -> Select[str, int]:
     """Every blob: its key and the bytes that it takes as stored."""
-    return select(blobs.c.hash, func.length(blobs.c.content))
+    return select(blobs.c.hash, func.length(blobs.c.content).label("size"))
 
 
 @prepare

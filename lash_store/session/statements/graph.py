@@ -1,12 +1,25 @@
 """Statements on the conversation graph; a tombstoned node is seen by none of the reads."""
 
-from sqlalchemy import CTE, Delete, Insert, Select, Update, delete, func, select, update
+from sqlalchemy import (
+    CTE,
+    Delete,
+    Insert,
+    Integer,
+    Select,
+    Update,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from lash_store._kernel.dialects import JsonText, OnOneRow, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes
 
 _live = graph_nodes.c.tombstoned == 0
+_parent = JsonText(graph_nodes.c.node_json, "parent_node_id").label("parent_node_id")
 
 
 @prepare
@@ -34,20 +47,37 @@ def load_node(*, node_id: str) -> Select[int, str, str]:
 def ancestry(*, leaf_node_id: str) -> CTE:
     """The path from a leaf to its root as a recursive CTE: node_id and parent_node_id.
 
-    Two of them may stand in one statement, for a common ancestor say. Join it to ``graph_nodes`` or to tables of your own. A tombstoned or absent ancestor ends
-    the path. It ends on a cycle too: UNION, not UNION ALL, so no row is followed twice.
+    Two of them may stand in one statement, for a common ancestor say. Join it to
+    ``graph_nodes`` or to tables of your own. A tombstoned or absent ancestor ends the path. It
+    ends on a cycle too: UNION, not UNION ALL, so no row is followed twice.
     """
-    parent = JsonText(graph_nodes.c.node_json, "parent_node_id").label("parent_node_id")
     path = (
-        select(graph_nodes.c.node_id, parent)
+        select(graph_nodes.c.node_id, _parent)
         .where(graph_nodes.c.node_id == leaf_node_id, _live)
         .cte(recursive=True)
     )
     return path.union(
-        select(graph_nodes.c.node_id, parent)
+        select(graph_nodes.c.node_id, _parent)
         .join(path, graph_nodes.c.node_id == path.c.parent_node_id)
         # A root has no parent to join on anyway: said only to guide SQLite.
         .where(OnOneRow(path.c.parent_node_id.is_not(None)), _live)
+    )
+
+
+def newest_ancestry(*, leaf_node_id: str, limit: int) -> CTE:
+    """The `limit` nodes at the leaf's end of its path: node_id, parent_node_id and depth.
+
+    The depth is 0 at the leaf. On a cycle it goes on to the limit.
+    """
+    path = (
+        select(graph_nodes.c.node_id, _parent, literal(0, Integer()).label("depth"))
+        .where(graph_nodes.c.node_id == leaf_node_id, _live, literal(0, Integer()) < limit)
+        .cte(recursive=True)
+    )
+    return path.union_all(
+        select(graph_nodes.c.node_id, _parent, path.c.depth + 1)
+        .join(path, graph_nodes.c.node_id == path.c.parent_node_id)
+        .where(OnOneRow(path.c.parent_node_id.is_not(None)), path.c.depth + 1 < limit, _live)
     )
 
 
@@ -63,9 +93,17 @@ def load_path(*, leaf_node_id: str) -> Select[str, str]:
 
 
 @prepare
+def load_path_end(*, leaf_node_id: str, limit: int) -> Select[str, str]:
+    """Read the `limit` nodes at the leaf's end of its path, node id and node_json, in no order."""
+    path = newest_ancestry(leaf_node_id=leaf_node_id, limit=limit)
+    nodes = select(graph_nodes.c.node_id, graph_nodes.c.node_json)
+    return nodes.join(path, path.c.node_id == graph_nodes.c.node_id)
+
+
+@prepare
 def count_nodes() -> Select[int]:
     """Count the live nodes, by looking at all of them."""
-    return select(func.count()).select_from(graph_nodes).where(_live)
+    return select(func.count().label("nodes")).select_from(graph_nodes).where(_live)
 
 
 @prepare

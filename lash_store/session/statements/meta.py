@@ -77,7 +77,7 @@ def select_user_messages() -> Select[int, str]:
 @prepare
 def count_user_messages() -> Select[int]:
     """Count the user messages, without reading one into the program."""
-    return select_user_messages().with_only_columns(func.count())
+    return select_user_messages().with_only_columns(func.count().label("messages"))
 
 
 @prepare

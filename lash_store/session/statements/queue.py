@@ -1,44 +1,80 @@
 """Statements on the work queue."""
 
+from typing import Any, TypeAlias
+
 from sqlalchemy import (
-    ColumnElement,
     Delete,
     Insert,
     Select,
-    Update,
     and_,
     case,
     delete,
     func,
     select,
-    union_all,
-    update,
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import by_primary_key, indexed_by, upsert_insert
-from lash_store._kernel.liveness import Liveness
+from lash_store._kernel.dialects import by_primary_key, upsert_insert
 from lash_store._kernel.prepared import prepare
+from lash_store._kernel.sharing import across_sessions
+from lash_store.session.statements.claims import has_live_claim
 from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
-_claim = Liveness(_batches.claim_token, _batches.claim_expires_at_ms)
 
-
-def has_live_claim(*, now_ms: int) -> ColumnElement[bool]:
-    """A condition on ``queued_work_batches``: somebody works on the batch at `now_ms`."""
-    return _claim.is_live(now_ms=now_ms)
+SelectedWork: TypeAlias = Select[
+    int, str, str, str | None, str, str, str, int, int, str | None, str | None, int, int, int
+]
+"""What ``select_work`` gives."""
 
 
 @prepare
-def select_work(*, session_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
+def select_work(*, session_id: str) -> SelectedWork:
     """A session's batches, without their items; to filter, join, order and page.
 
     Columns: enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy,
-    merge_key_json, available_at_ms, enqueued_at_ms.
+    merge_key_json, available_at_ms, enqueued_at_ms; then what stands on them of a claim:
+    claim_id, claim_owner_id, claim_fencing_token, claim_claimed_at_ms, claim_expires_at_ms.
     """
-    return _select_batches().where(_batches.session_id == session_id)
+    return _select_work(_batches).where(_batches.session_id == session_id)
+
+
+@prepare
+def select_all_work() -> SelectedWork:
+    """The batches of every session that the database holds; columns as in ``select_work``.
+
+    In a shared database of all its sessions, whichever the Tx or the connection is about.
+    """
+    return _select_work(across_sessions(queued_work_batches).c)
+
+
+@prepare
+def select_items(*, session_id: str) -> Select[str, int, str, str]:
+    """The items of a session's batches: batch_id, item_index, item_id, payload_json."""
+    items = select(_items.batch_id, _items.item_index, _items.item_id, _items.payload_json)
+    of_session = items.join(queued_work_batches, _batches.batch_id == _items.batch_id)
+    return of_session.where(_batches.session_id == session_id)
+
+
+def _select_work(batches: Any) -> SelectedWork:
+    chosen: SelectedWork = select(
+        batches.enqueue_seq,
+        batches.batch_id,
+        batches.session_id,
+        batches.source_key,
+        batches.delivery_policy,
+        batches.slot_policy,
+        batches.merge_key_json,
+        batches.available_at_ms,
+        batches.enqueued_at_ms,
+        batches.claim_id,
+        batches.claim_owner_id,
+        batches.claim_fencing_token,
+        batches.claim_claimed_at_ms,
+        batches.claim_expires_at_ms,
+    )
+    return chosen
 
 
 def _select_batches() -> Select[int, str, str, str | None, str, str, str, int, int]:
@@ -60,8 +96,8 @@ def list_work(
     *, session_id: str, after_seq: int, limit: int
 ) -> Select[int, str, str, str | None, str, str, str, int, int]:
     """Read a page of a session's batches in enqueue order, those behind `after_seq` (S-QUEUE-9)."""
-    work = by_primary_key(select_work(session_id=session_id), queued_work_batches)
-    work = work.where(_batches.enqueue_seq > after_seq)
+    work = by_primary_key(_select_batches(), queued_work_batches)
+    work = work.where(_batches.session_id == session_id, _batches.enqueue_seq > after_seq)
     return work.order_by(_batches.enqueue_seq).limit(limit)
 
 
@@ -118,10 +154,10 @@ def work_depth(*, session_id: str, now_ms: int) -> Select[int, int, int, int | N
     live = has_live_claim(now_ms=now_ms)
     ready = and_(~live, _batches.available_at_ms <= now_ms)
     return select(
-        func.count(),
-        func.coalesce(func.sum(case((live, 1), else_=0)), 0),
-        func.coalesce(func.sum(case((ready, 1), else_=0)), 0),
-        func.min(_batches.enqueued_at_ms),
+        func.count().label("total"),
+        func.coalesce(func.sum(case((live, 1), else_=0)), 0).label("claimed"),
+        func.coalesce(func.sum(case((ready, 1), else_=0)), 0).label("ready"),
+        func.min(_batches.enqueued_at_ms).label("oldest_enqueued_at_ms"),
     ).where(_batches.session_id == session_id)
 
 
@@ -158,167 +194,6 @@ def enqueue_item(*, batch_id: str, item_index: int, item_id: str, payload_json: 
     return upsert_insert(queued_work_items).values(
         batch_id=batch_id, item_index=item_index, item_id=item_id, payload_json=payload_json
     )
-
-
-@prepare
-def claimable_work(
-    *, session_id: str, now_ms: int, max_batches: int
-) -> Select[int, str, str, str, str, int]:
-    """Read the first batches that are available and under no live claim (S-QUEUE-3, S-QUEUE-10).
-
-    Columns: enqueue_seq, batch_id, delivery_policy, slot_policy, merge_key_json,
-    claim_fencing_token. Three ranges of the claim index, merged; together they are exactly
-    "no live claim", half-set rows of a foreign program included:
-
-    - never claimed: both columns NULL. In that index such rows stand in enqueue order, so the
-      scan ends at the first candidates, however long the queue is;
-    - claimed, without a token or expired: reads every claimed row, of which there are few;
-    - a token without a claim id, expired.
-    """
-    never = and_(_batches.claim_id.is_(None), _batches.claim_token.is_(None))
-    claimed = and_(_batches.claim_id.is_not(None), _claim.is_free(now_ms=now_ms))
-    half_set = and_(
-        _batches.claim_id.is_(None),
-        _batches.claim_token.is_not(None),
-        _claim.is_over(now_ms=now_ms),
-    )
-    ranges = [
-        indexed_by(
-            select(
-                _batches.enqueue_seq,
-                _batches.batch_id,
-                _batches.delivery_policy,
-                _batches.slot_policy,
-                _batches.merge_key_json,
-                _batches.claim_fencing_token,
-            ).where(
-                _batches.session_id == session_id,
-                condition,
-                _batches.available_at_ms <= now_ms,
-            ),
-            queued_work_batches,
-            # With statistics of a queue in which nothing is claimed, the planner would read
-            # all of it in enqueue order; without, it would sort every ready row.
-            "idx_queued_work_claim",
-        )
-        .order_by(_batches.enqueue_seq)
-        .limit(max_batches)
-        .subquery()
-        for condition in (never, claimed, half_set)
-    ]
-    merged = union_all(*(select(each) for each in ranges)).subquery()
-    found = merged.c
-    return (
-        select(
-            found.enqueue_seq,
-            found.batch_id,
-            found.delivery_policy,
-            found.slot_policy,
-            found.merge_key_json,
-            found.claim_fencing_token,
-        )
-        .order_by(found.enqueue_seq)
-        .limit(max_batches)
-    )
-
-
-@prepare
-def claim_batch(
-    *,
-    enqueue_seq: int,
-    claim_id: str,
-    owner_id: str,
-    token: str,
-    now_ms: int,
-    expires_at_ms: int,
-) -> Update:
-    """Put a claim on one batch; no row changes if somebody else has a live one on it."""
-    return (
-        update(queued_work_batches)
-        .where(_batches.enqueue_seq == enqueue_seq, ~has_live_claim(now_ms=now_ms))
-        .values(
-            {
-                _batches.claim_id: claim_id,
-                _batches.claim_owner_id: owner_id,
-                _batches.claim_token: token,
-                _batches.claim_fencing_token: _batches.claim_fencing_token + 1,
-                _batches.claim_claimed_at_ms: now_ms,
-                _batches.claim_expires_at_ms: expires_at_ms,
-            }
-        )
-    )
-
-
-def carries_claim(*, session_id: str, claim_id: str, token: str) -> ColumnElement[bool]:
-    """A condition on ``queued_work_batches``: the row carries this very claim, live or expired."""
-    return and_(
-        _batches.session_id == session_id,
-        _batches.claim_id == claim_id,
-        # The token: a drained queue gives the same claim id and number again.
-        _batches.claim_token == token,
-    )
-
-
-@prepare
-def claimed_work(*, session_id: str, claim_id: str, token: str) -> Select[str]:
-    """Read the ids of the batches that carry a claim."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return select(_batches.batch_id).where(carries)
-
-
-@prepare
-def load_claimed_work(
-    *, session_id: str, claim_id: str, token: str
-) -> Select[int, str, str, str | None, str, str, str, int, int]:
-    """Read the batches that carry a claim, in order."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return _select_batches().where(carries).order_by(_batches.enqueue_seq)
-
-
-@prepare
-def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
-    """Read the items of the batches that carry a claim, in order."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    items = select(_items.batch_id, _items.item_id, _items.payload_json).join(
-        queued_work_batches, _batches.batch_id == _items.batch_id
-    )
-    # Else, among many sessions in one database, it would read all items of this one.
-    by_claim = indexed_by(items, queued_work_batches, "idx_queued_work_claim")
-    return by_claim.where(carries).order_by(_batches.enqueue_seq, _items.item_index)
-
-
-@prepare
-def renew_claim(*, session_id: str, claim_id: str, token: str, expires_at_ms: int) -> Update:
-    """Move the end of a claim on every batch that carries it."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    moved = {_batches.claim_expires_at_ms: expires_at_ms}
-    return update(queued_work_batches).where(carries).values(moved)
-
-
-@prepare
-def abandon_claim(*, session_id: str, claim_id: str, token: str) -> Update:
-    """Take a claim off every batch that carries it, and keep the fencing numbers (S-QUEUE-7)."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return (
-        update(queued_work_batches)
-        .where(carries)
-        .values(
-            {
-                _batches.claim_id: None,
-                _batches.claim_owner_id: None,
-                _batches.claim_token: None,
-                _batches.claim_claimed_at_ms: 0,
-                _batches.claim_expires_at_ms: 0,
-            }
-        )
-    )
-
-
-@prepare
-def complete_claim(*, session_id: str, claim_id: str, token: str) -> Delete:
-    """Remove every batch that carries a claim; its items go with it."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return delete(queued_work_batches).where(carries)
 
 
 @prepare

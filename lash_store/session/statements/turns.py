@@ -88,12 +88,15 @@ def load_usage() -> Select[str, str, int, int, int, int]:
     Leaves out what used nothing: input, output and reasoning tokens together 0.
     """
     sums = [
-        func.sum(_usage.input_tokens),
-        func.sum(_usage.output_tokens),
-        func.sum(_usage.cached_input_tokens),
-        func.sum(_usage.reasoning_tokens),
+        func.sum(column).label(column.name)
+        for column in (
+            _usage.input_tokens,
+            _usage.output_tokens,
+            _usage.cached_input_tokens,
+            _usage.reasoning_tokens,
+        )
     ]
-    used = sums[0] + sums[1] + sums[3]
+    used = sums[0].element + sums[1].element + sums[3].element
     return (
         select(_usage.source, _usage.model, sums[0], sums[1], sums[2], sums[3])
         .group_by(_usage.source, _usage.model)

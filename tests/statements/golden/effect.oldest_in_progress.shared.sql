@@ -1,4 +1,4 @@
-SELECT min(runtime_effect_replay.created_at_ms) AS min_1
+SELECT min(runtime_effect_replay.created_at_ms) AS created_at_ms
 FROM lash_runtime_effect_replay AS runtime_effect_replay
 WHERE runtime_effect_replay.status = :status_1 AND (:p_scope_id IS NULL OR runtime_effect_replay.scope_id = :p_scope_id)
 -- status_1 = 'in_progress'

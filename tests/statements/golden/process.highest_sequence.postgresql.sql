@@ -1,3 +1,3 @@
-SELECT max(process_events.sequence) AS max_1
+SELECT max(process_events.sequence) AS sequence
 FROM process_events
 WHERE process_events.process_id = %(p_process_id)s::VARCHAR

@@ -1,4 +1,4 @@
-SELECT count(*) AS count_1
+SELECT count(*) AS nodes
 FROM (SELECT *
 FROM lash_graph_nodes
 WHERE store = :lash_store_scope) AS graph_nodes

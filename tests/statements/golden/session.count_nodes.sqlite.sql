@@ -1,4 +1,4 @@
-SELECT count(*) AS count_1
+SELECT count(*) AS nodes
 FROM graph_nodes
 WHERE graph_nodes.tombstoned = :tombstoned_1
 -- tombstoned_1 = 0

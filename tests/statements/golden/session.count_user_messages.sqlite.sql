@@ -1,4 +1,4 @@
-SELECT count(*) AS count_1
+SELECT count(*) AS messages
 FROM graph_nodes
 WHERE graph_nodes.tombstoned = :tombstoned_1 AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.kind') END = :param_1 AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.event.Conversation.role') END = :param_2
 -- param_1 = 'event'

@@ -1,4 +1,4 @@
-SELECT usage_deltas.source, usage_deltas.model, sum(usage_deltas.input_tokens) AS sum_1, sum(usage_deltas.output_tokens) AS sum_2, sum(usage_deltas.cached_input_tokens) AS sum_3, sum(usage_deltas.reasoning_tokens) AS sum_4
+SELECT usage_deltas.source, usage_deltas.model, sum(usage_deltas.input_tokens) AS input_tokens, sum(usage_deltas.output_tokens) AS output_tokens, sum(usage_deltas.cached_input_tokens) AS cached_input_tokens, sum(usage_deltas.reasoning_tokens) AS reasoning_tokens
 FROM (SELECT *
 FROM lash_usage_deltas
 WHERE store = :lash_store_scope) AS usage_deltas GROUP BY usage_deltas.source, usage_deltas.model

@@ -1,4 +1,4 @@
-SELECT blobs.hash, length(blobs.content) AS length_1
+SELECT blobs.hash, length(blobs.content) AS size
 FROM (SELECT *
 FROM lash_blobs
 WHERE store = :lash_store_scope) AS blobs

@@ -1,2 +1,2 @@
-SELECT blobs.hash, length(blobs.content) AS length_1
+SELECT blobs.hash, length(blobs.content) AS size
 FROM blobs

@@ -1,0 +1,84 @@
+"""What a consumer sets on ``tx.connection`` with PRAGMA, and how it is undone at the end.
+
+A setting of the connection belongs to no transaction: no rollback would undo it, and whoever uses
+the connection next would have it.
+"""
+
+import re
+import sqlite3
+from typing import Final
+
+_NAMES: Final = (
+    "analysis_limit",
+    "automatic_index",
+    "busy_timeout",
+    "cache_size",
+    "cache_spill",
+    "case_sensitive_like",
+    "cell_size_check",
+    "checkpoint_fullfsync",
+    "foreign_keys",
+    "fullfsync",
+    "hard_heap_limit",
+    "ignore_check_constraints",
+    "journal_size_limit",
+    "legacy_alter_table",
+    "locking_mode",
+    "max_page_count",
+    "mmap_size",
+    "query_only",
+    "read_uncommitted",
+    "recursive_triggers",
+    "reverse_unordered_selects",
+    "secure_delete",
+    "soft_heap_limit",
+    "synchronous",
+    "temp_store",
+    "threads",
+    "trusted_schema",
+    "wal_autocheckpoint",
+    "writable_schema",
+)
+
+_SETTING: Final = re.compile(
+    rf"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*
+    PRAGMA (?: \s | --[^\n]*\n | /\*.*?\*/ )+ (?: \w+ \s* \. \s* )? ["'`\[]? ({"|".join(_NAMES)}) ["'`\]]?
+    \s* [=(]""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+_UNREADABLE: Final = {"case_sensitive_like": 0}
+"""The default of what can be set and not be read."""
+
+
+class Settings:
+    """What a consumer has changed on one connection, and what it was before."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._before: dict[str, object] = {}
+
+    def note(self, sql: object) -> None:
+        """Remember, before a consumer's statement is executed, what it is going to change."""
+        found = _SETTING.match(sql) if isinstance(sql, str) else None
+        if found is None or (name := found[1].lower()) in self._before:
+            return
+        self._before[name] = _UNREADABLE[name] if name in _UNREADABLE else self._read(name)
+
+    def restore(self) -> None:
+        """Set everything as it was."""
+        while self._before:
+            name, value = self._before.popitem()
+            self._run(f"PRAGMA {name} = {value}")
+
+    def _read(self, name: str) -> object:
+        (row,) = self._run(f"PRAGMA {name}")
+        return row[0]
+
+    def _run(self, sql: str) -> list[tuple[object, ...]]:
+        # Past the guards of a consumer's cursor.
+        cursor = sqlite3.Cursor(self._connection)
+        try:
+            return cursor.execute(sql).fetchall()
+        finally:
+            cursor.close()

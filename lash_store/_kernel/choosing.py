@@ -1,0 +1,44 @@
+"""Which of the rows that an operation may take a consumer wants, and which of them first."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from sqlalchemy import ColumnElement, Select
+
+from lash_store._kernel.checks import shown
+from lash_store.errors import InvalidRecordError
+
+OrderBy: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
+"""A column or an expression, ``desc()`` or not, or several in turn."""
+
+SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
+
+
+class Choice(NamedTuple):
+    """A condition and an order of a consumer's own."""
+
+    where: ColumnElement[bool] | None
+    order_by: tuple[ColumnElement[Any], ...]
+
+    def applied(self, statement: SelectT, *columns: ColumnElement[Any]) -> SelectT:
+        """Return `statement` with the condition, ordered so, and then by `columns`."""
+        if self.where is not None:
+            statement = statement.where(self.where)
+        return statement.order_by(None).order_by(*self.order_by, *columns)
+
+
+def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choice | None:
+    """Return a consumer's choice, checked; None if it is left to the rules.
+
+    Raises InvalidRecordError for what is no SQL expression.
+    """
+    if where is None and order_by is None:
+        return None
+    if where is not None and not isinstance(where, ColumnElement):
+        raise InvalidRecordError("where", shown(where), "must be a SQL condition")
+    order: Any = () if order_by is None else order_by
+    if isinstance(order, ColumnElement):
+        order = (order,)
+    if not isinstance(order, (list, tuple)) or not all(isinstance(e, ColumnElement) for e in order):
+        raise InvalidRecordError("order_by", shown(order_by), "must be SQL expressions")
+    return Choice(where, tuple(order))

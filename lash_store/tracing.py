@@ -1,0 +1,125 @@
+r"""Seeing what the library sends to the database: every statement, timed, and the plan of a query.
+
+Prepared statements run past SQLAlchemy, and so past ``echo`` and ``before_cursor_execute``. Here
+they are told of, with all the others::
+
+    with trace(lambda statement: print(statement.operation, statement.sql)):
+        store.enqueue_work(NewWork(["hello"]))
+
+    with store.begin() as tx:
+        print(*explain(tx, select_work(session_id="chat-42")), sep="\n")
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import local
+from typing import Any, Final, NamedTuple, cast
+
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ClauseElement
+
+from lash_store._kernel.checks import check_kind
+from lash_store._kernel.observing import Event, Kind, observed_by
+from lash_store._stores.tx import Tx
+
+__all__ = ["Statement", "explain", "log_statements", "trace"]
+
+
+class Statement(NamedTuple):
+    """One statement that was executed."""
+
+    kind: Kind
+    """``begin``, ``statement``, ``savepoint``, ``commit`` or ``rollback``."""
+
+    operation: str
+    """The one-call operation that it belongs to, or ``begin``, ``read`` or ``transact`` for a
+    consumer's transaction, ``on`` for one that was joined, ``open`` while a database is opened."""
+
+    sql: str
+    """Its text; values are parameters, and not in it."""
+
+    path: str
+    """The database, as ``store.path`` has it."""
+
+    took_ns: int
+    """How long it took, in nanoseconds, the wait for a lock included."""
+
+
+class _Traced:
+    """An observer that times each statement, and tells of it once it is over."""
+
+    def __init__(self, seen: Callable[[Statement], object], path: str | None) -> None:
+        self._seen = seen
+        self._path = path
+        self._begun = local()
+
+    def before(self, event: Event) -> None:  # noqa: ARG002 # reason: an observer's signature
+        self._begun.at_ns = time.perf_counter_ns()
+
+    def after(self, event: Event) -> None:
+        if self._path is None or event.path == self._path:
+            self._seen(Statement(*event, time.perf_counter_ns() - self._begun.at_ns))
+
+
+@contextmanager
+def trace(seen: Callable[[Statement], object], *, path: str | None = None) -> Iterator[None]:
+    """Call `seen` for every statement of this process, or those on one database: ``store.path``.
+
+    On the thread that has executed it, inside the transaction: it must be quick, and not raise,
+    for what it raises fails the statement. A statement that failed is not told of. What is open
+    already is told of from its next transaction on. Free while nobody traces.
+    """
+    with observed_by(_Traced(seen, path)):
+        yield
+
+
+@contextmanager
+def log_statements(
+    logger: logging.Logger | None = None,
+    *,
+    path: str | None = None,
+    level: int = logging.DEBUG,
+) -> Iterator[None]:
+    """Log every statement, to ``lash_store.statements`` unless another logger is given."""
+    log = logger or logging.getLogger("lash_store.statements")
+
+    def seen(statement: Statement) -> None:
+        took_ms = statement.took_ns / 1e6
+        log.log(
+            level,
+            "%s %s: %s (%.3f ms)",
+            statement.path,
+            statement.operation,
+            statement.sql,
+            took_ms,
+        )
+
+    with trace(seen, path=path):
+        yield
+
+
+_EXPLAIN: Final = "EXPLAIN QUERY PLAN "
+
+
+def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
+    """Return the database's plan for a statement in this transaction, a line for each step.
+
+    Any builder's construct, or one of your own; nothing of it is executed. Steps inside others
+    are indented. Raises InvalidRecordError for what is no SQL expression.
+    """
+    check_kind("statement", statement, ClauseElement)
+    connection = tx.connection
+    text = statement.compile(
+        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
+    )
+    compiled = cast("SQLCompiler", text)
+    nothing = (None,) * len(compiled.positiontup or ())  # no plan goes by the values
+    rows = connection.exec_driver_sql(f"{_EXPLAIN}{compiled}", nothing)
+    depths = {0: -1}
+    lines = []
+    for step, parent, _, detail in rows:
+        depths[step] = depths.get(parent, -1) + 1
+        lines.append("  " * depths[step] + detail)
+    return lines

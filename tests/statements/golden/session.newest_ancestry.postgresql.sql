@@ -1,0 +1,13 @@
+WITH RECURSIVE anon_1(node_id, parent_node_id, depth) AS
+(SELECT graph_nodes.node_id AS node_id, json_extract_path_text(CAST(graph_nodes.node_json AS JSON), 'parent_node_id') AS parent_node_id, %(param_1)s::INTEGER AS depth
+FROM graph_nodes
+WHERE graph_nodes.node_id = %(p_leaf_node_id)s::VARCHAR AND graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT AND %(param_2)s::INTEGER < %(p_limit)s::INTEGER UNION ALL SELECT graph_nodes.node_id AS node_id, json_extract_path_text(CAST(graph_nodes.node_json AS JSON), 'parent_node_id') AS parent_node_id, anon_1.depth + %(depth_1)s::INTEGER AS anon_2
+FROM graph_nodes JOIN anon_1 ON graph_nodes.node_id = anon_1.parent_node_id
+WHERE anon_1.parent_node_id IS NOT NULL AND anon_1.depth + %(depth_2)s::INTEGER < %(p_limit)s::INTEGER AND graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT)
+SELECT anon_1.node_id, anon_1.parent_node_id, anon_1.depth
+FROM anon_1
+-- depth_1 = 1
+-- depth_2 = 1
+-- param_1 = 0
+-- param_2 = 0
+-- tombstoned_1 = 0

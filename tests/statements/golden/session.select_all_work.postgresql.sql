@@ -1,0 +1,2 @@
+SELECT queued_work_batches.enqueue_seq, queued_work_batches.batch_id, queued_work_batches.session_id, queued_work_batches.source_key, queued_work_batches.delivery_policy, queued_work_batches.slot_policy, queued_work_batches.merge_key_json, queued_work_batches.available_at_ms, queued_work_batches.enqueued_at_ms, queued_work_batches.claim_id, queued_work_batches.claim_owner_id, queued_work_batches.claim_fencing_token, queued_work_batches.claim_claimed_at_ms, queued_work_batches.claim_expires_at_ms
+FROM queued_work_batches
