@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from lash_store._backends.sqlite.dialect import own_versions
 from lash_store._kernel.schema import OURS
 from lash_store._kernel.sharing import shared
 from lash_store.schemas import SCHEMAS
@@ -26,6 +27,7 @@ IncludeObject = Callable[[Any, str | None, str, bool, Any], bool]
 def including(prefix: str) -> IncludeObject:
     """Return :func:`include_object` for tables of ours under another prefix than ``lash_``."""
     names = {table.name for schema in SCHEMAS.values() for table in shared(schema, prefix).tables}
+    names.add(own_versions(prefix))
 
     def include(
         item: Any,

@@ -8,12 +8,12 @@ from typing import Any, Final, Self, Unpack
 
 from lash_store._backends import is_url
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_kind
+from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import finish_first
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
-from lash_store.errors import StoreOpenError
+from lash_store.errors import InvalidRecordError, StoreOpenError
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
 from lash_store.session.store import SessionStore
@@ -64,6 +64,10 @@ class Deployment:
         opening a store raises, and leaves none open then.
         """
         check_kind("root", root, (str, os.PathLike))
+        if options.get("tables") and not is_url(root):
+            raise InvalidRecordError(
+                "tables", shown(options["tables"]), "are for one database, opened by its URL"
+            )
         if is_url(root):
             return cls._in_one_database(str(root), options)
         try:

@@ -14,27 +14,35 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Table, insert, select, union
+from sqlalchemy import Column, Table, insert, select, union
 
-from lash_store._backends import database_path, is_url
+from lash_store._backends import database_path, is_url, open_handle
 from lash_store._kernel.checks import check_kind
-from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.store import Store
-from lash_store._stores.tx import Tx
+from lash_store._stores.tx import Context, Tx
 from lash_store.deployment import EFFECTS, PROCESSES, SESSIONS, TRIGGERS
 from lash_store.effect.store import EffectStore
-from lash_store.errors import CopyError, CorruptRecordError, StoreEmptyError, StoreOpenError
+from lash_store.errors import (
+    CopyError,
+    CorruptRecordError,
+    SchemaVersionError,
+    StoreEmptyError,
+    StoreOpenError,
+)
 from lash_store.process.store import ProcessRegistry
-from lash_store.session.directory import SessionDirectory
-from lash_store.session.places import file_name, make_folder
+from lash_store.schemas import schema_of
+from lash_store.session.context import session_context
+from lash_store.session.places import file_name, file_names, make_folder
 from lash_store.session.store import SessionStore
-from lash_store.session.tables import SCHEMA as SESSION, session_execution_leases
+from lash_store.session.tables import session_execution_leases, session_head, session_meta
 from lash_store.trigger.store import TriggerStore
 
 _PAGE: Final = 500
@@ -46,12 +54,16 @@ _OTHERS: Final[dict[Kind, tuple[Any, str]]] = {
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """One unit that was copied, or was there and equal: its kind, a session's id, how many rows."""
+    """One unit that was copied, or was there and equal: its kind, a session's id, how many rows.
+
+    `extras` are the indexes and triggers that an application has added to it, and that are not copied.
+    """
 
     kind: Kind
     session_id: str | None
     rows: int
     was_there: bool
+    extras: tuple[str, ...] = ()
 
 
 Progress = Callable[[Copied], None]
@@ -63,20 +75,32 @@ def copy_deployment(
     target: str | os.PathLike[str],
     *,
     prefix: str = "lash_",
+    source_prefix: str | None = None,
+    adopt: bool = False,
     progress: Progress | None = None,
 ) -> list[Copied]:
     """Copy every row of a deployment, by its folder or URL, into another; return what was copied.
 
-    The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
+    `prefix` is that of the tables in a database, `source_prefix` that of the source's if it is another;
+    both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
     stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, and if
     a digest differs, with nothing of that unit copied; StoreOpenError if there is no source, and what
     opening raises.
     """
     for name, where in (("source", source), ("target", target)):
         check_kind(name, where, (str, os.PathLike))
-    options: OpenOptions = {"prefix": prefix}
+    reading: OpenOptions = {
+        "prefix": source_prefix or prefix,
+        "extras": "any",
+        "read_only": True,
+    }
+    # Into the source's own database, under another prefix, it is asked for by that.
+    is_beside = str(source) == str(target) and reading["prefix"] != prefix
+    options: OpenOptions = {"prefix": prefix, "extras": "any"}
+    if is_url(target):
+        options["adopt"] = adopt or is_beside
     copied = []
-    for kind, session_id, open_source in _units(source, options):
+    for kind, session_id, open_source in _units(source, reading):
         with ExitStack() as opened:
             store = opened.enter_context(open_source())
             there = opened.enter_context(_open_target(kind, session_id, target, options))
@@ -90,17 +114,17 @@ def copy_deployment(
 Unit = tuple[Kind, str | None, Callable[[], Store[Any]]]
 
 
-def _units(source: str | os.PathLike[str], options: OpenOptions) -> Iterator[Unit]:
-    reading: OpenOptions = {**options, "read_only": True}
+def _units(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Unit]:
     yield from _sessions(source, reading)
     for kind, (store, name) in _OTHERS.items():
         where = source if is_url(source) else Path(source) / name
         if is_url(source) or os.path.exists(where):
+            opening = partial(_readable, partial(store.open, where, **reading), where, reading)
             try:
-                store.open(where, **reading).close()
+                opening().close()
             except StoreEmptyError:
                 continue  # nobody has opened one of this kind there yet
-            yield kind, None, lambda store=store, where=where: store.open(where, **reading)  # type: ignore[misc] # reason: defaults
+            yield kind, None, opening
 
 
 def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Unit]:
@@ -109,38 +133,54 @@ def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[
         if not os.path.exists(database_path(url) or ""):
             raise StoreOpenError(url, "there is no database to copy")
         for name in _scopes(url, reading):
-            yield (
-                "session",
-                name,
-                lambda name=name: SessionStore.open(  # type: ignore[misc] # reason: defaults
-                    url, session_id=name, **reading
-                ),
-            )
+            yield "session", name, partial(_readable_session, url, name, reading)
         return
     folder = Path(source)
     if not folder.is_dir():
         raise StoreOpenError(str(folder), "there is no folder to copy")
-    after = ""
-    directory = SessionDirectory(folder / SESSIONS)
-    while page := directory.list(after=after, limit=_PAGE):
-        for entry in page:
-            path = folder / SESSIONS / entry.file_name
+    for path in (folder / SESSIONS / name for name in file_names(folder / SESSIONS)):
+        try:
             name = _session_of(path, reading)
-            yield (
-                "session",
-                name,
-                lambda path=path, name=name: SessionStore.open(  # type: ignore[misc] # reason: defaults
-                    path, session_id=name, **reading
-                ),
-            )
-        after = page[-1].file_name
+        except StoreEmptyError:
+            continue  # nobody has made a session of it
+        yield "session", name, partial(_readable_session, path, name, reading)
+
+
+def _readable_session(
+    where: str | os.PathLike[str], session_id: str, reading: OpenOptions
+) -> Store[Any]:
+    opening = partial(SessionStore.open, where, session_id=session_id, **reading)
+    return _readable(opening, where, reading, session_id)
+
+
+def _readable(
+    opening: Callable[[], Store[Any]],
+    where: str | os.PathLike[str],
+    reading: OpenOptions,
+    session_id: str | None = None,
+) -> Store[Any]:
+    """Open what is to be copied; also what the release before this one has made (K-SHARE-10)."""
+    try:
+        return opening()
+    except SchemaVersionError as error:
+        before = schema_of(error.kind).before
+        if before is None or error.found != before.version:
+            raise
+        settings = Settings(**reading)
+        context = (
+            Context(settings.clock, settings.ids)
+            if session_id is None
+            else session_context(session_id, "balanced", settings.clock, settings.ids)
+        )
+        earlier: type[Tx[Any]] = type("EarlierTx", (Tx,), {"schema": before, "__slots__": ()})
+        return Store(open_handle(before, where, settings), earlier, context)
 
 
 def _scopes(url: str, reading: OpenOptions) -> list[str]:
     """Return the sessions that have any row in a shared database."""
-    everybody = [select(across_sessions(table).c.store) for table in SESSION.tables]
     try:
-        with SessionStore.open(url, session_id="copy", **reading) as store, store.read() as tx:
+        with _readable_session(url, "copy", reading) as store, store.read() as tx:
+            everybody = [select(across_sessions(table).c.store) for table in tx.schema.tables]
             return sorted(tx.connection.execute(union(*everybody)).scalars())
     except StoreEmptyError:
         return []
@@ -148,15 +188,16 @@ def _scopes(url: str, reading: OpenOptions) -> list[str]:
 
 def _session_of(path: Path, reading: OpenOptions) -> str:
     """Return whose a file is: by its meta, its head, or the one lease in it."""
-    with SessionStore.open(path, session_id="copy", **reading) as store, store.read() as tx:
-        meta, head = tx.load_meta(), tx.load_head()
+    with _readable_session(path, "copy", reading) as store, store.read() as tx:
+        meta = tx.connection.scalar(select(session_meta.c.session_id))
+        head = tx.connection.scalar(select(session_head.c.session_id))
         leases = (
             tx.connection.execute(select(session_execution_leases.c.session_id)).scalars().all()
         )
-    named = [each.session_id for each in (meta, head) if each is not None]
+    named: list[str] = [each for each in (meta, head) if each is not None]
     for name in (*named, *leases):
         if file_name(name) == path.name:
-            return name
+            return str(name)
     if named:
         return named[0]
     raise CorruptRecordError("session_meta", path.name, "nothing in the file says whose it is")
@@ -180,28 +221,41 @@ def _open_target(
 
 def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | None) -> Copied:
     what = kind if session_id is None else f"{kind} {session_id!r}"
+    extras = source.undeclared_extras()
     with source.read() as here, target.begin() as there:
-        tables = here.schema.tables
-        wanted = [_digest(here, table) for table in tables]
+        tables = [
+            (table, new)
+            for table in here.schema.tables
+            for new in there.schema.tables
+            if new.name == table.name
+        ]
+        wanted = [_digest(here, table, new) for table, new in tables]
         rows = sum(count for count, _ in wanted)
-        found = [_digest(there, table) for table in tables]
+        found = [_digest(there, new, table) for table, new in tables]
         if found == wanted:
-            return Copied(kind, session_id, rows, was_there=True)
+            return Copied(kind, session_id, rows, was_there=True, extras=extras)
         if any(count for count, _ in found):
             raise CopyError(target.path, what, "it holds other rows already")
-        for table in tables:
-            result = here.connection.execute(select(table).order_by(*table.primary_key))
+        for table, new in tables:
+            result = here.connection.execute(
+                select(*_common(table, new)).order_by(*table.primary_key)
+            )
             for page in result.mappings().partitions(_PAGE):
-                there.connection.execute(insert(table), [dict(row) for row in page])
-        if [_digest(there, table) for table in tables] != wanted:
+                there.connection.execute(insert(new), [dict(row) for row in page])
+        if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
-    return Copied(kind, session_id, rows, was_there=False)
+    return Copied(kind, session_id, rows, was_there=False, extras=extras)
 
 
-def _digest(tx: Tx[Any], table: Table[Any]) -> tuple[int, str]:
+def _common(table: Table[Any], other: Table[Any]) -> list[Column[Any]]:
+    """Return the columns of a table that another release's has too: those are copied."""
+    return [column for column in table.columns if column.name in other.columns]
+
+
+def _digest(tx: Tx[Any], table: Table[Any], other: Table[Any]) -> tuple[int, str]:
     """Return how many rows a table has, and a digest of all of them, in order."""
     digest, count = hashlib.sha256(), 0
-    columns = [table.c[column.name] for column in table.columns]
+    columns = sorted(_common(table, other), key=lambda column: column.name)
     result = tx.connection.execute(select(*columns).order_by(*table.primary_key))
     for page in result.partitions(_PAGE):
         for row in page:

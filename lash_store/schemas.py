@@ -1,6 +1,7 @@
 """The four schemas by kind, and what can be done with a file of any kind."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -13,10 +14,12 @@ from lash_store._backends import (
     is_url,
     open_handle,
     opened_apart,
+    stamp_tables as make_stamp,
 )
 from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
+from lash_store._kernel.extras import Extra, OwnTables, Trigger
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
@@ -35,6 +38,8 @@ __all__ = [
     "SCHEMAS",
     "FileReport",
     "Kind",
+    "OwnTables",
+    "Trigger",
     "adopt_database",
     "canonical_statements",
     "check_file",
@@ -43,6 +48,7 @@ __all__ = [
     "mend_file",
     "render",
     "schema_of",
+    "stamp_tables",
 ]
 
 SCHEMAS: Final[dict[Kind, Schema]] = {
@@ -72,6 +78,9 @@ class FileReport:
     prefixes: tuple[str, ...] = ()
     """What the names of our tables begin with, in a shared database: one for each deployment."""
 
+    extras: tuple[str, ...] = ()
+    """Indexes and triggers on our tables that an application has added; no problem by themselves."""
+
     @property
     def is_sound(self) -> bool:
         """Whether nothing was found wrong."""
@@ -94,20 +103,33 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
 
 
 def create_tables(
-    connection: Connection, *kinds: Kind | type[Tx[Any]], prefix: str = "lash_"
+    connection: Connection,
+    *kinds: Kind | type[Tx[Any]],
+    prefix: str = "lash_",
+    extras: Sequence[Extra] = (),
+    tables: Sequence[OwnTables] = (),
 ) -> None:
     """Make the tables of some kinds, or of all, in a database of an application's own (K-SHARE-3).
 
     In the transaction that is open on `connection`, or a new one on it; it commits nothing. A migration's
     connection will do: it need not be configured. Kinds that are there and as declared stay as they are.
-    A kind is a name, or a Tx class: ``create_tables(op.get_bind(), SessionTx)``. Raises NamesTakenError,
+    A kind is a name, or a Tx class: ``create_tables(op.get_bind(), SessionTx)``. With them are made
+    the `extras` and the application's own `tables` that are missing (K-SHARE-8, K-SHARE-9). Raises NamesTakenError,
     SchemaVersionError, SchemaDriftError, and ForeignDatabaseError for a canonical file; then nothing of
     ours was made. Raises InvalidRecordError for an unknown kind or a bad prefix.
     """
     names = [each if isinstance(each, str) else each.schema.kind for each in kinds]
     chosen = [schema_of(name) for name in names or KINDS]
-    Settings(prefix=prefix)  # which checks it
-    make_tables(connection, chosen, prefix)
+    make_tables(connection, chosen, Settings(prefix=prefix, extras=extras, tables=tables))
+
+
+def stamp_tables(connection: Connection, tables: OwnTables, *, prefix: str = "lash_") -> None:
+    """Note that a migration has made an application's own tables as they are declared (K-SHARE-8).
+
+    In the transaction that is open on `connection`; it commits nothing. `prefix` is that of our tables
+    in the database. Raises SchemaDriftError, and notes nothing, if they are not as declared.
+    """
+    make_stamp(connection, tables, Settings(prefix=prefix))
 
 
 def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> None:
@@ -136,7 +158,7 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     where = database_path(path) if isinstance(path, str) and is_url(path) else path
     if where is None:
         raise StoreOpenError(str(path), "there is nothing to check in a new database in memory")
-    found = look_into(where, SCHEMAS.values())
+    found = look_into(where, tuple(SCHEMAS.values()))
     if found.prefixes:
         stale = (
             [] if found.drift else [each for p in found.prefixes for each in _stale(found.path, p)]
@@ -147,13 +169,14 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
             found.version,
             (*found.drift, *found.damage, *stale),
             found.prefixes,
+            found.extras,
         )
     if found.schema is None:
         problem = f"no store of this release has version {found.version}"
         return FileReport(found.path, None, found.version, (problem,))
     stale = [] if found.drift or found.schema is not SESSION else _stale_count(where)
     problems = (*found.drift, *found.damage, *stale)
-    return FileReport(found.path, found.schema.kind, found.version, problems)
+    return FileReport(found.path, found.schema.kind, found.version, problems, extras=found.extras)
 
 
 def mend_file(path: str | os.PathLike[str]) -> None:
@@ -164,13 +187,13 @@ def mend_file(path: str | os.PathLike[str]) -> None:
     """
     report = check_file(path)
     if report.kind == "session":
-        with SessionStore.open(path, session_id="mend") as store:
+        with SessionStore.open(path, session_id="mend", extras="any") as store:
             store.vacuum_graph()
     elif report.kind == "shared":
         for prefix in report.prefixes:
             for name in _sessions_of(report.path, prefix):
                 url = f"sqlite:///{report.path}"
-                with SessionStore.open(url, session_id=name, prefix=prefix) as store:
+                with SessionStore.open(url, session_id=name, prefix=prefix, extras="any") as store:
                     store.vacuum_graph()
 
 
@@ -178,7 +201,7 @@ def _stale_count(path: str | os.PathLike[str]) -> list[str]:
     with (
         suppress(CorruptRecordError),
         opened_apart(),  # this thread may be inside a transaction of its own
-        SessionStore.open(path, session_id="check", read_only=True) as store,
+        SessionStore.open(path, session_id="check", read_only=True, extras="any") as store,
         store.read() as tx,
     ):
         return _stale_in(tx)
@@ -192,7 +215,9 @@ def _stale(path: str, prefix: str) -> list[str]:
         url = f"sqlite:///{path}"
         with (
             opened_apart(),  # this thread may be inside a transaction of its own
-            SessionStore.open(url, session_id=name, read_only=True, prefix=prefix) as store,
+            SessionStore.open(
+                url, session_id=name, read_only=True, prefix=prefix, extras="any"
+            ) as store,
         ):
             try:
                 with store.read() as tx:
@@ -208,7 +233,9 @@ def _sessions_of(path: str, prefix: str) -> list[str]:
     heads = across_sessions(session_head)
     url = f"sqlite:///{path}"
     with opened_apart(), suppress(StoreEmptyError):
-        store = SessionStore.open(url, session_id="check", read_only=True, prefix=prefix)
+        store = SessionStore.open(
+            url, session_id="check", read_only=True, prefix=prefix, extras="any"
+        )
         with store, store.read() as tx:
             return list(tx.connection.execute(select(heads.c.store)).scalars())
     return []

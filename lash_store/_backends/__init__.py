@@ -11,9 +11,10 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
-from lash_store._backends.sqlite.joining import configure, create_tables, join
+from lash_store._backends.sqlite.joining import configure, create_tables, join, stamp_tables
 from lash_store._backends.sqlite.opened import as_another_process as opened_apart
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
@@ -31,6 +32,7 @@ __all__ = [
     "open_handle",
     "opened_apart",
     "remove_database",
+    "stamp_tables",
 ]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -41,12 +43,11 @@ _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: Settings) -> Handle:
     """Open what a path or a URL leads to, or a database in memory: each is SQLite's."""
     if is_url(where):
-        return SqliteHandle.open(
-            shared(schema, settings.prefix), database_path(str(where)), settings
-        )
+        there = declared_with(shared(schema, settings.prefix), settings)
+        return SqliteHandle.open(there, database_path(str(where)), settings)
     if settings.adopt:
         raise InvalidRecordError("adopt", "True", "is for a database that is opened by its URL")
-    return SqliteHandle.open(schema, where, settings)
+    return SqliteHandle.open(declared_with(schema, settings), where, settings)
 
 
 def is_url(where: object) -> bool:

@@ -186,6 +186,10 @@ class Handle(Protocol):
     def check_schema(self) -> None:
         """Raise SchemaVersionError or SchemaDriftError unless it is as declared (K-GUARD-4)."""
 
+    def undeclared_extras(self) -> tuple[str, ...]:
+        """Return what an application has added to our tables and not declared, as text."""
+        ...
+
     def submit_check_schema(self) -> Awaitable[Any]:
         """Do the same for an event loop."""
         ...

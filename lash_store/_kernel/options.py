@@ -1,10 +1,12 @@
 """How a store is opened: the options, checked and with their defaults."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict
 
 from lash_store._kernel.checks import check_count, shown
+from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own_tables
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
 
@@ -27,6 +29,11 @@ class OpenOptions(TypedDict, total=False):
     ``adopt``            make our tables beside those that another program has in the database,
                          where it is opened by a URL; default False
     ``prefix``           what the names of our tables begin with there; default "lash_"
+    ``extras``           indexes and triggers that the application adds to our tables, an ``Index``
+                         or a ``Trigger`` each, made where they are missing (K-SHARE-9); "any"
+                         takes whatever is there as it is; default none
+    ``tables``           tables of the application's own, each an ``OwnTables``, that are to be
+                         made and guarded as ours are (K-SHARE-8); default none
     """
 
     read_only: bool
@@ -37,6 +44,8 @@ class OpenOptions(TypedDict, total=False):
     linked: bool
     adopt: bool
     prefix: str
+    extras: Extras
+    tables: Sequence[OwnTables]
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,8 @@ class Settings:
     linked: bool = False
     adopt: bool = False
     prefix: str = "lash_"
+    extras: Extras = ()
+    tables: Sequence[OwnTables] = ()
 
     def __post_init__(self) -> None:
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:
@@ -67,3 +78,5 @@ class Settings:
                 shown(self.prefix),
                 "must be lower-case letters, digits and _, ending in _",
             )
+        object.__setattr__(self, "extras", check_extras(self.extras))
+        object.__setattr__(self, "tables", check_own_tables(self.tables))

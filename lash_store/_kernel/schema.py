@@ -1,9 +1,9 @@
 """What a store's schema is: tables and a version, declared once for every database."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy import BigInteger, Integer, MetaData, Table, TypedColumns
+from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, TypedColumns
 from sqlalchemy.util import OrderedSet
 
 Kind = Literal["session", "process", "trigger", "effect"]
@@ -31,7 +31,7 @@ declared: "Final[list[Schema]]" = []
 """The schemas of all kinds, as they were declared: what a file is that has one of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
     """One store's declared schema: what the guard creates, stamps and compares."""
 
@@ -47,11 +47,33 @@ class Schema:
     prefix: str = ""
     """Before the names of all tables and indexes, in a database that is shared; see ``sharing``."""
 
+    extras: tuple[str, ...] | None = ()
+    """What an application has declared on our tables, as DDL; None for whatever there is."""
+
+    own: tuple[Any, ...] = ()
+    """The tables that an application has declared as its own, each an ``extras.OwnTables``."""
+
+    before: "Schema | None" = field(default=None)
+    """The schema of the release before, which can still be copied from."""
+
+    indexes: dict[str, tuple[Index, ...]] | None = field(default=None)
+    """Ours by table: an application that builds one on a table of ours adds it to ``table.indexes``."""
+
     def __post_init__(self) -> None:
+        if self.indexes is not None:
+            return
+        object.__setattr__(
+            self, "indexes", {each.name: tuple(each.indexes) for each in self.tables}
+        )
         if not self.prefix:
             declared.append(self)
             for table in self.tables:
                 table.info[OURS] = Ours(table, self.is_scoped)
+
+    def indexes_of(self, table: Table[Any]) -> tuple[Index, ...]:
+        """Return our own indexes on one of the tables, in the canonical order."""
+        assert self.indexes is not None
+        return self.indexes[table.name]
 
 
 _Columns = TypeVar("_Columns", bound=TypedColumns)

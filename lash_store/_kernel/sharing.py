@@ -54,7 +54,9 @@ def shared(schema: Schema, prefix: str) -> Schema:
     metadata = MetaData()
     versions = versions_table(prefix, metadata)
     tables = [_derived(table, schema, prefix, metadata) for table in schema.tables]
-    return replace(schema, metadata=metadata, tables=(versions, *tables), prefix=prefix)
+    return replace(
+        schema, metadata=metadata, tables=(versions, *tables), prefix=prefix, indexes=None
+    )
 
 
 def versions_table(prefix: str, metadata: MetaData | None = None) -> Table[Any]:
@@ -113,7 +115,7 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
             implicit_returning=False,
         )
     )
-    for index in table.indexes:
+    for index in schema.indexes_of(table):
         names = [*first, *(column.name for column in index.columns)]
         if numbered is not None and numbered not in names:
             names.append(numbered)  # what SQLite puts behind each index by itself: the rowid

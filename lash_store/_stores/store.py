@@ -113,6 +113,13 @@ class Store(Generic[T_co]):
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared (K-GUARD-4)."""
         self._handle.check_schema()
 
+    def undeclared_extras(self) -> tuple[str, ...]:
+        """Return the indexes and triggers on our tables that were not declared as `extras`, as text.
+
+        There are none unless it was opened with ``extras="any"``, or they were added since.
+        """
+        return self._handle.undeclared_extras()
+
     def close(self) -> None:
         """Close the store, after the write that is running; closing twice is harmless (K-OPEN-5)."""
         self._handle.close()

@@ -69,15 +69,30 @@ def copy(
     ],
     target: Annotated[str, typer.Argument(help="Where it is to go: a folder, or a URL.")],
     prefix: Annotated[str, typer.Option(help="What our tables' names begin with.")] = "lash_",
+    source_prefix: Annotated[
+        str | None, typer.Option(help="The same in the source, if it is another.")
+    ] = None,
+    adopt: Annotated[
+        bool, typer.Option(help="Make our tables beside those of an application.")
+    ] = False,
 ) -> None:
     """Copy a deployment between a folder and one database; again, if it was interrupted."""
 
     def show(unit: Copied) -> None:
         name = unit.kind if unit.session_id is None else f"session {unit.session_id}"
         typer.echo(f"{name}  {unit.rows} rows{', was there' if unit.was_there else ''}")
+        for extra in unit.extras:
+            typer.echo(f"  not copied: {extra}")
 
     with _refusals_told():
-        copied = copy_deployment(source, target, prefix=prefix, progress=show)
+        copied = copy_deployment(
+            source,
+            target,
+            prefix=prefix,
+            source_prefix=source_prefix,
+            adopt=adopt,
+            progress=show,
+        )
     typer.echo(f"{len(copied)} copied, equal by a digest for each table")
 
 
@@ -113,6 +128,8 @@ def check(
             what += f", version {report.version}"
         verdict = "ok" if report.is_sound else "NOT OK"
         typer.echo(f"{path}  {what}  {verdict}")
+        for extra in report.extras:
+            typer.echo(f"  beside ours: {extra}")
         for problem in report.problems:
             typer.echo(f"  {problem}")
         sound = sound and report.is_sound

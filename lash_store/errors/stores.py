@@ -26,6 +26,12 @@ class StoreEmptyError(StoreOpenError):
         """Say what mends it."""
         return cls(path, f"it is empty: open it once for writing, to make it a {kind} store")
 
+    @classmethod
+    def of_own(cls, path: str, names: Sequence[str]) -> Self:
+        """Say the same of tables of an application's own."""
+        listed = ", ".join(map(repr, names))
+        return cls(path, f"the tables {listed} are not there: open it once for writing with them")
+
 
 class ForeignDatabaseError(StoreOpenError):
     """A database that another program has made, and that was not said to be shared with it."""
@@ -40,18 +46,24 @@ class ForeignDatabaseError(StoreOpenError):
 
 
 class NamesTakenError(StoreOpenError):
-    """Tables of ours can't be made, since something else has their names; `names` says which."""
+    """Tables of ours can't be made, since something else has their names; `names` says which.
 
-    def __init__(self, path: str, names: Sequence[str]) -> None:
+    Or declared tables of an application's own: `of` says whose they are then.
+    """
+
+    def __init__(self, path: str, names: Sequence[str], of: str | None = None) -> None:
+        listed = f"it has these names already: {', '.join(names)}"
         super().__init__(
             path,
-            f"it has these names already: {', '.join(names)}; choose another prefix= for "
-            "lash_store's tables",
+            f"{listed}; choose another prefix= for lash_store's tables"
+            if of is None
+            else f"{listed}, and not as {of} were declared",
         )
         self.names = tuple(names)
+        self.of = of
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.path, self.names)
+        return type(self), (self.path, self.names, self.of)
 
 
 class StoreClosedError(LashStoreError):
@@ -109,7 +121,7 @@ class StoreBusyError(LashStoreError):
 class SchemaVersionError(LashStoreError):
     """The file does not carry the schema version of this kind of store (K-GUARD-1).
 
-    `is_kind` is the kind of store that it is instead, if it is one; `mended_by` what would give a file
+    `kind` is the name, where the tables are an application's own (`is_own`). `is_kind` is the kind of store that it is instead, if it is one; `mended_by` what would give a file
     that lacks nothing else its version.
     """
 
@@ -122,8 +134,10 @@ class SchemaVersionError(LashStoreError):
         *,
         is_kind: str | None = None,
         mended_by: str | None = None,
+        is_own: bool = False,
     ) -> None:
         super().__init__(kind, expected, found, path)
+        self.is_own = is_own
         self.is_kind = is_kind
         self.mended_by = mended_by
         self.kind = kind
@@ -132,6 +146,12 @@ class SchemaVersionError(LashStoreError):
         self.path = path
 
     def __str__(self) -> str:
+        if self.is_own:
+            return (
+                f"{self.path!r} has version {self.found} of the tables {self.kind!r}, and version "
+                f"{self.expected} was declared: migrate them, and note that by "
+                "lash_store.schemas.stamp_tables()"
+            )
         found = f"version {self.found}" if self.found else "tables without a version"
         if self.mended_by is not None:
             what = (

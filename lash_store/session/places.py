@@ -107,12 +107,8 @@ class Folder:
 
     def list(self, after: str, limit: int) -> list[SessionEntry]:
         """Look into one file after another."""
-        if not self._root.exists():
-            return []
-        with _explained(self._root):
-            found = [entry.name for entry in self._root.iterdir() if entry.suffix == _SUFFIX]
         page: list[SessionEntry] = []
-        for name in sorted(each for each in found if each > after):
+        for name in (each for each in file_names(self._root) if each > after):
             if len(page) == limit:
                 break
             entry = self._entry(name)
@@ -124,7 +120,7 @@ class Folder:
         try:
             with (
                 opened_apart(),  # this thread may be inside a transaction on this very file
-                SessionStore.open(path, session_id=name, read_only=True) as store,
+                SessionStore.open(path, session_id=name, read_only=True, extras="any") as store,
             ):
                 return SessionEntry(name, store.load_meta())
         except StoreOpenError as error:
@@ -231,6 +227,14 @@ def _entries(after: str, limit: int) -> Any:
         .order_by(names.c.store)
         .limit(limit)
     )
+
+
+def file_names(root: Path) -> list[str]:
+    """Return the names of the files in a folder that may be sessions, in order."""
+    if not root.exists():
+        return []
+    with _explained(root):
+        return sorted(entry.name for entry in root.iterdir() if entry.suffix == _SUFFIX)
 
 
 def file_name(session_id: str) -> str:

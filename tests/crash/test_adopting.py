@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import MetaData
 
 from lash_store import EffectStore, ProcessRegistry, SessionStore, TriggerStore
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import LashStoreError
+from lash_store.schemas import OwnTables, Trigger
+from lash_store.session.tables import blobs
 from tests.support.databases import all_rows, run_script
 
 OPENERS: dict[str, Callable[[str], Any]] = {
@@ -24,6 +27,12 @@ OPENERS: dict[str, Callable[[str], Any]] = {
     "trigger": partial(TriggerStore.open, adopt=True),
     "effect": partial(EffectStore.open, owner_id="ann", adopt=True),
 }
+DECLARED: dict[str, Any] = {
+    "tables": [OwnTables("mine", 3, MetaData(), also=["CREATE TABLE mine (x)"])],
+    "extras": [Trigger("seen", blobs, "AFTER INSERT", "INSERT INTO mine VALUES (1)")],
+}
+OPENERS["session, and what is declared beside it"] = partial(OPENERS["session"], **DECLARED)
+
 THEIRS = """
 CREATE TABLE blobs (id INTEGER PRIMARY KEY); INSERT INTO blobs VALUES (7);
 PRAGMA user_version = 77; PRAGMA journal_mode = WAL;
@@ -70,7 +79,8 @@ def is_whole(rows: Any, kind: str, before: Any) -> bool:
     """Whether all of a kind is there; else the database has to be as it was."""
     versions = dict(rows.get("lash_versions", []))
     if versions:
-        assert set(versions) == {kind}
+        assert set(versions) == {kind.partition(",")[0]}
+        assert ("," in kind) == (rows.get("lash_own_tables") == [("mine", 3)])
         assert rows["user_version"] == [(77,)]
         return True
     assert rows == before

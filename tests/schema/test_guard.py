@@ -70,10 +70,10 @@ DRIFTS = {
         " idx_attachment_manifest_uncommitted ON attachment_manifest (committed_at_ms)",
         "index idx_attachment_manifest_uncommitted: missing or changed: where committed_at_ms is null",
     ),
-    "added index": ("CREATE INDEX mine ON blobs (content)", "index mine: not ours"),
+    "added index": ("CREATE INDEX mine ON blobs (content)", "index mine: not declared"),
     "added trigger": (
         "CREATE TRIGGER mine AFTER INSERT ON blobs BEGIN DELETE FROM blobs; END",
-        "trigger mine: not ours",
+        "trigger mine: not declared",
     ),
     "view in place of a table": (
         "DROP TABLE blobs; CREATE VIEW blobs AS SELECT 1 AS hash",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import sys
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, Index, MetaData, Text
 from typer.testing import CliRunner
 
 from lash_store import (
@@ -27,11 +31,15 @@ from lash_store import (
     TurnStamp,
 )
 from lash_store._kernel.observing import Event, observed_by
+from lash_store._kernel.schema import Schema, declared, ordered_indexes
 from lash_store.cli.app import app
-from lash_store.errors import CopyError, StoreOpenError
+from lash_store.errors import CopyError, SchemaVersionError, StoreOpenError
 from lash_store.moving import Copied, copy_deployment
+from lash_store.process.tx import ProcessTx
+from lash_store.schemas import SCHEMAS
 from lash_store.session.places import file_name
 from lash_store.session.records import UsageDelta
+from lash_store.session.tx import SessionTx
 from tests.support.databases import all_rows, run_script
 from tests.support.triggers import draft
 
@@ -211,3 +219,70 @@ def test_k_share_7_by_command_and_without_a_source(folder: Path, tmp_path: Path)
         assert run.invoke(app, ["copy", str(missing), url]).exit_code == 1
     assert not (tmp_path / "none").exists()
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Schema]]:
+    """Another release: two kinds have one more column and a higher version, and know the ones before."""
+    made = {}
+    for kind in ("process", "session"):
+        before = SCHEMAS[kind]
+        metadata = MetaData()
+        tables = [ordered_indexes(table.to_metadata(metadata)) for table in before.tables]
+        tables[0].append_column(Column("added", Text, nullable=False, server_default="new"))
+        for table, old in zip(tables, before.tables, strict=True):
+            table.info.clear()
+            for index in before.indexes_of(old):
+                Index(index.name, *(table.c[each.name] for each in index.columns))
+        schema = Schema(before.kind, before.version + 1, metadata, tuple(tables), before.is_scoped)
+        made[kind] = replace(schema, before=before)
+        monkeypatch.setitem(SCHEMAS, before.kind, made[kind])
+    for opener, tx, kind in (
+        (ProcessRegistry, ProcessTx, "process"),
+        (SessionStore, SessionTx, "session"),
+    ):
+        monkeypatch.setattr(tx, "schema", made[kind])
+        monkeypatch.setattr(sys.modules[opener.__module__], "SCHEMA", made[kind], raising=False)
+    yield made
+    declared[:] = [each for each in declared if each.version == 1 or each.kind not in made]
+    declared[:0] = [made["session"].before, made["process"].before]  # type: ignore[list-item] # reason: they have one
+
+
+@pytest.mark.parametrize("layout", ["folder", "database"])
+def test_k_share_10_the_release_before_is_copied(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest, layout: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    copy_deployment(folder, url)
+    source = folder if layout == "folder" else url
+    request.getfixturevalue("newer")
+    with pytest.raises(SchemaVersionError):
+        ProcessRegistry.open(url)
+    run_script(tmp_path / "app.db", "CREATE TABLE theirs (x); INSERT INTO theirs VALUES (7)")
+    before = all_rows(tmp_path / "app.db")
+    there: Any = {"prefix": "two_", "source_prefix": "lash_", "adopt": layout == "folder"}
+    units = copy_deployment(source, url, **there)
+    assert len(units) == SESSIONS + 3
+    rows = all_rows(tmp_path / "app.db")
+    left_alone = set(before) - {"schema", "sqlite_sequence"}
+    assert {name: rows[name] for name in left_alone} == {name: before[name] for name in left_alone}
+    assert [row[-1] for row in rows["two_processes"]] == ["new", "new"]
+    assert sorted(row[:-1] for row in rows["two_processes"]) == sorted(before["processes"])
+    assert sorted(row[1:-1] for row in rows["two_blobs"]) == sorted(before["blobs"])
+    versions: dict[Any, Any] = dict(rows["two_versions"])
+    assert (versions["process"], versions["session"]) == (8, 5)
+    again = copy_deployment(source, url, **there)
+    assert all(unit.was_there for unit in again)
+    with ProcessRegistry.open(url, prefix="two_") as registry:
+        assert registry.load_process("p") is not None
+
+
+def test_k_share_10_no_other_release_is_read(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    copy_deployment(folder, url)
+    run_script(tmp_path / "app.db", "UPDATE lash_versions SET version = 6 WHERE kind = 'process'")
+    request.getfixturevalue("newer")
+    with pytest.raises(SchemaVersionError):
+        copy_deployment(url, tmp_path / "elsewhere")

@@ -2,17 +2,22 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
+from lash_store._backends.sqlite.drift import find_drift, read_catalogue, undeclared
 from lash_store._backends.sqlite.driver import primary_code, store_error
+from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error, resolve
 from lash_store._backends.sqlite.opening import open_connection
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
+
+_ANY: Final = Settings(extras="any")
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,11 @@ class Findings:
     prefixes: tuple[str, ...] = ()
     """What the names of our tables begin with, in a database that is shared: for each deployment."""
 
+    extras: tuple[str, ...] = ()
+    """Indexes and triggers on our tables that are an application's."""
 
-def look_into(path: str | os.PathLike[str], schemas: Iterable[Schema]) -> Findings:
+
+def look_into(path: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findings:
     """Read one snapshot of a file, read-only, while others may write.
 
     Raises StoreOpenError if it can't be opened, StorageError if it can't be read.
@@ -53,28 +61,43 @@ def look_into(path: str | os.PathLike[str], schemas: Iterable[Schema]) -> Findin
         connection.dispose()
 
 
-def _findings(connection: StoreConnection, schemas: Iterable[Schema]) -> Findings:
+def _findings(connection: StoreConnection, schemas: Sequence[Schema]) -> Findings:
     cursor, path = connection.own_cursor, connection.path
-    catalogue = guard.read_catalogue(cursor)
+    catalogue = read_catalogue(cursor)
     version = catalogue.version
     prefixes = guard.prefixes(catalogue)
     if prefixes:
         problems = [each for prefix in prefixes for each in _shared_drift(cursor, prefix, schemas)]
-        return Findings(path, None, version, tuple(problems), _damage(cursor), tuple(prefixes))
+        added = {  # a set: each kind has the table of versions, and so what stands on that
+            each
+            for prefix in prefixes
+            for schema in schemas
+            for each in undeclared(shared(schema, prefix), catalogue)
+        }
+        return Findings(
+            path,
+            None,
+            version,
+            tuple(problems),
+            _damage(cursor),
+            tuple(prefixes),
+            tuple(sorted(added)),
+        )
     candidates = [schema for schema in schemas if schema.version == version]
     if not candidates:
         return Findings(path, None, version, (), ())
     # Two kinds may share a version: the schema that fits better is what the file is.
     drift, schema = min(
-        ((guard.find_drift(each, catalogue), each) for each in candidates),
+        ((find_drift(declared_with(each, _ANY), catalogue), each) for each in candidates),
         key=lambda found: len(found[0]),
     )
-    return Findings(path, schema, version, tuple(drift), _damage(cursor))
+    extras = tuple(undeclared(schema, catalogue))
+    return Findings(path, schema, version, tuple(drift), _damage(cursor), extras=extras)
 
 
 def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]) -> Iterator[str]:
     """Say what is wrong with the tables that have a prefix, of each kind that is there."""
-    catalogue = guard.read_catalogue(cursor, prefix)
+    catalogue = read_catalogue(cursor, prefix)
     for schema in schemas:
         found = (catalogue.versions or {}).get(schema.kind)
         if found is None:
@@ -82,7 +105,7 @@ def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]
         if found != schema.version:
             yield f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"
         else:
-            yield from guard.find_drift(shared(schema, prefix), catalogue)
+            yield from find_drift(declared_with(shared(schema, prefix), _ANY), catalogue)
 
 
 def _damage(cursor: sqlite3.Cursor) -> tuple[str, ...]:

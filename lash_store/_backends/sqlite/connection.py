@@ -121,8 +121,7 @@ class StoreConnection(sqlite3.Connection):
     _consumers: dict[str, Connection]
     """The consumers' Connections on the current transaction, by whose rows they are about."""
 
-    _compared: dict[str, int]
-    """At which version of the catalogue each kind's tables were last compared."""
+    _compared: guard.Compared
 
     _cursors: list[weakref.ref[sqlite3.Cursor]]
     _savepoint: tuple[str, str, str]
@@ -226,9 +225,9 @@ class StoreConnection(sqlite3.Connection):
             return now_ms
         return check_now(now_ms)
 
-    def lacks(self, schema: Schema, *, adopt: bool) -> bool:
-        """Check the file as opening it does; tell whether its tables are to be made."""
-        return guard.lacks(self.own_cursor, schema, self.path, self._compared, adopt=adopt)
+    def lacking(self, schema: Schema, *, adopt: bool) -> guard.Lacking:
+        """Check the file as opening it does; return what is to be made."""
+        return guard.look_again(self.own_cursor, schema, self.path, self._compared, adopt=adopt)
 
     def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets it
         """Open one more cursor on this transaction, once the database holds `schema`."""

@@ -25,7 +25,6 @@ from lash_store.errors import (
     NestedTransactionError,
     SchemaVersionError,
     StoreBusyError,
-    StoreEmptyError,
     StoreOpenError,
 )
 
@@ -42,8 +41,8 @@ class OpenDatabase:
     def __init__(self, schema: Schema, path: str) -> None:
         self.path = path
         self.prefix = schema.prefix
-        self._made = {schema.kind}
-        """Whose tables this database was opened for; in memory, those that it has."""
+        self._made = {schema}
+        """What this database was opened for; in memory, what it has."""
 
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open stores that stand on it."""
@@ -94,6 +93,8 @@ class OpenDatabase:
             self._check_settings(settings)
             connections.check_file()
             lacks = connections.settings is not None and self._lacks(schema, settings)
+            if schema.kind == connections.schema.kind and schema.extras:
+                connections.schema = schema  # what is opened again has them
             if not settings.read_only and connections.writer is None:
                 connections.open_writer(settings)
             elif connections.settings is None:
@@ -129,23 +130,24 @@ class OpenDatabase:
         connections = self.connections
         if self.in_memory:
             # Nobody but us has made it, and its one connection may be another thread's now.
-            if schema.kind in self._made:
+            if schema in self._made:
                 return False
-            if self.prefix:
+            if self.prefix or schema.kind == connections.schema.kind:
                 return True
             found = connections.schema.version
             raise SchemaVersionError(schema.kind, schema.version, found, self.path)
         with self.readers.looking() as connection:
             try:
-                lacks = connection.lacks(schema, adopt=settings.adopt)
+                lacking = connection.lacking(schema, adopt=settings.adopt)
             except sqlite3.Error as error:
                 raise store_error(error, connection) from error
-        if lacks and settings.read_only:
-            raise StoreEmptyError.of(self.path, schema.kind)
-        return lacks and bool(self.prefix)
+        if settings.read_only:
+            lacking.require_readable(schema, self.path)
+            return False
+        return bool(lacking) and (bool(self.prefix) or not lacking.is_empty)
 
     def _add(self, schema: Schema, settings: Settings) -> None:
-        """Make the tables of one more kind, in a database that is shared."""
+        """Make the tables of one more kind, or what an application has declared beside them."""
         hold = Hold()
         self.writer.begin(self, hold, budget_s=settings.busy_timeout_ms / 1000)
         connection = self.connections.writer
@@ -158,7 +160,7 @@ class OpenDatabase:
             raise store_error(error, connection) from error
         finally:
             self.writer.end(hold, connection, commit=committed)
-        self._made.add(schema.kind)
+        self._made.add(schema)
 
     def close(self, hold: Hold) -> None:
         """Close every connection, in the turn of `hold`; a reader's when its snapshot ends."""

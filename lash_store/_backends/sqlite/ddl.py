@@ -112,5 +112,5 @@ def render(schema: Schema) -> str:
 def _statements(schema: Schema, create: Callable[[Table[Any]], CreateTable]) -> tuple[str, ...]:
     elements: list[ExecutableDDLElement] = []
     for table in schema.tables:
-        elements += [create(table), *map(CreateIndex, table.indexes)]
+        elements += [create(table), *map(CreateIndex, schema.indexes_of(table))]
     return tuple(str(element.compile(dialect=SQLITE)).strip() for element in elements)

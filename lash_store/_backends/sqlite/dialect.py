@@ -219,6 +219,28 @@ def read_versions(prefix: str) -> str:
     return f"SELECT kind, version FROM {prefix}{VERSIONS}"  # noqa: S608 # reason: the prefix was checked
 
 
+def own_versions(prefix: str) -> str:
+    """Return the name of the table that says which tables of its own an application has declared."""
+    return f"{prefix or 'lash_'}own_tables"
+
+
+def create_own_versions(prefix: str) -> str:
+    """Return the statement that makes it."""
+    columns = "name TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL"
+    return f"CREATE TABLE {own_versions(prefix)} ({columns})"
+
+
+def read_own_versions(prefix: str) -> str:
+    """Return the statement that reads their versions."""
+    return f"SELECT name, version FROM {own_versions(prefix)}"  # noqa: S608 # reason: the prefix was checked
+
+
+def note_own_version(prefix: str) -> str:
+    """Return the statement that notes a version of them."""
+    table = own_versions(prefix)
+    return f"INSERT OR REPLACE INTO {table} (name, version) VALUES (?, ?)"  # noqa: S608 # reason: likewise
+
+
 def note_version(prefix: str) -> str:
     """Return the statement that notes a kind and its version in a shared database."""
     return f"INSERT INTO {prefix}{VERSIONS} (kind, version) VALUES (?, ?)"  # noqa: S608 # reason: the prefix was checked

@@ -10,27 +10,31 @@ compared as well, at every open (K-GUARD-4). Anybody's other tables and views ar
 index or a trigger on one of *our* tables changes what our statements cost or do, and counts.
 """
 
-import re
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
-from lash_store._backends.sqlite.ddl import (
-    canonical_statements,
-    stock_statements,
-    versions_statement,
-)
+from lash_store._backends.sqlite.ddl import canonical_statements, versions_statement
 from lash_store._backends.sqlite.dialect import (
-    BEGIN_READ,
-    READ_CATALOGUE,
-    READ_COLUMNS,
-    ROLLBACK,
     SCHEMA_VERSION,
+    create_own_versions,
+    note_own_version,
     note_version,
+    own_versions,
     read_versions,
     stamp_version,
 )
+from lash_store._backends.sqlite.drift import (
+    Catalogue,
+    declared_text,
+    extra_text,
+    find_drift,
+    objects_of,
+    read_catalogue,
+)
+from lash_store._backends.sqlite.extras import own_statements
+from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.schema import Schema, declared
 from lash_store._kernel.sharing import VERSIONS
 from lash_store.errors import (
@@ -38,53 +42,32 @@ from lash_store.errors import (
     NamesTakenError,
     SchemaDriftError,
     SchemaVersionError,
+    StoreEmptyError,
     StoreOpenError,
 )
 
-_TOKEN: Final = re.compile(
-    r"""\s+ | --[^\n]* | /\*.*?\*/            # no token at all
-    | (?P<string>'(?:[^']|'')*')
-    | "(?P<quoted>(?:[^"]|"")*)" | `(?P<ticked>[^`]*)` | \[(?P<bracketed>[^\]]*)\]
-    | (?P<plain>\w+ | .)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 
+class Lacking(NamedTuple):
+    """What a database lacks of what was declared; false if it lacks nothing."""
 
-class Catalogue(NamedTuple):
-    """One snapshot of a file's version and of the objects in it that are not SQLite's own."""
+    is_empty: bool
+    """Whether our tables of the kind are not there."""
 
-    version: int
-    objects: tuple[tuple[str, str, str, str], ...]
-    """Type, name, table and SQL text of each."""
+    own: tuple[str, ...]
+    """The names of an application's own that are not there."""
 
-    versions: Mapping[str, int] | None = None
-    """What the table of versions of a shared database says of each kind; None if there is none."""
+    statements: tuple[tuple[str, tuple[Any, ...]], ...]
+    """What makes it, and stamps the versions: SQL and parameters."""
 
+    def __bool__(self) -> bool:
+        return bool(self.statements)
 
-def read_catalogue(cursor: sqlite3.Cursor, prefix: str = "") -> Catalogue:
-    """Read version and objects in one snapshot, so that they belong together."""
-    if not prefix or cursor.connection.in_transaction:
-        return _read_catalogue(cursor, prefix)
-    cursor.execute(BEGIN_READ)
-    try:
-        return _read_catalogue(cursor, prefix)
-    finally:
-        cursor.execute(ROLLBACK)
-
-
-def _read_catalogue(cursor: sqlite3.Cursor, prefix: str) -> Catalogue:
-    rows = cursor.execute(READ_CATALOGUE).fetchall()
-    objects = tuple(row[1:] for row in rows if row[1] is not None)
-    versions = None
-    if prefix and _is_table_of_versions(cursor, prefix + VERSIONS):
-        versions = dict(cursor.execute(read_versions(prefix)).fetchall())
-    return Catalogue(rows[0][0], objects, versions)
-
-
-def _is_table_of_versions(cursor: sqlite3.Cursor, name: str) -> bool:
-    columns = cursor.execute(READ_COLUMNS, (name,)).fetchall()
-    return {("kind",), ("version",)} <= set(columns)
+    def require_readable(self, schema: Schema, path: str) -> None:
+        """Raise StoreEmptyError if tables are missing, for who can't make any; an index may well be."""
+        if self.is_empty:
+            raise StoreEmptyError.of(path, schema.kind)
+        if self.own:
+            raise StoreEmptyError.of_own(path, self.own)
 
 
 def needs_initialising(
@@ -183,183 +166,148 @@ def prefixes(catalogue: Catalogue) -> list[str]:
 
 @cache
 def _text_of_versions(name: str) -> str:
-    (text,) = _objects([versions_statement(name.removesuffix(VERSIONS))]).values()
+    (text,) = objects_of((versions_statement(name.removesuffix(VERSIONS)),)).values()
     return text
 
 
 def _taken_names(schema: Schema, catalogue: Catalogue) -> list[str]:
     """Return the names that our tables and indexes would have, and something has."""
-    wanted = {name for _, name in _declared_text(schema)}
+    extras = extra_text(schema)
+    wanted = {name for key in declared_text(schema) for name in key[1:] if key not in extras}
     if catalogue.versions is not None:
         wanted.discard(schema.prefix + VERSIONS)
     return [name for _, name, *_ in catalogue.objects if name.lower() in wanted]
 
 
-def is_empty(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False) -> bool:
-    """Read a file's catalogue and decide what it is; see :func:`needs_initialising`."""
-    return needs_initialising(schema, read_catalogue(cursor, schema.prefix), path, adopt=adopt)
+def look(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False) -> Lacking:
+    """Read a database's catalogue, and decide what has to be made in it; see :func:`needs_initialising`."""
+    own_table = own_versions(schema.prefix) if schema.own else None
+    catalogue = read_catalogue(cursor, schema.prefix, own_table)
+    is_empty = needs_initialising(schema, catalogue, path, adopt=adopt)
+    statements = list(_made_at_first(schema, catalogue)) if is_empty else []
+    there = {(kind, name.lower()) for kind, name, *_ in catalogue.objects}
+    statements += [(text, ()) for key, text in extra_text(schema).items() if key not in there]
+    own: list[str] = []
+    for each in schema.own:
+        made = _lacking_own(each, catalogue, path)
+        if made is not None:
+            if not own and catalogue.own is None:
+                statements.append((create_own_versions(schema.prefix), ()))
+            own.append(each.name)
+            statements += [(text, ()) for text in made]
+            statements.append((note_own_version(schema.prefix), (each.name, each.version)))
+    return Lacking(is_empty, tuple(own), tuple(statements))
 
 
-def initialise(cursor: sqlite3.Cursor, schema: Schema) -> None:
-    """Create every table and index and stamp the version, in the transaction that is open.
-
-    The caller holds the write lock and has seen, under it, that the file is empty.
-    """
-    statements = canonical_statements(schema)
-    if schema.prefix and read_catalogue(cursor, schema.prefix).versions is not None:
-        statements = statements[1:]  # the table of versions is there, with another kind
-    for statement in statements:
-        cursor.execute(statement)
+def _made_at_first(schema: Schema, catalogue: Catalogue) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Return what makes our tables, and notes their version."""
+    made = canonical_statements(schema)
+    # The table of versions may be there, with another kind.
+    for statement in made[1:] if catalogue.versions is not None else made:
+        yield statement, ()
     if schema.prefix:
         # An application's user_version is its own.
-        cursor.execute(note_version(schema.prefix), (schema.kind, schema.version))
+        yield note_version(schema.prefix), (schema.kind, schema.version)
     else:
-        cursor.execute(stamp_version(schema.version))
+        yield stamp_version(schema.version), ()
+
+
+def _lacking_own(own: OwnTables, catalogue: Catalogue, path: str) -> tuple[str, ...] | None:
+    """Return what makes an application's own tables; None if they are there, as declared."""
+    found = (catalogue.own or {}).get(own.name)
+    differences = find_drift(own, catalogue)
+    if found is None:
+        there = {(kind, name.lower()) for kind, name, *_ in catalogue.objects}
+        taken = sorted(name for kind, name in declared_text(own) if (kind, name) in there)
+        if taken and differences:
+            raise NamesTakenError(path, taken, of=f"the tables {own.name!r}")
+        return () if taken else own_statements(own)
+    if found != own.version:
+        raise SchemaVersionError(own.name, own.version, found, path, is_own=True)
+    if differences:
+        raise SchemaDriftError(own.name, path, differences)
+    return None
+
+
+def stamp_own(cursor: sqlite3.Cursor, own: OwnTables, path: str, prefix: str) -> None:
+    """Note the version of an application's own tables, which have to be as declared."""
+    catalogue = read_catalogue(cursor, prefix, own_versions(prefix))
+    differences = find_drift(own, catalogue)
+    if differences:
+        raise SchemaDriftError(own.name, path, differences)
+    if catalogue.own is None:
+        cursor.execute(create_own_versions(prefix))
+    cursor.execute(note_own_version(prefix), (own.name, own.version))
+
+
+def is_empty(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False) -> bool:
+    """Read a file's catalogue and decide what it is; see :func:`needs_initialising`."""
+    return look(cursor, schema, path, adopt=adopt).is_empty
+
+
+def make(cursor: sqlite3.Cursor, lacking: Lacking) -> None:
+    """Make what is lacking, in the write transaction that is open, in which it was looked for."""
+    for statement, parameters in lacking.statements:
+        cursor.execute(statement, parameters)
 
 
 def ensure_schema(
     cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = False
 ) -> None:
-    """Check the file, or initialise it if it is empty, in the write transaction that is open.
+    """Check the file, and make what it lacks, in the write transaction that is open.
 
     Begins, commits and rolls back nothing (K-GUARD-5).
     """
-    if is_empty(cursor, schema, path, adopt=adopt):
-        initialise(cursor, schema)
+    make(cursor, look(cursor, schema, path, adopt=adopt))
 
 
-def lacks(
-    cursor: sqlite3.Cursor, schema: Schema, path: str, compared: dict[str, int], *, adopt: bool
-) -> bool:
-    """Do what :func:`is_empty` does, for one more store of a process that has the file open.
+Compared = dict[Schema, int]
+"""At which version of its catalogue a database was last compared, on one connection."""
 
-    In a shared database, of which there may be thousands, the text of the tables is compared again
-    only if the catalogue changed; see :func:`hold`.
+
+def look_again(
+    cursor: sqlite3.Cursor, schema: Schema, path: str, compared: Compared, *, adopt: bool
+) -> Lacking:
+    """Do what :func:`look` does; but compare a shared database only if its catalogue has changed.
+
+    There may be thousands of stores on it. What lacks something is not kept as compared: what is
+    made for that may be rolled back.
     """
     if not schema.prefix:
-        return is_empty(cursor, schema, path, adopt=adopt)
+        return look(cursor, schema, path, adopt=adopt)
     now: int = cursor.execute(SCHEMA_VERSION).fetchall()[0][0]
-    if compared.get(schema.kind) == now:
+    if compared.get(schema) == now:
         versions = dict(cursor.execute(read_versions(schema.prefix)).fetchall())
         if versions.get(schema.kind) == schema.version:
-            return False
-    missing = is_empty(cursor, schema, path, adopt=adopt)
-    if not missing:
-        compared[schema.kind] = now
-    return missing
+            return _NOTHING
+    lacking = look(cursor, schema, path, adopt=adopt)
+    if not lacking:
+        compared[schema] = now
+    return lacking
+
+
+_NOTHING = Lacking(is_empty=False, own=(), statements=())
 
 
 def hold(
     cursor: sqlite3.Cursor,
     schema: Schema,
     path: str,
-    compared: dict[str, int],
+    compared: Compared,
     *,
     writes: bool,
     adopt: bool = False,
 ) -> None:
-    """Make the transaction that is open hold `schema`; compare again only if the catalogue changed.
-
-    `compared` keeps at which of its versions each kind was compared, on this connection. One whose
-    tables were made just now is not kept: that may be rolled back.
-    """
+    """Make the transaction that is open hold `schema`; compare again only if the catalogue changed."""
     now: int = cursor.execute(SCHEMA_VERSION).fetchall()[0][0]
-    if compared.get(schema.kind) == now:
+    if compared.get(schema) == now:
         return
-    if not is_empty(cursor, schema, path, adopt=adopt):
-        compared[schema.kind] = now
-    elif not writes:
+    lacking = look(cursor, schema, path, adopt=adopt)
+    if not lacking:
+        compared[schema] = now
+    elif writes:
+        make(cursor, lacking)
+    elif lacking.is_empty:
         raise SchemaVersionError(schema.kind, schema.version, 0, path)
     else:
-        initialise(cursor, schema)
-
-
-def find_drift(schema: Schema, catalogue: Catalogue) -> list[str]:
-    """Return what differs from the declared schema, one readable line each; empty if nothing."""
-    ours = frozenset(table.name for table in schema.tables)
-    accepted_texts = _declared(schema)
-    # Names compare without case in SQLite; one of our names on another's table is ours too.
-    found = {
-        (kind, name.lower()): text
-        for kind, name, table, text in catalogue.objects
-        if text is not None and (table.lower() in ours or (kind, name.lower()) in accepted_texts)
-    }
-    if found == _declared_text(schema):
-        return []
-    differences = []
-    for key, accepted in accepted_texts.items():
-        label = " ".join(key)
-        if key not in found:
-            differences.append(f"{label}: missing")
-        elif _tokens(found[key]) not in accepted:
-            differences += _explain(label, accepted[0], _tokens(found[key]))
-    differences += [
-        f"{' '.join(key)}: not ours: {found[key]}" for key in found if key not in accepted_texts
-    ]
-    return differences
-
-
-@cache
-def _declared(schema: Schema) -> dict[tuple[str, str], tuple[tuple[str, ...], ...]]:
-    """Map each object to the texts that are accepted for it, as tokens.
-
-    The canonical text, and the one that ``metadata.create_all()`` runs: it says the same.
-    """
-    stock = _objects(stock_statements(schema))
-    return {
-        key: (_tokens(text), _tokens(stock[key]))
-        for key, text in _objects(canonical_statements(schema)).items()
-    }
-
-
-@cache
-def _declared_text(schema: Schema) -> dict[tuple[str, str], str]:
-    """Map each object to the text that our own initialiser leaves in the catalogue."""
-    return _objects(canonical_statements(schema))
-
-
-def _objects(statements: Iterable[str]) -> dict[tuple[str, str], str]:
-    scratch = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        for statement in statements:
-            scratch.execute(statement)
-        return {
-            (kind, name): text
-            for kind, name, _, text in read_catalogue(scratch.cursor()).objects
-            if text
-        }
-    finally:
-        scratch.close()
-
-
-def _tokens(text: str) -> tuple[str, ...]:
-    """Split SQL into tokens; white space, comments, quotes around names and case do not count."""
-    found = []
-    for match in _TOKEN.finditer(text):
-        if match.lastgroup == "string":
-            found.append(match[0])
-        elif match.lastgroup is not None:
-            found.append(match[match.lastgroup].lower())
-    return tuple(found)
-
-
-def _explain(label: str, declared: tuple[str, ...], found: tuple[str, ...]) -> list[str]:
-    """Name the definitions in a table's or index's text that stand on one side only."""
-    here, there = _definitions(declared), _definitions(found)
-    lines = [f"{label}: missing or changed: {part}" for part in here if part not in there]
-    lines += [f"{label}: not as declared: {part}" for part in there if part not in here]
-    return lines or [f"{label}: definitions in another order"]
-
-
-def _definitions(tokens: tuple[str, ...]) -> list[str]:
-    """Split a CREATE statement's tokens at the commas of its outermost parentheses."""
-    parts: list[list[str]] = [[]]
-    depth = 0
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
-        starts_or_ends = (token == "(" and depth == 1) or (token == ")" and depth == 0)
-        if starts_or_ends or (token == "," and depth == 1):
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return [" ".join(part) for part in parts if part]
+        lacking.require_readable(schema, path)

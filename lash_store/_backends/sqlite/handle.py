@@ -7,11 +7,13 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lash_store._backends.sqlite import guard, opened
 from lash_store._backends.sqlite.database import OpenDatabase
+from lash_store._backends.sqlite.drift import read_catalogue, undeclared
 from lash_store._backends.sqlite.driver import store_error
+from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LoopCall
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
     from lash_store._kernel.watching import Watch
+
+
+R = TypeVar("R")
 
 
 class SqliteHandle:
@@ -76,7 +81,8 @@ class SqliteHandle:
         if self.closed:
             raise self.closed_error()
         prefix = self.database.prefix
-        return self._on(self.database, shared(schema, prefix) if prefix else schema, settings)
+        there = declared_with(shared(schema, prefix) if prefix else schema, settings)
+        return self._on(self.database, there, settings)
 
     @classmethod
     def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> SqliteHandle:
@@ -253,12 +259,24 @@ class SqliteHandle:
 
     def check_schema(self) -> None:
         """Raise SchemaVersionError or SchemaDriftError unless the file is as declared."""
+        self._look("check_schema", self._compare)
+
+    def undeclared_extras(self) -> tuple[str, ...]:
+        """Return what an application has added to our tables and not declared, as text."""
+        return self._look("undeclared_extras", self._undeclared)
+
+    def _look(self, operation: str, look: Callable[[StoreConnection], R]) -> R:
         hold = Hold()
-        connection = self.begin_read(hold, "check_schema")
+        connection = self.begin_read(hold, operation)
         try:
-            self._compare(connection)
+            return look(connection)
+        except sqlite3.Error as error:
+            raise store_error(error, connection) from error
         finally:
             self.end_read(hold, connection)
+
+    def _undeclared(self, connection: StoreConnection) -> tuple[str, ...]:
+        return tuple(undeclared(self.schema, read_catalogue(connection.own_cursor)))
 
     def submit_check_schema(self) -> Awaitable[Any]:
         """Do the same for an event loop."""

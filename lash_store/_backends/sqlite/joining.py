@@ -9,18 +9,22 @@ AUTOCOMMIT is none at all.
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, Engine, event
 
 from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
+from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.opening import enter_wal
 from lash_store._backends.sqlite.tx_connection import explain
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_choice, check_now
+from lash_store._kernel.extras import Extras, OwnTables
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
@@ -91,6 +95,8 @@ def configure(
     synchronous: Synchronous = "NORMAL",
     prefix: str = "lash_",
     begin: Mode = "write",
+    extras: Extras = (),
+    tables: Sequence[OwnTables] = (),
 ) -> Engine:
     """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
 
@@ -110,7 +116,13 @@ def configure(
         raise NotConfiguredError(
             f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
         )
-    settings = Settings(busy_timeout_ms=busy_timeout_ms, synchronous=synchronous, prefix=prefix)
+    settings = Settings(
+        busy_timeout_ms=busy_timeout_ms,
+        synchronous=synchronous,
+        prefix=prefix,
+        extras=extras,
+        tables=tables,
+    )
     if "AUTOCOMMIT" in (
         engine.get_execution_options().get("isolation_level"),
         engine.dialect._on_connect_isolation_level,  # noqa: SLF001 # reason: what create_engine() was given
@@ -149,11 +161,31 @@ def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
     return joined
 
 
-def create_tables(connection: Connection, schemas: Sequence[Schema], prefix: str) -> None:
+def create_tables(connection: Connection, schemas: Sequence[Schema], settings: Settings) -> None:
     """Make our tables in the transaction of a consumer's own connection, whoever began it.
 
     Begins one if the driver has not: it does that for changes of rows alone.
     """
+    with _writing(connection) as (cursor, path):
+        wanted = [declared_with(shared(schema, settings.prefix), settings) for schema in schemas]
+        # All are looked at first: a refusal leaves nothing of the others behind.
+        for schema in wanted:
+            guard.look(cursor, schema, path, adopt=True)
+        for schema in wanted:
+            guard.ensure_schema(cursor, schema, path, adopt=True)
+
+
+def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:
+    """Note the version of an application's own tables, in a transaction of its own connection."""
+    with _writing(connection) as (cursor, path):
+        catalogue = read_catalogue(cursor)
+        prefix = "" if guard.canonical_kind(catalogue) is not None else settings.prefix
+        guard.stamp_own(cursor, own, path, prefix)
+
+
+@contextmanager
+def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
+    """Give a cursor in the transaction that is open on a connection, whoever began it, or a new one."""
     if not isinstance(connection, Connection):
         raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
     raw: Any = connection.connection.dbapi_connection
@@ -161,14 +193,11 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], prefix: str
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
     if connection.get_transaction() is None:
         connection.begin()
-    cursor, path = open_cursor(raw), connection.engine.url.database or "the database"
+    cursor = open_cursor(raw)
     try:
         if not raw.in_transaction:
             cursor.execute(dialect.BEGIN_WRITE)
-        wanted = [shared(schema, prefix) for schema in schemas]
-        # All are looked at first: a refusal leaves nothing of the others behind.
-        for schema in [each for each in wanted if guard.is_empty(cursor, each, path, adopt=True)]:
-            guard.initialise(cursor, schema)
+        yield cursor, connection.engine.url.database or "the database"
     except sqlite3.Error as error:
         raise store_error(error, raw) from error
 
@@ -179,10 +208,12 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
     compared = connection.info.setdefault(_INFO_COMPARED, {})
     cursor = open_cursor(begun.raw)
     try:
-        if schema.kind not in compared:
-            _find_layout(connection, begun, guard.read_catalogue(cursor))
+        if not compared:
+            _find_layout(connection, begun, read_catalogue(cursor))
         prefix = begun.sharing.prefix
-        wanted = shared(schema, prefix) if prefix else schema
+        wanted = declared_with(
+            shared(schema, prefix) if prefix else schema, connection.info[_INFO_SETTINGS]
+        )
         guard.hold(cursor, wanted, path, compared, writes=begun.mode == "write", adopt=True)
     except sqlite3.Error as error:
         raise store_error(error, begun.raw) from error
@@ -191,7 +222,7 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
     return open_cursor(begun.raw, prefix)
 
 
-def _find_layout(connection: Connection, begun: Begun, catalogue: guard.Catalogue) -> None:
+def _find_layout(connection: Connection, begun: Begun, catalogue: Catalogue) -> None:
     """Render our tables where this database has them: shared, unless it is a file of ours."""
     wanted = connection.info[_INFO_SETTINGS].prefix
     prefix = _prefix_there(catalogue, wanted)
@@ -200,7 +231,7 @@ def _find_layout(connection: Connection, begun: Begun, catalogue: guard.Catalogu
     _share(connection, begun.sharing, prefix)
 
 
-def _prefix_there(catalogue: guard.Catalogue, wanted: str) -> str | None:
+def _prefix_there(catalogue: Catalogue, wanted: str) -> str | None:
     """Return the prefix of our tables in a shared database, the one that is wanted if it is there."""
     found = guard.prefixes(catalogue)
     return wanted if wanted in found else next(iter(found), None)
@@ -251,7 +282,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
         sharing = dialect.use_sharing(connection.dialect)
         if is_new and not sharing.prefix:
-            prefix = _prefix_there(guard.read_catalogue(cursor), settings.prefix)
+            prefix = _prefix_there(read_catalogue(cursor), settings.prefix)
             if prefix is not None:
                 _share(connection, sharing, prefix)
     except sqlite3.Error as error:

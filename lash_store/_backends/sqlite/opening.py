@@ -15,7 +15,7 @@ from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.files import IN_MEMORY, create_private_file, open_error
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store.errors import StoreBusyError, StoreEmptyError, StoreLostError, StoreOpenError
+from lash_store.errors import StoreBusyError, StoreLostError, StoreOpenError
 
 _CACHED_STATEMENTS: Final = 256
 """More than one store has statements, so none of them is ever parsed twice."""
@@ -40,11 +40,11 @@ def open_writer(
     with _opening(
         path, settings, opened, read_only=False, is_new=is_new, prefix=schema.prefix
     ) as connection:
-        is_empty = guard.is_empty(connection.own_cursor, schema, path, adopt=settings.adopt)
-        if is_empty and not is_new:
+        lacking = guard.look(connection.own_cursor, schema, path, adopt=settings.adopt)
+        if lacking.is_empty and not is_new:
             raise StoreLostError(path, "its file is empty now; nothing was written to it")
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
-        if is_empty:
+        if lacking:
             initialise(connection, schema, adopt=settings.adopt)
         if path == IN_MEMORY:
             return connection, None
@@ -63,8 +63,8 @@ def open_reader(
 ) -> StoreConnection:
     """Open a connection that only reads, and check the file unless it `is_known`."""
     with _opening(path, settings, opened, read_only=True, prefix=schema.prefix) as connection:
-        if not is_known and guard.is_empty(connection.own_cursor, schema, path):
-            raise StoreEmptyError.of(path, schema.kind)
+        if not is_known:
+            guard.look(connection.own_cursor, schema, path).require_readable(schema, path)
         return connection
 
 
@@ -161,7 +161,7 @@ def enter_wal(cursor: sqlite3.Cursor, path: str, busy_timeout_ms: int) -> None:
 
 
 def initialise(connection: StoreConnection, schema: Schema, *, adopt: bool) -> None:
-    """Make the tables of a kind, unless another process was first; the turn is this thread's."""
+    """Make what a database lacks, unless another process was first; the turn is this thread's."""
     connection.begin(dialect.BEGIN_WRITE)
     try:
         # Again under the write lock: another process may have been first.

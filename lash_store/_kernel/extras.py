@@ -1,0 +1,119 @@
+"""What an application adds to a database of ours, declared so that the guard knows it.
+
+Its own tables get what ours have: they are made when the database is first opened, have an exact
+version, and are compared. Indexes and triggers that it adds to *our* tables are part of what is
+compared there.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from sqlalchemy import Index, MetaData, Table
+
+from lash_store._kernel.checks import check_count, check_kind, shown
+from lash_store._kernel.schema import OURS, Ours, declared
+from lash_store.errors import InvalidRecordError
+
+_NAME: Final = re.compile(r"\w+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger on one of our tables, or on one of an application's own.
+
+    ``Trigger("notes_of_nodes", graph_nodes, "AFTER INSERT", "INSERT INTO … VALUES (new.node_id)")``:
+    `when` is what stands between the name and the table, `does` what stands between BEGIN and END.
+    """
+
+    name: str
+    table: Table[Any]
+    when: str
+    does: str
+
+    def __post_init__(self) -> None:
+        check_kind("trigger.table", self.table, Table)
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidRecordError("trigger.name", shown(self.name), "must be letters, digits, _")
+        for field in ("when", "does"):
+            check_kind(f"trigger.{field}", getattr(self, field), str)
+
+    def statement(self, table_name: str) -> str:
+        """Return the DDL that makes it on a table, as it is called there."""
+        body = self.does.strip().rstrip(";")
+        return f"CREATE TRIGGER {self.name} {self.when} ON {table_name}\nBEGIN\n{body};\nEND"
+
+
+Extra: TypeAlias = Index | Trigger
+"""An index or a trigger on one of our tables."""
+
+Extras: TypeAlias = Sequence[Extra] | Literal["any"]
+"""Those of a database; "any" for a program that takes whatever is there as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnTables:
+    """Tables of an application's own, which the guard keeps beside ours: a name and a version.
+
+    `metadata` has the tables and their indexes. `also` is what it can't say, as DDL: views, virtual
+    tables, triggers on those tables. They are made in one transaction when the database is first
+    opened with them, and have to be exactly so at every open with them after that: a new version is
+    made by a migration of the application's own, which also sets it (``lash_store.schemas.stamp_tables``).
+    """
+
+    name: str
+    version: int
+    metadata: MetaData
+    also: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidRecordError("tables.name", shown(self.name), "must be letters, digits, _")
+        check_count("tables.version", self.version)
+        check_kind("tables.metadata", self.metadata, MetaData)
+        object.__setattr__(self, "also", tuple(self.also))
+        for table in self.metadata.tables.values():
+            if OURS in table.info:
+                raise InvalidRecordError("tables", shown(table.name), "must not be one of ours")
+
+    @property
+    def tables(self) -> tuple[Table[Any], ...]:
+        """The tables, each behind those that it refers to."""
+        return tuple(self.metadata.sorted_tables)
+
+
+def check_extras(extras: Extras) -> Extras:
+    """Return what may be declared on our tables, as a tuple; InvalidRecordError for anything else."""
+    if extras == "any":
+        return "any"
+    if isinstance(extras, str) or not isinstance(extras, Iterable):
+        raise InvalidRecordError("extras", shown(extras), 'must be a list, or "any"')
+    for each in extras:
+        table = each.table if isinstance(each, (Index, Trigger)) else None
+        if not isinstance(table, Table) or ours_of(table) is None:
+            raise InvalidRecordError(
+                "extras", shown(each), "must be an Index or a Trigger on one of lash_store's tables"
+            )
+        if isinstance(each, Index):
+            # Building one has added it to the table, which is ours, and is to be made as it is.
+            table.indexes.discard(each)
+    return tuple(extras)
+
+
+def check_own_tables(tables: Sequence[OwnTables]) -> tuple[OwnTables, ...]:
+    """Return declared tables as a tuple; InvalidRecordError for anything else."""
+    if not isinstance(tables, (list, tuple)) or not all(isinstance(e, OwnTables) for e in tables):
+        raise InvalidRecordError("tables", shown(tables), "must be a list of OwnTables")
+    names = [each.name for each in tables]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRecordError("tables", shown(name), "is declared twice")
+    return tuple(tables)
+
+
+def ours_of(table: Table[Any]) -> Table[Any] | None:
+    """Return the table of ours that `table` is; None for any other."""
+    ours: Ours | None = table.info.get(OURS)
+    known = ours is not None and any(ours.table in schema.tables for schema in declared)
+    return ours.table if ours is not None and known and ours.table is table else None
