@@ -9,7 +9,7 @@ driver names its errors) is told apart there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Dialect
 
@@ -18,6 +18,14 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Watch
 from lash_store.clock import Clock
 from lash_store.errors import LashStoreError
+
+if TYPE_CHECKING:
+    # Slow to import, and most never do.
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+    Joinable: TypeAlias = Connection | Session | AsyncConnection | AsyncSession
+    """What has a transaction of a consumer's own, which a Tx can join."""
 
 
 class Cursor(Protocol):

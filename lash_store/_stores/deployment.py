@@ -3,8 +3,6 @@
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
-from sqlalchemy import Connection
-
 from lash_store._backends import join
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
@@ -13,7 +11,7 @@ from lash_store._stores.tx import Context, Tx
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session  # which is slow to import, and most never do
+    from lash_store._kernel.backend import Joinable
 
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
 
@@ -26,12 +24,12 @@ class DeploymentTx(Tx[Context]):
     @classmethod
     def on(
         cls,
-        connection: "Connection | Session",
+        connection: "Joinable",
         *,
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection or Session (K-TX-8, K-TX-14).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
         a database without our tables gets the store's, in the shared layout, beside what is

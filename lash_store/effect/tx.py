@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sqlalchemy import Connection
-
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
 from lash_store._stores.tx import Tx
@@ -13,7 +11,7 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.tables import SCHEMA
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session  # which is slow to import, and most never do
+    from lash_store._kernel.backend import Joinable
 
 
 class EffectTx(EffectOperations, Tx[EffectContext]):
@@ -26,13 +24,13 @@ class EffectTx(EffectOperations, Tx[EffectContext]):
     @classmethod
     def on(
         cls,
-        connection: "Connection | Session",
+        connection: "Joinable",
         *,
         owner_id: str | None = None,
         clock: Clock | None = None,
         ids: IdSource | None = None,
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection or Session (K-TX-8, K-TX-14).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write transaction
         a database without our tables gets the store's, in the shared layout, beside what is

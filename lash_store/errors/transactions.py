@@ -54,11 +54,17 @@ class NotConfiguredError(TransactionError):
 class ScopeError(TransactionError, DontWrapMixin):
     """A statement on the tables of sessions, in a shared database, that says not whose it is about."""
 
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
+    def __init__(self, where: str, is_orm: bool = False) -> None:  # noqa: FBT001, FBT002 # reason: pickled by position
+        super().__init__(where, is_orm)
         self.where = where
+        self.is_orm = is_orm
 
     def __str__(self) -> str:
+        if self.is_orm:
+            return (
+                f"{self.where} may be the same object to it: use a Session for each, or "
+                "expunge_all() first"
+            )
         return (
             f"{self.where} does not say whose session a statement on lash_store's tables is about: "
             "run it on tx.connection, or with execution_options(lash_store_session=…)"

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sqlalchemy import Connection
-
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
 from lash_store._stores.operations import reads, writes
@@ -15,7 +13,7 @@ from lash_store.session.records import Profile
 from lash_store.session.tables import SCHEMA
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session  # which is slow to import, and most never do
+    from lash_store._kernel.backend import Joinable
 
 
 class SessionTx(SessionOperations, Tx[SessionContext]):
@@ -37,14 +35,14 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
     @classmethod
     def on(
         cls,
-        connection: "Connection | Session",
+        connection: "Joinable",
         *,
         session_id: str,
         clock: Clock | None = None,
         ids: IdSource | None = None,
         profile: Profile = "balanced",
     ) -> Self:
-        """Join the transaction that is open on a consumer's own connection, or Session (K-TX-8).
+        """Join the transaction that is open on a consumer's own connection or Session (K-TX-8, K-TX-14).
 
         Its engine must have been prepared by ``lash_store.configure()``. In a write
         transaction a database without our tables gets those of sessions, in the shared layout,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +10,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from lash_store import SessionLease, SessionStore, SessionTx, configure
 from lash_store.errors import (
@@ -228,25 +225,6 @@ def test_k_tx_8_what_is_no_connection_is_refused(what: Any) -> None:
 def test_k_tx_8_a_bare_dbapi_connection_is_refused() -> None:
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(NotConfiguredError):
         SessionTx.on(connection, session_id="s")  # type: ignore[arg-type] # reason: that is the test
-
-
-def test_k_tx_8_async_adapters_are_refused(path: Path) -> None:
-    async def check() -> None:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool)
-        wrong: Any = engine
-        with pytest.raises(NotConfiguredError):
-            configure(wrong)
-        with pytest.raises(NotConfiguredError):
-            configure(engine.sync_engine)
-        async with engine.begin() as connection:
-            wrong = connection
-            with pytest.raises(NotConfiguredError):
-                SessionTx.on(wrong, session_id="s")
-            with pytest.raises(NotConfiguredError):
-                await connection.run_sync(lambda sync: SessionTx.on(sync, session_id="s"))
-        await engine.dispose()
-
-    asyncio.run(check())
 
 
 def test_k_tx_8_another_database_is_refused() -> None:

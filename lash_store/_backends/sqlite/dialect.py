@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect, FromClause
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._kernel.options import Synchronous
@@ -51,7 +52,7 @@ class _SharingCompiler(SharingCompiler, _HintingCompiler):
         return target
 
 
-class _SharingContext(SQLiteExecutionContext):
+class _SharingContext(DefaultExecutionContext):
     @classmethod
     def _init_compiled(cls, *arguments: Any, **keywords: Any) -> Any:
         dialect, connection, dbapi_connection, options, compiled, parameters, *others = arguments
@@ -89,14 +90,20 @@ def use_sharing(dialect: Dialect) -> Sharing:
     found: Sharing | None = getattr(dialect, "sharing", None)
     if found is None:
         ours: Any = dialect
-        ours.statement_compiler, ours.execution_ctx_cls = _SharingCompiler, _SharingContext
+        own = ours.execution_ctx_cls
+        ours.execution_ctx_cls = type("SharingContext", (_SharingContext, own), {})
+        ours.statement_compiler = _SharingCompiler
         found = ours.sharing = Sharing("")
     return found
 
 
+class _OwnSharingContext(_SharingContext, SQLiteExecutionContext):
+    pass
+
+
 class _SharingDialect(_StoreDialect):
     statement_compiler = _SharingCompiler
-    execution_ctx_cls = _SharingContext
+    execution_ctx_cls = _OwnSharingContext
     supports_statement_cache = True
 
     sharing: Sharing

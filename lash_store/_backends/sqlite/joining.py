@@ -9,18 +9,22 @@ AUTOCOMMIT is none at all.
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from threading import get_ident
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util import await_only
 
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.opening import enter_wal
+from lash_store._backends.sqlite.orm_sessions import watch_sessions
 from lash_store._backends.sqlite.tx_connection import explain
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_choice, check_now
@@ -30,6 +34,9 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
 from lash_store.clock import Clock
 from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine  # which is slow to import, and needs greenlet
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
@@ -41,7 +48,11 @@ _INFO: Final = "lash_store"
 _INFO_SETTINGS: Final = "lash_store_settings"
 _INFO_COMPARED: Final = "lash_store_compared"
 
+_DRIVERS: Final = ("pysqlite", "aiosqlite")
+
 Mode = Literal["write", "read"]
+EngineT = TypeVar("EngineT", bound="Engine | AsyncEngine")
+R = TypeVar("R")
 
 
 class Begun:
@@ -89,7 +100,7 @@ class JoinedTransaction:
 
 
 def configure(
-    engine: Engine,
+    engine: EngineT,
     *,
     busy_timeout_ms: int = 15_000,
     synchronous: Synchronous = "NORMAL",
@@ -97,7 +108,7 @@ def configure(
     begin: Mode = "write",
     extras: Extras = (),
     tables: Sequence[OwnTables] = (),
-) -> Engine:
+) -> EngineT:
     """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
 
     Its connections get the stores' settings (WAL, foreign keys, `synchronous`, a busy handler
@@ -106,15 +117,19 @@ def configure(
     ``begin="read"`` they are snapshots, and those that write say so:
     ``execution_options(lash_store_write=True)``. Writers wait in SQLite's busy handler, outside the
     stores' fair queue. Configuring twice is harmless, and the first time holds. `prefix` is what the
-    names of our tables begin with, where they are to be made, and where there are several. Raises
-    NotConfiguredError for an engine that is not ``sqlite+pysqlite``, or is in AUTOCOMMIT;
+    names of our tables begin with, where they are to be made, and where there are several; `extras`
+    and `tables` are as in :class:`OpenOptions`. An AsyncEngine is configured before it connects; a Tx on
+    one of its connections is used in the thread of the event loop, which waits for no lock there. Raises
+    NotConfiguredError for an engine that is neither ``sqlite+pysqlite`` nor ``sqlite+aiosqlite``, or is in AUTOCOMMIT;
     StoreOpenError where SQLite is too old; InvalidRecordError for a bad option.
     """
     check_choice("begin", begin, get_args(Mode))
     dialect.check_version(str(getattr(engine, "url", engine)))
-    if not isinstance(engine, Engine) or engine.dialect.driver != dialect.SQLITE.driver:
+    asynchronous, engine = engine, getattr(engine, "sync_engine", engine)
+    if not isinstance(engine, Engine) or engine.dialect.driver not in _DRIVERS:
         raise NotConfiguredError(
-            f"{engine!r} can't be configured: it has to be a synchronous Engine on sqlite+pysqlite"
+            f"{engine!r} can't be configured: it has to be an Engine on sqlite+pysqlite, or an "
+            "AsyncEngine on sqlite+aiosqlite"
         )
     settings = Settings(
         busy_timeout_ms=busy_timeout_ms,
@@ -130,16 +145,20 @@ def configure(
         raise NotConfiguredError(f"{engine!r} is in AUTOCOMMIT: it has no transactions to join")
 
     dialect.use_sharing(engine.dialect)
+    import_module("sqlalchemy.orm")  # or the first statement of a Session would not be looked at
+    watch_sessions()
 
     def begun(connection: Connection) -> None:
         _begin(connection, settings, begin)
 
     if not event.contains(engine, "commit", _end):
+        if engine.dialect.driver == "aiosqlite":
+            event.listen(engine, "do_connect", _for_any_thread)
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _end)
         event.listen(engine, "rollback", _end)
         event.listen(engine, "handle_error", explain)
-    return engine
+    return asynchronous
 
 
 def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
@@ -151,9 +170,7 @@ def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
     SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
     without our tables that can only be read is refused.
     """
-    orm: Any = sys.modules.get("sqlalchemy.orm")
-    if orm is not None and isinstance(connection, orm.Session):
-        connection = connection.connection()
+    connection = _sync_connection(connection)
     begun = _begun_transaction(connection)
     cursor = _held(connection, begun, schema, scope)
     joined = JoinedTransaction(begun, connection, cursor)
@@ -188,9 +205,7 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     """Give a cursor in the transaction that is open on a connection, whoever began it, or a new one."""
     if not isinstance(connection, Connection):
         raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
-    raw: Any = connection.connection.dbapi_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
+    raw = _raw(connection)
     if connection.get_transaction() is None:
         connection.begin()
     cursor = open_cursor(raw)
@@ -206,7 +221,12 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
     """Return a cursor for a Tx, once the transaction holds its schema."""
     path = connection.engine.url.database or "the database"
     compared = connection.info.setdefault(_INFO_COMPARED, {})
-    cursor = open_cursor(begun.raw)
+    try:
+        cursor = open_cursor(begun.raw)
+    except sqlite3.ProgrammingError as error:
+        raise NotConfiguredError(
+            f"{connection!r} was connected before its engine was configured, for one thread alone"
+        ) from error
     try:
         if not compared:
             _find_layout(connection, begun, read_catalogue(cursor))
@@ -244,10 +264,25 @@ def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
         connection.engine.clear_compiled_cache()
 
 
-def _begun_transaction(connection: Connection) -> Begun:
+def _sync_connection(connection: Any) -> Any:
+    """Return the Connection on which a Session, an AsyncConnection or an AsyncSession stands."""
+    given = connection
+    connection = getattr(connection, "sync_session", connection)
+    orm: Any = sys.modules.get("sqlalchemy.orm")
+    if orm is not None and isinstance(connection, orm.Session):
+        try:
+            return connection.connection()
+        except MissingGreenlet as error:
+            raise NotConfiguredError(
+                f"{given!r} has not begun: `await session.connection()` first"
+            ) from error
+    return getattr(connection, "sync_connection", connection)
+
+
+def _begun_transaction(connection: Any) -> Begun:
     if not isinstance(connection, Connection):
-        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
-    raw: Any = connection.connection.dbapi_connection
+        raise NotConfiguredError(f"{connection!r} is no open SQLAlchemy Connection")
+    raw = _raw(connection)
     begun = connection.info.get(_INFO)
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise NotConfiguredError(
@@ -257,10 +292,32 @@ def _begun_transaction(connection: Connection) -> Begun:
     return begun
 
 
-def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
-    raw: Any = connection.connection.dbapi_connection
+def _raw(connection: Connection) -> sqlite3.Connection:
+    """Return the driver's connection, which aiosqlite keeps in a thread of its own."""
+    dbapi: Any = connection.connection.dbapi_connection
+    raw = getattr(getattr(dbapi, "driver_connection", None), "_conn", dbapi)
     if not isinstance(raw, sqlite3.Connection):
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
+    return raw
+
+
+def _in_its_thread(connection: Connection, function: Callable[[], R]) -> R:
+    """Call what may wait for a lock: in aiosqlite's thread, while the event loop goes on."""
+    dbapi: Any = connection.connection.dbapi_connection
+    driver = getattr(dbapi, "driver_connection", None)
+    if driver is None:
+        return function()
+    found: R = await_only(driver._execute(function))  # noqa: SLF001 # reason: tested by name
+    return found
+
+
+def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> None:
+    """Let a new connection be used in the thread of the event loop, where a Tx on it is."""
+    parameters["check_same_thread"] = False
+
+
+def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
+    raw = _raw(connection)
     begun = connection.info.pop(_INFO, None)
     if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
         connection.info[_INFO] = begun  # an engine with options of its own was configured too
@@ -271,25 +328,29 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     declares_write = bool(options.get(WRITE_OPTION))
     mode: Mode = "read" if options.get(READ_OPTION) else "write" if declares_write else undeclared
     started_s = time.monotonic()
-    cursor = open_cursor(raw)
-    try:
-        is_new = _INFO_SETTINGS not in connection.info
+    sharing = dialect.use_sharing(connection.dialect)
+    is_new = _INFO_SETTINGS not in connection.info
+
+    def begin() -> None:
+        cursor = open_cursor(raw)
         if raw.isolation_level is not None or is_new:
             _prepare(raw, cursor, settings)
-            connection.info[_INFO_SETTINGS] = settings
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
-        sharing = dialect.use_sharing(connection.dialect)
         if is_new and not sharing.prefix:
             prefix = _prefix_there(read_catalogue(cursor), settings.prefix)
             if prefix is not None:
                 _share(connection, sharing, prefix)
+
+    try:
+        _in_its_thread(connection, begin)
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
             raise StoreBusyError(str(connection.engine.url.database), waited_ms) from error
         raise store_error(error, raw) from error
+    connection.info[_INFO_SETTINGS] = settings
     connection.info[_INFO] = Begun(raw, mode, sharing)
     connection.info[dialect.SCOPES] = set()
 

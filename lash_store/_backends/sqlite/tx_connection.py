@@ -15,6 +15,7 @@ from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.sqlite.dialect import SCOPE_OPTION, dialect_for
 from lash_store._backends.sqlite.driver import consumer_error
+from lash_store._backends.sqlite.orm_sessions import watch_sessions
 from lash_store.errors import LashStoreError, TransactionControlError
 
 _URL = make_url("sqlite://")
@@ -76,6 +77,8 @@ def connect(raw: Owned, scope: str) -> TransactionConnection:
     """
     if raw.engine is None:
         raw.engine = _engine(raw)
+    if raw.prefix:
+        watch_sessions()
     connection = TransactionConnection(raw.engine)
     if raw.prefix:
         connection.execution_options(**{SCOPE_OPTION: scope})

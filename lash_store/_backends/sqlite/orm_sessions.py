@@ -1,0 +1,77 @@
+"""ORM Sessions in a shared database: each is about one session of ours at a time.
+
+A Session knows an object by its primary key, and rows of several sessions have the same ones: under
+a second scope it would give the object of the first, and write to the row of the second. So what a
+Session asks for or flushes is refused as long as it holds objects of another scope.
+"""
+
+import sys
+from typing import Any, Final
+
+from sqlalchemy import Connection, event
+
+from lash_store._backends.sqlite.dialect import SCOPE_OPTION, SCOPES
+from lash_store._kernel.schema import OURS, Ours
+from lash_store.errors import ScopeError
+
+_HELD: Final = "lash_store_scope"
+"""Where a Session says whose objects it holds."""
+
+_watching: Final[list[str]] = []
+
+
+def watch_sessions() -> None:
+    """Look at what ORM Sessions are about from now on; nothing, as long as there are none."""
+    orm: Any = sys.modules.get("sqlalchemy.orm")
+    if orm is None or _watching:
+        return
+    _watching.append("watching")
+    event.listen(orm.Session, "do_orm_execute", _before_execute)
+    event.listen(orm.Session, "before_flush", _before_flush)
+
+
+def _before_execute(state: Any) -> None:
+    if any(map(_is_scoped, state.all_mappers)):
+        connection = state.session.connection(bind_arguments=state.bind_arguments)
+        _check(state.session, connection, state.execution_options.get(SCOPE_OPTION))
+
+
+def _before_flush(session: Any, *_: Any) -> None:
+    for each in (*session.new, *session.dirty, *session.deleted):
+        mapper = each.__mapper__
+        if _is_scoped(mapper):
+            _check(session, session.connection(bind_arguments={"mapper": mapper}), None)
+            return
+
+
+def _check(session: Any, connection: Connection, asked: str | None) -> None:
+    scope = asked or _scope_of(connection)
+    if scope is None:
+        return  # no database that is shared; or refused when it is executed
+    held = session.info.get(_HELD)
+    if held not in (None, scope) and any(
+        _is_scoped(each.__mapper__) for each in session.identity_map.values()
+    ):
+        raise ScopeError(
+            f"this ORM Session holds objects of {held!r}, and what it asks of {scope!r}",
+            is_orm=True,
+        )
+    session.info[_HELD] = scope
+
+
+def _scope_of(connection: Connection) -> str | None:
+    """Return the one session that statements on a connection are about, if they are about one."""
+    sharing = getattr(connection.dialect, "sharing", None)
+    if sharing is None or not sharing.prefix:
+        return None
+    option: str | None = connection.get_execution_options().get(SCOPE_OPTION)
+    joined = connection.info.get(SCOPES, ())
+    return option or (next(iter(joined)) if len(joined) == 1 else None)
+
+
+def _is_scoped(mapper: Any) -> bool:
+    for table in mapper.tables:
+        ours: Ours | None = table.info.get(OURS)
+        if ours is not None and ours.is_scoped and not ours.is_across:
+            return True
+    return False
