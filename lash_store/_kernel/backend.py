@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Dialect
 
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.watching import Watch
+from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store.clock import Clock
 from lash_store.errors import LashStoreError
 
@@ -83,6 +83,9 @@ class OpenTransaction(Protocol):
 
     standing: Standing | None
     """Who stands on it."""
+
+    touched: set[Concern]
+    """What it may have changed or looked at, for those who wait for commits."""
 
     @property
     def own_cursor(self) -> Cursor:
@@ -171,6 +174,9 @@ class Handle(Protocol):
     ) -> list[Any]:
         """Do the calls of several handles in one transaction, in this order: for tests."""
         ...
+
+    def ask(self, waiters: Sequence[Waiter]) -> None:
+        """Ask those who wait, in one snapshot, whether there may be something; tell those for whom there is."""
 
     def begin_write(self, hold: Any) -> OpenTransaction:
         """Begin a consumer's write transaction on this thread.

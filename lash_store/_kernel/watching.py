@@ -1,22 +1,29 @@
 """Waiting for a commit, without asking the database again and again.
 
-A writer of this process announces its commits. For those of other processes the timer asks
-SQLite, while somebody waits, for its *data version*: a number that changes when another
-connection has committed. That reads no data, begins no transaction, and takes a few microseconds;
-so a hundred waiters on a file cost as little as one. A waiter is told that something may have
-changed, and looks for itself.
+A writer of this process says what its commit has touched, and only those are told whom that concerns:
+whose last look went over it, or who wait for just that. For commits of other processes somebody
+looks, while there are waiters, at SQLite's *data version* on the connection that writes: a number
+that changes when another connection has committed. That reads no data, begins no transaction, and
+takes a few microseconds. What they have touched nobody knows: those who can say in a moment whether
+there is anything for them are asked in one snapshot, all together, and the others are told.
 """
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-from lash_store._kernel.threads import TIMER
+from lash_store._kernel.threads import TIMER, WORKS
 from lash_store.errors import LashStoreError, StoreClosedError
 
-_POLL_S: Final = 0.02
+Concern = tuple[str, str, str | None]
+"""What a commit may touch: a kind of store, a session or nothing, and of that all (None) or one thing."""
+
+ANYTHING: Final[Concern] = ("", "", None)
+"""What a consumer's own statement may touch."""
+
+POLL_S: Final = 0.02
 """How often the data version is read: a commit of another process is seen after 20 ms at most."""
 
 _POLL_OF_MANY_S: Final = 0.00004
@@ -26,52 +33,133 @@ _polled: Final[set[int]] = set()
 """The watches that the timer looks after, by id."""
 
 
+class Waiter:
+    """Who waits for commits on one database, and for what."""
+
+    __slots__ = ("concerns", "notify", "probe")
+
+    def __init__(
+        self, notify: Callable[[], None], probe: Callable[[Any], bool] | None = None
+    ) -> None:
+        self.notify = notify
+        """Called, from any thread, when it has to look."""
+
+        self.probe = probe
+        """Tells, on a snapshot of any thread, whether there may be something; None if it has to look."""
+
+        self.concerns: frozenset[Concern] = frozenset()
+
+
 class Watch:
     """The waiters on one open database."""
 
     def __init__(self, read_version: Callable[[], object] | None) -> None:
         self._read_version = read_version
+        """Reads the data version; it gives None if that can't be read just now without waiting."""
+
         self._lock = threading.RLock()
-        self.waiters: list[Callable[[], None]] = []
+        self.waiters: set[Waiter] = set()
+        self._by_concern: dict[Concern, set[Waiter]] = {}
+        self._ask: Callable[[list[Waiter]], None] | None = None
+        self._is_asking = False
         self._is_polled = False
         self._seen: object = None
 
     @contextmanager
-    def subscribed(self, notify: Callable[[], None]) -> Iterator[None]:
-        """Call `notify`, from any thread, whenever something may have been committed."""
+    def subscribed(self, waiter: Waiter, concerns: Iterable[Concern] = ()) -> Iterator[None]:
+        """Tell `waiter` whenever something may have been committed that concerns it."""
         try:
-            self.subscribe(notify)
+            self.subscribe(waiter, concerns)
             yield
         finally:
-            self.unsubscribe(notify)
+            self.unsubscribe(waiter)
 
-    def subscribe(self, notify: Callable[[], None]) -> None:
-        """Call `notify` from now on; whatever is committed after this returns is announced."""
+    def subscribe(
+        self,
+        waiter: Waiter,
+        concerns: Iterable[Concern] = (),
+        ask: Callable[[list[Waiter]], None] | None = None,
+    ) -> None:
+        """Tell `waiter` from now on; `ask` asks several, each of which has a probe, in one snapshot."""
         with self._lock:
             if not self.waiters and self._read_version is not None:
                 # Now, not on the timer: what is committed before that first looks must be noticed.
                 self._seen = self._read_version()
-            self.waiters.append(notify)
+            self.waiters.add(waiter)
+            self._ask = ask or self._ask
+            self.widen(waiter, concerns)
             is_polled, self._is_polled = self._is_polled, self._read_version is not None
         if self._is_polled and not is_polled:
             _polled.add(id(self))
             self._poll_later()
 
-    def unsubscribe(self, notify: Callable[[], None]) -> None:
-        """Call `notify` no more; harmless if it was not subscribed."""
+    def widen(self, waiter: Waiter, concerns: Iterable[Concern]) -> bool:
+        """Tell `waiter` of these as well; whether there is one that it was not told of before."""
+        new = frozenset(concerns) - waiter.concerns
+        if not new:
+            return False
         with self._lock:
-            if notify in self.waiters:
-                self.waiters.remove(notify)
+            if waiter in self.waiters:
+                waiter.concerns |= new
+                for concern in new:
+                    self._by_concern.setdefault(concern, set()).add(waiter)
+        return True
+
+    def unsubscribe(self, waiter: Waiter) -> None:
+        """Tell it no more; harmless if it was not told."""
+        with self._lock:
+            self.waiters.discard(waiter)
+            for concern in waiter.concerns:
+                told = self._by_concern.get(concern, set())
+                told.discard(waiter)
+                if not told:
+                    self._by_concern.pop(concern, None)
+            waiter.concerns = frozenset()
 
     def notify(self) -> None:
         """Tell every waiter to look."""
         with self._lock:
             waiters = list(self.waiters)
-        for notify in waiters:
-            notify()
+        for waiter in waiters:
+            waiter.notify()
+
+    def announce(self, touched: Iterable[Concern]) -> None:
+        """Tell those whom a commit of this process concerns."""
+        told = set(touched)
+        if ANYTHING in told:
+            self.notify()
+            return
+        told.add(ANYTHING)  # who has looked at anything is concerned by everything
+        with self._lock:
+            waiters = {each for concern in told for each in self._by_concern.get(concern, ())}
+        for waiter in waiters:
+            waiter.notify()
+
+    def see(self, version: object) -> None:
+        """Tell everybody to look if the data version has changed: somebody else has committed."""
+        if version == self._seen:
+            return
+        self._seen = version
+        with self._lock:
+            probed = [each for each in self.waiters if each.probe is not None]
+            others = [each for each in self.waiters if each.probe is None]
+            ask, is_asking = self._ask, self._is_asking
+            self._is_asking = bool(probed)
+        for waiter in others:
+            waiter.notify()
+        if probed and not is_asking and ask is not None:
+            WORKS.submit(lambda: self._ask_all(ask))
+
+    def _ask_all(self, ask: Callable[[list[Waiter]], None]) -> None:
+        with self._lock:
+            self._is_asking = (
+                False  # before the snapshot: what is committed later is asked for again
+            )
+            probed = [each for each in self.waiters if each.probe is not None]
+        ask(probed)
 
     def _poll_later(self) -> None:
-        TIMER.after(max(_POLL_S, _POLL_OF_MANY_S * len(_polled)), self._poll)
+        TIMER.after(max(POLL_S, _POLL_OF_MANY_S * len(_polled)), self._poll)
 
     def _poll(self) -> None:
         with self._lock:
@@ -91,9 +179,8 @@ class Watch:
         except LashStoreError:
             self.notify()  # the same; but the trouble may pass
         else:
-            if version != self._seen:
-                self._seen = version
-                self.notify()
+            if version is not None:
+                self.see(version)
         self._poll_later()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.threads import WORKS
+from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import finish_first
-from lash_store._stores.store import Store, deadline, plain_function
+from lash_store._stores.store import Search, Store, deadline, plain_function, touched_by
 from lash_store._stores.tx import Tx
 from lash_store.errors import LashStoreError, StoreClosedError
 
@@ -43,6 +44,10 @@ class AsyncStore(Generic[T_co]):
         for name in cls._described_by:
             setattr(made, name, getattr(store, name))
         return made
+
+    async def read_clock(self) -> int:
+        """Return the time by the store's own clock; see :meth:`Store.read_clock`."""
+        return (self._store or await self._opened()).read_clock()
 
     async def transact(self, work: Callable[[T_co], R], *, repeatable: bool = False) -> R:
         """Run `work` as one write transaction on a thread and return its result (K-GROUP-2).
@@ -85,17 +90,37 @@ class AsyncStore(Generic[T_co]):
         It looks on a thread. Cancelling it ends the wait.
         """
         plain = plain_function("look", look)
-        return await self._wait_until(lambda: self.read(plain), timeout_ms)
+        touched: Collection[Concern] = ()
+
+        def noting(tx: Any) -> R | None:
+            nonlocal touched
+            found = plain(tx)
+            touched = touched_by(tx)
+            return found
+
+        return await self._wait(lambda: self.read(noting), lambda: touched, timeout_ms)
 
     async def _wait_for(
-        self, operation: str, look: Callable[[T_co], R | None], timeout_ms: int | None
+        self, operation: str, search: Search[T_co, R], timeout_ms: int | None
     ) -> R | None:
         """Wait until what the library itself looks for is there: it looks with others at once."""
-        handle = (self._store or await self._opened())._handle
-        return await self._wait_until(lambda: handle.submit_read(operation, look), timeout_ms)
+        store = self._store or await self._opened()
+        handle = store._handle
+        return await self._wait(
+            lambda: handle.submit_read(operation, search),
+            lambda: (),
+            timeout_ms,
+            store._probe(search),
+            store._concerns(search),
+        )
 
-    async def _wait_until(
-        self, look: Callable[[], Awaitable[R | None]], timeout_ms: int | None
+    async def _wait(
+        self,
+        look: Callable[[], Awaitable[R | None]],
+        touched: Callable[[], Collection[Concern]],
+        timeout_ms: int | None,
+        probe: Callable[[Any], bool] | None = None,
+        concerns: Sequence[Concern] = (),
     ) -> R | None:
         store = self._store or await self._opened()
         store._handle.check_not_writing()
@@ -106,19 +131,21 @@ class AsyncStore(Generic[T_co]):
             with suppress(RuntimeError):  # the loop has been closed in the meantime
                 loop.call_soon_threadsafe(changed.set)
 
-        watch = store.watch
+        watch, waiter = store.watch, Waiter(notify, probe)
         try:
-            await on_library_thread(lambda: watch.subscribe(notify))
+            await on_library_thread(lambda: watch.subscribe(waiter, concerns, store._handle.ask))
             while True:
                 changed.clear()
                 left_s = deadline_s - monotonic()
                 found = await look()
                 if found is not None or left_s <= 0:
                     return found
+                if watch.widen(waiter, touched()):
+                    continue  # what was committed since then did not concern it yet
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), None if left_s == inf else left_s)
         finally:
-            watch.unsubscribe(notify)
+            watch.unsubscribe(waiter)
 
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""

@@ -5,24 +5,40 @@ from __future__ import annotations
 import inspect
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lash_store._backends import open_handle
 from lash_store._kernel.backend import Handle, OpenTransaction
-from lash_store._kernel.checks import check_count, shown
+from lash_store._kernel.checks import check_count, check_now, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.watching import Watch
+from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store._stores.tx import Context, Tx
 from lash_store.errors import CoroutineError, InvalidRecordError
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
+T_contra = TypeVar("T_contra", bound=Tx[Any], contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Search(Protocol[T_contra, R_co]):
+    """What the library itself waits for: something of one name."""
+
+    @property
+    def key(self) -> str:
+        """The name; a commit that concerns it says so, by ``Tx.touch``."""
+
+    def may_have(self, tx: T_contra) -> bool:
+        """Whether there may be something, by a look that changes nothing and may come at any time."""
+
+    def __call__(self, tx: T_contra) -> R_co | None:
+        """Look for it."""
 
 
 class Store(Generic[T_co]):
@@ -34,6 +50,7 @@ class Store(Generic[T_co]):
 
     def __init__(self, handle: Handle, kind: type[T_co], context: Context) -> None:
         self._handle = handle
+        self._tx = kind
         self._context = context
         handle.make_tx = partial(kind, context)
 
@@ -56,6 +73,13 @@ class Store(Generic[T_co]):
     def closed(self) -> bool:
         """Whether ``close()`` was called."""
         return self._handle.closed
+
+    def read_clock(self) -> int:
+        """Return the time by the store's own clock, in milliseconds since the epoch.
+
+        What ``tx.now_ms`` is in a transaction, read once; for what is compared outside of one.
+        """
+        return check_now(self._context.clock.now_ms())
 
     def begin(self) -> Transaction[T_co]:
         """Open a write transaction: ``with store.begin() as tx:`` (K-TX-1, K-TX-2).
@@ -91,23 +115,53 @@ class Store(Generic[T_co]):
     ) -> R | None:
         """Wait until `look`, in a snapshot, finds something, and return it; None after `timeout_ms`.
 
-        It looks at once, and again after every commit: of this process at once, of another
-        within 50 ms. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
+        It looks at once, and again after every commit that may concern what it has looked at: of
+        this process at once, of another within 50 ms. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
         inside a write transaction of this store, whose commit it would wait for in vain.
         """
-        handle, plain = self._handle, plain_function("look", look)
+        plain = plain_function("look", look)
+        changed = threading.Event()
+        return self._wait(plain, Waiter(changed.set), changed, timeout_ms)
+
+    def _wait_for(self, search: Search[T_co, R], timeout_ms: int | None) -> R | None:
+        """Wait until what the library itself looks for is there."""
+        changed = threading.Event()
+        waiter = Waiter(changed.set, self._probe(search))
+        return self._wait(search, waiter, changed, timeout_ms, self._concerns(search))
+
+    def _wait(
+        self,
+        look: Callable[[T_co], R | None],
+        waiter: Waiter,
+        changed: threading.Event,
+        timeout_ms: int | None,
+        concerns: Sequence[Concern] = (),
+    ) -> R | None:
+        handle, watch = self._handle, self.watch
         handle.check_not_writing()
         deadline_s = deadline(timeout_ms)
-        changed = threading.Event()
-        with handle.watch.subscribed(changed.set):
+        try:
+            watch.subscribe(waiter, concerns, handle.ask)
             while True:
                 changed.clear()
                 left_s = deadline_s - monotonic()
                 with self.read() as tx:
-                    found = plain(tx)
+                    found = look(tx)
+                    touched = () if concerns else touched_by(tx)
                 if found is not None or left_s <= 0:
                     return found
-                changed.wait(min(left_s, threading.TIMEOUT_MAX))
+                # What was committed since then did not concern it, if it has looked at something new.
+                if not watch.widen(waiter, touched):
+                    changed.wait(min(left_s, threading.TIMEOUT_MAX))
+        finally:
+            watch.unsubscribe(waiter)
+
+    def _probe(self, search: Search[Any, Any]) -> Callable[[Any], bool]:
+        make_tx = self._handle.make_tx
+        return lambda transaction: search.may_have(make_tx(transaction, "wait"))
+
+    def _concerns(self, search: Search[Any, Any]) -> list[Concern]:
+        return [(self._tx.schema.kind, self._context.scope, search.key)]
 
     def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared (K-GUARD-4)."""
@@ -219,6 +273,12 @@ def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R
         return result
 
     return plain
+
+
+def touched_by(tx: Tx[Any]) -> Collection[Concern]:
+    """Return what a look has gone over."""
+    assert tx.transaction is not None
+    return tx.transaction.touched
 
 
 def deadline(timeout_ms: int | None) -> float:

@@ -73,6 +73,7 @@ class Tx(Generic[ContextT_co]):
         self._cursor = transaction.own_cursor
         self._cursor.scope = context.scope
         self.transaction = transaction
+        transaction.touched.add((self.schema.kind, context.scope, None))
         transaction.standing = self
 
     @property
@@ -112,6 +113,11 @@ class Tx(Generic[ContextT_co]):
 
         options.setdefault("join_transaction_mode", "create_savepoint")
         return Session(self.connection, **options)
+
+    def touch(self, key: str) -> None:
+        """Note that something was changed for which somebody may wait by its name."""
+        assert self.transaction is not None
+        self.transaction.touched.add((self.schema.kind, self.context.scope, key))
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -153,6 +159,7 @@ class _Same:
         self._tx, self._transaction = tx, tx.transaction
         self.own_cursor = tx.transaction.further_cursor(schema, scope)
         self.standing: Standing | None = None
+        self.touched = tx.transaction.touched
         self.check_thread = tx.transaction.check_thread
         self.consumer_connection = tx.transaction.consumer_connection
         self.further_cursor = tx.transaction.further_cursor

@@ -174,7 +174,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 return begun
             check_not_inside(self._key, step)
             left_ms = max(1, found.retry_at_ms - self._now_ms())
-            await self._wait_for("look_up_effect", step.is_over, left_ms)
+            await self._wait_for("look_up_effect", step, left_ms)
 
     def _now_ms(self) -> int:
         assert self._store is not None

@@ -27,6 +27,7 @@ from lash_store.effect.records import (
     ReplayedFailure,
     check_ttl,
     hash_of,
+    key_of,
 )
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
@@ -115,9 +116,18 @@ class Step(msgspec.Struct, frozen=True):
             strict=self.strict,
         )
 
-    def is_over(self, tx: EffectTx) -> bool | None:
-        """Tell a waiter to go on: nobody is at the step any more."""
-        return None if isinstance(self.look_up(tx), Busy) else True
+    @property
+    def key(self) -> str:
+        """What the step is called by those who wait for its end."""
+        return key_of(self.scope_id, self.replay_key)
+
+    def may_have(self, tx: EffectTx) -> bool:
+        """Tell whether nobody is at the step any more."""
+        return not isinstance(self.look_up(tx), Busy)
+
+    def __call__(self, tx: EffectTx) -> bool | None:
+        """Tell a waiter to go on once nobody is at the step any more."""
+        return True if self.may_have(tx) else None
 
     def error_of(self, error: Exception) -> EffectError | None:
         """Return what to record if `error` means that the step failed for good."""

@@ -179,7 +179,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 return begun
             check_not_inside(self._key, step)
             left_ms = max(1, found.retry_at_ms - self._context.clock.now_ms())
-            self.wait_until(step.is_over, timeout_ms=left_ms)
+            self._wait_for(step, left_ms)
 
     def _record(self, renewal: Renewal, record: Callable[[], R]) -> R:
         """Record an outcome; while the write lock can't be had, try for as long as the claim holds."""

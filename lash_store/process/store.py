@@ -29,7 +29,7 @@ class ProcessRegistry(ProcessOperations, DeploymentStore[ProcessTx]):
         Raises NotFoundError for an unknown process; see ``wait_until`` for how it waits.
         """
         search = EventSearch(process_id, event_type, after_sequence)
-        return self.wait_until(search, timeout_ms=timeout_ms)
+        return self._wait_for(search, timeout_ms)
 
     def await_process(
         self, process_id: str, *, timeout_ms: int | None = None
@@ -38,7 +38,7 @@ class ProcessRegistry(ProcessOperations, DeploymentStore[ProcessTx]):
 
         Raises NotFoundError for an unknown process; see ``wait_until`` for how it waits.
         """
-        ended = self.wait_until(EndSearch(process_id), timeout_ms=timeout_ms)
+        ended = self._wait_for(EndSearch(process_id), timeout_ms)
         return None if ended is None else ended.await_output
 
 

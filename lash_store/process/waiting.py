@@ -16,6 +16,15 @@ class EventSearch:
         self.event_type = check_name("event_type", event_type)
         self.after_sequence = bound("after_sequence", after_sequence)
 
+    @property
+    def key(self) -> str:
+        """The process."""
+        return self.process_id
+
+    def may_have(self, tx: ProcessTx) -> bool:
+        """Whether there are new events, of any type."""
+        return tx.highest_sequence(self.process_id) > self.after_sequence
+
     def __call__(self, tx: ProcessTx) -> ProcessEvent | None:
         """Return the event if it has come; NotFoundError for an unknown process."""
         # The newest sequence first: most commits are about other processes.
@@ -32,6 +41,15 @@ class EndSearch:
 
     def __init__(self, process_id: str) -> None:
         self.process_id = check_name("process_id", process_id)
+
+    @property
+    def key(self) -> str:
+        """The process."""
+        return self.process_id
+
+    def may_have(self, tx: ProcessTx) -> bool:
+        """Whether it has ended."""
+        return tx.require_process(self.process_id) != RUNNING
 
     def __call__(self, tx: ProcessTx) -> ProcessStatus | None:
         """Return how it ended and what that gave; NotFoundError for an unknown process."""

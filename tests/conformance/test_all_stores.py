@@ -189,4 +189,25 @@ def test_wait_until_a_condition_of_ones_own(kind: Any, path: Path) -> None:
             store.wait_until(lambda _: 1, timeout_ms=-1)
         with pytest.raises(ZeroDivisionError):
             store.wait_until(lambda _: 1 / 0)
-        assert store.watch.waiters == []
+        assert not store.watch.waiters
+
+
+@pytest.mark.parametrize("kind", WRITES, ids=lambda kind: kind.__name__)
+def test_k_compose_3_the_clock_of_the_store(kind: Any, path: Path) -> None:
+    at = ManualClock(1_000)
+    with kind.open(path, clock=at) as store:
+        assert store.read_clock() == 1_000
+        at.advance(5)
+        with store.read() as tx:
+            assert store.read_clock() == tx.now_ms == 1_005
+
+    async def main() -> None:
+        async with ASYNC[kind].open(path, clock=at) as store:
+            assert await store.read_clock() == 1_005
+
+    asyncio.run(main())
+    seconds = ManualClock(1_795_000_000)
+    with kind.open(path, clock=seconds) as store:
+        for read in (store.read_clock, lambda: WRITES[kind](store)):
+            with pytest.raises(InvalidRecordError, match="looks like seconds"):
+                read()

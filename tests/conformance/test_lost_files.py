@@ -18,6 +18,7 @@ import pytest
 
 from lash_store import AsyncSessionStore, SessionLease, SessionStore
 from lash_store._backends.sqlite import files
+from lash_store._kernel.watching import Waiter
 from lash_store.errors import StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
 from tests.support.databases import all_rows, apart, database_of
@@ -259,7 +260,7 @@ def test_k_open_9_idle_closed_it_is_opened_again_by_its_next_use(path: Path) -> 
             assert not database.close_if_idle()
         with store.read():
             assert not database.close_if_idle()
-        with store.watch.subscribed(lambda: None):
+        with store.watch.subscribed(Waiter(lambda: None)):
             assert not database.close_if_idle()
         assert database.close_if_idle()
 

@@ -34,7 +34,7 @@ def waiting(request: pytest.FixtureRequest, path: Path) -> Any:
     with ProcessRegistry.open(path if request.param == "file" else None) as registry:
         register(registry)
         yield registry
-        assert registry.watch.waiters == [], "a waiter was left behind"
+        assert not registry.watch.waiters, "a waiter was left behind"
 
 
 class Waiter(threading.Thread):
@@ -61,7 +61,7 @@ class Waiter(threading.Thread):
 
 def waiters_of(registry: AsyncProcessRegistry) -> list[Any]:
     assert registry._store is not None
-    return registry._store.watch.waiters
+    return list(registry._store.watch.waiters)
 
 
 def waiters_on(registry: ProcessRegistry, count: int) -> None:
@@ -109,7 +109,7 @@ def test_p_event_9_a_writer_of_this_process_wakes_at_once(waiting: ProcessRegist
 def test_p_event_9_a_writer_of_this_process_needs_no_poll(
     waiting: ProcessRegistry, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
-    monkeypatch.setattr(watching, "_POLL_S", 3_600.0)
+    monkeypatch.setattr(watching, "POLL_S", 3_600.0)
     waiter = Waiter(lambda: waiting.await_process("p"))
     waiters_on(waiting, 1)
     waiting.complete_process("p", Success(1))
@@ -119,7 +119,7 @@ def test_p_event_9_a_writer_of_this_process_needs_no_poll(
 def test_p_event_9_another_store_of_this_process_needs_no_poll(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_POLL_S", 3_600.0)
+    monkeypatch.setattr(watching, "POLL_S", 3_600.0)
     with ProcessRegistry.open(path) as one, ProcessRegistry.open(path) as two:
         register(one)
         waiter = Waiter(lambda: one.await_process("p"))
@@ -205,7 +205,7 @@ def test_p_event_9_closing_the_store_ends_the_wait(path: Path) -> None:
     waiters_on(registry, 1)
     registry.close()
     assert isinstance(waiter.finished(), StoreClosedError)
-    assert registry.watch.waiters == []
+    assert not registry.watch.waiters
 
 
 def test_p_event_9_many_waiters_share_one_poll(waiting: ProcessRegistry) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from lash_store import AsyncSessionStore, SessionFence, SessionLease, SessionStore
 from lash_store._kernel.observing import Event, Kind, observed_by
+from lash_store._kernel.watching import ANYTHING, Waiter
 from lash_store.errors import LeaseLostError, NestedTransactionError, StoreClosedError
 from lash_store.session.tx import SessionTx
 from lash_store.testing import run_as_group
@@ -156,7 +157,7 @@ def test_a_commit_of_a_group_wakes_who_waits_for_it(path: Path, store: SessionSt
 
         threads = started(wait, lambda: asyncio.run(wait_in_loop()))
         eventually(lambda: len(store.watch.waiters) == 2)
-        with store.watch.subscribed(woken.set), observed_by(parking):
+        with store.watch.subscribed(Waiter(woken.set), [ANYTHING]), observed_by(parking):
             woken.clear()
             results: list[Any] = []
             threads += started(

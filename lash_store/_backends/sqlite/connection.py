@@ -19,6 +19,7 @@ from lash_store._kernel.checks import NO_SECONDS, check_now
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
+from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
 
@@ -115,6 +116,9 @@ class StoreConnection(sqlite3.Connection):
     engine: Engine | None
     """The engine that ``tx.connection`` stands on, made when it is first asked for."""
 
+    touched: set[Concern]
+    """What the current transaction may have changed, or has looked at."""
+
     settings: Settings
     """What a consumer has changed for the connection, to be undone at the end."""
 
@@ -139,6 +143,7 @@ class StoreConnection(sqlite3.Connection):
         self.standing = None
         self.engine = None
         self.settings = Settings(self)
+        self.touched = set()
         self._consumers = {}
         self._compared = {}
         self._letting_go = False
@@ -159,6 +164,8 @@ class StoreConnection(sqlite3.Connection):
         if observers or self._observed:
             self.choose_cursor()
         self._thread = get_ident()
+        if self.touched:
+            self.touched = set()
         self._begun_by = how
         self.own_cursor.execute(how)
 
@@ -241,6 +248,7 @@ class StoreConnection(sqlite3.Connection):
 
     def consumer_connection(self, scope: str) -> Connection:
         """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
+        self.touched.add(ANYTHING)
         found = self._consumers.get(scope)
         if found is None or not tx_connection.is_usable(found):
             if found is not None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Collection
+from contextlib import suppress
 from os import stat
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from lash_store._backends.sqlite import dialect, opened
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, Identity, identity_of
 from lash_store._backends.sqlite.opening import open_reader, open_writer
-from lash_store._kernel.watching import Watch
+from lash_store._kernel.watching import POLL_S, Concern, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
 
 if TYPE_CHECKING:
@@ -46,7 +49,12 @@ class Connections:
         self.all: list[StoreConnection] = []
         self.writer: StoreConnection | None = None
         self.queue: WriteQueue | None = None
-        self.watch = Watch(None if self.in_memory else self.data_version)
+        self.read_version = self.data_version
+        """Reads what changes when somebody else commits; the writer, once there is one, knows better."""
+
+        self.watch = Watch(None if self.in_memory else self._version)
+        self._looked_s = 0.0
+        self._writers = 0
         self._version_lock = threading.RLock()
         self._version_reader: StoreConnection | None = None
         self._version_readers = 0
@@ -66,6 +74,7 @@ class Connections:
         self.writer, self.queue = open_writer(
             self.path, self.schema, settings, self.all, is_new=is_new
         )
+        self._writers += 1
         self.synchronous, self.settings = settings.synchronous, settings
         self.identity = self.identity or identity_of(self.path)
         return self.writer
@@ -126,12 +135,35 @@ class Connections:
                 self.path, "another file stands in its place; open that one anew to use it"
             )
 
-    def announce(self) -> None:
-        """Tell those who wait that something may have been committed."""
-        if self.watch.waiters:
-            self.watch.notify()
+    def take_touched(self) -> Collection[Concern]:
+        """Return what the transaction that has ended has touched, if anybody waits; in its turn.
 
-    def data_version(self) -> tuple[int, int]:
+        And look, now and then, what others have committed: under load the timer never gets a turn.
+        """
+        writer = self.writer
+        if not self.watch.waiters or writer is None:
+            return ()
+        touched, writer.touched = writer.touched, set()
+        if not self.in_memory and monotonic() - self._looked_s > POLL_S:
+            with suppress(sqlite3.Error):  # the next one will see it
+                self.watch.see(self.version_of(writer))
+        return touched
+
+    def announce(self, touched: Collection[Concern]) -> None:
+        """Tell those who wait for it what may have been committed."""
+        if touched:
+            self.watch.announce(touched)
+
+    def _version(self) -> object:
+        return self.read_version()
+
+    def version_of(self, writer: StoreConnection) -> object:
+        """Return what changes when another connection commits than the one that writes, in its turn."""
+        self._looked_s = monotonic()
+        (row,) = writer.own_cursor.execute(dialect.DATA_VERSION).fetchall()
+        return "writer", self._writers, row[0]
+
+    def data_version(self) -> object:
         """Return what changes when another connection commits; reads nothing else.
 
         SQLite's number is one connection's own: another's begins anew. So it comes with the number

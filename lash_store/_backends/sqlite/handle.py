@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
-    from lash_store._kernel.watching import Watch
+    from lash_store._kernel.watching import Waiter, Watch
 
 
 R = TypeVar("R")
@@ -222,6 +222,26 @@ class SqliteHandle:
                 )
         made = self.database.writer.write_together(calls)
         return [call.result if call.error is None else call.error for call in made]
+
+    def ask(self, waiters: Sequence[Waiter]) -> None:
+        """Ask those who wait, in one snapshot, whether there may be something; tell those for whom there is."""
+        hold = Hold()
+        try:
+            connection = self.begin_read(hold, "wait")
+        except LashStoreError:
+            for waiter in waiters:
+                waiter.notify()  # each finds out for itself
+            return
+        try:
+            for waiter in waiters:
+                try:
+                    may_have = waiter.probe is None or waiter.probe(connection)
+                except Exception:  # noqa: BLE001 # reason: it finds that out again by itself
+                    may_have = True
+                if may_have:
+                    waiter.notify()
+        finally:
+            self.end_read(hold, connection)
 
     # A consumer's blocks.
 

@@ -32,6 +32,7 @@ from lash_store._kernel.extras import Extras, OwnTables
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
+from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock
 from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
 
@@ -71,6 +72,7 @@ class JoinedTransaction:
     def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
         self.own_cursor = cursor
         self.standing: Standing | None = None
+        self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
         self._begun = begun
         self._raw = begun.raw
         self._connection = connection

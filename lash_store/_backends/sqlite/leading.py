@@ -57,6 +57,7 @@ class Leader(ABC):
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self.turns = Turns()
+        connections.read_version = self.data_version
         self._group: Group | None = None
         """What the present leader, or one that was interrupted, has run."""
 
@@ -76,6 +77,29 @@ class Leader(ABC):
     def wake_first(self) -> None:
         """Let whoever is first in line see that it is its turn."""
 
+    def data_version(self) -> object:
+        """Return what changes when another process commits, or another's connection of this one.
+
+        None while somebody else has the turn, who looks at its end.
+        """
+        connections, hold = self._connections, Hold()
+        if connections.closed or connections.writer is None:
+            return connections.data_version()
+        connections.check_file()
+        if not self.turns.try_take(hold):
+            return None
+        writer = connections.writer
+        try:
+            is_between = writer is not None and not self._began and self._group is None
+            return connections.version_of(writer) if writer is not None and is_between else None
+        except sqlite3.Error as error:
+            assert writer is not None
+            raise store_error(error, writer) from error
+        finally:
+            self.turns.give_back(hold)
+            if self.turns.waiting:
+                self.wake_first()
+
     def runs_for(self, caller: object) -> bool:
         """Whether a call of `caller` is in the group that runs now."""
         group = self._group
@@ -83,9 +107,10 @@ class Leader(ABC):
 
     def give_back(self, hold: Hold) -> None:
         """Give the turn back, and let the next one have it."""
+        touched = self._connections.take_touched() if self.turns.is_held_by(hold) else ()
         if self.turns.give_back(hold):
             self.wake_first()
-            self._connections.announce()
+            self._connections.announce(touched)
 
     def _try_begin(self, operation: str) -> float | None:
         """Begin a transaction in this turn; if another process writes, return when to try again."""
@@ -200,11 +225,14 @@ class Leader(ABC):
 
     def _run(self, connection: StoreConnection, call: Call, *, on_library: bool) -> None:
         connection.operation = call.operation or ("read" if call.reads else "transact")
-        if call.reads:
-            connection.own_cursor.execute(dialect.READ_ONLY_ON)
+        if not call.reads:
+            call.run(connection, BaseException if on_library else Exception)
+            return
+        connection.own_cursor.execute(dialect.READ_ONLY_ON)
+        touched = set(connection.touched)
         call.run(connection, BaseException if on_library else Exception)
-        if call.reads:
-            connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+        connection.touched = touched  # or who waits would be woken by its own look
+        connection.own_cursor.execute(dialect.READ_ONLY_OFF)
 
     def _run_apart(
         self, connection: StoreConnection, previous: Call, call: Call, *, on_library: bool
@@ -273,10 +301,11 @@ class Leader(ABC):
         self._ended.append(group)
         self._group = None
         self._began = False
+        touched = self._connections.take_touched()
         self.turns.give_back(hold)
         self._settle_ended()
         self.wake_first()
-        self._connections.announce()
+        self._connections.announce(touched)
 
     def _settle_ended(self) -> None:
         now_s = monotonic()

@@ -61,11 +61,12 @@ class Writer(Leader):
                 if not turns.waiting:
                     connection.end(dialect.COMMIT)
                     self._began = False
+                    touched = self._connections.take_touched()
                     turns.give_back(hold)
                     if turns.waiting:
                         self.wake_first()
-                    if self._connections.watch.waiters:
-                        self._connections.announce()
+                    if touched:
+                        self._connections.announce(touched)
                     return result
             # Only now is there anybody else, who needs to know it.
             call = _thread_call(caller, operation, work, by_itself=by_itself)
@@ -168,6 +169,7 @@ class Writer(Leader):
         try:
             connection.end(dialect.ROLLBACK)
             connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+            connection.touched = set()  # it has only looked
             self._began = False
         finally:
             self.give_back(hold)

@@ -170,6 +170,7 @@ def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
     check_claim(claim)
 
     def abandon(tx: Tx) -> bool:
+        tx.touch(claim.key)
         freed = statements.abandon_effect.run(tx.cursor, **_claimed(claim), now_ms=tx.now_ms)
         return freed == 1
 
@@ -306,6 +307,7 @@ def _end(
     outcome_json: str | None,
     error_json: str | None,
 ) -> None:
+    tx.touch(claim.key)
     recorded = statements.finish_effect.run(
         tx.cursor,
         **_claimed(claim),

@@ -201,6 +201,7 @@ def write_record(
     tx: Tx, process_id: str, status: str, record_json: str, *, updated_at_ms: int
 ) -> None:
     """Write a record and what is projected from it."""
+    tx.touch(process_id)
     written = statements.update_process.run(
         tx.cursor,
         process_id=process_id,

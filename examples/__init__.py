@@ -1,0 +1,1 @@
+"""Programs that use lash_store, whole."""

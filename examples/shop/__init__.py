@@ -1,0 +1,1 @@
+"""A shop with tables, an ORM and migrations of its own, and lash_store beside them."""
