@@ -13,6 +13,7 @@ from bench import hand_written
 from bench.report import arguments, interleaved, publish
 from lash_store import SessionStore
 from lash_store._backends.sqlite import guard
+from lash_store._backends.sqlite.drift import read_catalogue
 from lash_store.session.tables import SCHEMA
 
 
@@ -31,7 +32,7 @@ def main() -> None:
             return lambda: SessionStore.open(path, session_id="s").close()
 
         def check() -> Callable[[], object]:
-            return lambda: guard.needs_initialising(SCHEMA, guard.read_catalogue(raw.cursor()), "")
+            return lambda: guard.needs_initialising(SCHEMA, read_catalogue(raw.cursor()), "")
 
         contestants = [open_raw, open_store, check]
         raw_us, store_us, check_us = interleaved(contestants, rounds=options.rounds)

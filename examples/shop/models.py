@@ -1,7 +1,5 @@
 """The shop's own tables, as its ORM knows them."""
 
-from typing import ClassVar
-
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -42,4 +40,4 @@ class Waiting(Ours):
     """A batch of work that waits in the queue of the shop's session."""
 
     __table__ = queued_work_batches
-    __mapper_args__: ClassVar = {"primary_key": [queued_work_batches.c.batch_id]}
+    __mapper_args__ = {"primary_key": [queued_work_batches.c.batch_id]}  # noqa: RUF012 # reason: as SQLAlchemy documents it
