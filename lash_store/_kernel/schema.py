@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, TypedColumns
+from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, MetaData, Table, TypedColumns
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import DDLCompiler
+from sqlalchemy.sql.elements import conv
 from sqlalchemy.util import OrderedSet
 
 Kind = Literal["session", "process", "trigger", "effect"]
@@ -67,6 +70,7 @@ class Schema:
         )
         if not self.prefix:
             declared.append(self)
+            self.metadata.info[OURS] = self.kind
             for table in self.tables:
                 table.info[OURS] = Ours(table, self.is_scoped)
 
@@ -74,6 +78,25 @@ class Schema:
         """Return our own indexes on one of the tables, in the canonical order."""
         assert self.indexes is not None
         return self.indexes[table.name]
+
+
+class UnnamedCheck(CheckConstraint):
+    """A CHECK that has no name, whatever naming convention the metadata has that it is copied to.
+
+    A convention that asks for names, as Alembic recommends, would refuse ``Table.to_metadata()``.
+    """
+
+    def __init__(self, condition: Any) -> None:
+        super().__init__(condition, name=conv("unnamed"))  # which no convention looks at
+
+    def _copy(self, **_: Any) -> "UnnamedCheck":
+        return UnnamedCheck(self.sqltext)
+
+
+@compiles(UnnamedCheck)
+def _render_check(element: UnnamedCheck, compiler: DDLCompiler, **kw: Any) -> str:
+    body: str = compiler.define_check_body(element, **kw)
+    return body
 
 
 _Columns = TypeVar("_Columns", bound=TypedColumns)

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
-    CheckConstraint,
     Column,
     ForeignKeyConstraint,
     Index,
@@ -26,13 +25,26 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    column as sql_column,
+    func,
     literal_column,
+    select,
+    table as sql_table,
+    true,
 )
 from sqlalchemy.exc import CompileError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from lash_store._kernel.checks import shown
-from lash_store._kernel.schema import OURS, Int, Ours, Schema, declared, ordered_indexes
+from lash_store._kernel.schema import (
+    OURS,
+    Int,
+    Ours,
+    Schema,
+    UnnamedCheck,
+    declared,
+    ordered_indexes,
+)
 from lash_store.errors import InvalidRecordError
 
 SCOPE: Final[BindParameter[str]] = bindparam("lash_store_scope", type_=Text(), required=True)
@@ -80,7 +92,7 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
             # Keys are of several columns here, so none of them may be NULL by default.
             column.autoincrement, column.primary_key = False, False
             column.nullable = column.nullable and not table.columns[column.name].primary_key
-    scope = [Column(STORE, Text, CheckConstraint(f"{STORE} <> ''"), nullable=False)]
+    scope = [Column(STORE, Text, UnnamedCheck(f"{STORE} <> ''"), nullable=False)]
     is_autoincrement = table.dialect_options["sqlite"]["autoincrement"] and not schema.is_scoped
     made: Table[Any] = ordered_indexes(
         Table(
@@ -256,6 +268,10 @@ class SharingCompiler(SQLCompiler):
         """Give a new row its scope, and its number in that."""
         table = insert_stmt.table
         place = self.sharing.place_of(table)
+        is_selected = insert_stmt.select is not None
+        more: list[str] = []
+        if place is not None and place.is_scoped and is_selected:
+            insert_stmt, more = _selected_within_scope(insert_stmt, place)
         text: str = super().visit_insert(insert_stmt, *arguments, **kw)  # type: ignore[no-untyped-call] # reason: likewise
         if place is None:
             return text
@@ -264,16 +280,20 @@ class SharingCompiler(SQLCompiler):
         if not place.is_scoped:
             return text.replace(f"INTO {name} ", into, 1)
         self._check_insert(insert_stmt, text, name)
+        if is_selected:
+            before, _, after = text.partition(f"INTO {name} (")
+            columns, _, rest = after.partition(") ")
+            return f"{before}{into}({columns}, {', '.join(more)}) {rest}"
         given = text.partition(f"INTO {name} (")[2].partition(")")[0].split(", ")
-        columns, values = [STORE], [self.process(SCOPE)]
+        names, values = [STORE], [self.process(SCOPE)]
         if place.numbered is not None and place.numbered not in given:
-            columns.append(place.numbered)
+            names.append(place.numbered)
             real = self.preparer.quote(place.name)
             values.append(
                 f"(SELECT coalesce(max({place.numbered}), 0) + 1 FROM {real} "  # noqa: S608 # reason: names of ours
                 f"WHERE {STORE} = {self.process(SCOPE)})"
             )
-        text = text.replace(f"INTO {name} (", f"{into}({', '.join(columns)}, ", 1)
+        text = text.replace(f"INTO {name} (", f"{into}({', '.join(names)}, ", 1)
         return text.replace(") VALUES (", f") VALUES ({', '.join(values)}, ", 1)
 
     def _check_insert(self, insert_stmt: Any, text: str, name: str) -> None:
@@ -281,11 +301,11 @@ class SharingCompiler(SQLCompiler):
         why = None
         if insert_stmt.table.info.get(OURS) is None:
             why = "through a table that was reflected"
-        elif insert_stmt.select is not None:
-            why = "from a SELECT"
         elif insert_stmt._multi_values:  # noqa: SLF001 # reason: tested by name
             why = "of several rows by values([…])"
-        elif f"INTO {name} (" not in text or ") VALUES (" not in text:
+        elif f"INTO {name} (" not in text or (
+            insert_stmt.select is None and ") VALUES (" not in text
+        ):
             why = "of defaults alone"
         elif self._insertmanyvalues is not None:
             why = "of several rows with RETURNING"
@@ -309,3 +329,20 @@ class SharingCompiler(SQLCompiler):
             return statement
         store = literal_column(f"{self.preparer.quote(table.name)}.{STORE}", Text())
         return statement.where(store == SCOPE)
+
+
+def _selected_within_scope(insert_stmt: Any, place: Place) -> tuple[Any, list[str]]:
+    """Return an INSERT from a SELECT whose rows have their scope, and numbers in that; and in which columns."""
+    rows = insert_stmt.select.subquery()
+    more, columns = [STORE], [*rows.c, SCOPE.label(STORE)]
+    names = [getattr(each, "name", each) for each in insert_stmt._select_names or ()]  # noqa: SLF001 # reason: tested by what it does
+    if place.numbered is not None and place.numbered not in names:
+        there = sql_table(place.name, sql_column(STORE), sql_column(place.numbered))
+        highest = select(func.coalesce(func.max(there.c[place.numbered]), 0))
+        highest = highest.where(there.c[STORE] == SCOPE)
+        columns.append(highest.scalar_subquery() + func.row_number().over())
+        more.append(place.numbered)
+    scoped = insert_stmt._generate()  # noqa: SLF001 # reason: a copy
+    # With a WHERE: behind a bare FROM, SQLite takes ON CONFLICT for the condition of a join.
+    scoped.select = select(*columns).where(true())
+    return scoped, more

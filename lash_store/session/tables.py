@@ -5,7 +5,6 @@ that the canonical DDL does not have; no row holds a NULL there.
 """
 
 from sqlalchemy import (
-    CheckConstraint,
     Column,
     ForeignKey,
     Index,
@@ -20,7 +19,7 @@ from sqlalchemy import (
 )
 
 from lash_store._kernel.leases import LeaseTable
-from lash_store._kernel.schema import Int, Schema, ordered_indexes
+from lash_store._kernel.schema import Int, Schema, UnnamedCheck, ordered_indexes
 
 metadata = MetaData()
 
@@ -36,7 +35,7 @@ class SessionHeadColumns(TypedColumns):
     """The session's head, one row; ``head_revision`` is the truth about the revision."""
 
     singleton = Column(
-        Int, CheckConstraint("singleton = 1"), primary_key=True, nullable=True, autoincrement=False
+        Int, UnnamedCheck("singleton = 1"), primary_key=True, nullable=True, autoincrement=False
     )
     session_id: Named[str] = Column(Text, nullable=False, server_default="root")
     head_json: Named[str] = Column(Text, nullable=False, server_default="{}")
@@ -68,7 +67,7 @@ class SessionMetaColumns(TypedColumns):
     """What the session is called and where it came from, one row."""
 
     singleton = Column(
-        Int, CheckConstraint("singleton = 1"), primary_key=True, nullable=True, autoincrement=False
+        Int, UnnamedCheck("singleton = 1"), primary_key=True, nullable=True, autoincrement=False
     )
     session_id: Named[str] = Column(Text, nullable=False)
     session_name: Named[str] = Column(Text, nullable=False)

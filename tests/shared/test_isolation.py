@@ -30,8 +30,10 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
     update,
 )
+from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import CompileError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, aliased, registry
@@ -281,6 +283,25 @@ COMPOSED: dict[str, Any] = {
     "insert several": lambda c: c.execute(
         insert(graph_nodes), [{"node_id": f"m{at}", "node_json": "{}"} for at in range(3)]
     ).rowcount,
+    "insert from a select": insert(blobs).from_select(
+        ["hash", "content"], select("new-" + blobs.c.hash, blobs.c.content)
+    ),
+    "insert numbered from a select": insert(graph_nodes).from_select(
+        ["node_id", "node_json"],
+        select("new-" + nodes.node_id, nodes.node_json).order_by(nodes.seq),
+    ),
+    "insert with numbers from a union": insert(graph_nodes).from_select(
+        ["seq", "node_id", "node_json"],
+        select(nodes.seq + 50, "new-" + nodes.node_id, nodes.node_json).union_all(
+            select(usage_deltas.c.seq + 80, "usage-" + usage_deltas.c.source, literal("{}"))
+        ),
+    ),
+    "insert from a cte, or nothing": upsert(blobs)
+    .from_select(["hash", "content"], select(cte.c.node_id, literal(b"x")).where(true()))
+    .on_conflict_do_nothing(),
+    "insert from a select that conflicts": insert(blobs).from_select(
+        ["hash", "content"], select(blobs)
+    ),
     "insert that conflicts": insert(graph_nodes).values(node_id="n1", node_json="{}"),
 }  # fmt: skip
 
@@ -329,7 +350,6 @@ def test_k_share_2_an_applications_own_tables_are_its_own() -> None:
 
 
 REFUSED: dict[str, Any] = {
-    "from a SELECT": insert(blobs).from_select(["hash", "content"], select(blobs)),
     "of several rows by values": insert(blobs).values(
         [{"hash": "x", "content": b""}, {"hash": "y", "content": b""}]
     ),
