@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Dialect
 
+from lash_store._kernel.calls import Call
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Concern, Waiter, Watch
@@ -158,6 +159,15 @@ class Handle(Protocol):
         """Do the same for an event loop: the work is in line when this returns.
 
         What `is_kept` is done even if its caller is cancelled before.
+        """
+
+    def submit_told(
+        self,
+        calls: Sequence[tuple[str, Callable[[Any], Any], float, Callable[[Call], None]]],
+    ) -> None:
+        """Let calls of the library's own stand in line: operation, work, budget in seconds, whom to tell.
+
+        From any thread, and without waiting for anything.
         """
 
     def submit_read(

@@ -162,10 +162,43 @@ class ThreadCall(Call):
             self._bell.wait(left_s)
 
 
-class LoopCall(Call):
+class LibraryCall(Call):
+    """A call that no thread of a caller's waits for: a thread of the library leads for it."""
+
+    __slots__ = ("is_consumers",)
+
+    is_consumers: bool
+    """Whether its work is a consumer's own, which may take its time."""
+
+    def may_join(self, *, on_library: bool) -> bool:
+        """Whether whoever leads may run it: a consumer's work runs on no other caller's thread."""
+        return not self.alone and (on_library or not self.is_consumers)
+
+
+class ToldCall(LibraryCall):
+    """A call of the library's own, which is told of its end on whatever thread that comes about."""
+
+    __slots__ = ("told",)
+
+    def __init__(
+        self,
+        caller: Any,
+        operation: str,
+        work: Callable[[Any], Any],
+        *,
+        budget_s: float,
+        told: Callable[[Call], None],
+    ) -> None:
+        Call.__init__(self, caller, operation, work, budget_s)
+        self.is_consumers = False
+        self.told = told
+        """Called once it has ended; it must be quick, and not raise."""
+
+
+class LoopCall(LibraryCall):
     """A call of an event loop: a future is settled there."""
 
-    __slots__ = ("_loop", "_outcome", "future", "is_consumers", "is_kept", "write_instead")
+    __slots__ = ("_loop", "_outcome", "future", "is_kept", "write_instead")
 
     def __init__(
         self,
@@ -189,10 +222,6 @@ class LoopCall(Call):
         self.future: asyncio.Future[Any] = self._loop.create_future()
         self.is_consumers = is_consumers
         self._outcome: asyncio.Future[None] | None = None
-
-    def may_join(self, *, on_library: bool) -> bool:
-        """Whether whoever leads may run it: a consumer's work runs on no other caller's thread."""
-        return not self.alone and (on_library or not self.is_consumers)
 
     def becomes_write(self) -> bool:
         """Become the write that is due if this read found nothing; tell whether it did."""
@@ -293,6 +322,9 @@ def settle(calls: Iterable[Call]) -> None:
             by_loop.setdefault(call._loop, []).append(call)  # noqa: SLF001 # reason: of the same module
         elif isinstance(call, ThreadCall):
             in_threads.append(call)
+        elif isinstance(call, ToldCall):
+            call.settled = True
+            call.told(call)
     for call, after in pairwise(in_threads):
         call.next_told = after
     for call in reversed(in_threads):  # who sees that it has ended wakes one that has ended as well

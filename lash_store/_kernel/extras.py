@@ -85,8 +85,8 @@ class OwnTables:
 
 def check_extras(extras: Extras) -> Extras:
     """Return what may be declared on our tables, as a tuple; InvalidRecordError for anything else."""
-    if extras == "any":
-        return "any"
+    if not extras or extras == "any":
+        return extras if extras == "any" else ()
     if isinstance(extras, str) or not isinstance(extras, Iterable):
         raise InvalidRecordError("extras", shown(extras), 'must be a list, or "any"')
     for each in extras:

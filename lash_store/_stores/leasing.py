@@ -32,6 +32,9 @@ from lash_store._kernel.leases import (
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
 from lash_store._kernel.schema import OURS
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.holding import Holding
+from lash_store._stores.store import Store
 from lash_store._stores.tx import Context, Tx
 from lash_store.errors import (
     CorruptRecordError,
@@ -60,6 +63,51 @@ class Leases(Generic[FenceT, LeaseT]):
     def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
         """Return the operations of the protocol on an open transaction, of a store of any kind."""
         return BoundLeases(self, tx)
+
+    def hold(
+        self,
+        store: Store[Any] | AsyncStore[Any],
+        key: str,
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        timeout_ms: int = 0,
+    ) -> Holding[LeaseT]:
+        """Hold the lease on `key`, in a block: claimed, renewed in time, released (K-HOLD-1).
+
+        On a store whose database has the table: ``with JOBS.hold(store, "job-7", …) as held:``, or
+        ``async with``. Waits `timeout_ms` for a lease that somebody else holds; then LeaseHeldError.
+        """
+        return self.holding(
+            store, key, owner_id=owner_id, ttl_ms=ttl_ms, timeout_ms=timeout_ms, claiming=None
+        )
+
+    def holding(
+        self,
+        store: Store[Any] | AsyncStore[Any],
+        key: str,
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        timeout_ms: int,
+        claiming: Callable[[Context], Callable[[Tx[Any]], Any]] | None,
+    ) -> Holding[LeaseT]:
+        """Do that with a store's own way of claiming."""
+
+        def claim(context: Context) -> Callable[[Tx[Any]], Any]:
+            return self.claiming(context, key, owner_id=owner_id, ttl_ms=ttl_ms)
+
+        return Holding(
+            store,
+            operations=("claim_lease", "renew_lease", "release_lease"),
+            claiming=claiming or claim,
+            renewing=lambda context, term: self.renewing(context, term.fence, ttl_ms=ttl_ms),
+            releasing=lambda context, term: self.releasing(context, term.fence),
+            is_free=lambda tx: self.current(tx, key) is None,
+            lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
+            ttl_ms=ttl_ms,
+            timeout_ms=timeout_ms,
+        )
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
         """Take the lease on `key`, on an open transaction; see :meth:`claiming`."""

@@ -22,6 +22,7 @@
     │   ├── MissingTableError         a statement on a table of another kind of store
     │   ├── ScopeError                a statement that says not whose session it is about
     │   └── NotConfiguredError        Tx.on() with a connection that configure() did not prepare
+    ├── LeaseHeldError            a term that was to be held, and is somebody else's
     ├── LeaseLostError            acting on a term of ownership that is over
     ├── SessionBindingError       a database that belongs to another session
     ├── TurnConflictError         a turn id that was committed with other content
@@ -49,6 +50,7 @@ from lash_store.errors.outcomes import (
     EffectFailedError as EffectFailedError,
     IdempotencyConflictError as IdempotencyConflictError,
     InvalidRecordError as InvalidRecordError,
+    LeaseHeldError as LeaseHeldError,
     LeaseLostError as LeaseLostError,
     LeaseLostReason as LeaseLostReason,
     NodeConflictError as NodeConflictError,

@@ -1,7 +1,7 @@
 """Refusals: what the state of a store, or an argument, does not allow."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lash_store.errors.root import LashStoreError
 
@@ -89,6 +89,23 @@ class RevisionConflictError(LashStoreError):
 
     def __str__(self) -> str:
         return f"the head is at revision {self.actual}, not at {self.expected}"
+
+
+class LeaseHeldError(LashStoreError):
+    """A term that was to be held is somebody else's, and was for as long as could be waited (K-HOLD-1).
+
+    `held` is a ``LeaseHeld``: who has it, and until when at least. Nothing was changed.
+    """
+
+    def __init__(self, held: Any) -> None:
+        super().__init__(held)
+        self.held = held
+
+    def __str__(self) -> str:
+        return (
+            f"{self.held.key!r} is held by {self.held.owner_id!r} until {self.held.expires_at_ms}, "
+            f"as term {self.held.fencing_token}"
+        )
 
 
 class ClaimLostError(LashStoreError):

@@ -1,13 +1,14 @@
 """The process registry's facades: sync and asyncio, and waiting."""
 
 from lash_store._stores.deployment import AsyncDeploymentStore, DeploymentStore
+from lash_store.process.holding import ProcessHolding
 from lash_store.process.operations import ProcessOperations
 from lash_store.process.records import AwaitOutput, ProcessEvent
 from lash_store.process.tx import ProcessTx
 from lash_store.process.waiting import EndSearch, EventSearch
 
 
-class ProcessRegistry(ProcessOperations, DeploymentStore[ProcessTx]):
+class ProcessRegistry(ProcessHolding, ProcessOperations, DeploymentStore[ProcessTx]):
     """The background processes of a deployment, in one database file.
 
     Every operation is one transaction; several go together in ``begin()``. The arguments,
@@ -42,7 +43,7 @@ class ProcessRegistry(ProcessOperations, DeploymentStore[ProcessTx]):
         return None if ended is None else ended.await_output
 
 
-class AsyncProcessRegistry(ProcessOperations, AsyncDeploymentStore[ProcessTx]):
+class AsyncProcessRegistry(ProcessHolding, ProcessOperations, AsyncDeploymentStore[ProcessTx]):
     """:class:`ProcessRegistry` for asyncio: the same operations, as coroutines."""
 
     sync = ProcessRegistry

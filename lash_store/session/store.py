@@ -12,13 +12,14 @@ from lash_store._stores.operations import writes
 from lash_store._stores.store import Store, open_at
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
 from lash_store.session.context import session_context
+from lash_store.session.holding import SessionHolding
 from lash_store.session.operations import SessionOperations, turns
 from lash_store.session.records import Profile, SessionHead, TurnCommit, TurnReceipt
 from lash_store.session.tables import SCHEMA
 from lash_store.session.tx import SessionTx
 
 
-class SessionStore(SessionOperations, Store[SessionTx]):
+class SessionStore(SessionHolding, SessionOperations, Store[SessionTx]):
     """One session's durable state, in one database file.
 
     Every operation is one transaction; several go together in ``begin()``. The arguments,
@@ -81,7 +82,7 @@ class SessionStore(SessionOperations, Store[SessionTx]):
     _commit_turn = writes(turns.commit_turn)
 
 
-class AsyncSessionStore(SessionOperations, AsyncStore[SessionTx]):
+class AsyncSessionStore(SessionHolding, SessionOperations, AsyncStore[SessionTx]):
     """:class:`SessionStore` for asyncio: the same operations, as coroutines."""
 
     _described_by = ("session_id", "collect_every")

@@ -1,13 +1,19 @@
 """Time and ids that a test owns."""
 
+from collections.abc import Callable
+
 from lash_store._kernel.checks import check_count
 
 
 class ManualClock:
-    """A clock that stands still until the test moves it, and never goes backwards."""
+    """A clock that stands still until the test moves it, and never goes backwards.
+
+    What is held by it is renewed, and over, by its time alone: moving it wakes the keeper.
+    """
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self._now_ms = check_count("now_ms", now_ms)
+        self._moved: list[Callable[[], None]] = []
 
     def now_ms(self) -> int:
         """Return the time that was last set, in milliseconds since the epoch."""
@@ -16,7 +22,17 @@ class ManualClock:
     def advance(self, by_ms: int) -> int:
         """Let `by_ms` milliseconds pass; return the new time."""
         self._now_ms = check_count("now_ms", self._now_ms + check_count("by_ms", by_ms))
+        for moved in list(self._moved):
+            moved()
         return self._now_ms
+
+    def steady_ms(self) -> int:
+        """Return the same as the time that passes whatever becomes of the clock."""
+        return self._now_ms
+
+    def when_moved(self, moved: Callable[[], None]) -> None:
+        """Call `moved` whenever the time is moved, on the thread that moves it."""
+        self._moved.append(moved)
 
     def advance_to(self, now_ms: int) -> int:
         """Move to `now_ms`; a time that has passed already is a ValueError."""

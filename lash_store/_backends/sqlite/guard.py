@@ -185,8 +185,10 @@ def look(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = Fal
     catalogue = read_catalogue(cursor, schema.prefix, own_table)
     is_empty = needs_initialising(schema, catalogue, path, adopt=adopt)
     statements = list(_made_at_first(schema, catalogue)) if is_empty else []
-    there = {(kind, name.lower()) for kind, name, *_ in catalogue.objects}
-    statements += [(text, ()) for key, text in extra_text(schema).items() if key not in there]
+    extras = extra_text(schema)
+    if extras:
+        there = {(kind, name.lower()) for kind, name, *_ in catalogue.objects}
+        statements += [(text, ()) for key, text in extras.items() if key not in there]
     own: list[str] = []
     for each in schema.own:
         made = _lacking_own(each, catalogue, path)

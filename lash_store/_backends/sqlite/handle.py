@@ -16,7 +16,7 @@ from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
-from lash_store._kernel.calls import LoopCall
+from lash_store._kernel.calls import Call, LoopCall, ToldCall
 from lash_store._kernel.checks import shown
 from lash_store._kernel.sharing import shared
 from lash_store.errors import (
@@ -163,6 +163,17 @@ class SqliteHandle:
         )
         self.database.writer.submit(call)
         return call.answer()
+
+    def submit_told(
+        self,
+        calls: Sequence[tuple[str, Callable[[Any], Any], float, Callable[[Call], None]]],
+    ) -> None:
+        """Let calls of the library's own stand in line: operation, work, budget in seconds, whom to tell."""
+        made = [
+            ToldCall(self, operation, work, budget_s=budget_s, told=told)
+            for operation, work, budget_s, told in calls
+        ]
+        self.database.writer.submit_all(made)
 
     def submit_read(
         self,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.leading import Group, Leader
 from lash_store._backends.sqlite.turns import Hold
-from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LoopCall, ThreadCall, settle
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
 from lash_store._kernel.threads import TIMER, WORKS, WRITES, Pool
 
 if TYPE_CHECKING:
@@ -176,12 +176,12 @@ class Writer(Leader):
 
     # For event loops.
 
-    def submit(self, call: LoopCall) -> None:
+    def submit(self, call: LibraryCall) -> None:
         """Let an event loop's call stand in line."""
         self.turns.check_not_mine()
         self.submit_all((call,))
 
-    def submit_all(self, calls: Sequence[LoopCall]) -> None:
+    def submit_all(self, calls: Sequence[LibraryCall]) -> None:
         """Let calls of event loops stand in line, from any thread."""
         turns = self.turns
         turns.waiting.extend(calls)
@@ -298,7 +298,7 @@ class Writer(Leader):
 
     def _serve(self, served: Pool | None = None) -> None:
         """Lead for as long as an event loop's call is the first in line."""
-        while isinstance(first := self.turns.first(), LoopCall):
+        while isinstance(first := self.turns.first(), LibraryCall):
             pool = self._pool_for(first)
             if served not in (None, pool):
                 pool.submit(self._serve)  # which is meant for it
@@ -317,12 +317,12 @@ class Writer(Leader):
         """See whether another process has let go of the lock, on the timer, which never waits."""
         self._expire_calls()
         first, hold = self.turns.first(), Hold()
-        if isinstance(first, LoopCall) and first.is_consumers:
+        if isinstance(first, LibraryCall) and first.is_consumers:
             # Its own thread has to try: the lock must not be had before there is a thread to use it.
             self._schedule(first)
             return
         if (
-            not isinstance(first, LoopCall)
+            not isinstance(first, LibraryCall)
             or self._connections.writer is None  # and opening it may wait
             or not self.turns.try_take_first(hold, first)
         ):
@@ -342,7 +342,7 @@ class Writer(Leader):
             self.turns.give_back(hold)
             TIMER.after(nap_s, self._try_again)
 
-    def _serve_begun(self, hold: Hold, first: LoopCall) -> None:
+    def _serve_begun(self, hold: Hold, first: LibraryCall) -> None:
         """Lead in the transaction that the timer has begun, and go on."""
         self.turns.move_here(hold)
         self._connection.move_here()
@@ -350,7 +350,7 @@ class Writer(Leader):
         self._serve(self._pool_for(first))
 
     def _pool_for(self, first: Call) -> Pool:
-        return WORKS if isinstance(first, LoopCall) and first.is_consumers else WRITES
+        return WORKS if isinstance(first, LibraryCall) and first.is_consumers else WRITES
 
     def _look_after(self) -> None:
         self._looked_after = False
@@ -371,7 +371,7 @@ class Writer(Leader):
         expired = [
             call
             for call in list(self.turns.waiting)
-            if isinstance(call, LoopCall) and call.expire(now_s)
+            if isinstance(call, LibraryCall) and call.expire(now_s)
         ]
         settle(expired)
 

@@ -38,3 +38,13 @@ class ClaimedProcess(msgspec.Struct, frozen=True):
 
     lease: ProcessLease
     record: ProcessRecord
+
+    @property
+    def fence(self) -> ProcessFence:
+        """What proves the term."""
+        return self.lease.fence
+
+    @property
+    def expires_at_ms(self) -> int:
+        """When the term is over, exclusive, milliseconds since the epoch."""
+        return self.lease.expires_at_ms

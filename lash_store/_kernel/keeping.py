@@ -1,0 +1,259 @@
+"""The keeper: renews what is held, for as long as it is held, on the library's timer.
+
+One for a process, however many terms it keeps. It never waits for anything: what is due in one
+database is handed in there together, to be run with what else waits, and whoever runs it tells how
+it ended. A file that is locked keeps nobody's term on another from being renewed.
+
+A term is over by whichever clock says so first: the store's own, by which every other claimant goes;
+or the steady time since the last acknowledged renewal was *sent*, which no change of the machine's
+clock can move.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+from lash_store._kernel.backend import Handle
+from lash_store._kernel.calls import Call
+from lash_store._kernel.threads import TIMER
+from lash_store.clock import Clock
+from lash_store.errors import (
+    LashStoreError,
+    StorageError,
+    StoreBusyError,
+)
+
+_TICK_S: Final = 0.05
+"""What is due in one database within this time goes together."""
+
+_AGAIN_MS: Final = 100
+"""When to try again what could not be renewed, for a reason that may pass."""
+
+_MAY_PASS: Final = (StoreBusyError, StorageError)
+
+
+class Term(Protocol):
+    """What is renewed: a lease, a claim on work, a step."""
+
+    @property
+    def expires_at_ms(self) -> int:
+        """When it is over by the store's clock, exclusive, milliseconds since the epoch."""
+
+
+def steady_ms(clock: Clock) -> float:
+    """Return a time in milliseconds that no change of the machine's clock moves.
+
+    A clock that a test moves is its own: it has a ``steady_ms``.
+    """
+    own: Callable[[], float] | None = getattr(clock, "steady_ms", None)
+    return monotonic() * 1000 if own is None else own()
+
+
+class Kept:
+    """One term that is held: as it was last acknowledged, when that was asked for, and how it was lost."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        clock: Clock,
+        term: Any,
+        *,
+        ttl_ms: int,
+        sent_ms: float,
+        operation: str,
+        renewing: Callable[[Any], Callable[[Any], Any]],
+        lost_error: Callable[[Any], LashStoreError],
+    ) -> None:
+        self.handle = handle
+        self.clock = clock
+        self.term = term
+        self.ttl_ms = ttl_ms
+        self.operation = operation
+        self.renewing = renewing
+        self.lost: LashStoreError | None = None
+        """Why it is lost; None while it is held."""
+
+        self.renewals = 0
+        """How many renewals were committed."""
+
+        self._lost_error = lost_error
+        self._sent_ms = sent_ms
+        self._due_ms = sent_ms + ttl_ms / 3
+        self._is_in_flight = False
+        self._is_over = threading.Event()
+        self._told: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def until_ms(self) -> float:
+        """When it is over, by the steady time since the last acknowledged renewal was sent."""
+        return self._sent_ms + self.ttl_ms
+
+    def check(self) -> None:
+        """Raise what says that the term is over; costs no I/O."""
+        if self.lost is None and (
+            self.clock.now_ms() >= self.term.expires_at_ms or steady_ms(self.clock) >= self.until_ms
+        ):
+            self.lose(self._lost_error(self.term))
+        if self.lost is not None:
+            raise self.lost
+
+    def lose(self, error: LashStoreError) -> None:
+        """Note that the term is lost, once, and tell whoever waits for that."""
+        with self._lock:
+            if self.lost is not None:
+                return
+            self.lost = error
+            told, self._told = self._told, []
+        self._is_over.set()
+        for each in told:
+            each()
+
+    def when_lost(self, told: Callable[[], None]) -> None:
+        """Call `told`, from any thread, once the term is lost: at once, if it is."""
+        with self._lock:
+            if self.lost is None:
+                self._told.append(told)
+                return
+        told()
+
+    def wait_lost(self, timeout_s: float | None) -> LashStoreError | None:
+        """Wait until it is lost, and return why; None after `timeout_s`."""
+        self._is_over.wait(timeout_s)
+        return self.lost
+
+    def next_ms(self) -> float:
+        """Return when there is something to do: the next renewal, or while that is asked for, the end."""
+        return self.until_ms if self._is_in_flight else min(self._due_ms, self.until_ms)
+
+    def asked(
+        self, by_ms: float
+    ) -> tuple[str, Callable[[Any], Any], float, Callable[[Call], None]] | None:
+        """Return the call that renews it, if that is due by `by_ms`."""
+        now_ms = steady_ms(self.clock)
+        if self._is_in_flight or self._due_ms > by_ms or self.lost is not None:
+            return None
+        self._is_in_flight = True
+        # A renewal that comes late may still find that nobody has taken over; it is over all the same.
+        budget_s = max(self.until_ms - now_ms, 0) / 1000
+        return self.operation, self.renewing(self.term), budget_s, partial(self._answered, now_ms)
+
+    def _answered(self, sent_ms: float, call: Call) -> None:
+        error = call.error
+        if error is None:
+            self.term, self._sent_ms = call.result, sent_ms
+            self._due_ms = sent_ms + self.ttl_ms / 3
+            self.renewals += 1
+        elif isinstance(error, _MAY_PASS):
+            self._due_ms = steady_ms(self.clock) + _AGAIN_MS
+        elif isinstance(error, LashStoreError):
+            self.lose(error)
+        else:
+            self.lose(self._lost_error(self.term))
+        self._is_in_flight = False
+        KEEPER.look_soon(self)
+
+
+class _Book:
+    """What is kept in one database."""
+
+    def __init__(self) -> None:
+        self.kept: set[Kept] = set()
+        self.at_s = 0.0
+        """When the timer looks next, on the monotonic clock; 0 if it does not."""
+
+
+class Keeper:
+    """Who renews; see the head of this module."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._books: dict[str, _Book] = {}
+        self._wakes: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+        """Which databases a clock looks into when it is moved."""
+
+    def keep(self, kept: Kept) -> None:
+        """Renew a term from now on."""
+        with self._lock:
+            self._books.setdefault(kept.handle.key, _Book()).kept.add(kept)
+        subscribe = getattr(kept.clock, "when_moved", None)
+        if subscribe is not None:
+            keys = self._wakes.setdefault(kept.clock, set())
+            if kept.handle.key not in keys:
+                keys.add(kept.handle.key)
+                subscribe(partial(self._look, kept.handle.key))
+        self.look_soon(kept)
+
+    def drop(self, kept: Kept) -> None:
+        """Renew it no more."""
+        with self._lock:
+            book = self._books.get(kept.handle.key)
+            if book is not None:
+                book.kept.discard(kept)
+                if not book.kept:
+                    del self._books[kept.handle.key]
+
+    def look_soon(self, kept: Kept) -> None:
+        """Look again when there is something to do for it."""
+        if hasattr(kept.clock, "steady_ms"):
+            return  # whoever moves the clock wakes the keeper
+        wait_s = max(_TICK_S, kept.next_ms() / 1000 - monotonic())
+        at_s = monotonic() + wait_s
+        key = kept.handle.key
+        with self._lock:
+            book = self._books.get(key)
+            if book is None or kept not in book.kept or 0 < book.at_s <= at_s:
+                return
+            book.at_s = at_s
+        TIMER.after(wait_s, lambda: self._tick(key, at_s))
+
+    def _tick(self, key: str, at_s: float) -> None:
+        with self._lock:
+            book = self._books.get(key)
+            if book is None or book.at_s != at_s:
+                return  # another look is due instead
+            book.at_s = 0.0
+        self._look(key)
+
+    def _look(self, key: str) -> None:
+        """Ask for what is due in one database, all at once; and see what is over."""
+        with self._lock:
+            book = self._books.get(key)
+            kept = [] if book is None else list(book.kept)
+        asked: dict[int, tuple[Handle, list[Any]]] = {}
+        for each in kept:
+            now_ms = steady_ms(each.clock)
+            if now_ms >= each.until_ms:
+                each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: of the same module
+            if each.lost is not None:
+                self.drop(each)
+                continue
+            call = each.asked(now_ms + min(_TICK_S * 1000, each.ttl_ms / 10))
+            if call is not None:
+                asked.setdefault(id(each.handle), (each.handle, []))[1].append(call)
+        for handle, calls in asked.values():
+            handle.submit_told(calls)
+        for each in kept:
+            if each.lost is None:
+                self.look_soon(each)
+
+    def forget(self) -> None:
+        """Keep nothing of what the parent process holds."""
+        inherited = [each for book in self._books.values() for each in book.kept]
+        self._lock = threading.RLock()
+        self._books = {}
+        for each in inherited:
+            each._lock = threading.Lock()  # noqa: SLF001 # reason: the thread that held it is the parent's
+            each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
+
+
+KEEPER: Final = Keeper()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=KEEPER.forget)

@@ -1,0 +1,240 @@
+"""Holding a term for longer than one call: claimed, renewed in time, released.
+
+    with session.hold(owner_id=me, ttl_ms=30_000) as held:
+        for step in steps:
+            held.check()                       # costs nothing; raises once the term is over
+            ...
+            session.commit_turn(TurnCommit(fence=held.fence, ...))
+
+The keeper renews; the fence protects. ``check()`` is for who wants to stop in time: what is written
+under a fence is refused without it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from lash_store._kernel.checks import check_count
+from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
+from lash_store._kernel.leases import LeaseHeld
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.cancelling import finish_first
+from lash_store._stores.store import Store
+from lash_store._stores.tx import Context
+from lash_store.errors import (
+    InvalidRecordError,
+    LashStoreError,
+    LeaseHeldError,
+    StoreClosedError,
+)
+
+TermT = TypeVar("TermT")
+
+Work = Callable[[Any], Any]
+"""What is done in a transaction."""
+
+
+class Held(Generic[TermT]):
+    """A term that is held, until its block ends or it is lost."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    @property
+    def term(self) -> TermT:
+        """The lease, or the claim, as it was last acknowledged."""
+        term: TermT = self._kept.term
+        return term
+
+    @property
+    def fence(self) -> Any:
+        """What proves it: a lease's fence; a claim on work is its own."""
+        return getattr(self._kept.term, "fence", self._kept.term)
+
+    @property
+    def renewals(self) -> int:
+        """How many renewals were committed so far."""
+        return self._kept.renewals
+
+    @property
+    def lost(self) -> LashStoreError | None:
+        """Why it is lost: LeaseLostError, ClaimLostError; None as long as it is held.
+
+        A look at it is a look at the clocks too; it costs no I/O.
+        """
+        with suppress(LashStoreError):
+            self._kept.check()
+        return self._kept.lost
+
+    def check(self) -> None:
+        """Raise what says why the term is lost, or nothing; costs no I/O (K-HOLD-3).
+
+        It is over by the store's clock or by steady time since the last acknowledged renewal was
+        sent, whichever comes first.
+        """
+        self._kept.check()
+
+    def wait_lost(self, *, timeout_ms: int | None = None) -> LashStoreError | None:
+        """Wait until it is lost, and return why; None after `timeout_ms`."""
+        timeout_s = None if timeout_ms is None else check_count("timeout_ms", timeout_ms) / 1000
+        return self._kept.wait_lost(timeout_s)
+
+    async def until_lost(self) -> LashStoreError:
+        """Wait in an event loop until it is lost, and return why; cancelling it ends the wait."""
+        loop, lost = asyncio.get_running_loop(), asyncio.Event()
+
+        def told() -> None:
+            with suppress(RuntimeError):  # the loop has been closed in the meantime
+                loop.call_soon_threadsafe(lost.set)
+
+        self._kept.when_lost(told)
+        await lost.wait()
+        assert self._kept.lost is not None
+        return self._kept.lost
+
+    def __repr__(self) -> str:
+        return f"<Held {self.term!r}{'' if self._kept.lost is None else ', lost'}>"
+
+
+class Holding(Generic[TermT]):
+    """What ``hold()`` gives: a block in which a term is held, sync or asyncio.
+
+    Entered, it claims: LeaseHeldError while somebody else holds the term, after waiting for it for
+    `timeout_ms`. Left, it releases, whatever the block has raised, and raises nothing of its own.
+    """
+
+    def __init__(
+        self,
+        store: Store[Any] | AsyncStore[Any],
+        *,
+        operations: tuple[str, str, str],
+        claiming: Callable[[Context], Work],
+        renewing: Callable[[Context, Any], Work],
+        releasing: Callable[[Context, Any], Work],
+        is_free: Callable[[Any], bool],
+        lost_error: Callable[[Any], LashStoreError],
+        ttl_ms: int,
+        timeout_ms: int = 0,
+    ) -> None:
+        self._given = store
+        self._operations = operations
+        self._claiming, self._renewing, self._releasing = claiming, renewing, releasing
+        self._is_free = is_free
+        self._lost_error = lost_error
+        if check_count("ttl_ms", ttl_ms) == 0:
+            raise InvalidRecordError("ttl_ms", "0", "must be at least 1: it is to be held")
+        self._ttl_ms = ttl_ms
+        self._timeout_ms = check_count("timeout_ms", timeout_ms)
+        self._kept: Kept | None = None
+
+    def __enter__(self) -> Held[TermT]:
+        store = self._given
+        assert isinstance(store, Store)
+        deadline_ms = self._deadline_ms(store)
+        work = self._claiming(store._context)
+        while True:
+            sent_ms = steady_ms(store._context.clock)
+            found = store._handle.write(self._operations[0], work)
+            if not isinstance(found, LeaseHeld):
+                return self._held(store, found, sent_ms)
+            left_ms = self._left_ms(store, found, deadline_ms)
+            store.wait_until(self._freed, timeout_ms=left_ms)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        store, kept = self._given, self._stopped()
+        assert isinstance(store, Store)
+        if kept is not None:
+            with suppress(LashStoreError):  # it runs out by itself as well
+                work = self._releasing(store._context, kept.term)
+                store._handle.write(self._operations[2], work)
+
+    async def __aenter__(self) -> Held[TermT]:
+        given = self._given
+        assert isinstance(given, AsyncStore)
+        store = given._store or await given._opened()
+        deadline_ms = self._deadline_ms(store)
+        work = self._claiming(store._context)
+        while True:
+            sent_ms = steady_ms(store._context.clock)
+            found: Any = None
+
+            def claim(tx: Any) -> Any:
+                nonlocal found
+                found = work(tx)
+                return found
+
+            try:
+                await store._handle.submit_write(self._operations[0], claim)
+            except asyncio.CancelledError:
+                if found is not None and not isinstance(found, LeaseHeld):
+                    await finish_first(self._release(store, found))
+                raise
+            if not isinstance(found, LeaseHeld):
+                return self._held(store, found, sent_ms)
+            left_ms = self._left_ms(store, found, deadline_ms)
+            await given.wait_until(self._freed, timeout_ms=left_ms)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        given, kept = self._given, self._stopped()
+        assert isinstance(given, AsyncStore)
+        if kept is not None and given._store is not None:
+            await finish_first(self._release(given._store, kept.term))
+
+    async def _release(self, store: Store[Any], term: Any) -> None:
+        with suppress(LashStoreError):
+            work = self._releasing(store._context, term)
+            await store._handle.submit_write(self._operations[2], work, is_kept=True)
+
+    def _held(self, store: Store[Any], term: Any, sent_ms: float) -> Held[TermT]:
+        if term is None:
+            return None  # type: ignore[return-value] # reason: what may find nothing says so in its type
+        if store.closed:
+            raise StoreClosedError(store.path)
+        context = store._context
+        self._kept = Kept(
+            store._handle,
+            context.clock,
+            term,
+            ttl_ms=self._ttl_ms,
+            sent_ms=sent_ms,
+            operation=self._operations[1],
+            renewing=lambda held: self._renewing(context, held),
+            lost_error=self._lost_error,
+        )
+        KEEPER.keep(self._kept)
+        return Held(self._kept)
+
+    def _freed(self, tx: Any) -> bool | None:
+        return True if self._is_free(tx) else None
+
+    def _stopped(self) -> Kept | None:
+        """Renew it no more; return what is to be released."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            KEEPER.drop(kept)
+        return kept
+
+    def _deadline_ms(self, store: Store[Any]) -> float:
+        return steady_ms(store._context.clock) + self._timeout_ms
+
+    def _left_ms(self, store: Store[Any], found: LeaseHeld, deadline_ms: float) -> int:
+        """Return for how long to wait for what somebody else holds; raise if that is over."""
+        left_ms = deadline_ms - steady_ms(store._context.clock)
+        if left_ms <= 0:
+            raise LeaseHeldError(found)
+        until_over_ms = found.expires_at_ms - store.read_clock()
+        return max(1, int(min(left_ms, until_over_ms)))

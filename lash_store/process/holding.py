@@ -1,0 +1,78 @@
+"""Holding a process; see ``lash_store._stores.holding``."""
+
+from functools import partial
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement
+
+from lash_store._kernel.choosing import OrderBy
+from lash_store._stores.holding import Holding
+from lash_store._stores.tx import Context
+from lash_store.errors import LeaseLostError
+from lash_store.process.context import Work
+from lash_store.process.operations import leases
+from lash_store.process.records import ClaimedProcess, ProcessLease
+from lash_store.process.records.processes import ProcessFilter
+
+
+class ProcessHolding:
+    """What a process registry and its asyncio facade have in common of it."""
+
+    def hold(
+        self, process_id: str, *, owner_id: str, ttl_ms: int, timeout_ms: int = 0
+    ) -> Holding[ProcessLease]:
+        """Hold the lease on a process in a block, ``with`` or ``async with`` (K-HOLD-1 to K-HOLD-4).
+
+        Claimed when the block is entered, renewed every third of `ttl_ms`, released when it is left.
+        While somebody else holds it, waits for `timeout_ms`, and then raises LeaseHeldError.
+        """
+        store: Any = self
+        return leases.LEASES.holding(
+            store,
+            process_id,
+            owner_id=owner_id,
+            ttl_ms=ttl_ms,
+            timeout_ms=timeout_ms,
+            claiming=partial(
+                leases.claim_lease, process_id=process_id, owner_id=owner_id, ttl_ms=ttl_ms
+            ),
+        )
+
+    def hold_next(
+        self,
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        matching: ProcessFilter | None = None,
+        where: ColumnElement[bool] | None = None,
+        order_by: OrderBy | None = None,
+    ) -> Holding[ClaimedProcess]:
+        """Hold the process that ``claim_next`` takes, in a block; there is no ``held`` if there is none.
+
+        ``held.term.record`` is the process, ``held.fence`` what proves the term.
+        """
+
+        def renew(context: Context, claimed: ClaimedProcess) -> Work[ClaimedProcess]:
+            renewed = leases.LEASES.renewing(context, claimed.lease.fence, ttl_ms=ttl_ms)
+            return lambda tx: msgspec.structs.replace(claimed, lease=renewed(tx))
+
+        return Holding(
+            self,  # type: ignore[arg-type] # reason: a registry, or its asyncio facade
+            operations=("claim_next", "renew_lease", "release_lease"),
+            claiming=partial(
+                leases.claim_next,
+                owner_id=owner_id,
+                ttl_ms=ttl_ms,
+                matching=matching,
+                where=where,
+                order_by=order_by,
+            ),
+            renewing=renew,
+            releasing=lambda context, claimed: leases.LEASES.releasing(
+                context, claimed.lease.fence
+            ),
+            is_free=lambda _: True,
+            lost_error=lambda claimed: LeaseLostError(claimed.lease.fence, None, "expired"),
+            ttl_ms=ttl_ms,
+        )

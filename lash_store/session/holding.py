@@ -1,0 +1,79 @@
+"""Holding a session, and what was claimed of its queue; see ``lash_store._stores.holding``."""
+
+from functools import partial
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from lash_store._kernel.choosing import OrderBy
+from lash_store._stores.holding import Holding
+from lash_store.errors import ClaimLostError
+from lash_store.session.context import Work
+from lash_store.session.operations import claims, leases
+from lash_store.session.records import SessionFence, SessionLease, WorkClaim
+from lash_store.session.records.queue import Boundary
+
+
+def _abandon(context: Any, claim: WorkClaim) -> Work[int]:
+    return claims.abandon_claim(context, claim)
+
+
+class SessionHolding:
+    """What a session store and its asyncio facade have in common of it."""
+
+    def hold(
+        self, *, owner_id: str, ttl_ms: int, session_id: str | None = None, timeout_ms: int = 0
+    ) -> Holding[SessionLease]:
+        """Hold the session's lease in a block, ``with`` or ``async with`` (K-HOLD-1 to K-HOLD-4).
+
+        Claimed when the block is entered, renewed every third of `ttl_ms`, released when it is left.
+        While somebody else holds it, waits for `timeout_ms`, and then raises LeaseHeldError.
+        """
+        store: Any = self
+        key = store.session_id if session_id is None else session_id
+        return leases.LEASES.holding(
+            store,
+            key,
+            owner_id=owner_id,
+            ttl_ms=ttl_ms,
+            timeout_ms=timeout_ms,
+            claiming=partial(
+                leases.claim_lease, owner_id=owner_id, ttl_ms=ttl_ms, session_id=session_id
+            ),
+        )
+
+    def hold_work(
+        self,
+        fence: SessionFence,
+        *,
+        owner_id: str,
+        ttl_ms: int,
+        max_batches: int = 1,
+        boundary: Boundary = "idle",
+        where: ColumnElement[bool] | None = None,
+        order_by: OrderBy | None = None,
+    ) -> Holding[WorkClaim]:
+        """Hold what ``claim_work`` takes, in a block; there is no ``held`` if it takes nothing.
+
+        The claim is renewed in time, and given back when the block is left, unless a turn's commit has
+        completed it. ``held.term`` is the claim.
+        """
+        return Holding(
+            self,  # type: ignore[arg-type] # reason: a session store, or its asyncio facade
+            operations=("claim_work", "renew_claim", "abandon_claim"),
+            claiming=partial(
+                claims.claim_work,
+                fence=fence,
+                owner_id=owner_id,
+                ttl_ms=ttl_ms,
+                max_batches=max_batches,
+                boundary=boundary,
+                where=where,
+                order_by=order_by,
+            ),
+            renewing=partial(claims.renew_claim, ttl_ms=ttl_ms),
+            releasing=_abandon,
+            is_free=lambda _: True,
+            lost_error=lambda claim: ClaimLostError(claim.claim_id, claim.batch_ids, ()),
+            ttl_ms=ttl_ms,
+        )

@@ -1,0 +1,413 @@
+"""K-HOLD: a term that is held for longer than one call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import (
+    AsyncProcessRegistry,
+    AsyncSessionStore,
+    LeaseHeld,
+    NewWork,
+    ProcessRegistry,
+    SessionStore,
+    Success,
+    SystemClock,
+    TurnCommit,
+)
+from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.errors import (
+    ClaimLostError,
+    InvalidRecordError,
+    LeaseHeldError,
+    LeaseLostError,
+    NotFoundError,
+)
+from lash_store.process.tables import processes
+from lash_store.testing import ManualClock, as_another_process
+from tests.support.databases import all_rows
+from tests.support.leased import JOBS, jobs
+from tests.support.registries import register
+
+pytestmark = pytest.mark.canonical("opens both layouts by itself")
+
+TTL = 900
+
+
+@pytest.fixture(params=["file", "shared", "memory"])
+def where(request: pytest.FixtureRequest, path: Path) -> Any:
+    return {"file": str(path), "shared": f"sqlite:///{path}", "memory": None}[request.param]
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """Wait for what another thread brings about."""
+    end_s = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < end_s, "it never came about"
+        time.sleep(0.002)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    yield
+    assert KEEPER._books == {}
+
+
+# Claimed, renewed in time, released: by a clock that the test moves.
+
+
+def test_k_hold_1_a_session(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+            assert held.term.expires_at_ms == 1_900
+            assert held.fence == held.term.fence
+            at.advance(TTL // 3 - 100)
+            assert held.renewals == 0
+            at.advance(100)
+            until(lambda: held.renewals == 1)
+            assert held.term.expires_at_ms == 1_000 + TTL // 3 + TTL
+            current = store.current_lease()
+            assert current is not None
+            assert current.expires_at_ms == held.term.expires_at_ms
+            assert current.fence == held.fence
+            held.check()
+            with pytest.raises(LeaseHeldError, match="held by 'ann'") as refused:
+                with store.hold(owner_id="bob", ttl_ms=TTL):
+                    raise AssertionError
+            assert refused.value.held.fencing_token == 1
+        assert store.current_lease() is None
+        at.advance(10 * TTL)
+        with store.hold(owner_id="bob", ttl_ms=TTL) as second:
+            assert second.term.fencing_token == 2
+
+
+def test_k_hold_1_it_is_released_whatever_the_block_raises(where: Any) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        with pytest.raises(KeyError, match="mine"), store.hold(owner_id="ann", ttl_ms=TTL):
+            raise KeyError("mine")
+        assert store.current_lease() is None
+
+
+def test_k_hold_1_a_process_and_the_next_one(where: Any) -> None:
+    at = ManualClock(1_000)
+    with ProcessRegistry.open(where, clock=at) as registry:
+        for name in ("p", "q"):
+            register(registry, name)
+            at.advance(1)
+        with registry.hold("p", owner_id="ann", ttl_ms=TTL) as held:
+            at.advance(TTL // 3)
+            until(lambda: held.renewals == 1)
+            with registry.hold_next(owner_id="bob", ttl_ms=TTL) as following:
+                assert following.term.record.id == "q"
+                at.advance(TTL // 3)
+                until(lambda: following.renewals == 1 and held.renewals == 2)
+                registry.complete_process("q", Success(1), fence=following.fence)
+                with registry.hold_next(owner_id="carl", ttl_ms=TTL) as none:
+                    assert none is None
+        with registry.hold_next(
+            owner_id="carl", ttl_ms=TTL, where=processes.c.process_id == "nobody"
+        ) as none:
+            assert none is None
+        with pytest.raises(NotFoundError):
+            with registry.hold("unknown", owner_id="ann", ttl_ms=TTL):
+                raise AssertionError
+
+
+def test_k_hold_1_a_claim_on_work(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        store.enqueue_all_work([NewWork([1]), NewWork([2])])
+        with store.hold(owner_id="ann", ttl_ms=TTL) as lease:
+            with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as work:
+                at.advance(TTL // 3)
+                until(lambda: work.renewals == 1 and lease.renewals == 1)
+                commit = TurnCommit(fence=lease.fence, completed=[work.term])
+                store.commit_turn(commit)
+            with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as second:
+                assert second.term.batches[0].items[0].payload == 2
+            assert store.work_depth().claimed == 0  # given back
+            with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL):
+                with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as none:
+                    assert none is None
+
+
+def test_k_hold_1_a_lease_on_a_table_of_your_own(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        with store.begin() as tx:
+            jobs.create(tx.connection)
+        with JOBS.hold(store, "job", owner_id="ann", ttl_ms=TTL) as held:
+            at.advance(TTL // 3)
+            until(lambda: held.renewals == 1)
+            with store.begin() as tx:
+                tx.require(held.fence)
+        with store.begin() as tx:
+            assert JOBS.bind(tx).current("job") is None
+
+
+def test_k_hold_1_asyncio(where: Any) -> None:
+    at = ManualClock(1_000)
+
+    async def main() -> None:
+        async with AsyncSessionStore.open(where, session_id="s", clock=at) as store:
+            async with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+                at.advance(TTL // 3)
+                while held.renewals < 1:
+                    await asyncio.sleep(0.002)
+                with pytest.raises(LeaseHeldError):
+                    async with store.hold(owner_id="bob", ttl_ms=TTL):
+                        raise AssertionError
+            assert await store.current_lease() is None
+            with pytest.raises(KeyError):
+                async with store.hold(owner_id="ann", ttl_ms=TTL):
+                    raise KeyError
+            assert await store.current_lease() is None
+
+    asyncio.run(main())
+
+
+def test_k_hold_1_waiting_for_a_term(where: Any) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        first = store.hold(owner_id="ann", ttl_ms=60_000)
+        first.__enter__()
+        threading.Timer(0.1, lambda: first.__exit__(None, None, None)).start()
+        started_s = time.monotonic()
+        with store.hold(owner_id="bob", ttl_ms=60_000, timeout_ms=20_000) as held:
+            assert time.monotonic() - started_s < 10
+            assert held.term.owner_id == "bob"
+        lease = store.claim_lease(owner_id="carl", ttl_ms=100)
+        assert not isinstance(lease, LeaseHeld)
+        with store.hold(owner_id="bob", ttl_ms=60_000, timeout_ms=20_000) as held:
+            assert held.term.fencing_token == 4  # it ran out
+        lease = store.claim_lease(owner_id="carl", ttl_ms=60_000)
+        with pytest.raises(LeaseHeldError):
+            with store.hold(owner_id="bob", ttl_ms=60_000, timeout_ms=50):
+                raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "bad", [{"ttl_ms": 0}, {"ttl_ms": -1}, {"owner_id": ""}, {"timeout_ms": -1}, {"ttl_ms": 1.5}]
+)
+def test_k_hold_1_bad_input_is_refused(path: Path, bad: dict[str, Any]) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        before = all_rows(path)
+        given: Any = {"owner_id": "ann", "ttl_ms": TTL, **bad}
+        with pytest.raises(InvalidRecordError), store.hold(**given):
+            raise AssertionError
+        assert all_rows(path) == before
+
+
+# How a term is lost.
+
+
+def test_k_hold_2_a_term_that_was_taken_over(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+            with SessionStore.open(store, session_id="s", clock=ManualClock(1_000 + TTL)) as thief:
+                stolen = thief.claim_lease(owner_id="thief", ttl_ms=TTL)
+                assert not isinstance(stolen, LeaseHeld)
+            held.check()  # nobody has told yet
+            at.advance(TTL // 3)
+            lost = held.wait_lost(timeout_ms=20_000)
+            assert isinstance(lost, LeaseLostError)
+            assert lost.reason == "superseded"
+            assert held.lost is lost
+            with pytest.raises(LeaseLostError):
+                held.check()
+        current = store.current_lease()
+        assert current is not None
+        assert current.owner_id == "thief"  # whom leaving the block does not touch
+
+
+def test_k_hold_2_a_claim_that_was_taken_over(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        store.enqueue_work(NewWork([1]))
+        with (
+            store.hold(owner_id="ann", ttl_ms=100 * TTL) as lease,
+            store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as held,
+        ):
+            store.abandon_claim(held.term)
+            at.advance(TTL // 3)
+            assert isinstance(held.wait_lost(timeout_ms=20_000), ClaimLostError)
+            lease.check()
+
+
+@pytest.mark.parametrize("past", [-1, 0, 1])
+def test_k_hold_3_the_end_is_exclusive(path: Path, past: int) -> None:
+    """While nothing is renewed: the file is another process's."""
+    at = ManualClock(1_000)
+    with SessionStore.open(path, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+            with (
+                as_another_process(),
+                SessionStore.open(path, session_id="s") as other,
+                other.begin(),
+            ):
+                at.advance(TTL + past)
+                if past < 0:
+                    held.check()
+                else:
+                    with pytest.raises(LeaseLostError) as lost:
+                        held.check()
+                    assert lost.value.reason == "expired"
+                    assert held.wait_lost(timeout_ms=0) is lost.value
+            if past >= 0:
+                with pytest.raises(LeaseLostError):
+                    held.check()  # and it stays so
+
+
+class Shifted:
+    """The machine's clock, as somebody sets it."""
+
+    def __init__(self) -> None:
+        self.by_ms = 0
+
+    def now_ms(self) -> int:
+        return SystemClock().now_ms() + self.by_ms
+
+
+def test_k_hold_3_a_clock_that_is_set_back(path: Path) -> None:
+    """Steady time since the renewal was sent tells, which nobody sets."""
+    clock = Shifted()
+    with SessionStore.open(path, session_id="s", clock=clock) as store:
+        with store.hold(owner_id="ann", ttl_ms=300) as held:
+            with (
+                as_another_process(),
+                SessionStore.open(path, session_id="s") as other,
+                other.begin(),
+            ):
+                clock.by_ms = -3_600_000
+                held.check()
+                time.sleep(0.35)
+                with pytest.raises(LeaseLostError):
+                    held.check()
+
+
+def test_k_hold_3_a_clock_that_is_set_forward(path: Path) -> None:
+    clock = Shifted()
+    with SessionStore.open(path, session_id="s", clock=clock) as store:
+        with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            clock.by_ms = 86_400_000
+            with pytest.raises(LeaseLostError):
+                held.check()
+
+
+def test_k_hold_3_only_a_committed_renewal_moves_the_end(path: Path) -> None:
+    at = ManualClock(1_000)
+
+    class Failing:
+        def before(self, event: Event) -> None:
+            if event.operation == "renew_lease" and event.kind == "commit":
+                error = sqlite3.OperationalError("the disk")
+                error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+                raise error
+
+        def after(self, event: Event) -> None:
+            pass
+
+    with SessionStore.open(path, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+            with observed_by(Failing()):
+                at.advance(TTL // 3)
+                time.sleep(0.2)
+            assert (held.renewals, held.term.expires_at_ms) == (0, 1_000 + TTL)
+            at.advance(100)
+            until(lambda: held.renewals == 1)
+
+
+def test_k_hold_2_asyncio_can_wait_for_it(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncProcessRegistry.open(path) as registry:
+            await registry.transact(lambda tx: register(tx, "p"))  # type: ignore[arg-type] # reason: a Tx has the same operation
+            async with registry.hold("p", owner_id="ann", ttl_ms=300) as held:
+                stolen = await registry.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+                assert not isinstance(stolen, LeaseHeld)
+                error = await asyncio.wait_for(held.until_lost(), 20)
+                assert isinstance(error, LeaseLostError)
+
+    asyncio.run(main())
+
+
+# One keeper.
+
+
+def test_k_hold_4_many_holds_take_one_thread_and_few_transactions(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s.db", session_id="s") as store, ExitStack() as holding:
+        before = threading.active_count()
+        held = [
+            holding.enter_context(store.hold(owner_id=f"w{at}", ttl_ms=1_500, session_id=f"s{at}"))
+            for at in range(200)
+        ]
+        commits: list[str] = []
+
+        class Counting:
+            def before(self, event: Event) -> None:
+                pass
+
+            def after(self, event: Event) -> None:
+                if event.kind == "commit" and event.operation == "renew_lease":
+                    commits.append(event.operation)
+
+        with observed_by(Counting()):
+            started_s = time.monotonic()
+            until(lambda: all(each.renewals >= 3 for each in held))
+            took_s = time.monotonic() - started_s
+        assert threading.active_count() <= before + 5
+        assert len(commits) <= 20 * took_s + 3
+        for each in held:
+            each.check()
+
+
+def test_k_hold_4_a_locked_file_costs_nobody_else_a_term(tmp_path: Path) -> None:
+    with ExitStack() as holding:
+        stores = [
+            holding.enter_context(SessionStore.open(tmp_path / f"{at}.db", session_id="s"))
+            for at in range(40)
+        ]
+        held = [holding.enter_context(each.hold(owner_id="w", ttl_ms=1_000)) for each in stores]
+        with closing(sqlite3.connect(tmp_path / "0.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert isinstance(held[0].wait_lost(timeout_ms=20_000), LeaseLostError)
+            for each in held[1:]:
+                each.check()
+            time.sleep(1)
+            for each in held[1:]:
+                each.check()
+                assert each.renewals >= 2
+            other.execute("ROLLBACK")
+
+
+def test_k_hold_4_an_event_loop_that_is_blocked_loses_no_term(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            async with store.hold(owner_id="ann", ttl_ms=600) as held:
+                time.sleep(1.5)  # reason: that is the test
+                held.check()
+                assert held.renewals >= 4
+
+    asyncio.run(main())
+
+
+def test_k_hold_4_a_child_holds_nothing(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if isinstance(held.lost, LeaseLostError) and not KEEPER._books else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            held.check()
