@@ -15,14 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import local
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy import Executable, FromClause, select
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import ClauseElement
 
-from lash_store._kernel.checks import check_kind
+from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.observing import Event, Kind, observed_by
+from lash_store._kernel.sharing import SCOPE
 from lash_store._stores.tx import Tx
+from lash_store.errors import InvalidRecordError
 
 __all__ = ["Statement", "explain", "log_statements", "trace"]
 
@@ -109,14 +112,19 @@ def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
     Any builder's construct, or one of your own; nothing of it is executed. Steps inside others
     are indented. Raises InvalidRecordError for what is no SQL expression.
     """
-    check_kind("statement", statement, ClauseElement)
+    if isinstance(statement, FromClause) and not isinstance(statement, Executable):
+        statement = select(statement)
+    check_kind("statement", statement, Executable)
+    if isinstance(statement, ExecutableDDLElement):
+        raise InvalidRecordError(
+            "statement", shown(statement), "must be a query, or a change of rows"
+        )
     connection = tx.connection
-    text = statement.compile(
-        dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
-    )
-    compiled = cast("SQLCompiler", text)
-    nothing = (None,) * len(compiled.positiontup or ())  # no plan goes by the values
-    rows = connection.exec_driver_sql(f"{_EXPLAIN}{compiled}", nothing)
+    compiled: Any = statement.compile(dialect=connection.dialect)
+    # No plan goes by the values; but how many there are of an expanding IN makes the text.
+    state = compiled.construct_expanded_state({SCOPE.key: ""})
+    nothing = (None,) * len(state.positiontup or ())
+    rows = connection.exec_driver_sql(f"{_EXPLAIN}{state.statement}", nothing)
     depths = {0: -1}
     lines = []
     for step, parent, _, detail in rows:

@@ -85,6 +85,9 @@ class OpenTransaction(Protocol):
     standing: Standing | None
     """Who stands on it."""
 
+    is_shared: bool
+    """Whether its database is shared by many sessions, each of which has rows of its own."""
+
     touched: set[Concern]
     """What it may have changed or looked at, for those who wait for commits."""
 

@@ -106,6 +106,8 @@ class Listed(UserDefinedType[list[Any]]):
             kinds = {type(each) for each in values} if isinstance(values, (list, tuple)) else {None}
             if kinds not in (set(), {int}, {str}):
                 raise InvalidRecordError("values", shown(values), "must be a list of int or of str")
+            if kinds == {str} and any("\0" in each for each in values):
+                raise InvalidRecordError("values", shown(values), "must hold no NUL")
             return json.dumps(values) if dialect.name == "sqlite" else list(values)
 
         return process

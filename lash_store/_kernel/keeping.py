@@ -203,7 +203,8 @@ class Keeper:
         """Look again when there is something to do for it."""
         if hasattr(kept.clock, "steady_ms"):
             return  # whoever moves the clock wakes the keeper
-        wait_s = max(_TICK_S, kept.next_ms() / 1000 - monotonic())
+        soonest_s = min(_TICK_S, kept.ttl_ms / 6_000)
+        wait_s = max(soonest_s, kept.next_ms() / 1000 - monotonic())
         at_s = monotonic() + wait_s
         key = kept.handle.key
         with self._lock:

@@ -56,10 +56,11 @@ def observed_by(observer: Observer) -> Iterator[None]:
 def telling(operation: str, sql: str, path: str) -> Iterator[None]:
     """Tell the observers around one statement."""
     event = Event(kind_of(sql), operation, sql, path)
-    for observer in observers:
+    told = tuple(observers)  # who begins to listen meanwhile is not told of its end alone
+    for observer in told:
         observer.before(event)
     yield
-    for observer in observers:
+    for observer in told:
         observer.after(event)
 
 

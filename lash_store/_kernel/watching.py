@@ -20,6 +20,9 @@ from lash_store.errors import LashStoreError, StoreClosedError
 Concern = tuple[str, str, str | None]
 """What a commit may touch: a kind of store, a session or nothing, and of that all (None) or one thing."""
 
+Version = tuple[str, object]
+"""Who has read the data version, and what it was."""
+
 ANYTHING: Final[Concern] = ("", "", None)
 """What a consumer's own statement may touch."""
 
@@ -53,7 +56,7 @@ class Waiter:
 class Watch:
     """The waiters on one open database."""
 
-    def __init__(self, read_version: Callable[[], object] | None) -> None:
+    def __init__(self, read_version: Callable[[], Version | None] | None) -> None:
         self._read_version = read_version
         """Reads the data version; it gives None if that can't be read just now without waiting."""
 
@@ -63,7 +66,8 @@ class Watch:
         self._ask: Callable[[list[Waiter]], None] | None = None
         self._is_asking = False
         self._is_polled = False
-        self._seen: object = None
+        self._seen: dict[str, object] = {}
+        """The data version by who has read it: a number is one connection's own."""
 
     @contextmanager
     def subscribed(self, waiter: Waiter, concerns: Iterable[Concern] = ()) -> Iterator[None]:
@@ -84,7 +88,10 @@ class Watch:
         with self._lock:
             if not self.waiters and self._read_version is not None:
                 # Now, not on the timer: what is committed before that first looks must be noticed.
-                self._seen = self._read_version()
+                self._seen = {}
+                version = self._read_version()
+                if version is not None:
+                    self._seen[version[0]] = version[1]
             self.waiters.add(waiter)
             self._ask = ask or self._ask
             self.widen(waiter, concerns)
@@ -135,11 +142,12 @@ class Watch:
         for waiter in waiters:
             waiter.notify()
 
-    def see(self, version: object) -> None:
+    def see(self, version: Version) -> None:
         """Tell everybody to look if the data version has changed: somebody else has committed."""
-        if version == self._seen:
+        who, number = version
+        if self._seen.get(who) == number:
             return
-        self._seen = version
+        self._seen[who] = number
         with self._lock:
             probed = [each for each in self.waiters if each.probe is not None]
             others = [each for each in self.waiters if each.probe is None]
@@ -167,6 +175,13 @@ class Watch:
                 self._is_polled = False
                 _polled.discard(id(self))
                 return
+        try:
+            self._look()
+        finally:
+            if self._is_polled:
+                self._poll_later()
+
+    def _look(self) -> None:
         assert self._read_version is not None
         try:
             version = self._read_version()
@@ -181,7 +196,6 @@ class Watch:
         else:
             if version is not None:
                 self.see(version)
-        self._poll_later()
 
 
 if hasattr(os, "register_at_fork"):

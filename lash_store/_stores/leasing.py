@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
+from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import check_count, check_kind, check_name
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.leases import (
@@ -59,6 +60,7 @@ class Leases(Generic[FenceT, LeaseT]):
         self.fence = fence
         self.table: LeaseTable = fence.leases
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
+        self._is_ours = OURS in self.table.table.info
 
     def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
         """Return the operations of the protocol on an open transaction, of a store of any kind."""
@@ -144,7 +146,7 @@ class Leases(Generic[FenceT, LeaseT]):
 
         def claim(tx: Tx[Any]) -> LeaseT | LeaseHeld:
             row = self.table.claim_lease.one(
-                tx.cursor,
+                self._cursor(tx),
                 key=key,
                 owner_id=owner_id,
                 token=new_token(tx.context.ids),
@@ -169,7 +171,7 @@ class Leases(Generic[FenceT, LeaseT]):
 
         def renew(tx: Tx[Any]) -> LeaseT:
             row = self.table.renew_lease.one(
-                tx.cursor,
+                self._cursor(tx),
                 key=fence.key,
                 owner_id=fence.owner_id,
                 token=fence.token,
@@ -194,7 +196,7 @@ class Leases(Generic[FenceT, LeaseT]):
 
         def release(tx: Tx[Any]) -> bool:
             released = self.table.release_lease.run(
-                tx.cursor,
+                self._cursor(tx),
                 key=fence.key,
                 owner_id=fence.owner_id,
                 token=fence.token,
@@ -252,8 +254,12 @@ class Leases(Generic[FenceT, LeaseT]):
 
     def load_term(self, tx: Tx[Any], key: str) -> LeaseTerm | None:
         """Read the row on `key`: the current term, or what is left of the last; None if there is none."""
-        row = self.table.current_lease.one(tx.cursor, key=key)
+        row = self.table.current_lease.one(self._cursor(tx), key=key)
         return None if row is None else self._read_term(row)
+
+    def _cursor(self, tx: Tx[Any]) -> Cursor:
+        """Return what the statements run on: of a table of the consumer's own, nobody knows who waits."""
+        return tx.own_cursor if self._is_ours else tx.cursor
 
     def _read_term(self, row: tuple[object, ...]) -> LeaseTerm:
         return read_as(LeaseTerm, self.table.table.name, str(row[0]), row)

@@ -7,7 +7,7 @@ another thread, together with other calls, and more than once, so it uses nothin
 
     def forget_attachment(context: Context, attachment_id: str) -> Work[bool]:
         name = check_name("attachment_id", attachment_id)
-        return lambda tx: statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
+        return lambda tx: statements.forget_attachment.run(tx.own_cursor, attachment_id=name) == 1
 
 A store lists its operations in one class, from which its Tx and both facades inherit::
 

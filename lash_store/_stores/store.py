@@ -161,7 +161,7 @@ class Store(Generic[T_co]):
         return lambda transaction: search.may_have(make_tx(transaction, "wait"))
 
     def _concerns(self, search: Search[Any, Any]) -> list[Concern]:
-        return [(self._tx.schema.kind, self._context.scope, search.key)]
+        return [(self._tx.schema.kind, "", search.key)]
 
     def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared (K-GUARD-4)."""
@@ -232,7 +232,7 @@ class Transaction(Generic[T_co]):
         if begun is None or tx.transaction is None:
             if kind is None:
                 # Of a forked child: transaction and locks are the parent's.
-                _ = tx.cursor  # raises
+                _ = tx.own_cursor  # raises
             return
         tx.transaction = None
         self._end(begun, commit=kind is None)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.watching import ANYTHING
 from lash_store.clock import Clock, IdSource
 from lash_store.errors import TransactionEndedError
 
@@ -73,12 +74,25 @@ class Tx(Generic[ContextT_co]):
         self._cursor = transaction.own_cursor
         self._cursor.scope = context.scope
         self.transaction = transaction
-        transaction.touched.add((self.schema.kind, context.scope, None))
+        # In a file all sessions that are named have one head, one graph, one queue.
+        scope = context.scope if transaction.is_shared else ""
+        transaction.touched.add((self.schema.kind, scope, None))
         transaction.standing = self
 
     @property
     def cursor(self) -> Cursor:
         """The DBAPI cursor for prepared statements; raises once the transaction is over, or elsewhere.
+
+        What a consumer does with it concerns everybody who waits (K-WAIT-1).
+        """
+        cursor = self.own_cursor
+        assert self.transaction is not None
+        self.transaction.touched.add(ANYTHING)
+        return cursor
+
+    @property
+    def own_cursor(self) -> Cursor:
+        """The same for the library's own operations, which say what they touch.
 
         Asked for again by every operation: SQLite itself rolls a transaction back on some
         errors, and what runs after that would commit by itself, statement by statement.
@@ -99,7 +113,7 @@ class Tx(Generic[ContextT_co]):
 
         It can't end the transaction: commit, rollback and close are refused (K-TX-7).
         """
-        _ = self.cursor  # raises once the transaction is over
+        _ = self.own_cursor  # raises once the transaction is over
         assert self.transaction is not None
         return self.transaction.consumer_connection(self.context.scope)
 
@@ -117,7 +131,8 @@ class Tx(Generic[ContextT_co]):
     def touch(self, key: str) -> None:
         """Note that something was changed for which somebody may wait by its name."""
         assert self.transaction is not None
-        self.transaction.touched.add((self.schema.kind, self.context.scope, key))
+        scope = self.context.scope if self.transaction.is_shared else ""
+        self.transaction.touched.add((self.schema.kind, scope, key))
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -128,7 +143,7 @@ class Tx(Generic[ContextT_co]):
         if self.operation is not None:
             yield  # and the whole transaction is rolled back
             return
-        cursor = self.cursor
+        cursor = self.own_cursor
         _execute(cursor, _SAVEPOINT)
         try:
             yield
@@ -143,7 +158,7 @@ class Tx(Generic[ContextT_co]):
     @classmethod
     def _on_same(cls, tx: "Tx[Any]", context: Any) -> Self:
         """Stand on the transaction of another Tx: with its time, and until its end."""
-        _ = tx.cursor  # raises once it is over
+        _ = tx.own_cursor  # raises once it is over
         return cls(context, _Same(tx, cls.schema, context.scope))
 
     def abandon(self) -> None:
@@ -160,6 +175,7 @@ class _Same:
         self.own_cursor = tx.transaction.further_cursor(schema, scope)
         self.standing: Standing | None = None
         self.touched = tx.transaction.touched
+        self.is_shared = tx.transaction.is_shared
         self.check_thread = tx.transaction.check_thread
         self.consumer_connection = tx.transaction.consumer_connection
         self.further_cursor = tx.transaction.further_cursor

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
@@ -19,8 +20,6 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    AGAIN_S,
-    FOR_GOOD,
     LONGEST_NAP_S,
     RecordedOptions,
     Recording,
@@ -29,6 +28,7 @@ from lash_store.effect.running import (
     check_not_inside,
     check_run,
     inside,
+    keep_step,
     lost_waiting,
     signature_of,
 )
@@ -71,17 +71,19 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     ) -> Any:
         """Await `function` once, record what it gives, and replay that ever after.
 
-        As :meth:`EffectStore.run`; the claim is renewed by a task. Cancelled while the function
-        runs, it cancels the function and gives the step back for the next attempt.
+        As :meth:`EffectStore.run`. Cancelled while the function runs, it cancels the function and gives
+        the step back for the next attempt. A claim that is found lost at a renewal cancels the
+        function as well, and LeaseLostError is raised (E-RUN-4).
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
         held: list[EffectClaim] = []
         try:
-            begun = await self._begin(step, held)
+            begun, sent_ms = await self._begin(step, held)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
-            with inside(self._key, step):
-                return await self._bring_about(step, begun, function)
+            kept = keep_step(self._store, step, begun, sent_ms)
+            with inside(self._key, step, kept):
+                return await self._bring_about(step, kept, function)
         except BaseException:
             if held:  # which changes nothing if it was recorded, or is lost
                 await finish_first(self._give_back(held[-1]))
@@ -133,76 +135,77 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         return self._store._key  # noqa: SLF001 # reason: its own store
 
     async def _bring_about(
-        self, step: Step, claim: EffectClaim, function: Callable[[], Awaitable[Any]]
+        self, step: Step, kept: Kept, function: Callable[[], Awaitable[Any]]
     ) -> Any:
-        renewal = _Renewal(self, step, claim)
         outcome: Any = None
+        ending = _Ending(kept)
         try:
             awaitable = function()
             is_awaitable = inspect.isawaitable(awaitable)
             if is_awaitable:
                 outcome = await awaitable
+        except asyncio.CancelledError:
+            if ending.is_ours():
+                assert kept.lost is not None
+                raise kept.lost from None
+            raise
         except Exception as error:
             failed = step.error_of(error)
+            ending.is_ours()  # the function has made another error of it: the claim is lost
             if failed is None:
                 raise
-            await self._record(renewal, "fail_effect", fail_effect, failed)
+            await self._record(kept, "fail_effect", fail_effect, failed)
             raise step.failure(failed) from error
         else:
+            ending.is_ours()  # or it has passed over it; recording will be refused
             if not is_awaitable:
                 raise InvalidRecordError("function", shown(function), "must give an awaitable")
-            return await self._record(renewal, "finish_effect", finish_effect, outcome)
+            return await self._record(kept, "finish_effect", finish_effect, outcome)
         finally:
-            await renewal.stop()
+            KEEPER.drop(kept)
 
     async def _begin(
         self, step: Step, held: list[EffectClaim]
-    ) -> EffectClaim | Replayed | ReplayedFailure:
+    ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
         def begin(tx: EffectTx) -> Any:
             begun = step.begin(tx)
             if isinstance(begun, EffectClaim):
                 held.append(begun)  # cancelled now, the caller gets nothing, and must know it
             return begun
 
-        handle = (self._store or await self._opened())._handle  # noqa: SLF001 # reason: its own store
+        store = self._store or await self._opened()
+        handle, clock = store._handle, store._context.clock  # noqa: SLF001 # reason: its own store
         while True:
+            sent_ms = steady_ms(clock)
             found: Any = await handle.submit_read(
                 "look_up_effect", step.look_up, write_instead=("begin_effect", begin)
             )
             if not isinstance(found, Busy):
-                begun: EffectClaim | Replayed | ReplayedFailure = found
-                return begun
+                return found, sent_ms
             check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - self._now_ms())
+            left_ms = max(1, found.retry_at_ms - clock.now_ms())
             await self._wait_for("look_up_effect", step, left_ms)
 
-    def _now_ms(self) -> int:
-        assert self._store is not None
-        return self._store._context.clock.now_ms()  # noqa: SLF001 # reason: its own store
-
     async def _record(
-        self, renewal: "_Renewal", operation: str, function: Callable[..., Any], outcome: Any
+        self, kept: Kept, operation: str, function: Callable[..., Any], outcome: Any
     ) -> Any:
         """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         assert self._store is not None  # a step has been begun
-        store = self._store
-        work = function(store._context, renewal.claim, outcome)  # noqa: SLF001 # reason: its own store
+        KEEPER.drop(kept)
+        store, clock = self._store, self._store._context.clock  # noqa: SLF001 # reason: its own store
+        work = function(store._context, kept.term, outcome)  # noqa: SLF001 # reason: its own store
 
         def submit() -> Awaitable[Any]:
             return store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
 
         async def go_on() -> Any:
-            # Stopping the renewal may wait for the write lock: that is part of recording.
-            await renewal.stop()
             while True:
                 try:
                     return await submit()
                 except StoreBusyError as error:
-                    if is_over(renewal.claim.expires_at_ms, now_ms=self._now_ms()):
-                        raise lost_waiting(renewal.claim, error) from error
+                    if is_over(kept.term.expires_at_ms, now_ms=clock.now_ms()):
+                        raise lost_waiting(kept.term, error) from error
 
-        if not renewal.stop_at_once():
-            return await finish_first(go_on())
         try:
             return await submit()
         except StoreBusyError:
@@ -217,44 +220,29 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             await self.abandon_effect(claim)
 
 
-class _Renewal:
-    """Renews a claim until it is told to stop, or finds the claim lost.
+class _Ending:
+    """Cancels the task that a step runs in once its claim is lost, unless the function is over by then."""
 
-    It is a task only once there is something to renew: most steps are over before.
-    """
-
-    def __init__(self, store: AsyncEffectStore, step: Step, claim: EffectClaim) -> None:
-        self._store = store
-        self._step = step
-        self.claim = claim
-        """The claim as it was last renewed."""
+    def __init__(self, kept: Kept) -> None:
+        self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        self._due = self._loop.call_later(step.renew_every_s, self._start)
-        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._has_cancelled = False
+        kept.when_lost(self._told)
 
-    def stop_at_once(self) -> bool:
-        """Renew no more; False if a renewal has begun, and has to end first."""
-        self._due.cancel()
-        return self._task is None or self._task.done()
+    def is_ours(self) -> bool:
+        """Note that the function is over; whether it was cancelled for this, and for nothing else."""
+        self._is_over = True
+        if not self._has_cancelled or self._task is None:
+            return False
+        self._has_cancelled = False
+        return self._task.uncancel() == 0
 
-    async def stop(self) -> None:
-        """Renew no more; what has begun ends first."""
-        self._due.cancel()
-        if self._task is not None and not self._task.done():
+    def _told(self) -> None:
+        with suppress(RuntimeError):  # the loop has been closed in the meantime
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if not self._is_over and self._task is not None:
+            self._has_cancelled = True
             self._task.cancel()
-            await asyncio.wait([self._task])
-
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._renew())
-
-    async def _renew(self) -> None:
-        step = self._step
-        while True:
-            wait_s = step.renew_every_s
-            try:
-                self.claim = await self._store.renew_effect(self.claim, ttl_ms=step.ttl_ms)
-            except FOR_GOOD:
-                return  # recording the outcome will be refused
-            except LashStoreError:
-                wait_s = AGAIN_S  # what is in the way may pass before the claim runs out
-            await asyncio.sleep(wait_s)

@@ -7,16 +7,17 @@ side should carry the step's key there, as an idempotency key.
 """
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Self, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store.effect.operations.attempts import begin, check_step, look_up
+from lash_store._kernel.keeping import KEEPER, Kept
+from lash_store._stores.holding import Held
+from lash_store.effect.operations.attempts import begin, check_step, look_up, renew_effect
 from lash_store.effect.records import (
     TTL_MS,
     Begun,
@@ -33,12 +34,9 @@ from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     EffectFailedError,
     InvalidRecordError,
-    LashStoreError,
     LeaseLostError,
     NestedTransactionError,
-    ReadOnlyStoreError,
     StoreBusyError,
-    StoreClosedError,
 )
 
 R = TypeVar("R")
@@ -69,16 +67,8 @@ class StepOptions(RecordedOptions, total=False):
     envelope_hash: str | None
 
 
-RENEWALS_PER_TTL: Final = 3
-
 LONGEST_NAP_S: Final = 86_400.0
 """How long a sleeper sleeps before it looks again: a clock takes no more than so many seconds."""
-
-AGAIN_S: Final = 0.005
-"""How long a renewal that failed waits for its next try: the wait for the lock was one already."""
-
-FOR_GOOD: Final = (LeaseLostError, StoreClosedError, ReadOnlyStoreError)
-"""What no further renewal can mend."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -90,11 +80,6 @@ class Step(msgspec.Struct, frozen=True):
     ttl_ms: int
     strict: bool
     terminal: Any
-
-    @property
-    def renew_every_s(self) -> float:
-        """How often its claim is renewed: every third of its time, at least 1 ms (E-RUN-1)."""
-        return min(max(self.ttl_ms / RENEWALS_PER_TTL, 1.0) / 1000, threading.TIMEOUT_MAX)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -159,8 +144,9 @@ def safe_text(value: object) -> str:
 class Inside:
     """A step that a caller is inside of, until its function has returned."""
 
-    def __init__(self, database: str, step: Step) -> None:
+    def __init__(self, database: str, step: Step, kept: Kept | None) -> None:
         self.name = (database, step.scope_id, step.replay_key)
+        self.kept = kept
         self.is_over = False
 
 
@@ -169,9 +155,9 @@ running: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("running", default=(
 
 
 @contextmanager
-def inside(database: str, step: Step) -> Iterator[None]:
-    """Note that the caller is inside of a step, for :func:`check_not_inside`."""
-    here = Inside(database, step)
+def inside(database: str, step: Step, kept: Kept | None = None) -> Iterator[None]:
+    """Note that the caller is inside of a step, for :func:`check_not_inside` and :func:`current_step`."""
+    here = Inside(database, step, kept)
     before = running.set((*running.get(), here))
     try:
         yield
@@ -264,37 +250,33 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
-class Renewal:
-    """A thread that renews a claim until it is told to stop, or finds the claim lost."""
+def keep_step(store: Any, step: Step, claim: EffectClaim, sent_ms: float) -> Kept:
+    """Let the keeper renew the claim on a step that runs, until it is dropped."""
+    context = store._context  # noqa: SLF001 # reason: of the same package
+    kept = Kept(
+        store._handle,  # noqa: SLF001 # reason: likewise
+        context.clock,
+        claim,
+        ttl_ms=step.ttl_ms,
+        sent_ms=sent_ms,
+        operation="renew_effect",
+        renewing=lambda held: renew_effect(context, held, ttl_ms=step.ttl_ms),
+        lost_error=lambda held: LeaseLostError(held, None, "expired"),
+    )
+    KEEPER.keep(kept)
+    return kept
 
-    def __init__(
-        self, step: Step, claim: EffectClaim, renew: Callable[[EffectClaim], EffectClaim]
-    ) -> None:
-        self._step = step
-        self._renew = renew
-        self._stop = threading.Event()
-        self.claim = claim
-        """The claim as it was last renewed."""
-        self._thread = threading.Thread(target=self._run, name="lash-store-renewal", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+def current_step() -> Held[EffectClaim] | None:
+    """Return the innermost step that the caller is inside of, to ask whether its claim still holds.
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait_s = self._step.renew_every_s
-        while not self._stop.wait(wait_s):
-            wait_s = self._step.renew_every_s
-            try:
-                self.claim = self._renew(self.claim)
-            except FOR_GOOD:
-                return  # recording the outcome will be refused
-            except LashStoreError:
-                wait_s = AGAIN_S  # what is in the way may pass before the claim runs out
+    ``current_step().check()`` raises LeaseLostError once somebody else may have begun the step: what a
+    sync function that takes long asks between two parts of its work (E-RUN-4). None outside of steps, and in a
+    task that has outlived its step.
+    """
+    steps = running.get()
+    here = steps[-1] if steps else None
+    return None if here is None or here.is_over or here.kept is None else Held(here.kept)
 
 
 def lost_waiting(claim: EffectClaim, error: StoreBusyError) -> LeaseLostError:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
+from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.store import Store, open_at
@@ -17,12 +18,12 @@ from lash_store.effect.running import (
     LONGEST_NAP_S,
     RecordedOptions,
     Recording,
-    Renewal,
     Step,
     StepOptions,
     check_not_inside,
     check_run,
     inside,
+    keep_step,
     lost_waiting,
     signature_of,
 )
@@ -76,7 +77,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
 
         Of several callers, in threads or processes, one calls it; the others wait, and all get
         the outcome as it was recorded: JSON. While it runs, the claim is renewed every third of
-        `ttl_ms`. A process that dies in the middle is taken over after at most `ttl_ms`, and the
+        `ttl_ms`, and ``current_step()`` tells the function whether it still holds (E-RUN-4). A process that dies in the middle is taken over after at most `ttl_ms`, and the
         function is called again (E-RUN-2).
 
         An exception that is an EffectFailedError, or one of `terminal`, is recorded: it and every
@@ -86,13 +87,14 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         ``begin_effect`` raises.
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
-        begun = self._begin(step)
+        begun, sent_ms = self._begin(step)
         if not isinstance(begun, EffectClaim):
             return step.outcome_of(begun)
         claimed_by = os.getpid()
         try:
-            with inside(self._key, step):
-                return self._bring_about(step, begun, function)
+            kept = keep_step(self, step, begun, sent_ms)
+            with inside(self._key, step, kept):
+                return self._bring_about(step, kept, function)
         except BaseException:
             if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
                 self._give_back(begun)  # which changes nothing if it was recorded, or is lost
@@ -149,46 +151,47 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 return
             time.sleep(min(left_ms / 1000, LONGEST_NAP_S))
 
-    def _bring_about(self, step: Step, claim: EffectClaim, function: Callable[[], Any]) -> Any:
-        ttl_ms = step.ttl_ms
-        renewal = Renewal(step, claim, lambda held: self.renew_effect(held, ttl_ms=ttl_ms))
+    def _bring_about(self, step: Step, kept: Kept, function: Callable[[], Any]) -> Any:
+        claim = kept.term
         failed: EffectError | None = None
         cause: Exception | None = None
         outcome: Any = None
-        with renewal:
+        try:
             # The function's own errors alone say how the step ended.
-            try:
-                outcome = function()
-            except Exception as error:
-                cause, failed = error, step.error_of(error)
-                if failed is None:
-                    raise
+            outcome = function()
+        except Exception as error:
+            cause, failed = error, step.error_of(error)
+            if failed is None:
+                raise
+        finally:
+            KEEPER.drop(kept)
         if failed is None:
-            return self._record(renewal, lambda: self.finish_effect(claim, outcome))
+            return self._record(kept, lambda: self.finish_effect(claim, outcome))
         error_of_step = failed
-        self._record(renewal, lambda: self.fail_effect(claim, error_of_step))
+        self._record(kept, lambda: self.fail_effect(claim, error_of_step))
         raise step.failure(failed) from cause
 
-    def _begin(self, step: Step) -> EffectClaim | Replayed | ReplayedFailure:
+    def _begin(self, step: Step) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
+        clock = self._context.clock
         while True:
+            sent_ms = steady_ms(clock)
             found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
                 found = self._handle.write("begin_effect", step.begin)
             if not isinstance(found, Busy):
-                begun: EffectClaim | Replayed | ReplayedFailure = found
-                return begun
+                return found, sent_ms
             check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - self._context.clock.now_ms())
+            left_ms = max(1, found.retry_at_ms - clock.now_ms())
             self._wait_for(step, left_ms)
 
-    def _record(self, renewal: Renewal, record: Callable[[], R]) -> R:
+    def _record(self, kept: Kept, record: Callable[[], R]) -> R:
         """Record an outcome; while the write lock can't be had, try for as long as the claim holds."""
         while True:
             try:
                 return record()
             except StoreBusyError as error:
-                if is_over(renewal.claim.expires_at_ms, now_ms=self._context.clock.now_ms()):
-                    raise lost_waiting(renewal.claim, error) from error
+                if is_over(kept.term.expires_at_ms, now_ms=self._context.clock.now_ms()):
+                    raise lost_waiting(kept.term, error) from error
 
     def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well

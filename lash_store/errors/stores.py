@@ -57,7 +57,7 @@ class NamesTakenError(StoreOpenError):
             path,
             f"{listed}; choose another prefix= for lash_store's tables"
             if of is None
-            else f"{listed}, and not as {of} were declared",
+            else f"{listed}, which are not as {of} were declared",
         )
         self.names = tuple(names)
         self.of = of

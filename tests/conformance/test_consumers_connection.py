@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, exc, insert, select, text
+from sqlalchemy import DDL, Connection, Engine, create_engine, event, exc, insert, select, text
 
 from lash_store import (
     LeaseHeld,
@@ -313,3 +315,51 @@ def test_k_compose_6_nobody_is_told_without_being_asked(store: SessionStore) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert traced(lambda: None) == []
+
+
+def test_k_compose_6_traces_that_come_and_go_fail_no_call(store: SessionStore) -> None:
+    stop, failed = threading.Event(), []
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            with trace(lambda _: None):
+                time.sleep(0.0005)
+
+    with trace(lambda _: None):
+        others = [threading.Thread(target=come_and_go) for _ in range(2)]
+        for each in others:
+            each.start()
+        try:
+            for _ in range(500):
+                try:
+                    store.enqueue_work(NewWork([1]))
+                except Exception as error:  # noqa: BLE001 # reason: that is what is counted
+                    failed.append(error)
+        finally:
+            stop.set()
+            for each in others:
+                each.join()
+    assert failed == []
+    assert store.work_depth().batches == 500
+
+
+def test_k_compose_6_whatever_has_a_plan(store: SessionStore) -> None:
+    with store.begin() as tx:
+        chosen = select(blobs.c.hash).where(blobs.c.hash.in_(["a", "b"]))
+        assert explain(tx, chosen)
+        assert explain(tx, statements.ancestry(leaf_node_id="n"))
+        assert explain(tx, blobs)
+        ddl: Any = DDL
+        for wrong in (ddl("CREATE TABLE t (x)"), blobs.c.hash):
+            with pytest.raises(InvalidRecordError, match="statement"):
+                explain(tx, wrong)
+
+
+@pytest.mark.parametrize("name", ["count_changes", "full_column_names", "short_column_names"])
+def test_k_compose_5_old_settings_are_undone_too(store: SessionStore, name: str) -> None:
+    with store.begin() as tx:
+        before = tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+        tx.connection.exec_driver_sql(f"PRAGMA {name} = {1 - int(before or 0)}")
+    with store.begin() as tx:
+        assert tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() == before
+    store.enqueue_work(NewWork([1]))

@@ -6,15 +6,18 @@ import asyncio
 import functools
 import os
 import pickle
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lash_store import AsyncEffectStore, Busy, EffectStore, Replayed
+from lash_store import AsyncEffectStore, Busy, EffectClaim, EffectStore, Replayed, SystemClock
+from lash_store.effect.running import current_step
 from lash_store.errors import (
     EffectFailedError,
     InvalidRecordError,
@@ -609,14 +612,193 @@ def test_asyncio_cancelling_while_a_renewal_waits_loses_no_outcome(path: Path) -
     asyncio.run(main())
 
 
-def test_e_fin_2_a_thread_that_can_not_be_started_is_no_failure_of_the_step(
-    effects: EffectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_thread(_: object) -> None:
-        raise RuntimeError("can't start new thread")
+# E-RUN-4: a claim that is lost ends the step at the next renewal.
 
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(RuntimeError, match="new thread"):
-            effects.run("s", "k", ENVELOPE, lambda: 1, terminal=Exception)
-    assert effects.run("s", "k", ENVELOPE, lambda: 2) == 2
+
+def steal(store: Any, key: str) -> None:
+    """Let somebody else have the step: as one whose clock runs ahead."""
+    ahead = ManualClock(SystemClock().now_ms() + 3_600_000)
+    with EffectStore.open(store, owner_id="thief", clock=ahead) as thief:
+        assert isinstance(thief.begin_effect("s", key, 1, ttl_ms=TTL_OF_THIEF), EffectClaim)
+
+
+TTL_OF_THIEF = 3_600_000
+
+
+def test_e_run_4_a_stolen_claim_ends_an_asyncio_step_at_the_next_renewal(path: Path) -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path, owner_id="ann") as effects:
+
+            async def function() -> str:
+                steal(effects._store, "k")
+                try:
+                    await asyncio.sleep(30)
+                except asyncio.CancelledError:
+                    ended.append("cancelled")
+                    raise
+                return "never"
+
+            started_s = time.monotonic()
+            with pytest.raises(LeaseLostError) as lost:
+                await effects.run("s", "k", 1, function, ttl_ms=600)
+            assert time.monotonic() - started_s < 5
+            assert lost.value.reason == "superseded"
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0  # the caller itself is not cancelled
+            await asyncio.sleep(0)
+            busy = await effects.begin_effect("s", "k", 1)
+            assert isinstance(busy, Busy)  # the thief's it is
+
+    asyncio.run(main())
+    assert ended == ["cancelled"]
+
+
+def test_e_run_4_a_sync_step_can_see_it(path: Path) -> None:
+    with EffectStore.open(path, owner_id="ann") as effects:
+        found: list[Any] = []
+
+        def function() -> str:
+            step = current_step()
+            assert step is not None
+            step.check()
+            steal(effects, "k")
+            found.append(step.wait_lost(timeout_ms=20_000))
+            with pytest.raises(LeaseLostError):
+                step.check()
+            return "too late"
+
+        with pytest.raises(LeaseLostError):
+            effects.run("s", "k", 1, function, ttl_ms=600)
+        assert isinstance(found[0], LeaseLostError)
+        assert current_step() is None
+
+
+def test_e_run_4_the_callers_own_cancelling_is_its_own(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path, owner_id="ann") as effects:
+            inside = asyncio.Event()
+
+            async def function() -> str:
+                inside.set()
+                await asyncio.sleep(30)
+                return "never"
+
+            running = asyncio.create_task(effects.run("s", "k", 1, function, ttl_ms=600))
+            await inside.wait()
+            steal(effects._store, "k")
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await effects.run("s", "other", 1, function, ttl_ms=600)
+
+    asyncio.run(main())
+
+
+def test_e_run_4_a_function_that_passes_over_it_records_nothing(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncEffectStore.open(path, owner_id="ann") as effects:
+
+            async def function() -> str:
+                steal(effects._store, "k")
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(30)
+                return "stubborn"
+
+            with pytest.raises(LeaseLostError):
+                await effects.run("s", "k", 1, function, ttl_ms=300)
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def test_e_run_4_stolen_at_any_moment_around_the_end(path: Path) -> None:
+    """Never a wrong outcome, never a lost cancelling: recorded by one, or refused."""
+    chance = random.Random(7)
+    begun: dict[str, asyncio.Event] = {}
+
+    async def main() -> tuple[int, int]:
+        recorded = refused = 0
+        async with AsyncEffectStore.open(path, owner_id="ann") as effects:
+            ahead = ManualClock(SystemClock().now_ms() + 3_600_000)
+            thief = EffectStore.open(effects._store, owner_id="thief", clock=ahead)
+
+            async def one(key: str) -> bool:
+                async def function() -> str:
+                    begun[key].set()
+                    await asyncio.sleep(chance.random() * 0.02)
+                    return f"ann's {key}"
+
+                try:
+                    outcome = await effects.run("s", key, 1, function, ttl_ms=24)
+                except LeaseLostError:
+                    return False
+                assert outcome == f"ann's {key}"
+                return True
+
+            async def steal_it(key: str) -> Any:
+                await begun[key].wait()  # else ann would wait for the thief
+                await asyncio.sleep(chance.random() * 0.02)
+                return await asyncio.to_thread(thief.begin_effect, "s", key, 1)
+
+            for batch in range(20):
+                keys = [f"{batch} {at}" for at in range(20)]
+                begun.update((key, asyncio.Event()) for key in keys)
+                results = await asyncio.gather(*map(one, keys), *map(steal_it, keys))
+                ran, stolen = results[:20], results[20:]
+                for key, was_recorded, found in zip(keys, ran, stolen, strict=True):
+                    if isinstance(found, EffectClaim):
+                        assert thief.finish_effect(found, "thief's") == "thief's"
+                    row = thief.look_up_effect("s", key, 1)
+                    if was_recorded:
+                        assert row == Replayed(f"ann's {key}")
+                        recorded += 1
+                    else:
+                        assert row is None or row == Replayed("thief's")
+                        refused += 1
+            thief.close()
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+        return recorded, refused
+
+    recorded, refused = asyncio.run(main())
+    assert recorded > 20
+    assert refused > 20
+
+
+def test_e_run_4_a_loop_that_ends_gives_its_steps_back_at_once(path: Path) -> None:
+    async def main() -> None:
+        effects = AsyncEffectStore.open(path, owner_id="ann")
+        await effects.count_effects()
+        for at in range(50):
+            step = effects.run("s", f"k{at}", 1, lambda: asyncio.sleep(60), ttl_ms=60_000)
+            asyncio.get_running_loop().create_task(step)
+        while await effects.count_effects() < 50:
+            await asyncio.sleep(0.01)
+
+    started_s = time.monotonic()
+    asyncio.run(main())
+    with EffectStore.open(path, owner_id="bob") as effects:
+        for at in range(50):
+            assert isinstance(effects.begin_effect("s", f"k{at}", 1), EffectClaim)
+    assert time.monotonic() - started_s < 20
+
+
+def test_an_empty_run_starts_no_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EffectStore.open(path, owner_id="ann") as effects:
+        effects.run("s", "first", 1, lambda: 1)  # the timer may be begun by it
+
+        def no_thread(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            assert effects.run("s", "k", 1, lambda: 2) == 2

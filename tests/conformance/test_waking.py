@@ -27,9 +27,12 @@ from lash_store import (
 from lash_store._kernel.observing import Event, observed_by
 from lash_store._kernel.watching import ANYTHING, Waiter
 from lash_store.effect.records import EffectClaim
+from lash_store.process import statements
 from lash_store.session.tables import blobs
 from lash_store.session.tx import SessionTx
 from lash_store.testing import as_another_process
+from lash_store.tracing import trace
+from tests.support.leased import JOBS, jobs
 from tests.support.processes import workers
 from tests.support.registries import register
 
@@ -45,6 +48,9 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def deployment(where: str) -> Iterator[Deployment]:
     with Deployment.open(where) as opened:
         yield opened
+
+
+select_leases = JOBS.table.select_leases
 
 
 class Waiting:
@@ -353,3 +359,101 @@ def test_a_waiter_is_told_of_what_it_was_widened_to(deployment: Deployment) -> N
     watch.announce([("effect", "", "a")])
     assert len(told) == 2
     assert watch._by_concern == {}
+
+
+def test_k_wait_1_all_sessions_of_a_file_are_one(tmp_path: Path) -> None:
+    """There is one head in it, and operations take any session's id."""
+    with (
+        SessionStore.open(tmp_path / "c.db", session_id="x") as one,
+        SessionStore.open(tmp_path / "c.db", session_id="y") as two,
+    ):
+        waiting = Waiting(one, lambda tx: True if tx.work_depth(session_id="x").batches else None)
+        two.enqueue_work(NewWork([1]), session_id="x")
+        assert waiting.finished() is True
+
+
+def test_k_wait_1_prepared_statements_of_a_consumers_concern_everybody(tmp_path: Path) -> None:
+    with Deployment.open(f"sqlite:///{tmp_path / 'a.db'}") as deployment:
+        one, two = (deployment.sessions.create(name, model="m") for name in ("one", "two"))
+        with one.begin() as tx:
+            jobs.create(tx.connection)
+        by_lease = Waiting(one, lambda tx: JOBS.bind(tx).current("job"))
+        by_cursor = Waiting(one, lambda tx: select_leases.all(tx.cursor) or None)
+        with two.begin() as tx:
+            JOBS.bind(tx).claim("job", owner_id="ann", ttl_ms=60_000)
+        assert by_lease.finished().owner_id == "ann"
+        assert len(by_cursor.finished()) == 1
+
+
+def test_k_wait_2_builders_of_the_library_that_a_consumer_runs(deployment: Deployment) -> None:
+    registry = deployment.processes
+    register(registry, "p")
+    ended: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(registry.await_process("p", timeout_ms=30_000)), daemon=True
+    )
+    thread.start()
+    while not registry.watch.waiters:
+        time.sleep(0.001)
+    time.sleep(0.1)
+    with ProcessRegistry.open(None) as scratch:  # what the record of one that has ended looks like
+        register(scratch, "p")
+        scratch.complete_process("p", Success(1))
+        with scratch.read() as tx:
+            status, _, record_json = (
+                statements.load_process.one(tx.cursor, process_id="p") or ("",) * 3
+            )
+    with registry.begin() as tx:
+        statements.update_process.run(
+            tx.cursor, process_id="p", status=status, updated_at_ms=1, record_json=record_json
+        )
+    thread.join(30)
+    assert ended == [Success(1)]
+
+
+def test_k_wait_3_others_are_heard_inside_a_long_block(tmp_path: Path) -> None:
+    where = str(tmp_path / "s.db")
+    with (
+        SessionStore.open(where, session_id="s") as store,
+        workers(1, commit_elsewhere, where) as (w,),
+    ):
+        assert w.receive() == "open"
+        waiting = Waiting(store, depth(1))
+        w.pipe.send("go")
+        assert w.receive() == "done"
+        with SessionStore.open(store, session_id="t") as other, other.begin():
+            assert waiting.finished() is True
+        w.pipe.send("end")
+
+
+def test_k_wait_3_a_trace_that_raises_stops_nobody_from_hearing(tmp_path: Path) -> None:
+    where = str(tmp_path / "s.db")
+
+    def fails(_: Any) -> None:
+        raise RuntimeError("a callback")
+
+    with (
+        SessionStore.open(where, session_id="s") as store,
+        workers(1, commit_elsewhere, where) as (w,),
+    ):
+        assert w.receive() == "open"
+        waiting = Waiting(store, depth(1))
+        with trace(fails):
+            time.sleep(0.2)
+        w.pipe.send("go")
+        assert w.receive() == "done"
+        assert waiting.finished() is True
+        w.pipe.send("end")
+
+
+def test_k_wait_1_waiting_is_no_statement_of_anybodys(tmp_path: Path) -> None:
+    with SessionStore.open(tmp_path / "s.db", session_id="s") as store:
+        waiting = Waiting(store, depth(1))
+        seen: list[Any] = []
+        with trace(seen.append):
+            time.sleep(0.2)
+            with SessionStore.open(store, session_id="t") as other:
+                other.claim_lease(owner_id="ann", ttl_ms=1)
+        assert not [each for each in seen if "data_version" in each.sql]
+        store.enqueue_work(NewWork([1]))
+        assert waiting.finished() is True

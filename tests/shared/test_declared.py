@@ -428,3 +428,35 @@ def test_k_share_9_what_is_no_extra_of_ours_is_refused(path: Path) -> None:
         )
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_k_share_9_a_name_that_something_else_has_is_refused_at_once(path: Path) -> None:
+    run_script(path, "CREATE TABLE orders (p); CREATE INDEX ix_policy ON orders (p)")
+    before = all_rows(path)
+    for _ in range(2):
+        with pytest.raises(NamesTakenError, match="ix_policy"):
+            SessionStore.open(f"sqlite:///{path}", session_id="a", adopt=True, extras=[POLICY])
+        assert all_rows(path) == before
+
+
+def test_k_share_9_two_deployments_in_one_database_can_not_have_the_same(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    SessionStore.open(url, session_id="a", extras=[POLICY]).close()
+    with pytest.raises(NamesTakenError, match="ix_policy"):
+        SessionStore.open(url, session_id="a", adopt=True, prefix="two_", extras=[POLICY])
+    SessionStore.open(url, session_id="a", adopt=True, prefix="two_").close()
+    SessionStore.open(url, session_id="a", extras=[POLICY]).close()
+
+
+def test_k_share_8_references_to_ours(path: Path) -> None:
+    metadata = MetaData()
+    Table("mine", metadata, Column("process", ForeignKey(processes.c.process_id)))
+    referring = OwnTables("mine", 1, metadata)
+    ProcessRegistry.open(path, tables=[referring]).close()
+    ProcessRegistry.open(path, tables=[referring]).close()
+    with pytest.raises(InvalidRecordError, match="another name and key"):
+        ProcessRegistry.open(f"sqlite:///{path}2", tables=[referring])
+    unknown = MetaData()
+    Table("mine", unknown, Column("process", ForeignKey("nowhere.id")))
+    with pytest.raises(InvalidRecordError, match="nowhere"):
+        ProcessRegistry.open(path, tables=[OwnTables("mine", 1, unknown)])

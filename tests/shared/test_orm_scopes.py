@@ -70,7 +70,9 @@ def test_k_share_11_nor_in_the_next_transaction(engine: Engine) -> None:
         SessionTx.on(orm, session_id="a")
         of_a = first(orm)
         orm.commit()
-        SessionTx.on(orm, session_id="b")
+        with pytest.raises(ScopeError, match="expunge_all"):
+            SessionTx.on(orm, session_id="b")
+        SessionTx.on(orm.connection(), session_id="b")
         with pytest.raises(ScopeError, match="expunge_all"):
             first(orm)
         with pytest.raises(ScopeError, match="expunge_all"):
@@ -85,7 +87,7 @@ def test_k_share_11_nor_is_its_row_written(engine: Engine, path: Path) -> None:
         SessionTx.on(orm, session_id="a")
         of_a = first(orm)
         orm.commit()
-        SessionTx.on(orm, session_id="b")
+        SessionTx.on(orm.connection(), session_id="b")
         of_a.merge_key_json = '"stolen"'
         with pytest.raises(ScopeError, match="expunge_all"):
             orm.flush()
@@ -128,3 +130,23 @@ def test_k_share_11_a_file_is_one_sessions(tmp_path: Path) -> None:
 def test_the_refusal_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ScopeError("this", is_orm=True)))
     assert str(error) == str(ScopeError("this", is_orm=True))
+
+
+@pytest.mark.parametrize("how", ["change", "delete"])
+def test_k_share_11_an_object_remembers_whose_it_is(engine: Engine, path: Path, how: str) -> None:
+    """In another ORM Session too, which knows nothing of the first."""
+    before = all_rows(path)
+    with Session(engine, expire_on_commit=False) as orm:
+        SessionTx.on(orm, session_id="a")
+        of_a = first(orm)
+    with Session(engine) as orm:
+        SessionTx.on(orm, session_id="b")
+        orm.add(of_a)
+        if how == "change":
+            of_a.merge_key_json = '"stolen"'
+        else:
+            orm.delete(of_a)
+        with pytest.raises(ScopeError, match="an object of 'a'"):
+            orm.flush()
+        orm.rollback()
+    assert all_rows(path) == before

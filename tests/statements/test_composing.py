@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import ColumnElement, Integer, Select, func, select, update
+from sqlalchemy.exc import SAWarning
 
 from lash_store import (
     Append,
@@ -385,3 +386,24 @@ def test_k_compose_4_a_fence_of_another_kind_of_store_is_refused(where: str) -> 
         for wrong in bad:
             with pytest.raises(InvalidRecordError, match="fence"):
                 tx.require(wrong)
+
+
+def test_k_compose_1_a_condition_that_multiplies_rows_chooses_each_once(where: str) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        fence = leased(store)
+        enqueue(store, 1, 2, joined=True)
+        with store.begin() as tx:
+            jobs.create(tx.connection)
+            tx.connection.execute(jobs.insert(), [{"name": "a"}, {"name": "b"}])
+        with pytest.warns(SAWarning, match="cartesian"):
+            claim = store.claim_work(
+                fence, owner_id="ann", ttl_ms=1_000, max_batches=9, where=jobs.c.name != "c"
+            )
+        assert priorities_of(claim) == [1, 2]
+
+
+def test_k_compose_2_a_list_with_a_nul_is_refused(where: str) -> None:
+    """SQLite's JSON would end it there."""
+    with SessionStore.open(where, session_id="s") as store, store.read() as tx:
+        with pytest.raises(InvalidRecordError, match="NUL"):
+            batches_among.all(tx.cursor, batch_ids=["a\0b"])

@@ -99,6 +99,7 @@ class StoreConnection(sqlite3.Connection):
     prefix: str
     """What the names of our tables begin with, in a database that is shared; else nothing."""
 
+    is_shared: bool
     pid: int
     busy_timeout_ms: int
     operation: str
@@ -136,6 +137,7 @@ class StoreConnection(sqlite3.Connection):
         """Take charge of this connection, just opened on `path`."""
         self.path = path
         self.prefix = prefix
+        self.is_shared = bool(prefix)
         self.pid = os.getpid()
         self.busy_timeout_ms = busy_timeout_ms
         self.operation = "open"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from os import stat
 from time import monotonic
@@ -15,7 +15,7 @@ from lash_store._backends.sqlite import dialect, opened
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, Identity, identity_of
 from lash_store._backends.sqlite.opening import open_reader, open_writer
-from lash_store._kernel.watching import POLL_S, Concern, Watch
+from lash_store._kernel.watching import POLL_S, Concern, Version, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
 
 if TYPE_CHECKING:
@@ -49,11 +49,13 @@ class Connections:
         self.all: list[StoreConnection] = []
         self.writer: StoreConnection | None = None
         self.queue: WriteQueue | None = None
-        self.read_version = self.data_version
+        self.read_version: Callable[[], Version | None] = self.data_version
         """Reads what changes when somebody else commits; the writer, once there is one, knows better."""
 
         self.watch = Watch(None if self.in_memory else self._version)
-        self._looked_s = 0.0
+        self.looked_s = 0.0
+        """When whoever had the turn last looked what others have committed."""
+
         self._writers = 0
         self._version_lock = threading.RLock()
         self._version_reader: StoreConnection | None = None
@@ -144,7 +146,7 @@ class Connections:
         if not self.watch.waiters or writer is None:
             return ()
         touched, writer.touched = writer.touched, set()
-        if not self.in_memory and monotonic() - self._looked_s > POLL_S:
+        if not self.in_memory and monotonic() - self.looked_s > POLL_S:
             with suppress(sqlite3.Error):  # the next one will see it
                 self.watch.see(self.version_of(writer))
         return touched
@@ -154,16 +156,15 @@ class Connections:
         if touched:
             self.watch.announce(touched)
 
-    def _version(self) -> object:
+    def _version(self) -> Version | None:
         return self.read_version()
 
-    def version_of(self, writer: StoreConnection) -> object:
+    def version_of(self, writer: StoreConnection) -> Version:
         """Return what changes when another connection commits than the one that writes, in its turn."""
-        self._looked_s = monotonic()
-        (row,) = writer.own_cursor.execute(dialect.DATA_VERSION).fetchall()
-        return "writer", self._writers, row[0]
+        self.looked_s = monotonic()
+        return "writer", (self._writers, _data_version(writer))
 
-    def data_version(self) -> object:
+    def data_version(self) -> Version:
         """Return what changes when another connection commits; reads nothing else.
 
         SQLite's number is one connection's own: another's begins anew. So it comes with the number
@@ -179,10 +180,10 @@ class Connections:
                 reader = self._version_reader = self.open_reader()
                 self._version_readers += 1
             try:
-                version: int = reader.own_cursor.execute(dialect.DATA_VERSION).fetchall()[0][0]
+                version = _data_version(reader)
             except sqlite3.Error as error:
                 raise store_error(error, reader) from error
-            return self._version_readers, version
+            return "reader", (self._version_readers, version)
 
     def discard(self, connection: StoreConnection) -> None:
         """Close one for good.
@@ -219,3 +220,9 @@ class Connections:
         if self.queue is not None:
             self.queue.close()
             self.queue = None
+
+
+def _data_version(connection: StoreConnection) -> int:
+    """Read it past whoever observes statements: it is no statement of anybody's."""
+    ((version,),) = sqlite3.Cursor.execute(connection.own_cursor, dialect.DATA_VERSION).fetchall()
+    return int(version)

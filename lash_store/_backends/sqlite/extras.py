@@ -5,14 +5,17 @@ from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import Index, Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql import visitors
 
 from lash_store._backends.sqlite.dialect import SQLITE
+from lash_store._kernel.checks import shown
 from lash_store._kernel.extras import Extra, OwnTables, Trigger, ours_of
 from lash_store._kernel.options import Settings
-from lash_store._kernel.schema import Schema
+from lash_store._kernel.schema import OURS, Schema
 from lash_store._kernel.sharing import STORE
+from lash_store.errors import InvalidRecordError
 
 
 def declared_with(schema: Schema, settings: Settings) -> Schema:
@@ -34,6 +37,8 @@ def _declared_with(
 @cache
 def _with(schema: Schema, extras: tuple[str, ...] | None, own: tuple[OwnTables, ...]) -> Schema:
     """Return the same schema for the same text, however often an application writes that down."""
+    for each in own:
+        _check_references(each, is_shared=bool(schema.prefix))
     return replace(schema, extras=extras, own=own)
 
 
@@ -76,6 +81,23 @@ def _index_on(place: Table[Any], index: Index, *, is_scoped: bool) -> Index:
         unique=index.unique,
         sqlite_where=None if where is None else moved(where),
     )
+
+
+def _check_references(own: OwnTables, *, is_shared: bool) -> None:
+    """Refuse references that can't be made: to what is unknown, or to ours where that is elsewhere."""
+    for table in own.metadata.tables.values():
+        for key in table.foreign_keys:
+            try:
+                target = key.column.table
+            except SQLAlchemyError as error:
+                raise InvalidRecordError("tables", shown(own.name), str(error)) from error
+            if is_shared and OURS in target.info:
+                raise InvalidRecordError(
+                    "tables",
+                    shown(own.name),
+                    f"{table.name} refers to {target.name}, which has another name and key in a "
+                    "database that is shared",
+                )
 
 
 @cache

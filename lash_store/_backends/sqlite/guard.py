@@ -187,8 +187,12 @@ def look(cursor: sqlite3.Cursor, schema: Schema, path: str, *, adopt: bool = Fal
     statements = list(_made_at_first(schema, catalogue)) if is_empty else []
     extras = extra_text(schema)
     if extras:
-        there = {(kind, name.lower()) for kind, name, *_ in catalogue.objects}
-        statements += [(text, ()) for key, text in extras.items() if key not in there]
+        holders = {name.lower(): table.lower() for _, name, table, _ in catalogue.objects}
+        ours = {table.name for table in schema.tables}
+        taken = [name for _, name in extras if name in holders and holders[name] not in ours]
+        if taken:
+            raise NamesTakenError(path, taken, of="the extras")
+        statements += [(text, ()) for (_, name), text in extras.items() if name not in holders]
     own: list[str] = []
     for each in schema.own:
         made = _lacking_own(each, catalogue, path)

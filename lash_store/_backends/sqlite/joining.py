@@ -24,7 +24,7 @@ from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.opening import enter_wal
-from lash_store._backends.sqlite.orm_sessions import watch_sessions
+from lash_store._backends.sqlite.orm_sessions import check_joined, watch_sessions
 from lash_store._backends.sqlite.tx_connection import explain
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_choice, check_now
@@ -72,6 +72,7 @@ class JoinedTransaction:
     def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
         self.own_cursor = cursor
         self.standing: Standing | None = None
+        self.is_shared = bool(begun.sharing.prefix)
         self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
         self._begun = begun
         self._raw = begun.raw
@@ -172,8 +173,10 @@ def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
     SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
     without our tables that can only be read is refused.
     """
-    connection = _sync_connection(connection)
+    session, connection = connection, _sync_connection(connection)
     begun = _begun_transaction(connection)
+    if schema.is_scoped and begun.sharing.prefix and hasattr(session, "identity_map"):
+        check_joined(getattr(session, "sync_session", session), scope)
     cursor = _held(connection, begun, schema, scope)
     joined = JoinedTransaction(begun, connection, cursor)
     begun.joined.append(joined)

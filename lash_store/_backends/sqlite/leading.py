@@ -21,6 +21,7 @@ from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code, store_error
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, settle
+from lash_store._kernel.watching import POLL_S, Version
 from lash_store.errors import LashStoreError
 
 if TYPE_CHECKING:
@@ -77,17 +78,18 @@ class Leader(ABC):
     def wake_first(self) -> None:
         """Let whoever is first in line see that it is its turn."""
 
-    def data_version(self) -> object:
+    def data_version(self) -> Version | None:
         """Return what changes when another process commits, or another's connection of this one.
 
-        None while somebody else has the turn, who looks at its end.
+        None while somebody else has the turn, who looks at its end; unless that does not come.
         """
         connections, hold = self._connections, Hold()
         if connections.closed or connections.writer is None:
             return connections.data_version()
         connections.check_file()
         if not self.turns.try_take(hold):
-            return None
+            is_long = monotonic() - connections.looked_s > 2 * POLL_S
+            return connections.data_version() if is_long else None
         writer = connections.writer
         try:
             is_between = writer is not None and not self._began and self._group is None

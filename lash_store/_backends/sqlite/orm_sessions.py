@@ -8,7 +8,7 @@ Session asks for or flushes is refused as long as it holds objects of another sc
 import sys
 from typing import Any, Final
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, inspect
 
 from lash_store._backends.sqlite.dialect import SCOPE_OPTION, SCOPES
 from lash_store._kernel.schema import OURS, Ours
@@ -28,6 +28,8 @@ def watch_sessions() -> None:
     _watching.append("watching")
     event.listen(orm.Session, "do_orm_execute", _before_execute)
     event.listen(orm.Session, "before_flush", _before_flush)
+    for name in ("loaded_as_persistent", "pending_to_persistent"):
+        event.listen(orm.Session, name, _note_scope)
 
 
 def _before_execute(state: Any) -> None:
@@ -40,14 +42,41 @@ def _before_flush(session: Any, *_: Any) -> None:
     for each in (*session.new, *session.dirty, *session.deleted):
         mapper = each.__mapper__
         if _is_scoped(mapper):
-            _check(session, session.connection(bind_arguments={"mapper": mapper}), None)
-            return
+            connection = session.connection(bind_arguments={"mapper": mapper})
+            _check(session, connection, None)
+            scope, own = _scope_of(connection), _info(each).get(_HELD)
+            if None not in (scope, own) and scope != own:
+                raise ScopeError(
+                    f"an object of {own!r}, and the row of {scope!r} that has its key,"
+                )
+
+
+def _note_scope(session: Any, instance: Any) -> None:
+    """Let an object say whose it is, wherever it goes."""
+    held = session.info.get(_HELD)
+    if held is not None and _is_scoped(instance.__mapper__):
+        _info(instance)[_HELD] = held
+
+
+def _info(instance: Any) -> dict[str, Any]:
+    found: dict[str, Any] = inspect(instance).info
+    return found
+
+
+def check_joined(session: Any, scope: str) -> None:
+    """Raise ScopeError if a Session that joins for one scope holds objects of another."""
+    _check_held(session, scope)
 
 
 def _check(session: Any, connection: Connection, asked: str | None) -> None:
     scope = asked or _scope_of(connection)
     if scope is None:
         return  # no database that is shared; or refused when it is executed
+    _check_held(session, scope)
+    session.info[_HELD] = scope
+
+
+def _check_held(session: Any, scope: str) -> None:
     held = session.info.get(_HELD)
     if held not in (None, scope) and any(
         _is_scoped(each.__mapper__) for each in session.identity_map.values()
@@ -56,7 +85,6 @@ def _check(session: Any, connection: Connection, asked: str | None) -> None:
             f"this ORM Session holds objects of {held!r}, and what it asks of {scope!r}",
             is_orm=True,
         )
-    session.info[_HELD] = scope
 
 
 def _scope_of(connection: Connection) -> str | None:

@@ -123,7 +123,7 @@ def renew_effect(
     def renew(tx: Tx) -> EffectClaim:
         expires_at_ms = end_of_term(tx.now_ms, ttl_ms)
         moved = statements.renew_effect.run(
-            tx.cursor,
+            tx.own_cursor,
             **_claimed(claim),
             now_ms=tx.now_ms,
             expires_at_ms=expires_at_ms,
@@ -171,7 +171,7 @@ def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
 
     def abandon(tx: Tx) -> bool:
         tx.touch(claim.key)
-        freed = statements.abandon_effect.run(tx.cursor, **_claimed(claim), now_ms=tx.now_ms)
+        freed = statements.abandon_effect.run(tx.own_cursor, **_claimed(claim), now_ms=tx.now_ms)
         return freed == 1
 
     return abandon
@@ -280,7 +280,7 @@ def begin(
         _existing(tx, scope_id, replay_key)
     token, expires_at_ms = new_token(tx.context.ids), end_of_term(tx.now_ms, ttl_ms)
     row = statements.begin_effect.one(
-        tx.cursor,
+        tx.own_cursor,
         scope_id=scope_id,
         replay_key=replay_key,
         envelope_hash=digest,
@@ -309,7 +309,7 @@ def _end(
 ) -> None:
     tx.touch(claim.key)
     recorded = statements.finish_effect.run(
-        tx.cursor,
+        tx.own_cursor,
         **_claimed(claim),
         now_ms=tx.now_ms,
         status=status,
@@ -358,7 +358,7 @@ def _existing(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm:
 
 
 def _term(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm | None:
-    row = statements.load_effect.one(tx.cursor, scope_id=scope_id, replay_key=replay_key)
+    row = statements.load_effect.one(tx.own_cursor, scope_id=scope_id, replay_key=replay_key)
     return None if row is None else read_term(scope_id, replay_key, row)
 
 

@@ -48,7 +48,7 @@ def list_effects(
     def list_page(tx: Tx) -> list[Effect]:
         if scope is None:
             rows = statements.list_effects.all(
-                tx.cursor,
+                tx.own_cursor,
                 status=known,
                 after_scope_id=after_scope_id,
                 after_replay_key=after_replay_key,
@@ -58,7 +58,7 @@ def list_effects(
             rows = []
         else:
             rows = statements.list_scope.all(
-                tx.cursor,
+                tx.own_cursor,
                 scope_id=scope,
                 status=known,
                 after_replay_key=after_replay_key if scope == after_scope_id else "",
@@ -77,9 +77,9 @@ def count_effects(
 
     def count(tx: Tx) -> int:
         row = (
-            statements.count_effects.one(tx.cursor, status=known)
+            statements.count_effects.one(tx.own_cursor, status=known)
             if scope is None
-            else statements.count_scope.one(tx.cursor, scope_id=scope, status=known)
+            else statements.count_scope.one(tx.own_cursor, scope_id=scope, status=known)
         )
         return 0 if row is None else row[0]
 
@@ -94,7 +94,7 @@ def oldest_in_progress_ms(_: EffectContext, *, scope_id: str | None = None) -> W
     scope = _check_scope(scope_id)
 
     def measure(tx: Tx) -> int | None:
-        row = statements.oldest_in_progress.one(tx.cursor, scope_id=scope)
+        row = statements.oldest_in_progress.one(tx.own_cursor, scope_id=scope)
         if row is None or row[0] is None:
             return None
         return max(0, tx.now_ms - _time(scope or "?", row[0]))
@@ -110,7 +110,7 @@ def forget_scope(_: EffectContext, scope_id: str) -> Work[int]:
     scope = check_words("scope_id", scope_id)
 
     def forget(tx: Tx) -> int:
-        return statements.forget_scope.run(tx.cursor, scope_id=scope)
+        return statements.forget_scope.run(tx.own_cursor, scope_id=scope)
 
     return forget
 
@@ -125,14 +125,14 @@ def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_00
     most = bound("limit", limit)
 
     def prune(tx: Tx) -> int:
-        cursor = tx.cursor
+        cursor = tx.own_cursor
         rows = statements.prunable_effects.all(cursor, updated_before_ms=before, limit=most)
         pruned = [
             statements.prune_effect.bind(cursor, scope_id=scope, replay_key=key)
             for scope, key in rows
         ]
         with tx.all_or_nothing():
-            return statements.prune_effect.many(tx.cursor, pruned) if pruned else 0
+            return statements.prune_effect.many(tx.own_cursor, pruned) if pruned else 0
 
     return prune
 

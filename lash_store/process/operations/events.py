@@ -132,7 +132,7 @@ def events_after(
 
     def list_page(tx: Tx) -> list[ProcessEvent]:
         rows = statements.events_after.all(
-            tx.cursor, process_id=name, after_sequence=after, limit=most
+            tx.own_cursor, process_id=name, after_sequence=after, limit=most
         )
         return _events(tx, name, rows)
 
@@ -147,7 +147,7 @@ def recent_events(_: Context, process_id: str, *, limit: int = 100) -> Work[list
     name, most = check_name("process_id", process_id), bound("limit", limit)
 
     def list_newest(tx: Tx) -> list[ProcessEvent]:
-        rows = statements.recent_events.all(tx.cursor, process_id=name, limit=most)
+        rows = statements.recent_events.all(tx.own_cursor, process_id=name, limit=most)
         return _events(tx, name, rows[::-1])
 
     return list_newest
@@ -163,7 +163,7 @@ def count_through(_: Context, process_id: str, event_type: str, through_sequence
 
     def count(tx: Tx) -> int:
         row = statements.count_through.one(
-            tx.cursor, process_id=name, event_type=kind, through_sequence=through
+            tx.own_cursor, process_id=name, event_type=kind, through_sequence=through
         )
         found = 0 if row is None else row[0]
         if not found:
@@ -185,7 +185,7 @@ def wake_events_after(
 
     def list_page(tx: Tx) -> list[ProcessEvent]:
         rows = statements.wake_events_after.all(
-            tx.cursor, process_id=name, after_sequence=after, limit=most
+            tx.own_cursor, process_id=name, after_sequence=after, limit=most
         )
         return _events(tx, name, rows)
 
@@ -204,9 +204,9 @@ def ack_wake(_: Context, process_id: str, sequence: int) -> Work[bool]:
 
     def acknowledge(tx: Tx) -> bool:
         state_of(tx, name)
-        if statements.find_event.one(tx.cursor, process_id=name, sequence=number) is None:
+        if statements.find_event.one(tx.own_cursor, process_id=name, sequence=number) is None:
             raise NotFoundError("event", f"{name}:{sequence}")
-        return statements.ack_wake.run(tx.cursor, process_id=name, sequence=number) == 1
+        return statements.ack_wake.run(tx.own_cursor, process_id=name, sequence=number) == 1
 
     return acknowledge
 
@@ -226,7 +226,7 @@ def pending_wakes(
 
     def list_page(tx: Tx) -> list[PendingWake]:
         rows = statements.pending_wakes.all(
-            tx.cursor, after_process_id=name, after_sequence=number, limit=most
+            tx.own_cursor, after_process_id=name, after_sequence=number, limit=most
         )
         return [_pending_wake(*row) for row in rows]
 
@@ -242,7 +242,7 @@ def first_event_after(
 
     def find(tx: Tx) -> ProcessEvent | None:
         row = statements.first_event_after.one(
-            tx.cursor, process_id=name, event_type=kind, after_sequence=after
+            tx.own_cursor, process_id=name, event_type=kind, after_sequence=after
         )
         if row is None:
             state_of(tx, name)
@@ -260,7 +260,7 @@ def highest_sequence(_: Context, process_id: str) -> Work[int]:
     name = check_name("process_id", process_id)
 
     def find(tx: Tx) -> int:
-        row = statements.highest_sequence.one(tx.cursor, process_id=name)
+        row = statements.highest_sequence.one(tx.own_cursor, process_id=name)
         if row is None or row[0] is None:
             state_of(tx, name)
             return 0
@@ -274,7 +274,7 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
         check_fence(fence, ProcessFence)
 
     def append(tx: Tx) -> Appended:
-        row = statements.load_standing.one(tx.cursor, process_id=process_id)
+        row = statements.load_standing.one(tx.own_cursor, process_id=process_id)
         if row is None:
             raise NotFoundError("process", process_id)
         status, record_json, highest = row
@@ -303,7 +303,7 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
 def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:
     now_ms = tx.now_ms
     statements.append_event.run(
-        tx.cursor,
+        tx.own_cursor,
         process_id=process_id,
         sequence=plan.appended.event.sequence,
         event_type=new.event_type,
@@ -327,7 +327,7 @@ def _require_fence(
 
 
 def _known(tx: Tx, process_id: str, replay_key: str) -> KnownEvent | None:
-    row = statements.find_replay.one(tx.cursor, process_id=process_id, replay_key=replay_key)
+    row = statements.find_replay.one(tx.own_cursor, process_id=process_id, replay_key=replay_key)
     if row is None:
         return None
     sequence, payload_hash, event_json = row

@@ -46,7 +46,7 @@ def revoke_handle(_: Context, scope: Scope, process_id: str) -> Work[bool]:
     name = check_name("process_id", process_id)
 
     def revoke(tx: Tx) -> bool:
-        return statements.revoke_handle.run(tx.cursor, scope_id=scope.id, process_id=name) == 1
+        return statements.revoke_handle.run(tx.own_cursor, scope_id=scope.id, process_id=name) == 1
 
     return revoke
 
@@ -64,7 +64,7 @@ def transfer_handles(
     names = tuple(dict.fromkeys(check_names("process_ids", process_ids)))
 
     def transfer(tx: Tx) -> int:
-        cursor = tx.cursor
+        cursor = tx.own_cursor
         handles = []
         for name in names:
             row = statements.load_handle.one(cursor, scope_id=source.id, process_id=name)
@@ -88,7 +88,7 @@ def has_handle(_: Context, scope: Scope, process_id: str) -> Work[bool]:
     name = check_name("process_id", process_id)
 
     def look(tx: Tx) -> bool:
-        row = statements.load_handle.one(tx.cursor, scope_id=scope.id, process_id=name)
+        row = statements.load_handle.one(tx.own_cursor, scope_id=scope.id, process_id=name)
         return row is not None
 
     return look
@@ -103,7 +103,7 @@ def list_handles(
 
     def list_page(tx: Tx) -> list[HandleGrant]:
         rows = statements.list_handles.all(
-            tx.cursor, scope_id=scope.id, after_process_id=behind, limit=most
+            tx.own_cursor, scope_id=scope.id, after_process_id=behind, limit=most
         )
         return [read_grant(*row) for row in rows]
 
@@ -119,7 +119,7 @@ def list_live_handles(
 
     def list_page(tx: Tx) -> list[HandleGrant]:
         rows = statements.list_live_handles.all(
-            tx.cursor, scope_id=scope.id, after_process_id=behind, limit=most
+            tx.own_cursor, scope_id=scope.id, after_process_id=behind, limit=most
         )
         return [read_grant(*row) for row in rows]
 
@@ -131,7 +131,7 @@ def list_handles_on(_: Context, process_id: str) -> Work[list[HandleGrant]]:
     name = check_name("process_id", process_id)
 
     def list_all(tx: Tx) -> list[HandleGrant]:
-        rows = statements.list_handles_on.all(tx.cursor, process_id=name)
+        rows = statements.list_handles_on.all(tx.own_cursor, process_id=name)
         return [read_grant(*row) for row in rows]
 
     return list_all
@@ -146,7 +146,7 @@ def delete_session(_: Context, session_id: str) -> Work[SessionDeletion]:
     name = check_name("session_id", session_id)
 
     def delete(tx: Tx) -> SessionDeletion:
-        cursor = tx.cursor
+        cursor = tx.own_cursor
         left = statements.running_handles_of_session.all(cursor, session_id=name)
         changed = [
             (process_id, status, _without_wake_target(tx, process_id, record_json))
@@ -176,7 +176,7 @@ def _without_wake_target(tx: Tx, process_id: str, record_json: str) -> str:
 
 def _grant(tx: Tx, scope: Scope, process_id: str, descriptor_json: str) -> None:
     statements.grant_handle.run(
-        tx.cursor,
+        tx.own_cursor,
         session_id=scope.session_id,
         scope_id=scope.id,
         process_id=process_id,

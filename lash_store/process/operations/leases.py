@@ -66,7 +66,7 @@ def claim_next(
 
     def claim(tx: Tx) -> ClaimedProcess | None:
         if choice is None:
-            found = statements.next_claimable.one(tx.cursor, now_ms=tx.now_ms, **given)
+            found = statements.next_claimable.one(tx.own_cursor, now_ms=tx.now_ms, **given)
         else:
             claimable = statements.next_claimable(now_ms=tx.now_ms, **given)
             by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)

@@ -58,7 +58,7 @@ def register_process(_: Context, registration: ProcessRegistration) -> Work[Proc
     def register(tx: Tx) -> ProcessRecord:
         record_json = written_record(prepared, prepared_hash, tx.now_ms)
         added = statements.register_process.run(
-            tx.cursor,
+            tx.own_cursor,
             process_id=process_id,
             registration_hash=prepared_hash,
             owner_scope_id=owner_scope_id,
@@ -80,7 +80,7 @@ def load_process(_: Context, process_id: str) -> Work[ProcessRecord | None]:
     name = check_name("process_id", process_id)
 
     def load(tx: Tx) -> ProcessRecord | None:
-        row = statements.load_process.one(tx.cursor, process_id=name)
+        row = statements.load_process.one(tx.own_cursor, process_id=name)
         return None if row is None else read_record(name, row[2], row[0])
 
     return load
@@ -106,9 +106,9 @@ def list_processes(
 
     def list_page(tx: Tx) -> list[ProcessRecord]:
         rows = (
-            statements.list_all_processes.all(tx.cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
+            statements.list_all_processes.all(tx.own_cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
             if state is None
-            else statements.list_processes.all(tx.cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
+            else statements.list_processes.all(tx.own_cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
         )
         return [read_record(process_id, record_json, state) for process_id, record_json in rows]
 
@@ -167,7 +167,7 @@ def known_processes(_: Context, process_ids: Iterable[str]) -> Work[set[str]]:
     names = check_names("process_ids", process_ids)
 
     def find(tx: Tx) -> set[str]:
-        cursor = tx.cursor
+        cursor = tx.own_cursor
         return {
             name
             for name in names
@@ -185,7 +185,7 @@ def require_process(_: Context, process_id: str) -> Work[str]:
 
 def state_of(tx: Tx, process_id: str) -> str:
     """Read whether a process runs or how it ended; NotFoundError if it is not registered."""
-    row = statements.process_status.one(tx.cursor, process_id=process_id)
+    row = statements.process_status.one(tx.own_cursor, process_id=process_id)
     if row is None:
         raise NotFoundError("process", process_id)
     return row[0]
@@ -203,7 +203,7 @@ def write_record(
     """Write a record and what is projected from it."""
     tx.touch(process_id)
     written = statements.update_process.run(
-        tx.cursor,
+        tx.own_cursor,
         process_id=process_id,
         status=status,
         updated_at_ms=updated_at_ms,
@@ -214,7 +214,7 @@ def write_record(
 
 
 def _row_of(tx: Tx, process_id: str) -> tuple[str, str, str]:
-    row = statements.load_process.one(tx.cursor, process_id=process_id)
+    row = statements.load_process.one(tx.own_cursor, process_id=process_id)
     if row is None:
         raise NotFoundError("process", process_id)
     return row

@@ -31,7 +31,7 @@ def record_attachment_intent(
 
     def record(tx: Tx) -> bool:
         changed = statements.record_attachment_intent.run(
-            tx.cursor,
+            tx.own_cursor,
             attachment_id=name,
             session_id=owner,
             canonical_uri=uri,
@@ -57,7 +57,7 @@ def commit_attachments(
 
 def stamp_attachments(tx: Tx, session_id: str, attachment_ids: Iterable[str]) -> int:
     """Stamp attachments of a session committed, on an open transaction."""
-    cursor, now_ms = tx.cursor, tx.now_ms
+    cursor, now_ms = tx.own_cursor, tx.now_ms
     return sum(
         statements.commit_attachment.run(
             cursor, session_id=session_id, attachment_id=attachment_id, now_ms=now_ms
@@ -73,7 +73,9 @@ def list_uncommitted_attachments(
     check_count("older_than_ms", older_than_ms)
 
     def list_uncommitted(tx: Tx) -> list[Attachment]:
-        rows = statements.list_uncommitted_attachments.all(tx.cursor, older_than_ms=older_than_ms)
+        rows = statements.list_uncommitted_attachments.all(
+            tx.own_cursor, older_than_ms=older_than_ms
+        )
         return [Attachment(*row) for row in rows]
 
     return list_uncommitted
@@ -84,7 +86,7 @@ def forget_attachment(_: SessionContext, attachment_id: str) -> Work[bool]:
     name = check_name("attachment_id", attachment_id)
 
     def forget(tx: Tx) -> bool:
-        return statements.forget_attachment.run(tx.cursor, attachment_id=name) == 1
+        return statements.forget_attachment.run(tx.own_cursor, attachment_id=name) == 1
 
     return forget
 
@@ -99,7 +101,7 @@ def put_artifact(
 
     def put(tx: Tx) -> str:
         blob_ref = store_blob(tx)
-        statements.put_artifact.run(tx.cursor, artifact_ref=name, blob_ref=blob_ref)
+        statements.put_artifact.run(tx.own_cursor, artifact_ref=name, blob_ref=blob_ref)
         return blob_ref
 
     return put
@@ -113,7 +115,7 @@ def load_artifact(_: SessionContext, artifact_ref: str) -> Work[bytes | None]:
     name = check_name("artifact_ref", artifact_ref)
 
     def load(tx: Tx) -> bytes | None:
-        row = statements.load_artifact.one(tx.cursor, artifact_ref=name)
+        row = statements.load_artifact.one(tx.own_cursor, artifact_ref=name)
         if row is None:
             return None
         content = read_blob(tx, row[1])

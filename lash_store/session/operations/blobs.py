@@ -43,7 +43,7 @@ def put_blob(
     packed = pack_blob(plain, kind, context.profile)
 
     def put(tx: Tx) -> str:
-        statements.put_blob.run(tx.cursor, key=key, content=packed)
+        statements.put_blob.run(tx.own_cursor, key=key, content=packed)
         return key
 
     return put
@@ -122,7 +122,7 @@ def store_checkpoint(
 
     def put(tx: Tx) -> tuple[str, Manifest]:
         for field, ref in given_refs:
-            if statements.find_blob.one(tx.cursor, key=ref) is None:
+            if statements.find_blob.one(tx.own_cursor, key=ref) is None:
                 raise InvalidRecordError(field, shown(ref), "no such blob is stored")
         for put_body in put_bodies:
             put_body(tx)
@@ -134,7 +134,7 @@ def store_checkpoint(
 
 def read_blob(tx: Tx, key: str) -> bytes | None:
     """Read a blob, on an open transaction; see :func:`load_blob`."""
-    row = statements.load_blob.one(tx.cursor, key=check_name("key", key))
+    row = statements.load_blob.one(tx.own_cursor, key=check_name("key", key))
     if row is None:
         return None
     stored = row[0]

@@ -114,7 +114,7 @@ def renew_claim(_: SessionContext, claim: WorkClaim, *, ttl_ms: int) -> Work[Wor
         require_standing(tx, held)
         expires_at_ms = end_of_term(tx.now_ms, ttl_ms)
         statements.renew_claim.run(
-            tx.cursor,
+            tx.own_cursor,
             session_id=held.session_id,
             claim_id=held.claim_id,
             token=held.token,
@@ -131,7 +131,7 @@ def abandon_claim(_: SessionContext, claim: WorkClaim) -> Work[int]:
 
     def abandon(tx: Tx) -> int:
         return statements.abandon_claim.run(
-            tx.cursor, session_id=held.session_id, claim_id=held.claim_id, token=held.token
+            tx.own_cursor, session_id=held.session_id, claim_id=held.claim_id, token=held.token
         )
 
     return abandon
@@ -150,7 +150,7 @@ def require_claim(_: SessionContext, claim: WorkClaim) -> Work[None]:
 def require_standing(tx: Tx, claim: WorkClaim) -> None:
     """Require a claim that was checked, on an open transaction; see :func:`require_claim`."""
     carrying = statements.claimed_work.all(
-        tx.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+        tx.own_cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
     )
     found = tuple(batch_id for (batch_id,) in carrying)
     if sorted(found) != sorted(claim.batch_ids):
@@ -160,7 +160,7 @@ def require_standing(tx: Tx, claim: WorkClaim) -> None:
 def complete_claim(tx: Tx, claim: WorkClaim) -> None:
     """Remove the batches of a claim that stands."""
     statements.complete_claim.run(
-        tx.cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
+        tx.own_cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
     )
 
 
@@ -174,14 +174,15 @@ def _prefix(
     rows: Iterable[tuple[object, ...]]
     if choice is None:
         rows = statements.claimable_work.all(
-            tx.cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
+            tx.own_cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
         )
     else:
         choosable = statements.choosable_work(
             session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
         )
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
-        rows = map(tuple, tx.connection.execute(by_choice).all())
+        # A condition that multiplies rows chooses each of them once.
+        rows = dict.fromkeys(map(tuple, tx.connection.execute(by_choice).all()))
     candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
@@ -192,7 +193,7 @@ def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, ttl_ms: int) -
 
 
 def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int) -> WorkClaim:
-    cursor, token = tx.cursor, new_token(tx.context.ids)
+    cursor, token = tx.own_cursor, new_token(tx.context.ids)
     fencing_token = taken[0].claim_fencing_token + 1
     claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
     rows = [

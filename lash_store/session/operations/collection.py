@@ -19,7 +19,7 @@ def collect_blobs(_: SessionContext, *, dry_run: bool = False) -> Work[Collectio
     """
 
     def collect(tx: Tx) -> CollectionReport:
-        head, cursor = read_head(tx), tx.cursor
+        head, cursor = read_head(tx), tx.own_cursor
         checkpoint = None if head is None else head.checkpoint_ref
         artifacts = {blob_ref for _, blob_ref in statements.select_artifacts.all(cursor)}
         roots = artifacts | ({checkpoint} if checkpoint else set())
@@ -50,7 +50,7 @@ def _components(tx: Tx, ref: str, *, is_checkpoint: bool) -> tuple[str, ...]:
     The kind that it was stored under proves it, but is not needed: the same bytes may have
     been stored as an artifact first. What looks like one keeps its components.
     """
-    row = statements.load_blob.one(tx.cursor, key=ref)
+    row = statements.load_blob.one(tx.own_cursor, key=ref)
     stored = b"" if row is None else row[0]
     if is_checkpoint or kind_of_blob(stored) == "CheckpointManifest":
         return read_manifest(tx, ref).component_refs  # raises if it can't be read

@@ -27,7 +27,7 @@ def load_graph(_: SessionContext) -> Work[Graph | None]:
         head = read_head(tx)
         if head is None:
             return None
-        rows = statements.load_graph.all(tx.cursor)
+        rows = statements.load_graph.all(tx.own_cursor)
         return Graph(tuple(_node(node_id, text) for _, node_id, text in rows), head.leaf_node_id)
 
     return load
@@ -53,9 +53,9 @@ def load_path(
         if leaf is None:
             return Graph((), None)
         rows = (
-            statements.load_path.all(tx.cursor, leaf_node_id=leaf)
+            statements.load_path.all(tx.own_cursor, leaf_node_id=leaf)
             if count is None
-            else statements.load_path_end.all(tx.cursor, leaf_node_id=leaf, limit=count)
+            else statements.load_path_end.all(tx.own_cursor, leaf_node_id=leaf, limit=count)
         )
         nodes = {node_id: _node(node_id, text) for node_id, text in rows}
         return Graph(_in_order(leaf, nodes), leaf)
@@ -68,7 +68,7 @@ def load_node(_: SessionContext, node_id: str) -> Work[Node | None]:
     name = check_name("node_id", node_id)
 
     def load(tx: Tx) -> Node | None:
-        row = statements.load_node.one(tx.cursor, node_id=name)
+        row = statements.load_node.one(tx.own_cursor, node_id=name)
         return None if row is None else _node(row[1], row[2])
 
     return load
@@ -82,7 +82,7 @@ def tombstone_nodes(_: SessionContext, node_ids: Iterable[str]) -> Work[int]:
     names = tuple(check_names("node_id", node_ids))
 
     def tombstone(tx: Tx) -> int:
-        head, cursor = read_head(tx), tx.cursor  # read first: it may be corrupt
+        head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
         changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
         if head is not None and changed:
             count = max(0, head.graph_node_count - changed)
@@ -99,7 +99,7 @@ def vacuum_graph(_: SessionContext) -> Work[int]:
     """
 
     def vacuum(tx: Tx) -> int:
-        head, cursor = read_head(tx), tx.cursor  # read first: it may be corrupt
+        head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
         removed = statements.vacuum_nodes.run(cursor)
         count = count_nodes(tx)
         if head is not None and head.graph_node_count != count:
@@ -111,7 +111,7 @@ def vacuum_graph(_: SessionContext) -> Work[int]:
 
 def count_nodes(tx: Tx) -> int:
     """Count the live nodes, by looking at all of them."""
-    return sum(count for (count,) in statements.count_nodes.all(tx.cursor))
+    return sum(count for (count,) in statements.count_nodes.all(tx.own_cursor))
 
 
 def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
@@ -123,7 +123,7 @@ def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
     encoded = [_encoded(node) for node in nodes]
 
     def append(tx: Tx) -> None:
-        cursor, timestamp = tx.cursor, encode_raw(rfc_3339(tx.now_ms))
+        cursor, timestamp = tx.own_cursor, encode_raw(rfc_3339(tx.now_ms))
         rows = [
             statements.insert_node.bind(cursor, node_id=node_id, node_json=_dated(node, timestamp))
             for node_id, node in zip(ids, encoded, strict=True)
@@ -151,12 +151,12 @@ def _second(now_s: int) -> str | None:
 
 def delete_nodes(tx: Tx) -> None:
     """Remove every node, tombstoned ones too."""
-    statements.delete_nodes.run(tx.cursor)
+    statements.delete_nodes.run(tx.own_cursor)
 
 
 def is_live_node(tx: Tx, node_id: str) -> bool:
     """Whether a node is there and not hidden."""
-    return statements.load_node.one(tx.cursor, node_id=node_id) is not None
+    return statements.load_node.one(tx.own_cursor, node_id=node_id) is not None
 
 
 def _encoded(node: dict[str, Any]) -> str | dict[str, msgspec.Raw | None]:
@@ -173,7 +173,7 @@ def _dated(node: str | dict[str, msgspec.Raw | None], timestamp: msgspec.Raw) ->
 
 def _known(tx: Tx, ids: Sequence[str], added: int) -> str:
     """Return the first of `ids` that was there before the `added` ones of them were."""
-    newest = {node_id for (node_id,) in statements.newest_nodes.all(tx.cursor, count=added)}
+    newest = {node_id for (node_id,) in statements.newest_nodes.all(tx.own_cursor, count=added)}
     return next(i for at, i in enumerate(ids) if i not in newest or i in ids[:at])
 
 

@@ -39,7 +39,7 @@ def load_head(_: SessionContext) -> Work[SessionHead | None]:
 
 def read_head(tx: Tx) -> SessionHead | None:
     """Read the head, on an open transaction; see :func:`load_head`."""
-    row = statements.load_head.one(tx.cursor)
+    row = statements.load_head.one(tx.own_cursor)
     if row is None:
         return None
     session_id, text, revision = row
@@ -75,7 +75,7 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
         if not written[name]:
             del written[name]
     statements.save_head.run(
-        tx.cursor,
+        tx.own_cursor,
         session_id=head.session_id,
         head_json=encode_json(
             {**written, **free_json("head", head.extra)} if head.extra else written

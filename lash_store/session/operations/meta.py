@@ -28,7 +28,7 @@ def load_meta(_: SessionContext) -> Work[SessionMeta | None]:
 
 
 def _read_meta(tx: Tx) -> SessionMeta | None:
-    row = statements.load_meta.one(tx.cursor)
+    row = statements.load_meta.one(tx.own_cursor)
     return None if row is None else read_meta_row(row)
 
 
@@ -43,7 +43,7 @@ def save_meta(_: SessionContext, meta: SessionMeta) -> Work[None]:
     columns = check_meta(meta)
 
     def save(tx: Tx) -> None:
-        statements.save_meta.run(tx.cursor, **columns)
+        statements.save_meta.run(tx.own_cursor, **columns)
 
     return save
 
@@ -53,7 +53,7 @@ def create_meta(_: SessionContext, meta: SessionMeta) -> Work[bool]:
     columns = check_meta(meta)
 
     def create(tx: Tx) -> bool:
-        return statements.create_meta.run(tx.cursor, **columns) == 1
+        return statements.create_meta.run(tx.own_cursor, **columns) == 1
 
     return create
 
@@ -67,8 +67,8 @@ def _read_summary(tx: Tx) -> SessionSummary | None:
     meta = _read_meta(tx)
     if meta is None:
         return None
-    counted = statements.count_user_messages.one(tx.cursor)
-    first = statements.first_user_message.one(tx.cursor)
+    counted = statements.count_user_messages.one(tx.own_cursor)
+    first = statements.first_user_message.one(tx.own_cursor)
     return SessionSummary(
         session_id=meta.session_id,
         cwd=meta.cwd,

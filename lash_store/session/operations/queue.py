@@ -65,7 +65,7 @@ def cancel_work(_: SessionContext, batch_id: str) -> Work[WorkBatch | None]:
         batch = _batch(tx, name)
         if batch is None:
             return None
-        removed = statements.cancel_work.run(tx.cursor, batch_id=name, now_ms=tx.now_ms)
+        removed = statements.cancel_work.run(tx.own_cursor, batch_id=name, now_ms=tx.now_ms)
         return batch if removed else None
 
     return cancel
@@ -87,7 +87,9 @@ def list_work(
     check_count("limit", limit)
 
     def list_page(tx: Tx) -> list[WorkBatch]:
-        rows = statements.list_work.all(tx.cursor, session_id=key, after_seq=after_seq, limit=limit)
+        rows = statements.list_work.all(
+            tx.own_cursor, session_id=key, after_seq=after_seq, limit=limit
+        )
         return _with_items(tx, rows)
 
     return list_page
@@ -107,7 +109,7 @@ def list_pending_work(
 
     def list_page(tx: Tx) -> list[WorkBatch]:
         rows = statements.list_pending_work.all(
-            tx.cursor, session_id=key, now_ms=tx.now_ms, after_seq=after_seq, limit=limit
+            tx.own_cursor, session_id=key, now_ms=tx.now_ms, after_seq=after_seq, limit=limit
         )
         return _with_items(tx, rows)
 
@@ -119,7 +121,7 @@ def work_depth(context: SessionContext, *, session_id: str | None = None) -> Wor
     key = chosen_session(context, session_id)
 
     def count(tx: Tx) -> WorkDepth:
-        row = statements.work_depth.one(tx.cursor, session_id=key, now_ms=tx.now_ms)
+        row = statements.work_depth.one(tx.own_cursor, session_id=key, now_ms=tx.now_ms)
         assert row is not None  # an aggregate without GROUP BY has one row
         return WorkDepth(*row)
 
@@ -127,7 +129,7 @@ def work_depth(context: SessionContext, *, session_id: str | None = None) -> Wor
 
 
 def _enqueue(tx: Tx, session_id: str, work: WrittenWork) -> WorkBatch | AlreadyQueued:
-    cursor = tx.cursor
+    cursor = tx.own_cursor
     batch_id = f"qwb:{tx.context.ids.new_token()}"
     row = statements.enqueue_work.one(
         cursor,
@@ -171,14 +173,14 @@ def _enqueue(tx: Tx, session_id: str, work: WrittenWork) -> WorkBatch | AlreadyQ
 
 
 def _batch(tx: Tx, batch_id: str) -> WorkBatch | None:
-    row = statements.load_work.one(tx.cursor, batch_id=batch_id)
+    row = statements.load_work.one(tx.own_cursor, batch_id=batch_id)
     if row is None:
         return None
-    return assembled([row], statements.load_batch_items.all(tx.cursor, batch_id=batch_id))[0]
+    return assembled([row], statements.load_batch_items.all(tx.own_cursor, batch_id=batch_id))[0]
 
 
 def _batch_of_source(tx: Tx, session_id: str, source_key: str) -> WorkBatch:
-    row = statements.find_source.one(tx.cursor, session_id=session_id, source_key=source_key)
+    row = statements.find_source.one(tx.own_cursor, session_id=session_id, source_key=source_key)
     batch = None if row is None else _batch(tx, row[0])
     if batch is None:
         raise CorruptRecordError(_TABLE, source_key, "neither enqueued nor there")
@@ -190,7 +192,7 @@ def _with_items(tx: Tx, rows: list[_BatchRow]) -> list[WorkBatch]:
     if not rows:
         return []
     items = statements.load_items.all(
-        tx.cursor, session_id=rows[0][2], first_seq=rows[0][0], last_seq=rows[-1][0]
+        tx.own_cursor, session_id=rows[0][2], first_seq=rows[0][0], last_seq=rows[-1][0]
     )
     return assembled(rows, items)
 

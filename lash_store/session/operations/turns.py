@@ -93,7 +93,7 @@ def load_receipt(context: SessionContext, turn_id: str) -> Work[TurnReceipt | No
     name, session_id = check_name("turn_id", turn_id), context.session_id
 
     def load(tx: Tx) -> TurnReceipt | None:
-        row = statements.load_receipt.one(tx.cursor, session_id=session_id, turn_id=name)
+        row = statements.load_receipt.one(tx.own_cursor, session_id=session_id, turn_id=name)
         return None if row is None else _read_receipt(name, row[3])
 
     return load
@@ -104,7 +104,7 @@ def record_usage(_: SessionContext, delta: UsageDelta) -> Work[None]:
     columns = msgspec.structs.asdict(check_usage(delta))
 
     def record(tx: Tx) -> None:
-        statements.record_usage.run(tx.cursor, **columns)
+        statements.record_usage.run(tx.own_cursor, **columns)
 
     return record
 
@@ -113,7 +113,7 @@ def load_usage(_: SessionContext) -> Work[list[UsageDelta]]:
     """Return what was used by source and model, in order of first appearance (S-USAGE-1)."""
 
     def load(tx: Tx) -> list[UsageDelta]:
-        return [UsageDelta(*row) for row in statements.load_usage.all(tx.cursor)]
+        return [UsageDelta(*row) for row in statements.load_usage.all(tx.own_cursor)]
 
     return load
 
@@ -121,7 +121,7 @@ def load_usage(_: SessionContext) -> Work[list[UsageDelta]]:
 def _receipt(tx: Tx, stamp: TurnStamp, session_id: str) -> TurnReceipt | None:
     if stamp.session_id not in (None, session_id):
         raise TurnConflictError(stamp.session_id or "", stamp.turn_id)
-    row = statements.load_receipt.one(tx.cursor, session_id=session_id, turn_id=stamp.turn_id)
+    row = statements.load_receipt.one(tx.own_cursor, session_id=session_id, turn_id=stamp.turn_id)
     if row is None:
         return None
     if row[2] != stamp.commit_hash:
@@ -181,7 +181,7 @@ def _encoded_for_head(commit: WrittenCommit) -> dict[str, msgspec.Raw]:
 
 
 def _record_usage(tx: Tx, usage: Sequence[dict[str, Any]]) -> None:
-    cursor = tx.cursor
+    cursor = tx.own_cursor
     rows = [statements.record_usage.bind(cursor, **columns) for columns in usage]
     statements.record_usage.many(cursor, rows)
 
@@ -234,7 +234,7 @@ def _saving_receipt(
     def save(tx: Tx, session_id: str, receipt: TurnReceipt) -> None:
         shown = msgspec.structs.replace(receipt, manifest=manifest)
         statements.save_receipt.run(
-            tx.cursor,
+            tx.own_cursor,
             session_id=session_id,
             turn_id=stamp.turn_id,
             commit_hash=stamp.commit_hash,

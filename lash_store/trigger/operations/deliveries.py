@@ -56,7 +56,7 @@ def record_occurrence(
     def record(tx: Tx) -> Occurrence:
         record_json = written_occurrence(new, tx.now_ms)
         added = statements.record_occurrence.run(
-            tx.cursor,
+            tx.own_cursor,
             occurrence_id=new.occurrence_id,
             idempotency_key=new.members["idempotency_key"],
             request_hash=new.request_hash,
@@ -75,7 +75,7 @@ def load_occurrence(_: Context, occurrence_id: str) -> Work[Occurrence | None]:
     name = check_name("occurrence_id", occurrence_id)
 
     def load(tx: Tx) -> Occurrence | None:
-        row = statements.load_occurrence.one(tx.cursor, occurrence_id=name)
+        row = statements.load_occurrence.one(tx.own_cursor, occurrence_id=name)
         return None if row is None else read_occurrence(name, row[0])
 
     return load
@@ -126,7 +126,7 @@ def list_deliveries(
 
     def list_page(tx: Tx) -> DeliveryPage:
         rows = statements.list_deliveries.all(
-            tx.cursor,
+            tx.own_cursor,
             **given,
             after_occurrence_id=after_occurrence_id,
             after_subscription_id=after_subscription_id,
@@ -161,7 +161,7 @@ def list_reserved_processes(
             process_id
             for (occurrence_id,) in find_old(tx)
             for (process_id,) in statements.reserved_processes.all(
-                tx.cursor, occurrence_id=occurrence_id
+                tx.own_cursor, occurrence_id=occurrence_id
             )
         ]
 
@@ -188,7 +188,7 @@ def prune_occurrences(
     find_old = _finding_old(occurred_before_ms, after, limit)
 
     def prune(tx: Tx) -> Pruned:
-        rows, cursor = find_old(tx), tx.cursor
+        rows, cursor = find_old(tx), tx.own_cursor
         removed = 0
         with tx.all_or_nothing():
             for (occurrence_id,) in rows:
@@ -204,7 +204,7 @@ def prune_occurrences(
 def _recorded(tx: Tx, new: NewOccurrence) -> Occurrence:
     """Read what was recorded under a key before; IdempotencyConflictError if it is another."""
     idempotency_key = new.members["idempotency_key"]
-    row = statements.find_occurrence.one(tx.cursor, idempotency_key=idempotency_key)
+    row = statements.find_occurrence.one(tx.own_cursor, idempotency_key=idempotency_key)
     if row is None:
         raise NotFoundError("occurrence", new.occurrence_id)
     occurrence_id, stored_hash, stored_json = row
@@ -229,7 +229,7 @@ def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[list[t
     before = check_count("occurred_before_ms", occurred_before_ms)
     behind, most = check_text("after", after), bound("limit", limit)
     return lambda tx: statements.old_occurrences.all(
-        tx.cursor, occurred_before_ms=before, after_occurrence_id=behind, limit=most
+        tx.own_cursor, occurred_before_ms=before, after_occurrence_id=behind, limit=most
     )
 
 
@@ -239,7 +239,7 @@ def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
     mismatches: list[Mismatch] = []
     undecodable: list[Undecodable] = []
     rows = statements.matching_subscriptions.all(
-        tx.cursor,
+        tx.own_cursor,
         occurrence_id=occurrence_id,
         source_type=occurrence.source_type,
         source_key=occurrence.source_key,
@@ -255,7 +255,7 @@ def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
             deliveries.append(Delivery(occurrence, read, process_id, now_ms))
         else:
             mismatches.append(Mismatch(read, problem))
-    cursor = tx.cursor
+    cursor = tx.own_cursor
     reserved = [
         statements.reserve_delivery.bind(
             cursor,
@@ -267,7 +267,7 @@ def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
         for delivery in deliveries
     ]
     with tx.all_or_nothing():
-        statements.reserve_delivery.many(tx.cursor, reserved)
+        statements.reserve_delivery.many(tx.own_cursor, reserved)
     return Reservations(tuple(deliveries), tuple(mismatches), tuple(undecodable))
 
 
@@ -275,7 +275,7 @@ def _redeliver(tx: Tx, occurrence: Occurrence) -> Reservations:
     reserved = _reserve(tx, occurrence)
     undecodable = {each.subscription_id: each for each in reserved.undecodable}
     deliveries = []
-    rows = statements.deliveries_of.all(tx.cursor, occurrence_id=occurrence.occurrence_id)
+    rows = statements.deliveries_of.all(tx.own_cursor, occurrence_id=occurrence.occurrence_id)
     for subscription_id, handle, process_id, created_at_ms, record_json in rows:
         read = readable(subscription_id, handle, record_json)
         if isinstance(read, Undecodable):

@@ -49,7 +49,7 @@ def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]
                 }
             )
             statements.register_subscription.run(
-                tx.cursor,
+                tx.own_cursor,
                 subscription_id=subscription_id,
                 registrant_scope_id=registrant_scope_id,
                 handle=handle,
@@ -81,7 +81,7 @@ def list_subscriptions(
 
     def list_page(tx: Tx) -> SubscriptionPage:
         rows = statements.list_subscriptions.all(
-            tx.cursor,
+            tx.own_cursor,
             **given,
             after_scope_id=after_scope_id,
             after_handle=after_handle,
@@ -127,7 +127,7 @@ def delete_subscription(_: Context, session_id: str | None, handle: str) -> Work
     find = _finding(session_id, handle)
 
     def delete(tx: Tx) -> bool:
-        rows, cursor = find(tx), tx.cursor
+        rows, cursor = find(tx), tx.own_cursor
         deleted = [statements.delete_subscription.run(cursor, subscription_id=r[0]) for r in rows]
         return sum(deleted) > 0
 
@@ -142,14 +142,14 @@ def delete_session(_: Context, session_id: str) -> Work[int]:
     registrant = _registrant(check_name("session_id", session_id))
 
     def delete(tx: Tx) -> int:
-        return statements.delete_session.run(tx.cursor, **registrant)
+        return statements.delete_session.run(tx.own_cursor, **registrant)
 
     return delete
 
 
 def _new_names(tx: Tx) -> tuple[str, str]:
     """Draw the id and the handle of a subscription."""
-    row = statements.next_subscription_number.one(tx.cursor)
+    row = statements.next_subscription_number.one(tx.own_cursor)
     if row is None:
         raise CorruptRecordError(trigger_subscription_seq.name, "?", "no number was drawn")
     return f"subscription:{row[0]}", f"trigger:{row[0]}"
@@ -162,7 +162,7 @@ def _switching(session_id: str | None, handle: str, *, enabled: bool) -> Work[bo
         changed = False
         for subscription_id, _, _, was_enabled, record_json in find(tx):
             statements.update_subscription.run(
-                tx.cursor,
+                tx.own_cursor,
                 subscription_id=subscription_id,
                 enabled=int(enabled),
                 updated_at_ms=tx.now_ms,
@@ -180,7 +180,7 @@ def _finding(session_id: str | None, handle: str) -> Work[list[tuple[str, str, s
     if session_id is not None:
         check_name("session_id", session_id)
     registrant, name = _registrant(session_id), check_name("handle", handle)
-    return lambda tx: statements.find_subscription.all(tx.cursor, **registrant, handle=name)
+    return lambda tx: statements.find_subscription.all(tx.own_cursor, **registrant, handle=name)
 
 
 def readable(subscription_id: str, handle: str, record_json: str) -> Subscription | Undecodable:
