@@ -118,13 +118,14 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         duration_ms: int,
         *,
         envelope_hash: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Sleep until `duration_ms` after this sleep was first begun; see :meth:`EffectStore.sleep`."""
         names = (scope_id, replay_key, duration_ms)
         while True:
-            left_ms = await self.look_up_sleep(*names, envelope_hash=envelope_hash)
+            left_ms = await self.look_up_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if left_ms is None:
-                left_ms = await self.begin_sleep(*names, envelope_hash=envelope_hash)
+                left_ms = await self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
             await asyncio.sleep(min(left_ms / 1000, LONGEST_NAP_S))

@@ -135,6 +135,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         duration_ms: int,
         *,
         envelope_hash: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Sleep until `duration_ms` after this sleep was first begun, by whomever (E-SLEEP-1).
 
@@ -144,9 +145,9 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         """
         names = (scope_id, replay_key, duration_ms)
         while True:
-            left_ms = self.look_up_sleep(*names, envelope_hash=envelope_hash)
+            left_ms = self.look_up_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if left_ms is None:
-                left_ms = self.begin_sleep(*names, envelope_hash=envelope_hash)
+                left_ms = self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
             time.sleep(min(left_ms / 1000, LONGEST_NAP_S))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -407,7 +408,8 @@ def test_e_sleep_1_a_sleep_is_due_once(
     assert effects.begin_sleep("s", "z", 100) == 1
     clock.advance(1)
     assert effects.begin_sleep("s", "z", 100) == 0
-    assert all_rows(path)["runtime_effect_replay"][0][3] == "completed"
+    row = all_rows(path)["runtime_effect_replay"][0]
+    assert row[3:5] == ("completed", '{"type":"sleep"}')  # the original's bytes
     before = all_rows(path)
     clock.advance(50)
     assert effects.begin_sleep("s", "z", 100) == 0
@@ -416,6 +418,31 @@ def test_e_sleep_1_a_sleep_is_due_once(
     refused(path, InvalidRecordError, lambda: effects.begin_sleep("s", "y", -1))
     assert effects.begin_sleep("s", "at once", 0) == 0
     assert effects.begin_sleep("s", "for ever", 2**63 - 1) == 2**63 - 1 - clock.now_ms()
+
+
+def test_e_sleep_1_a_strict_sleep_that_was_never_begun(
+    effects: EffectStore, path: Path, clock: ManualClock
+) -> None:
+    for sleep in (effects.begin_sleep, effects.look_up_sleep, effects.sleep):
+        refused(path, NotFoundError, partial(sleep, "s", "z", 100, strict=True))
+        refused(path, InvalidRecordError, partial(sleep, "s", "z", 100, strict=1))  # type: ignore[arg-type] # reason: that is the test
+    assert effects.begin_sleep("s", "z", 100) == 100
+    assert effects.begin_sleep("s", "z", 100, strict=True) == 100
+    assert effects.look_up_sleep("s", "z", 100, strict=True) == 100
+    clock.advance(100)
+    effects.sleep("s", "z", 100, strict=True)
+
+
+def test_e_sleep_1_a_sleep_that_was_recorded_as_null(
+    effects: EffectStore, path: Path, clock: ManualClock
+) -> None:
+    """By a release before this one."""
+    effects.begin_sleep("s", "z", 100)
+    clock.advance(100)
+    effects.begin_sleep("s", "z", 100)
+    run_script(path, "UPDATE runtime_effect_replay SET outcome_json = 'null'")
+    assert effects.begin_sleep("s", "z", 100) == 0
+    effects.sleep("s", "z", 100)
 
 
 def test_e_sleep_1_somebody_elses_claim_keeps_nobody_from_waking(

@@ -35,7 +35,9 @@ def test_every_python_example_runs(
     assert result.wasSuccessful()
 
 
-@pytest.mark.parametrize("page", ["process", "trigger", "effect", "layouts", "composing", "holding"])
+@pytest.mark.parametrize(
+    "page", ["process", "trigger", "effect", "layouts", "composing", "holding"]
+)
 def test_every_python_example_of_a_page_runs(
     root: Path, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """The operations of an effect store, and their list."""
 
 from lash_store._stores.operations import Operations, reads, writes
-from lash_store.effect.operations import attempts, upkeep
+from lash_store.effect.operations import attempts, sleeps, upkeep
 
 
 class EffectOperations(Operations):
@@ -15,8 +15,8 @@ class EffectOperations(Operations):
     finish_effect = writes(attempts.finish_effect)
     fail_effect = writes(attempts.fail_effect)
     abandon_effect = writes(attempts.abandon_effect)
-    begin_sleep = writes(attempts.begin_sleep)
-    look_up_sleep = reads(attempts.look_up_sleep)
+    begin_sleep = writes(sleeps.begin_sleep)
+    look_up_sleep = reads(sleeps.look_up_sleep)
 
     list_effects = reads(upkeep.list_effects)
     count_effects = reads(upkeep.count_effects)

@@ -12,7 +12,6 @@ from lash_store._kernel.checks import (
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store.clock import MAX_INT
 from lash_store.effect import statements
 from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.records import (
@@ -35,7 +34,6 @@ from lash_store.effect.records import (
 from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import (
     CorruptRecordError,
-    EffectFailedError,
     IdempotencyConflictError,
     LeaseLostError,
     LeaseLostReason,
@@ -177,91 +175,13 @@ def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
     return abandon
 
 
-def begin_sleep(
-    context: EffectContext,
-    scope_id: str,
-    replay_key: str,
-    duration_ms: int,
-    *,
-    envelope_hash: str | None = None,
-) -> Work[int]:
-    """Begin a durable sleep, or see how much of it is left, in milliseconds (E-SLEEP-1).
-
-    It is due `duration_ms` after it was first begun, whoever sleeps it to its end; 0 if that
-    is over, which is recorded, unless somebody else holds a claim on it just then. Between
-    the calls nobody holds one, so nobody who dies in its middle keeps anybody waiting. Raises
-    IdempotencyConflictError if the step was begun as anything else, EffectFailedError if it
-    failed, CorruptRecordError if it was begun without a time at which it is due.
-    """
-    digest = hash_of_sleep(duration_ms, envelope_hash)
-    check_step(scope_id, replay_key)
-
-    def begin_or_end(tx: Tx) -> int:
-        due_at_ms = min(tx.now_ms + duration_ms, MAX_INT)
-        with tx.all_or_nothing():
-            begun = begin(
-                tx,
-                scope_id,
-                replay_key,
-                digest,
-                owner_id=context.owner_id,
-                ttl_ms=TTL_MS,
-                due_at_ms=due_at_ms,
-            )
-            if isinstance(begun, Replayed):
-                return 0
-            if isinstance(begun, ReplayedFailure):
-                error = begun.error
-                raise EffectFailedError(error.code, error.message, key_of(scope_id, replay_key))
-            if begun.due_at_ms is None:
-                key = key_of(scope_id, replay_key)
-                raise CorruptRecordError(_TABLE, key, "a sleep without a time at which it is due")
-            left_ms = max(0, begun.due_at_ms - tx.now_ms)
-            if isinstance(begun, EffectClaim):
-                put_down = (
-                    abandon_effect(context, begun) if left_ms else finish_effect(context, begun)
-                )
-                put_down(tx)
-        return left_ms
-
-    return begin_or_end
-
-
-def look_up_sleep(
-    _: EffectContext,
-    scope_id: str,
-    replay_key: str,
-    duration_ms: int,
-    *,
-    envelope_hash: str | None = None,
-) -> Work[int | None]:
-    """Return how much of a sleep is left, in milliseconds, and change nothing.
-
-    0 if its end is recorded; None if ``begin_sleep`` has something to do: it was never begun,
-    or it is due. Raises IdempotencyConflictError if the step was begun as anything else.
-    """
-    check_step(scope_id, replay_key)
-    digest = hash_of_sleep(duration_ms, envelope_hash)
-
-    def look_up(tx: Tx) -> int | None:
-        found = _standing(tx, scope_id, replay_key, digest)
-        if isinstance(found, Replayed):
-            return 0
-        term = _term(tx, scope_id, replay_key)
-        if term is None or term.due_at_ms is None or isinstance(found, ReplayedFailure):
-            return None
-        return term.due_at_ms - tx.now_ms if term.due_at_ms > tx.now_ms else None
-
-    return look_up
-
-
 def look_up(
     tx: Tx, scope_id: str, replay_key: str, digest: str, *, strict: bool
 ) -> Replayed | ReplayedFailure | Busy | None:
     """Do what ``look_up_effect`` does in its snapshot, of arguments that were checked."""
     if strict:
-        _existing(tx, scope_id, replay_key)
-    return _standing(tx, scope_id, replay_key, digest)
+        existing(tx, scope_id, replay_key)
+    return standing_of(tx, scope_id, replay_key, digest)
 
 
 def begin(
@@ -277,7 +197,7 @@ def begin(
 ) -> Begun:
     """Do what ``begin_effect`` does in its transaction, of arguments that were checked."""
     if strict:
-        _existing(tx, scope_id, replay_key)
+        existing(tx, scope_id, replay_key)
     token, expires_at_ms = new_token(tx.context.ids), end_of_term(tx.now_ms, ttl_ms)
     row = statements.begin_effect.one(
         tx.own_cursor,
@@ -294,7 +214,7 @@ def begin(
         if row[0] is not None and type(row[0]) is not int:
             raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "due_at_ms is no time")
         return EffectClaim(scope_id, replay_key, digest, owner_id, token, expires_at_ms, row[0])
-    found = _standing(tx, scope_id, replay_key, digest)
+    found = standing_of(tx, scope_id, replay_key, digest)
     if found is None:
         raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "it could not be claimed")
     return found
@@ -320,10 +240,11 @@ def _end(
         raise _lost(tx, claim)
 
 
-def _standing(
+def standing_of(
     tx: Tx, scope_id: str, replay_key: str, digest: str
 ) -> Replayed | ReplayedFailure | Busy | None:
-    term = _term(tx, scope_id, replay_key)
+    """Say how a step stands; None if it could be claimed. IdempotencyConflictError for another one."""
+    term = term_of(tx, scope_id, replay_key)
     if term is None:
         return None
     if term.envelope_hash != digest:
@@ -350,20 +271,22 @@ def _claimed(claim: EffectClaim) -> _Claimed:
     }
 
 
-def _existing(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm:
-    term = _term(tx, scope_id, replay_key)
+def existing(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm:
+    """Read a step's row; NotFoundError if there is none."""
+    term = term_of(tx, scope_id, replay_key)
     if term is None:
         raise NotFoundError("effect", key_of(scope_id, replay_key))
     return term
 
 
-def _term(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm | None:
+def term_of(tx: Tx, scope_id: str, replay_key: str) -> EffectTerm | None:
+    """Read a step's row; None if there is none."""
     row = statements.load_effect.one(tx.own_cursor, scope_id=scope_id, replay_key=replay_key)
     return None if row is None else read_term(scope_id, replay_key, row)
 
 
 def _lost(tx: Tx, claim: EffectClaim) -> LeaseLostError:
-    term = _term(tx, claim.scope_id, claim.replay_key)
+    term = term_of(tx, claim.scope_id, claim.replay_key)
     return LeaseLostError(claim, term, _lost_reason(claim, term))
 
 
@@ -371,12 +294,6 @@ def check_step(scope_id: str, replay_key: str) -> None:
     """Raise InvalidRecordError unless the two can name a step: neither is blank (E-REC-1)."""
     check_words("scope_id", scope_id)
     check_words("replay_key", replay_key)
-
-
-def hash_of_sleep(duration_ms: int, envelope_hash: str | None) -> str:
-    """Return the hash of a sleep's envelope, or the consumer's own."""
-    envelope = {"type": "sleep", "duration_ms": check_count("duration_ms", duration_ms)}
-    return hash_of(envelope if envelope_hash is None else None, envelope_hash)
 
 
 def _lost_reason(claim: EffectClaim, term: EffectTerm | None) -> LeaseLostReason:
