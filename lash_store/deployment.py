@@ -74,7 +74,7 @@ class Deployment:
             folder = Path(os.fsdecode(root))
         except (TypeError, ValueError) as error:
             raise StoreOpenError(ascii(root), f"it is no path: {error}") from error
-        if not options.get("read_only"):
+        if not options.get("read_only") and options.get("create", True):
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -99,7 +99,9 @@ class Deployment:
                 opened.enter_context(TriggerStore.open(url, **options)),
                 opened.enter_context(EffectStore.open(url, **options)),
             )
-            if not options.get("read_only"):  # its tables too, so that a Tx may stand beside others
+            if not options.get("read_only") and options.get(
+                "create", True
+            ):  # its tables too, so that a Tx may stand beside others
                 SessionStore.open(url, session_id="deployment", **options).close()
             opened.pop_all()
         return cls(sessions.root, *stores, sessions)

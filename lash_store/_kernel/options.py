@@ -20,6 +20,8 @@ class OpenOptions(TypedDict, total=False):
     """How to open a store; every key has a default.
 
     ``read_only``        never write, create nothing (K-OPEN-2); default False
+    ``create``           make the file, and a store of an empty one; False for one that must be there
+                         (K-OPEN-13); default True
     ``busy_timeout_ms``  how long to wait for a lock, in milliseconds; default 15 000
     ``synchronous``      "NORMAL" (default) may lose the last commits at power loss, "FULL" none
     ``clock``            where the time comes from; default ``SystemClock()``
@@ -37,6 +39,7 @@ class OpenOptions(TypedDict, total=False):
     """
 
     read_only: bool
+    create: bool
     busy_timeout_ms: int
     synchronous: Synchronous
     clock: Clock
@@ -62,6 +65,7 @@ class Settings:
     prefix: str = "lash_"
     extras: Extras = ()
     tables: Sequence[OwnTables] = ()
+    create: bool = True
 
     def __post_init__(self) -> None:
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:

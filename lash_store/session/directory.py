@@ -76,7 +76,8 @@ class SessionDirectory:
             relation=Relation() if relation is None else relation,
         )
         check_meta(meta)
-        store = self._place.make(session_id, lambda at: self._open(at, session_id, options))
+        making: OpenOptions = {**options, "create": True}
+        store = self._place.make(session_id, lambda at: self._open(at, session_id, making))
         try:
             with store.begin() as tx:
                 created_at = f"unix:{tx.now_ms // 1000}"

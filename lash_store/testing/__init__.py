@@ -9,6 +9,11 @@
 Needs the extra ``testing`` (Hypothesis).
 """
 
+from importlib.util import find_spec
+
+if find_spec("hypothesis") is None:
+    raise ImportError("lash_store.testing needs Hypothesis: pip install 'lash-store[testing]'")
+
 from lash_store.testing import (
     strategies as strategies,
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lash_store import LeaseHeld, SessionLease, SessionStore
+from lash_store import Deployment, LeaseHeld, ProcessRegistry, SessionLease, SessionStore
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
 from lash_store.errors import (
@@ -26,6 +26,7 @@ from lash_store.errors import (
     ReadOnlyStoreError,
     StoreBusyError,
     StoreClosedError,
+    StoreEmptyError,
     StoreOpenError,
 )
 from tests.support.databases import all_rows, run_script
@@ -469,3 +470,39 @@ def test_k_tx_3_a_file_that_is_locked_at_opening_is_busy(path: Path) -> None:
 def test_k_open_4_a_path_that_can_not_be_spelt_is_refused() -> None:
     with pytest.raises(StoreOpenError, match="spell"):
         SessionStore.open("\ud800", session_id="s")
+
+
+@pytest.mark.canonical("opens both layouts by itself")
+@pytest.mark.parametrize("layout", ["file", "shared"])
+def test_k_open_13_a_database_that_must_exist(path: Path, layout: str) -> None:
+    where = str(path) if layout == "file" else f"sqlite:///{path}"
+    with pytest.raises(StoreOpenError, match="create=False"):
+        SessionStore.open(where, session_id="s", create=False)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(StoreEmptyError, match="it is empty"):
+        SessionStore.open(where, session_id="s", create=False)
+    assert path.stat().st_size == 0
+    SessionStore.open(where, session_id="s").close()
+    before = all_rows(path)
+    with SessionStore.open(where, session_id="s", create=False) as store:
+        if layout == "shared":  # whose tables of another kind nobody has made
+            with pytest.raises(StoreEmptyError):
+                ProcessRegistry.open(store, create=False)
+            with pytest.raises(StoreEmptyError):
+                ProcessRegistry.open(where, create=False)
+    assert all_rows(path) == before
+    with pytest.raises(StoreOpenError, match="create=False"):
+        SessionStore.open(None, session_id="s", create=False)
+
+
+@pytest.mark.canonical("opens both layouts by itself")
+def test_k_open_13_a_deployment_that_must_exist(tmp_path: Path) -> None:
+    for where in (tmp_path / "folder", f"sqlite:///{tmp_path / 'a.db'}"):
+        with pytest.raises(StoreOpenError, match="create=False"):
+            Deployment.open(where, create=False)
+        assert list(tmp_path.iterdir()) == []
+    for where in (tmp_path / "folder", f"sqlite:///{tmp_path / 'a.db'}"):
+        Deployment.open(where).close()
+        with Deployment.open(where, create=False) as deployment:
+            deployment.sessions.create("s", model="m").close()

@@ -67,3 +67,8 @@ def test_the_wheel_runs_the_quick_start_elsewhere(wheel: Path, root: Path, tmp_p
     missing = run(environment / "bin" / "lash-store", "demo")
     assert missing.returncode == 1
     assert "pip install 'lash-store[cli]'" in missing.stderr
+    missing = run(python, "-c", "import lash_store.testing")
+    assert missing.returncode == 1
+    assert missing.stderr.splitlines()[-1] == (
+        "ImportError: lash_store.testing needs Hypothesis: pip install 'lash-store[testing]'"
+    )

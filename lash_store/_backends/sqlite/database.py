@@ -141,8 +141,9 @@ class OpenDatabase:
                 lacking = connection.lacking(schema, adopt=settings.adopt)
             except sqlite3.Error as error:
                 raise store_error(error, connection) from error
-        if settings.read_only:
+        if settings.read_only or not settings.create:
             lacking.require_readable(schema, self.path)
+        if settings.read_only:
             return False
         return bool(lacking) and (bool(self.prefix) or not lacking.is_empty)
 

@@ -37,12 +37,16 @@ def open_writer(
     an empty one becomes a store. What is refused is refused before anything is written, the
     journal mode included.
     """
+    if not settings.create and is_new and not os.path.exists(path):
+        raise StoreOpenError(path, "there is none, and none is to be made (create=False)")
     with _opening(
         path, settings, opened, read_only=False, is_new=is_new, prefix=schema.prefix
     ) as connection:
         lacking = guard.look(connection.own_cursor, schema, path, adopt=settings.adopt)
         if lacking.is_empty and not is_new:
             raise StoreLostError(path, "its file is empty now; nothing was written to it")
+        if not settings.create:
+            lacking.require_readable(schema, path)
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
         if lacking:
             initialise(connection, schema, adopt=settings.adopt)
