@@ -581,6 +581,12 @@ class TestUsage:
             UsageDelta("b", "n", reasoning_tokens=1),
         ]
 
+    def test_s_usage_1_a_sum_beyond_what_can_be_counted(self, store: SessionStore) -> None:
+        for _ in range(2):
+            store.record_usage(UsageDelta("chat", "m", 2**62))
+        with pytest.raises(CorruptRecordError, match="2\\*\\*63 or more"):
+            store.load_usage()
+
     @pytest.mark.parametrize(
         "bad",
         [UsageDelta("a", "m", -1), UsageDelta("", "m"), UsageDelta("a", "m", 1, 2**63)],

@@ -536,3 +536,24 @@ def test_s_queue_10_the_plan_reads_the_claim_index_in_order(
     ]
     # The first range stands in enqueue order already: nothing is sorted before its LIMIT.
     assert "TEMP B-TREE" not in plan[plan.index(searches[0]) + 1], plan
+
+
+def test_s_queue_8_what_can_not_be_read_can_be_discarded(
+    store: SessionStore, path: Path, clock: ManualClock
+) -> None:
+    broken, claimed = enqueue(store, "broken"), enqueue(store, "claimed")
+    run_script(path, "UPDATE queued_work_batches SET available_at_ms = 9e15 WHERE enqueue_seq = 1")
+    claim_of(store)
+    run_script(path, "UPDATE queued_work_items SET payload_json = '{' WHERE item_id LIKE '%'")
+    before = all_rows(path)
+    with pytest.raises(CorruptRecordError):
+        store.cancel_work(broken.batch_id)
+    assert not store.discard_work(claimed.batch_id)  # somebody works on it
+    assert not store.discard_work("none")
+    assert all_rows(path) == before
+    assert store.discard_work(broken.batch_id)
+    assert [row[1] for row in all_rows(path)["queued_work_batches"]] == [claimed.batch_id]
+    clock.advance(1_000)
+    assert store.discard_work(claimed.batch_id)
+    with pytest.raises(InvalidRecordError):
+        store.discard_work("")

@@ -43,6 +43,7 @@ class SessionOperations(Operations):
     renew_claim = writes(claims.renew_claim)
     abandon_claim = writes(claims.abandon_claim)
     cancel_work = writes(queue.cancel_work)
+    discard_work = writes(queue.discard_work)
     list_work = reads(queue.list_work)
     list_pending_work = reads(queue.list_pending_work)
     work_depth = reads(queue.work_depth)

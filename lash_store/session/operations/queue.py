@@ -71,6 +71,20 @@ def cancel_work(_: SessionContext, batch_id: str) -> Work[WorkBatch | None]:
     return cancel
 
 
+def discard_work(_: SessionContext, batch_id: str) -> Work[bool]:
+    """Remove a batch that nobody works on without reading it; tell whether there was one (S-QUEUE-8).
+
+    For one that can't be read: ``cancel_work`` would be CorruptRecordError.
+    """
+    name = check_name("batch_id", batch_id)
+
+    def discard(tx: Tx) -> bool:
+        removed = statements.cancel_work.run(tx.own_cursor, batch_id=name, now_ms=tx.now_ms)
+        return removed == 1
+
+    return discard
+
+
 def list_work(
     context: SessionContext,
     *,

@@ -15,6 +15,7 @@ from lash_store.errors import (
     LeaseLostError,
     RevisionConflictError,
     SessionBindingError,
+    StorageError,
     TurnConflictError,
 )
 from lash_store.session import statements
@@ -37,7 +38,7 @@ from lash_store.session.records.turns import (
     check_usage,
     written_commit,
 )
-from lash_store.session.tables import runtime_turn_commits, session_head
+from lash_store.session.tables import runtime_turn_commits, session_head, usage_deltas
 
 _TABLE: Final = runtime_turn_commits.name
 
@@ -110,10 +111,20 @@ def record_usage(_: SessionContext, delta: UsageDelta) -> Work[None]:
 
 
 def load_usage(_: SessionContext) -> Work[list[UsageDelta]]:
-    """Return what was used by source and model, in order of first appearance (S-USAGE-1)."""
+    """Return what was used by source and model, in order of first appearance (S-USAGE-1).
+
+    Raises CorruptRecordError if the sum of one of them is 2**63 or more.
+    """
 
     def load(tx: Tx) -> list[UsageDelta]:
-        return [UsageDelta(*row) for row in statements.load_usage.all(tx.own_cursor)]
+        try:
+            rows = statements.load_usage.all(tx.own_cursor)
+        except StorageError as error:
+            if "overflow" not in str(error.__cause__):
+                raise
+            why = "the tokens of one source and model are 2**63 or more"
+            raise CorruptRecordError(usage_deltas.name, "sum", why) from error
+        return [UsageDelta(*row) for row in rows]
 
     return load
 
