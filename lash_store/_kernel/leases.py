@@ -47,6 +47,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Select,
@@ -55,6 +56,7 @@ from sqlalchemy import (
     and_,
     case,
     exists,
+    literal,
     or_,
     select,
     update,
@@ -65,6 +67,7 @@ from lash_store._kernel.checks import check_count, check_name, shown
 from lash_store._kernel.dialects import upsert_insert
 from lash_store._kernel.liveness import Guarded, Liveness, check_token
 from lash_store._kernel.prepared import prepare
+from lash_store.clock import MAX_INT
 from lash_store.errors import InvalidRecordError
 
 
@@ -318,12 +321,22 @@ class LeaseTable:
         fencing_token: int,
         now_ms: int,
         expires_at_ms: int,
+        ttl_ms: int,
     ) -> ReturningUpdate[str, str | None, str | None, int, int, int]:
-        """Move the end of the exact live term (K-LEASE-3); no row comes back for any other."""
+        """Move the end of the exact live term (K-LEASE-3); no row comes back for any other.
+
+        To `expires_at_ms`; or, if the clock was set back since the claim, so that `now_ms` is before
+        it, to `ttl_ms` after the claim.
+        """
         live = self.is_live_term(
             key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
         )
-        moved = update(self.table).where(live).values({self.expires_at_ms: expires_at_ms})
+        since_claim = case(  # a sum too large saturates, as in Python
+            (self.claimed_at_ms > literal(MAX_INT, BigInteger()) - ttl_ms, MAX_INT),
+            else_=self.claimed_at_ms + ttl_ms,
+        )
+        end = case((self.claimed_at_ms > now_ms, since_claim), else_=expires_at_ms)
+        moved = update(self.table).where(live).values({self.expires_at_ms: end})
         return moved.returning(*self._term())
 
     def _release_lease(self, *, key: str, owner_id: str, token: str, fencing_token: int) -> Update:

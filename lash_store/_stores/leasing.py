@@ -162,7 +162,8 @@ class Leases(Generic[FenceT, LeaseT]):
     def renewing(self, _: Context, fence: FenceT, *, ttl_ms: int) -> Callable[[Tx[Any]], LeaseT]:
         """Move the end of the live term to `ttl_ms` milliseconds from now (K-LEASE-3).
 
-        Token, fencing number and claimed-at stay. Raises LeaseLostError, and changes nothing,
+        Token, fencing number and claimed-at stay. If the clock was set back to before the claim, the
+        end is `ttl_ms` after the claim: a renewal never takes away what was claimed. Raises LeaseLostError, and changes nothing,
         unless `fence` is the live term in all four values: an expired term can't be renewed,
         even if nobody has taken over.
         """
@@ -178,6 +179,7 @@ class Leases(Generic[FenceT, LeaseT]):
                 fencing_token=fence.fencing_token,
                 now_ms=tx.now_ms,
                 expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
+                ttl_ms=ttl_ms,
             )
             if row is None:
                 raise _lost(fence, self.load_term(tx, fence.key))

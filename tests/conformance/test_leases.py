@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
 
-from lash_store import Fence, Lease, LeaseHeld
+from lash_store import Fence, Lease, LeaseHeld, NewWork, SessionLease, SessionStore
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     CorruptRecordError,
@@ -442,7 +442,7 @@ def test_writing_through_a_reader_is_refused(leased: Leased, path: Path) -> None
         "fencing_token": 1,
     }
     writes: list[Any] = [
-        lambda tx: table.renew_lease.one(tx.cursor, **values, now_ms=0, expires_at_ms=1),
+        lambda tx: table.renew_lease.one(tx.cursor, **values, now_ms=0, expires_at_ms=1, ttl_ms=1),
         lambda tx: table.release_lease.run(tx.cursor, **values),
     ]
     for write in writes:
@@ -504,3 +504,33 @@ def test_no_token_is_shown_whole(path: Path, leased: Leased, show: Callable[[obj
 def _row(tx: Any, leased: Leased) -> tuple[Any, ...]:
     query = f"SELECT {leased.columns()} FROM {leased.table}"
     return tuple(tx.connection.exec_driver_sql(query).one())
+
+
+class SetClock:
+    """A clock that anybody sets, back too."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.at_ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+@pytest.mark.parametrize("at_ms", [100_000, 99_999, 1, 0])
+@pytest.mark.parametrize("ttl_ms", [50, 500, 5_000])
+def test_k_lease_3_a_clock_that_was_set_back(path: Path, at_ms: int, ttl_ms: int) -> None:
+    """A renewal never takes away what was claimed; with a shorter ttl it shortens."""
+    clock = SetClock(100_000)
+    with SessionStore.open(path, session_id="s", clock=clock) as store:
+        lease = store.claim_lease(owner_id="ann", ttl_ms=500)
+        store.enqueue_work(NewWork([1]))
+        assert isinstance(lease, SessionLease)
+        claim = store.claim_work(lease.fence, owner_id="ann", ttl_ms=500)
+        assert claim is not None
+        clock.at_ms = at_ms
+        assert store.renew_lease(lease.fence, ttl_ms=ttl_ms).expires_at_ms == 100_000 + ttl_ms
+        assert store.renew_claim(claim, ttl_ms=ttl_ms).expires_at_ms == 100_000 + ttl_ms
+        most = store.renew_lease(lease.fence, ttl_ms=MAX_INT)
+        assert most.expires_at_ms == MAX_INT
+        clock.at_ms = 100_400
+        assert store.renew_lease(lease.fence, ttl_ms=ttl_ms).expires_at_ms == 100_400 + ttl_ms

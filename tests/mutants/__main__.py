@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "the end is inclusive, in SQL",
         LIVENESS,
-        "return self.expires_at_ms <= now_ms",
-        "return self.expires_at_ms < now_ms",
+        "return self.expires_at_ms <= (",
+        "return self.expires_at_ms < (",
     ),
     Mutant(
         "the end is inclusive, in Python",
@@ -63,14 +63,14 @@ MUTANTS = (
     Mutant(
         "the kind of fence is unchecked in renew",
         LEASING,
-        "check_fence(fence, self.fence)\n        row = self.table.renew_lease",
-        "row = self.table.renew_lease",
+        'check_fence(fence, self.fence)\n        check_count("ttl_ms", ttl_ms)',
+        'check_count("ttl_ms", ttl_ms)',
     ),
     Mutant(
         "the kind of fence is unchecked in release",
         LEASING,
-        "check_fence(fence, self.fence)\n        released",
-        "released",
+        "check_fence(fence, self.fence)\n\n        def release",
+        "def release",
     ),
     Mutant(
         "the reason is constant in require",

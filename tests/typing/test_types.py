@@ -53,7 +53,7 @@ def test_builders() -> None:
     )
     assert_type(
         statements.renew_lease(
-            key="s", owner_id="o", token="t", fencing_token=1, now_ms=1, expires_at_ms=2
+            key="s", owner_id="o", token="t", fencing_token=1, now_ms=1, expires_at_ms=2, ttl_ms=1
         ),
         ReturningUpdate[str, str | None, str | None, int, int, int],
     )

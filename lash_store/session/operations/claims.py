@@ -112,7 +112,8 @@ def renew_claim(_: SessionContext, claim: WorkClaim, *, ttl_ms: int) -> Work[Wor
 
     def renew(tx: Tx) -> WorkClaim:
         require_standing(tx, held)
-        expires_at_ms = end_of_term(tx.now_ms, ttl_ms)
+        # If the clock was set back since, not below what was claimed.
+        expires_at_ms = end_of_term(max(tx.now_ms, held.claimed_at_ms), ttl_ms)
         statements.renew_claim.run(
             tx.own_cursor,
             session_id=held.session_id,

@@ -1,3 +1,5 @@
-UPDATE session_execution_leases SET lease_expires_at_ms=%(p_expires_at_ms)s::BIGINT
+UPDATE session_execution_leases SET lease_expires_at_ms=CASE WHEN (session_execution_leases.lease_claimed_at_ms > %(p_now_ms)s::BIGINT) THEN CASE WHEN (session_execution_leases.lease_claimed_at_ms > %(param_1)s::BIGINT - %(p_ttl_ms)s::BIGINT) THEN %(param_2)s::BIGINT ELSE session_execution_leases.lease_claimed_at_ms + %(p_ttl_ms)s::BIGINT END ELSE %(p_expires_at_ms)s::BIGINT END
 WHERE session_execution_leases.session_id = %(p_key)s::VARCHAR AND session_execution_leases.lease_owner_id = %(p_owner_id)s::VARCHAR AND session_execution_leases.lease_token = %(p_token)s::VARCHAR AND session_execution_leases.lease_fencing_token = %(p_fencing_token)s::BIGINT AND session_execution_leases.lease_expires_at_ms > %(p_now_ms)s::BIGINT
 RETURNING session_execution_leases.session_id, session_execution_leases.lease_owner_id, session_execution_leases.lease_token, session_execution_leases.lease_fencing_token, session_execution_leases.lease_claimed_at_ms, session_execution_leases.lease_expires_at_ms
+-- param_1 = 9223372036854775807
+-- param_2 = 9223372036854775807
