@@ -140,6 +140,8 @@ def interrupt(times: int, acknowledged: list[str], until: threading.Event) -> No
 
 
 def main(folder: str, operation: str, times: str, threads: str) -> None:
+    # A shell's job in the background ignores it, and so does whatever that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as opened:
         subject = Subject(operation, Path(folder), opened)
         until = threading.Event()
