@@ -204,6 +204,7 @@ def check_claim(claim: WorkClaim) -> WorkClaim:
     check_name("claim.session_id", claim.session_id)
     check_name("claim.claim_id", claim.claim_id)
     check_token("claim.token", claim.token)
+    check_count("claim.claimed_at_ms", claim.claimed_at_ms)
     check_items("claim.batches", claim.batches, WorkBatch)
     if not claim.batches:
         raise InvalidRecordError("claim.batches", "()", "a claim stands on at least one batch")
