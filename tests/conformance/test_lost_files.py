@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -262,7 +263,9 @@ def test_k_open_9_idle_closed_it_is_opened_again_by_its_next_use(path: Path) -> 
             assert not database.close_if_idle()
         with store.watch.subscribed(Waiter(lambda: None)):
             assert not database.close_if_idle()
-        assert database.close_if_idle()
+        end_s = time.monotonic() + 20
+        while not database.close_if_idle():  # the timer may be looking for others' commits just now
+            assert time.monotonic() < end_s
 
 
 async def _use(store: SessionStore) -> None:
