@@ -21,7 +21,7 @@ _NAME: Final = re.compile(r"\w+", re.ASCII)
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger on one of our tables, or on one of an application's own.
+    """A trigger on one of our tables; those on an application's own are among its ``OwnTables.also``.
 
     ``Trigger("notes_of_nodes", graph_nodes, "AFTER INSERT", "INSERT INTO … VALUES (new.node_id)")``:
     `when` is what stands between the name and the table, `does` what stands between BEGIN and END.

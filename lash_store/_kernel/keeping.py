@@ -102,7 +102,7 @@ class Kept:
         ):
             self.lose(self._lost_error(self.term))
         if self.lost is not None:
-            raise self.lost
+            raise self.lost.with_traceback(None)  # else each raising would lengthen it
 
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that."""
@@ -202,7 +202,10 @@ class Keeper:
     def look_soon(self, kept: Kept) -> None:
         """Look again when there is something to do for it."""
         if hasattr(kept.clock, "steady_ms"):
-            return  # whoever moves the clock wakes the keeper
+            # Whoever moves the clock wakes the keeper; but it may have been moved in the meantime.
+            if kept.next_ms() <= steady_ms(kept.clock) and kept.lost is None:
+                self._look(kept.handle.key)
+            return
         soonest_s = min(_TICK_S, kept.ttl_ms / 6_000)
         wait_s = max(soonest_s, kept.next_ms() / 1000 - monotonic())
         at_s = monotonic() + wait_s

@@ -31,15 +31,8 @@ class SessionHolding:
         """
         store: Any = self
         key = store.session_id if session_id is None else session_id
-        return leases.LEASES.holding(
-            store,
-            key,
-            owner_id=owner_id,
-            ttl_ms=ttl_ms,
-            timeout_ms=timeout_ms,
-            claiming=partial(
-                leases.claim_lease, owner_id=owner_id, ttl_ms=ttl_ms, session_id=session_id
-            ),
+        return leases.LEASES.hold(
+            store, key, owner_id=owner_id, ttl_ms=ttl_ms, timeout_ms=timeout_ms
         )
 
     def hold_work(

@@ -150,8 +150,9 @@ def test_k_compose_5_a_table_of_another_kind_of_store(store: SessionStore) -> No
         assert refusal.value.kind == "process"
         with pytest.raises(MissingTableError, match="a table of process stores"):
             process.leases.current_lease.one(tx.cursor, key="p")
-        with pytest.raises(exc.OperationalError, match="no such table: mine"):
-            tx.connection.execute(text("SELECT * FROM mine"))  # the consumer's own is as ever
+        for mine in ("mine", "my_blobs", "lashed_processes"):  # the consumer's own is as ever
+            with pytest.raises(exc.OperationalError, match=f"no such table: {mine}"):
+                tx.connection.execute(text(f"SELECT * FROM {mine}"))
         tx.enqueue_work(NewWork([1]))
     assert store.work_depth().batches == 1
 

@@ -84,9 +84,11 @@ def test_k_hold_1_a_session(where: Any) -> None:
             assert current.expires_at_ms == held.term.expires_at_ms
             assert current.fence == held.fence
             held.check()
+            before = store.current_lease()
             with pytest.raises(LeaseHeldError, match="held by 'ann'") as refused:
                 with store.hold(owner_id="bob", ttl_ms=TTL):
                     raise AssertionError
+            assert store.current_lease() == before
             assert refused.value.held.fencing_token == 1
         assert store.current_lease() is None
         at.advance(10 * TTL)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from lash_store._backends.sqlite import dialect, guard, tx_connection
 from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
-from lash_store._backends.sqlite.pragmas import Settings
+from lash_store._backends.sqlite.pragmas import Changed
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import NO_SECONDS, check_now
 from lash_store._kernel.observing import observers, telling
@@ -36,7 +36,7 @@ class GuardedCursor(sqlite3.Cursor):
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
         dialect.check_no_control(arguments[0])
-        connection.settings.note(arguments[0])
+        connection.changed.note(arguments[0])
         if not observers:
             return super().execute(*arguments)
         with telling(connection.operation, arguments[0], connection.path):
@@ -120,7 +120,7 @@ class StoreConnection(sqlite3.Connection):
     touched: set[Concern]
     """What the current transaction may have changed, or has looked at."""
 
-    settings: Settings
+    changed: Changed
     """What a consumer has changed for the connection, to be undone at the end."""
 
     _consumers: dict[str, Connection]
@@ -144,7 +144,7 @@ class StoreConnection(sqlite3.Connection):
         self.ending = dialect.ROLLBACK
         self.standing = None
         self.engine = None
-        self.settings = Settings(self)
+        self.changed = Changed(self)
         self.touched = set()
         self._consumers = {}
         self._compared = {}
@@ -194,7 +194,7 @@ class StoreConnection(sqlite3.Connection):
         try:
             self._end(how)
         finally:
-            self.settings.restore()
+            self.changed.restore()
 
     def _end(self, how: str) -> None:
         if not self.in_transaction:
@@ -218,7 +218,7 @@ class StoreConnection(sqlite3.Connection):
             tx_connection.disconnect(self._consumers.popitem()[1], self)
         if self._cursors:
             self._close_cursors()
-        self.settings.restore()
+        self.changed.restore()
 
     def ended_error(self) -> TransactionEndedError:
         """Return the error of a transaction that is over before its end."""

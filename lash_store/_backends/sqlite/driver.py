@@ -103,21 +103,24 @@ def store_error(error: Exception, connection: sqlite3.Connection) -> LashStoreEr
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
     if code is None and "closed database" in str(error):
         return StoreClosedError(path)
-    own = consumer_error(error, path)
+    own = consumer_error(error, path, getattr(connection, "prefix", ""))
     if own is not None:
         return own
     return StorageError(path, getattr(error, "sqlite_errorname", type(error).__name__), str(error))
 
 
-def consumer_error(error: BaseException, path: str) -> LashStoreError | None:
-    """Return the error of ours that explains one of a statement of a consumer's own, if there is one."""
+def consumer_error(error: BaseException, path: str, prefix: str) -> LashStoreError | None:
+    """Return the error of ours that explains one of a statement of a consumer's own, if there is one.
+
+    `prefix` is that of our tables in the database: a consumer's own may end in the same name.
+    """
     if primary_code(error) == sqlite3.SQLITE_READONLY:
         return ReadOnlyStoreError(path)
     found = _MISSING_TABLE.match(str(error))
     if found is not None:
         for schema in declared:
             for table in schema.tables:
-                if found[1].endswith(table.name):
+                if found[1] == prefix + table.name:
                     return MissingTableError(path, found[1], schema.kind)
     return None
 

@@ -55,7 +55,7 @@ _UNREADABLE: Final = {"case_sensitive_like": 0}
 """The default of what can be set and not be read."""
 
 
-class Settings:
+class Changed:
     """What a consumer has changed on one connection, and what it was before."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

@@ -138,9 +138,9 @@ def explain(context: ExceptionContext) -> None:
     if isinstance(error, LashStoreError):
         raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
     raw: Any = context.connection and context.connection.connection.dbapi_connection
-    own = consumer_error(
-        error, getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
-    )
+    path = getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
+    sharing = getattr(context.dialect, "sharing", None)
+    own = consumer_error(error, path, "" if sharing is None else sharing.prefix)
     if own is not None:
         raise own from error
 

@@ -33,7 +33,6 @@ from lash_store.session.statements.claims import (
     complete_claim as complete_claim,
     has_live_claim as has_live_claim,
     load_claimed_items as load_claimed_items,
-    load_claimed_work as load_claimed_work,
     renew_claim as renew_claim,
 )
 from lash_store.session.statements.graph import (
@@ -79,6 +78,7 @@ from lash_store.session.statements.queue import (
     list_pending_work as list_pending_work,
     list_work as list_work,
     load_batch_items as load_batch_items,
+    load_claimed_work as load_claimed_work,
     load_items as load_items,
     load_work as load_work,
     select_all_work as select_all_work,

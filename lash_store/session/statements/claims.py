@@ -163,29 +163,6 @@ def claimed_work(*, session_id: str, claim_id: str, token: str) -> Select[str]:
 
 
 @prepare
-def load_claimed_work(
-    *, session_id: str, claim_id: str, token: str
-) -> Select[int, str, str, str | None, str, str, str, int, int]:
-    """Read the batches that carry a claim, in order."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return (
-        select(
-            _batches.enqueue_seq,
-            _batches.batch_id,
-            _batches.session_id,
-            _batches.source_key,
-            _batches.delivery_policy,
-            _batches.slot_policy,
-            _batches.merge_key_json,
-            _batches.available_at_ms,
-            _batches.enqueued_at_ms,
-        )
-        .where(carries)
-        .order_by(_batches.enqueue_seq)
-    )
-
-
-@prepare
 def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
     """Read the items of the batches that carry a claim, in order."""
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
