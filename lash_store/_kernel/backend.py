@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from sqlalchemy import Connection, Dialect
 
 from lash_store._kernel.calls import Call
+from lash_store._kernel.logs import Note
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Concern, Waiter, Watch
@@ -90,6 +91,12 @@ class OpenTransaction(Protocol):
 
     touched: set[Concern]
     """What it may have changed or looked at, for those who wait for commits."""
+
+    notes: list[Note]
+    """What is to be logged of it once it is committed."""
+
+    path: str
+    """What its database is called in messages."""
 
     @property
     def own_cursor(self) -> Cursor:

@@ -11,7 +11,6 @@ clock can move.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,8 @@ from weakref import WeakKeyDictionary
 
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.calls import Call
+from lash_store._kernel.logs import lost_term, tell
+from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.threads import TIMER
 from lash_store.clock import Clock
 from lash_store.errors import (
@@ -106,14 +107,20 @@ class Kept:
 
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that."""
+        if self.end(error):
+            tell([lost_term(self.handle.path, self.operation, self.term, error)])
+
+    def end(self, error: LashStoreError) -> bool:
+        """Do that without a word in the log; tell whether it was not lost before."""
         with self._lock:
             if self.lost is not None:
-                return
+                return False
             self.lost = error
             told, self._told = self._told, []
         self._is_over.set()
         for each in told:
             each()
+        return True
 
     def when_lost(self, told: Callable[[], None]) -> None:
         """Call `told`, from any thread, once the term is lost: at once, if it is."""
@@ -254,10 +261,9 @@ class Keeper:
         self._books = {}
         for each in inherited:
             each._lock = threading.Lock()  # noqa: SLF001 # reason: the thread that held it is the parent's
-            each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
+            each.end(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
 
 
 KEEPER: Final = Keeper()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=KEEPER.forget)
+in_forked_child(KEEPER.forget)

@@ -6,7 +6,6 @@ more thread, the timer, does what is due at a time and never waits for anything.
 none keeps a program from ending.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,16 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
+from lash_store._kernel.posix import in_forked_child
+
 Job = Callable[[], object]
+
+_here = threading.local()
+
+
+def is_library_thread() -> bool:
+    """Whether this thread is one of the library's, which others wait for."""
+    return getattr(_here, "is_ours", False)
 
 
 class Pool:
@@ -62,6 +70,7 @@ class Pool:
         return True
 
     def _run(self, jobs: SimpleQueue[Job]) -> None:
+        _here.is_ours = True
         while True:
             job = jobs.get()
             _do(job)
@@ -125,6 +134,7 @@ class Timer:
                     self._runs = True
 
     def _run(self, added: deque[tuple[float, int, Job]], bell: Bell) -> None:
+        _here.is_ours = True
         due: list[tuple[float, int, Job]] = []
         while True:
             while added:
@@ -156,10 +166,7 @@ WORKS: Final = Pool("lash-store-work", 6)
 TIMER: Final = Timer("lash-store-timer")
 
 
+@in_forked_child
 def _renew_all() -> None:
     for each in (WRITES, READS, WORKS, TIMER):
         each.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all)

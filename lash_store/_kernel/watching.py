@@ -8,12 +8,12 @@ takes a few microseconds. What they have touched nobody knows: those who can say
 there is anything for them are asked in one snapshot, all together, and the others are told.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.threads import TIMER, WORKS
 from lash_store.errors import LashStoreError, StoreClosedError
 
@@ -198,5 +198,4 @@ class Watch:
                 self.see(version)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_polled.clear)
+in_forked_child(_polled.clear)

@@ -32,6 +32,7 @@ from lash_store._kernel.leases import (
     check_fence,
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
+from lash_store._kernel.logs import takeovers_are_told
 from lash_store._kernel.schema import OURS
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.holding import Holding
@@ -145,6 +146,7 @@ class Leases(Generic[FenceT, LeaseT]):
         check_count("ttl_ms", ttl_ms)
 
         def claim(tx: Tx[Any]) -> LeaseT | LeaseHeld:
+            before = self.load_term(tx, key) if takeovers_are_told() else None
             row = self.table.claim_lease.one(
                 self._cursor(tx),
                 key=key,
@@ -155,7 +157,10 @@ class Leases(Generic[FenceT, LeaseT]):
             )
             if row is None:
                 return self._held_by_another(self.load_term(tx, key))
-            return self._read_lease(self._read_term(row))
+            term = self._read_term(row)
+            if before is not None and before.token not in (None, term.token):
+                tx.note_takeover("the lease on", key, before.owner_id, owner_id)
+            return self._read_lease(term)
 
         return claim
 

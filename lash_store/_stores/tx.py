@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 from sqlalchemy import Connection
 
 from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
+from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING
 from lash_store.clock import Clock, IdSource
@@ -134,6 +135,12 @@ class Tx(Generic[ContextT_co]):
         scope = self.context.scope if self.transaction.is_shared else ""
         self.transaction.touched.add((self.schema.kind, scope, key))
 
+    def note_takeover(self, what: str, key: str, before: str | None, now: str) -> None:
+        """Have it logged, once this is committed, that `now` has what `before` did not give back."""
+        assert self.transaction is not None
+        note = taken_over(self.transaction.path, what, key, before, now)
+        self.transaction.notes.append(note)
+
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Undo what the block wrote if an exception leaves it, though the transaction goes on.
@@ -175,6 +182,8 @@ class _Same:
         self.own_cursor = tx.transaction.further_cursor(schema, scope)
         self.standing: Standing | None = None
         self.touched = tx.transaction.touched
+        self.notes = tx.transaction.notes
+        self.path = tx.transaction.path
         self.is_shared = tx.transaction.is_shared
         self.check_thread = tx.transaction.check_thread
         self.consumer_connection = tx.transaction.consumer_connection

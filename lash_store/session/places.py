@@ -14,6 +14,7 @@ from sqlalchemy import delete, select, union
 from lash_store._backends import database_path, opened_apart, remove_database
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
 from lash_store._kernel.sharing import across_sessions
 from lash_store.errors import (
     InvalidRecordError,
@@ -26,11 +27,6 @@ from lash_store.session.records.meta import SessionMeta
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import SCHEMA, session_head, session_meta
 from lash_store.session.tx import SessionTx
-
-try:
-    import fcntl
-except ImportError:  # Windows: SQLite alone keeps a file in use from being removed
-    fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
 
 _LONGEST_NAME: Final = 80
 _SUFFIX: Final = ".db"
@@ -130,12 +126,15 @@ class Folder:
 
     @contextmanager
     def _locked(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none."""
+        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none.
+
+        Then SQLite alone keeps a file in use from being removed.
+        """
         if fcntl is None or not os.access(self._root, os.W_OK):
             yield
             return
         with _explained(self._root):
-            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield

@@ -16,6 +16,7 @@ from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_e
 from lash_store._backends.sqlite.pragmas import Changed
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import NO_SECONDS, check_now
+from lash_store._kernel.logs import Note
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
@@ -120,6 +121,9 @@ class StoreConnection(sqlite3.Connection):
     touched: set[Concern]
     """What the current transaction may have changed, or has looked at."""
 
+    notes: list[Note]
+    """What is to be logged of the current transaction once it is committed."""
+
     changed: Changed
     """What a consumer has changed for the connection, to be undone at the end."""
 
@@ -146,6 +150,7 @@ class StoreConnection(sqlite3.Connection):
         self.engine = None
         self.changed = Changed(self)
         self.touched = set()
+        self.notes = []
         self._consumers = {}
         self._compared = {}
         self._letting_go = False
@@ -197,6 +202,8 @@ class StoreConnection(sqlite3.Connection):
             self.changed.restore()
 
     def _end(self, how: str) -> None:
+        if self.notes and how == dialect.ROLLBACK:
+            self.notes.clear()
         if not self.in_transaction:
             if how == dialect.COMMIT:
                 raise self.ended_error()
@@ -205,6 +212,7 @@ class StoreConnection(sqlite3.Connection):
         try:
             self.own_cursor.execute(how)
         except BaseException as error:
+            self.notes.clear()
             if self.in_transaction:
                 self.ending = dialect.ROLLBACK
                 self.own_cursor.execute(dialect.ROLLBACK)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from os import stat
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from lash_store._backends.sqlite import dialect, opened
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, Identity, identity_of
 from lash_store._backends.sqlite.opening import open_reader, open_writer
+from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
 from lash_store._kernel.watching import POLL_S, Concern, Version, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from lash_store._backends.sqlite.fairness import WriteQueue
     from lash_store._kernel.options import Settings, Synchronous
     from lash_store._kernel.schema import Schema
+
+
+News: TypeAlias = tuple[Collection[Concern], list[Note]]
+"""What a transaction has touched, and what is to be logged of it."""
 
 
 class Connections:
@@ -56,6 +61,9 @@ class Connections:
         self.looked_s = 0.0
         """When whoever had the turn last looked what others have committed."""
 
+        self.notes: list[Note] = []
+        """What is to be logged of the turns themselves, once nobody has one."""
+
         self._writers = 0
         self._version_lock = threading.RLock()
         self._version_reader: StoreConnection | None = None
@@ -76,6 +84,8 @@ class Connections:
         self.writer, self.queue = open_writer(
             self.path, self.schema, settings, self.all, is_new=is_new
         )
+        if self.queue is not None and self.queue.problem is not None:
+            self.notes.append(no_queue(self.path, self.queue.problem))
         self._writers += 1
         self.synchronous, self.settings = settings.synchronous, settings
         self.identity = self.identity or identity_of(self.path)
@@ -137,13 +147,32 @@ class Connections:
                 self.path, "another file stands in its place; open that one anew to use it"
             )
 
-    def take_touched(self) -> Collection[Concern]:
-        """Return what the transaction that has ended has touched, if anybody waits; in its turn.
+    def note_wait(self, operation: str | None, since_s: float) -> None:
+        """Note a call that has got its turn, if that took long; in its turn."""
+        waited_s = monotonic() - since_s
+        if waited_s >= LONG_WAIT_S:
+            self.notes.append(long_wait(self.path, operation, waited_s))
+
+    def note_undone(self, operations: Sequence[str | None]) -> None:
+        """Note calls that were undone together, and are done again; in a turn."""
+        self.notes.append(done_again(self.path, operations))
+
+    def take_news(self) -> News | None:
+        """Return what the transaction that has ended is to be told for, if anything; in its turn."""
+        writer = self.writer
+        if writer is None or not (self.watch.waiters or writer.notes or self.notes):
+            return None
+        notes = self.notes + writer.notes
+        self.notes.clear()
+        writer.notes.clear()
+        return self._take_touched(writer), notes
+
+    def _take_touched(self, writer: StoreConnection) -> Collection[Concern]:
+        """Return what it has touched, if anybody waits.
 
         And look, now and then, what others have committed: under load the timer never gets a turn.
         """
-        writer = self.writer
-        if not self.watch.waiters or writer is None:
+        if not self.watch.waiters:
             return ()
         touched, writer.touched = writer.touched, set()
         if not self.in_memory and monotonic() - self.looked_s > POLL_S:
@@ -151,10 +180,13 @@ class Connections:
                 self.watch.see(self.version_of(writer))
         return touched
 
-    def announce(self, touched: Collection[Concern]) -> None:
-        """Tell those who wait for it what may have been committed."""
-        if touched:
-            self.watch.announce(touched)
+    def announce(self, news: News | None) -> None:
+        """Tell those who wait for it what may have been committed, and log what is to be logged."""
+        if news is not None:
+            touched, notes = news
+            if touched:
+                self.watch.announce(touched)
+            tell(notes)
 
     def _version(self) -> Version | None:
         return self.read_version()

@@ -18,11 +18,7 @@ from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
 from lash_store._backends.sqlite.driver import is_busy
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
-
-try:
-    import fcntl
-except ImportError:  # Windows: every writer tries by itself
-    fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
+from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl
 
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
@@ -62,10 +58,18 @@ class WriteQueue:
     """
 
     __slots__ = ("_contended_s", "_descriptor", "_gate_is_ours", "_is_head", "_looked_s",
-                 "_may_try", "_queued_s")  # fmt: skip
+                 "_may_try", "_queued_s", "problem")  # fmt: skip
 
     def __init__(self, path: str) -> None:
-        self._descriptor = _open_sidecar(path)
+        self.problem: str | None = None
+        """Why the sidecar can't be used, where there could be one."""
+
+        self._descriptor: int | None = None
+        if fcntl is not None:  # else every writer tries by itself
+            try:
+                self._descriptor = _open_sidecar(path)
+            except OSError as error:
+                self.problem = error.strerror or str(error)
         self._looked_s = self._contended_s = 0.0
         self._may_try = True
         self._queued_s: float | None = None
@@ -137,22 +141,21 @@ class WriteQueue:
             _write_gate(self._descriptor, _CLOSED)
 
 
-def _open_sidecar(path: str) -> int | None:
-    """Open the sidecar of the database at `path`, with its mode and owner; None if that fails."""
-    if fcntl is None:
-        return None
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+def _open_sidecar(path: str) -> int:
+    """Open the sidecar of the database at `path`, with its mode and owner."""
+    flags = os.O_RDWR | CLOSE_ON_EXEC | NO_LINK
+    model = os.stat(path)
     try:
-        model = os.stat(path)
-        try:
-            return os.open(path + QUEUE_SUFFIX, flags)
-        except FileNotFoundError:
-            descriptor = os.open(path + QUEUE_SUFFIX, flags | os.O_CREAT, 0o600)
+        return os.open(path + QUEUE_SUFFIX, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path + QUEUE_SUFFIX, flags | os.O_CREAT, 0o600)
+    try:
         os.fchmod(descriptor, model.st_mode & 0o777)
         with suppress(PermissionError):
             os.fchown(descriptor, model.st_uid, model.st_gid)
     except OSError:
-        return None
+        os.close(descriptor)
+        raise
     return descriptor
 
 

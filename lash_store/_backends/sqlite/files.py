@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code
 from lash_store._kernel.checks import shown
+from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 IN_MEMORY: Final = ":memory:"
@@ -52,7 +53,8 @@ def create_private_file(path: str) -> None:
     """Make the file, owner-only, unless it is there; SQLite's sidecars take over its mode."""
     with _opening:
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | CLOSE_ON_EXEC
+            os.close(os.open(path, flags, 0o600))
         except FileExistsError:
             pass  # and it was not opened: O_EXCL fails first
         except OSError as error:
@@ -201,10 +203,7 @@ def _reason_from_file(path: str) -> str | None:
     return None if os.access(path, os.R_OK | os.W_OK) else "no permission to read and write it"
 
 
+@in_forked_child
 def _renew_lock() -> None:
     global _opening  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
     _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)

@@ -29,6 +29,7 @@ from lash_store._backends.sqlite.tx_connection import explain
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_choice, check_now
 from lash_store._kernel.extras import Extras, OwnTables
+from lash_store._kernel.logs import LONG_WAIT_S, Note, long_wait, tell
 from lash_store._kernel.options import Settings, Synchronous
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
@@ -64,6 +65,7 @@ class Begun:
         self.mode = mode
         self.sharing = sharing
         self.joined: list[JoinedTransaction] = []
+        self.notes: list[Note] = []
 
 
 class JoinedTransaction:
@@ -74,6 +76,8 @@ class JoinedTransaction:
         self.standing: Standing | None = None
         self.is_shared = bool(begun.sharing.prefix)
         self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
+        self.notes = begun.notes
+        self.path = _path_of(connection)
         self._begun = begun
         self._raw = begun.raw
         self._connection = connection
@@ -154,11 +158,11 @@ def configure(
     def begun(connection: Connection) -> None:
         _begin(connection, settings, begin)
 
-    if not event.contains(engine, "commit", _end):
+    if not event.contains(engine, "rollback", _end):
         if engine.dialect.driver == "aiosqlite":
             event.listen(engine, "do_connect", _for_any_thread)
         event.listen(engine, "begin", begun)
-        event.listen(engine, "commit", _end)
+        event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
         event.listen(engine, "handle_error", explain)
     return asynchronous
@@ -217,14 +221,14 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     try:
         if not raw.in_transaction:
             cursor.execute(dialect.BEGIN_WRITE)
-        yield cursor, connection.engine.url.database or "the database"
+        yield cursor, _path_of(connection)
     except sqlite3.Error as error:
         raise store_error(error, raw) from error
 
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
     """Return a cursor for a Tx, once the transaction holds its schema."""
-    path = connection.engine.url.database or "the database"
+    path = _path_of(connection)
     compared = connection.info.setdefault(_INFO_COMPARED, {})
     try:
         cursor = open_cursor(begun.raw)
@@ -297,6 +301,10 @@ def _begun_transaction(connection: Any) -> Begun:
     return begun
 
 
+def _path_of(connection: Connection) -> str:
+    return connection.engine.url.database or "the database"
+
+
 def _raw(connection: Connection) -> sqlite3.Connection:
     """Return the driver's connection, which aiosqlite keeps in a thread of its own."""
     dbapi: Any = connection.connection.dbapi_connection
@@ -353,10 +361,13 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
-            raise StoreBusyError(str(connection.engine.url.database), waited_ms) from error
+            raise StoreBusyError(_path_of(connection), waited_ms) from error
         raise store_error(error, raw) from error
     connection.info[_INFO_SETTINGS] = settings
-    connection.info[_INFO] = Begun(raw, mode, sharing)
+    connection.info[_INFO] = begun = Begun(raw, mode, sharing)
+    waited_s = time.monotonic() - started_s
+    if mode == "write" and waited_s >= LONG_WAIT_S:
+        begun.notes.append(long_wait(_path_of(connection), None, waited_s))
     connection.info[dialect.SCOPES] = set()
 
 
@@ -368,6 +379,13 @@ def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings
     ):
         cursor.execute(setting).fetchall()  # some answer with a row
     enter_wal(cursor, "the database", settings.busy_timeout_ms)
+
+
+def _committed(connection: Connection) -> None:
+    begun = connection.info.get(_INFO)
+    _end(connection)
+    if begun is not None:
+        tell(begun.notes)
 
 
 def _end(connection: Connection) -> None:

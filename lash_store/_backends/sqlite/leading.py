@@ -109,10 +109,10 @@ class Leader(ABC):
 
     def give_back(self, hold: Hold) -> None:
         """Give the turn back, and let the next one have it."""
-        touched = self._connections.take_touched() if self.turns.is_held_by(hold) else ()
+        news = self._connections.take_news() if self.turns.is_held_by(hold) else None
         if self.turns.give_back(hold):
             self.wake_first()
-            self._connections.announce(touched)
+            self._connections.announce(news)
 
     def _try_begin(self, operation: str) -> float | None:
         """Begin a transaction in this turn; if another process writes, return when to try again."""
@@ -185,6 +185,7 @@ class Leader(ABC):
         """Run calls in the transaction that has begun, `first` unless that is done, and end it."""
         group = self._group = Group(None if on_library else first)
         connection = self._connection
+        self._connections.note_wait(first.operation, first.since_s)
         group.calls.append(first)
         if not first.take(group):
             group.calls.clear()  # it was withdrawn since
@@ -246,6 +247,7 @@ class Leader(ABC):
         has everything undone that once, and gets a savepoint as well from then on.
         """
         operation, written = call.operation, connection.total_changes
+        noted = len(connection.notes)
         if operation in self._may_need_undoing:
             operation = None
         try:
@@ -262,6 +264,8 @@ class Leader(ABC):
                 return False
             if operation is None:
                 connection.release_savepoint(undo=call.error is not None)
+                if call.error is not None:
+                    del connection.notes[noted:]
             elif call.error is not None and not _is_refusal(call.error, connection, written):
                 self._may_need_undoing.add(operation)
                 return False
@@ -303,11 +307,11 @@ class Leader(ABC):
         self._ended.append(group)
         self._group = None
         self._began = False
-        touched = self._connections.take_touched()
+        news = self._connections.take_news()
         self.turns.give_back(hold)
         self._settle_ended()
         self.wake_first()
-        self._connections.announce(touched)
+        self._connections.announce(news)
 
     def _settle_ended(self) -> None:
         now_s = monotonic()
@@ -354,6 +358,8 @@ class Leader(ABC):
         self, connection: StoreConnection, calls: list[Call], group: Group | None
     ) -> None:
         """Undo a group, and let its calls be the first to be run again, each alone."""
+        if calls:
+            self._connections.note_undone([each.operation for each in calls])
         connection.end(dialect.ROLLBACK)
         for call in reversed(calls):
             self.turns.put_back(call, group)

@@ -6,13 +6,14 @@ what no store stands on any more goes by itself.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
+
+from lash_store._kernel.posix import in_forked_child
 
 MOST_CONNECTIONS: Final = 44
 """How many connections this process keeps, those in use aside: each takes two descriptors or three."""
@@ -69,10 +70,7 @@ def make_room(beside: Sequence[object]) -> None:
             return
 
 
+@in_forked_child
 def _renew_lock() -> None:
     global lock  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
     lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)

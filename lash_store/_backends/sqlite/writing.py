@@ -61,12 +61,12 @@ class Writer(Leader):
                 if not turns.waiting:
                     connection.end(dialect.COMMIT)
                     self._began = False
-                    touched = self._connections.take_touched()
+                    news = self._connections.take_news()
                     turns.give_back(hold)
                     if turns.waiting:
                         self.wake_first()
-                    if touched:
-                        self._connections.announce(touched)
+                    if news is not None:
+                        self._connections.announce(news)
                     return result
             # Only now is there anybody else, who needs to know it.
             call = _thread_call(caller, operation, work, by_itself=by_itself)
@@ -251,6 +251,7 @@ class Writer(Leader):
                     nap_s = self._begin_or_give_back(hold) or 0.0
                     if not nap_s:
                         block.take(hold)
+                        self._connections.note_wait(None, block.since_s)
                         return self._connection
                 else:
                     nap_s = 0.0

@@ -12,6 +12,7 @@ from lash_store._kernel.checks import (
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
+from lash_store._kernel.logs import takeovers_are_told
 from lash_store.effect import statements
 from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.records import (
@@ -199,6 +200,7 @@ def begin(
     if strict:
         existing(tx, scope_id, replay_key)
     token, expires_at_ms = new_token(tx.context.ids), end_of_term(tx.now_ms, ttl_ms)
+    before = term_of(tx, scope_id, replay_key) if takeovers_are_told() else None
     row = statements.begin_effect.one(
         tx.own_cursor,
         scope_id=scope_id,
@@ -213,6 +215,9 @@ def begin(
     if row is not None:
         if row[0] is not None and type(row[0]) is not int:
             raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "due_at_ms is no time")
+        if before is not None and before.token is not None:
+            key = key_of(scope_id, replay_key)
+            tx.note_takeover("the step", key, before.owner_id, owner_id)
         return EffectClaim(scope_id, replay_key, digest, owner_id, token, expires_at_ms, row[0])
     found = standing_of(tx, scope_id, replay_key, digest)
     if found is None:

@@ -10,6 +10,7 @@ from lash_store._kernel.checks import check_choice, check_count, check_items, ch
 from lash_store._kernel.choosing import Choice, OrderBy, chosen
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.liveness import end_of_term, new_token
+from lash_store._kernel.logs import takeovers_are_told
 from lash_store.errors import ClaimLostError, CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
@@ -188,6 +189,14 @@ def _prefix(
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
 
+def _note_takeover(tx: Tx, candidate: Candidate, owner_id: str) -> None:
+    if not candidate.claim_fencing_token:
+        return  # nobody ever had it
+    before = statements.lapsed_claim.one(tx.own_cursor, enqueue_seq=candidate.enqueue_seq)
+    if before is not None:
+        tx.note_takeover("the batch", candidate.batch_id, before[0], owner_id)
+
+
 def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, ttl_ms: int) -> WorkClaim:
     with tx.all_or_nothing():
         return _take(tx, session_id, taken, owner_id, end_of_term(tx.now_ms, ttl_ms))
@@ -197,6 +206,9 @@ def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: 
     cursor, token = tx.own_cursor, new_token(tx.context.ids)
     fencing_token = taken[0].claim_fencing_token + 1
     claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
+    if takeovers_are_told():
+        for candidate in taken:
+            _note_takeover(tx, candidate, owner_id)
     rows = [
         statements.claim_batch.bind(
             cursor,

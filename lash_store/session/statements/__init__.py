@@ -32,6 +32,7 @@ from lash_store.session.statements.claims import (
     claimed_work as claimed_work,
     complete_claim as complete_claim,
     has_live_claim as has_live_claim,
+    lapsed_claim as lapsed_claim,
     load_claimed_items as load_claimed_items,
     renew_claim as renew_claim,
 )

@@ -119,6 +119,14 @@ def choosable_work(
 
 
 @prepare
+def lapsed_claim(*, enqueue_seq: int) -> Select[str | None]:
+    """Read whose claim stands on one batch, live or run out; no row once it was given back."""
+    return select(_batches.claim_owner_id).where(
+        _batches.enqueue_seq == enqueue_seq, _batches.claim_token.is_not(None)
+    )
+
+
+@prepare
 def claim_batch(
     *,
     enqueue_seq: int,

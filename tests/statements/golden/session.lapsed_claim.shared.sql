@@ -1,0 +1,5 @@
+SELECT queued_work_batches.claim_owner_id
+FROM (SELECT *
+FROM lash_queued_work_batches
+WHERE store = :lash_store_scope) AS queued_work_batches
+WHERE queued_work_batches.enqueue_seq = :p_enqueue_seq AND queued_work_batches.claim_token IS NOT NULL
