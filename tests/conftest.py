@@ -33,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "canonical(why): of canonical files alone, not run with --layout shared"
     )
+    config.addinivalue_line(
+        "markers", "posix(why): not run without what POSIX has, see tests.support.no_posix"
+    )
     os.environ[LAYOUT] = config.getoption("--layout")
     use_layout()  # and processes that tests start do the same
 

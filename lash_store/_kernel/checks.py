@@ -22,7 +22,7 @@ def check_count(field: str, value: int) -> int:
     """Return `value` if it is a time, duration or counter: an int with 0 ≤ n < 2**63."""
     # type(), not isinstance(): True is an int to Python, and never a time to a caller.
     if type(value) is not int or not 0 <= value <= MAX_INT:
-        raise InvalidRecordError(field, shown(value), "must be an int, 0 ≤ n < 2**63")
+        raise InvalidRecordError(field, shown(value), "must be an int, 0 <= n < 2**63")
     return value
 
 
@@ -122,7 +122,7 @@ def shown(value: Any) -> str:
         text = ascii(value)
     except Exception:  # noqa: BLE001 # reason: a repr that raises must not hide the refusal
         text = f"a {type(value).__name__}"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def check_now(now_ms: int) -> int:

@@ -101,4 +101,4 @@ class Guarded:
         """Show the same to rich."""
         for name in self.shown:
             value = getattr(self, name)
-            yield name, f"{value[:4]}…" if name == "token" and value is not None else value
+            yield name, f"{value[:4]}..." if name == "token" and value is not None else value

@@ -302,7 +302,7 @@ class SharingCompiler(SQLCompiler):
         if insert_stmt.table.info.get(OURS) is None:
             why = "through a table that was reflected"
         elif insert_stmt._multi_values:  # noqa: SLF001 # reason: tested by name
-            why = "of several rows by values([…])"
+            why = "of several rows by values([...])"
         elif f"INTO {name} (" not in text or (
             insert_stmt.select is None and ") VALUES (" not in text
         ):

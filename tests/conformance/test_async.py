@@ -268,6 +268,7 @@ def test_it_outlives_its_event_loop(path: Path) -> None:
     asyncio.run(store.aclose())
 
 
+@pytest.mark.posix("forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # that is the test
 def test_a_forked_child_starts_threads_of_its_own(path: Path) -> None:
     store = AsyncSessionStore.open(path, session_id="s")

@@ -142,6 +142,7 @@ def test_e_run_1_eight_processes_one_call(path: Path, tmp_path: Path) -> None:
     assert outcomes == {f"by {caller}"}
 
 
+@pytest.mark.posix("kills by SIGKILL")
 def test_e_run_2_a_runner_that_is_killed_is_taken_over(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     with workers(8, run_once, path, calls) as runners:

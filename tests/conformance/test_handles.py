@@ -222,6 +222,7 @@ def test_a_file_that_was_opened_for_reading_first_can_be_written_to_later(path: 
     assert not wal_of(path).exists()
 
 
+@pytest.mark.posix("there is no queue")
 def test_closing_one_leaves_the_others_and_the_last_closes_the_file(path: Path) -> None:
     one, two = (SessionStore.open(path, session_id="s") for _ in range(2))
     reader = SessionStore.open(path, session_id="s", read_only=True)

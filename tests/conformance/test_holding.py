@@ -405,6 +405,7 @@ def test_k_hold_4_an_event_loop_that_is_blocked_loses_no_term(path: Path) -> Non
     asyncio.run(main())
 
 
+@pytest.mark.posix("forks")
 def test_k_hold_4_a_child_holds_nothing(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         with store.hold(owner_id="ann", ttl_ms=60_000) as held:

@@ -292,6 +292,7 @@ def test_k_log_1_calls_that_are_done_again(
     assert text == f"{store.path}: {again}: enqueue_work, a transaction"
 
 
+@pytest.mark.posix("there is no queue")
 @pytest.mark.canonical("opens a file by itself")
 def test_k_log_1_a_queue_of_writers_that_cant_be_used(
     path: Path, caplog: pytest.LogCaptureFixture

@@ -291,6 +291,7 @@ def test_k_open_9_a_file_that_was_only_read(path: Path) -> None:
 # K-OPEN-10
 
 
+@pytest.mark.posix("there is no queue")
 def test_k_open_10_a_file_with_two_names_is_refused_at_open(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
     link = path.with_name("link.db")

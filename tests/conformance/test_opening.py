@@ -220,6 +220,7 @@ def test_k_open_3_in_memory_can_not_be_read_only() -> None:
         SessionStore.open(None, session_id="s", read_only=True)
 
 
+@pytest.mark.posix("there is no queue")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_k_open_4_new_files_belong_to_their_owner_alone(path: Path, umask: int) -> None:
     before = os.umask(umask)
@@ -233,6 +234,7 @@ def test_k_open_4_new_files_belong_to_their_owner_alone(path: Path, umask: int) 
     assert modes == dict.fromkeys(names, 0o600)
 
 
+@pytest.mark.posix("there is no queue")
 def test_k_open_4_the_mode_of_a_file_that_is_there_is_kept(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
     Path(f"{path}{QUEUE_SUFFIX}").unlink()
@@ -342,6 +344,7 @@ def test_k_open_5_close_is_idempotent_and_use_after_it_is_an_error(path: Path) -
             use()
 
 
+@pytest.mark.posix("there is no queue")
 def test_k_open_5_closing_leaves_the_database_alone_on_disk(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         store.claim_lease(owner_id="ann", ttl_ms=1)
@@ -436,6 +439,7 @@ def test_k_open_8_an_sqlite_without_returning_is_refused(
     assert dialect.MINIMUM_SQLITE == (3, 35, 0)
 
 
+@pytest.mark.posix("there is no queue")
 def test_one_file_under_two_names_is_one_store(tmp_path: Path) -> None:
     """The sidecar belongs to the file, not to the link that it was opened by."""
     (tmp_path / "link.db").symlink_to(tmp_path / "real.db")

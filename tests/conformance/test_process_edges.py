@@ -229,6 +229,7 @@ def test_k_tx_2_a_token_that_no_fence_can_have(path: Path) -> None:
         assert all_rows(path) == before
 
 
+@pytest.mark.posix("there is no queue")
 def test_k_open_5_closing_after_a_wait_leaves_no_sidecars(path: Path) -> None:
     with ProcessRegistry.open(path) as registry:
         register(registry)
@@ -244,6 +245,7 @@ def append_when_told(say: Says, path: Path) -> None:
             say("appended")
 
 
+@pytest.mark.posix("forks")
 @pytest.mark.canonical("a process of its own opens the path")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_p_event_9_a_fork_right_after_a_commit_loses_no_wake(path: Path) -> None:
@@ -271,6 +273,7 @@ def test_p_event_9_a_fork_right_after_a_commit_loses_no_wake(path: Path) -> None
             assert found[0] is not None
 
 
+@pytest.mark.posix("forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_k_open_5_threads_that_fork_at_once(path: Path) -> None:
     with ProcessRegistry.open(path, busy_timeout_ms=5_000) as registry:
@@ -292,6 +295,7 @@ def test_k_open_5_threads_that_fork_at_once(path: Path) -> None:
         assert len(registry.events_after("p")) == 40
 
 
+@pytest.mark.posix("forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_k_open_5_forks_while_stores_are_opened(tmp_path: Path) -> None:
     """No fork stands for ever."""

@@ -290,6 +290,7 @@ def test_p_event_9_closing_an_asyncio_registry_ends_the_wait(path: Path) -> None
     asyncio.run(main())
 
 
+@pytest.mark.posix("forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_p_event_9_a_fork_while_somebody_waits(path: Path) -> None:
     """The child has a watch of its own; the parent's waiters go on."""

@@ -180,7 +180,7 @@ def test_no_token_is_shown_by_rich() -> None:
     term = LeaseTerm("s", "ann", "a-long-secret", 1, 0, 0)
     shown = [*fence.__rich_repr__(), *term.__rich_repr__()]
     assert "a-long-secret" not in str(shown)
-    assert ("token", "a-lo…") in shown
+    assert ("token", "a-lo...") in shown
 
 
 def test_ids_of_the_test_are_used(path: Path) -> None:

@@ -352,6 +352,7 @@ class TestDirectory:
         assert store.load_meta() is not None
         store.close()
 
+    @pytest.mark.posix("there is no lock of the folder")
     def test_s_dir_2_delete_removes_everything_and_is_idempotent(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         store = directory.create("a", model="m")
@@ -365,6 +366,7 @@ class TestDirectory:
         assert directory.delete("a") is False
         assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
+    @pytest.mark.posix("kills by SIGKILL")
     def test_s_dir_2_delete_is_refused_while_another_process_uses_it(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         with workers(1, hold_open, tmp_path) as (holder,):
@@ -427,6 +429,7 @@ class TestDirectory:
         directory.path_of("b").touch()
         assert [entry.meta and entry.meta.session_id for entry in directory.list()] == ["a"]
 
+    @pytest.mark.posix("there is no lock of the folder")
     def test_s_dir_2_nobody_opens_what_is_being_deleted(self, tmp_path: Path) -> None:
         """Openers that commit, and a deleter: what was committed is there, or was deleted after."""
         with workers(2, open_and_write, tmp_path) as openers:

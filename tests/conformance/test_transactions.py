@@ -306,6 +306,7 @@ def test_k_tx_4_threads_are_served_in_order(store: SessionStore) -> None:
     assert served == list(range(8))
 
 
+@pytest.mark.posix("there is no queue")
 def test_k_tx_4_without_a_sidecar_every_writer_tries_by_itself(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
     sidecar = Path(f"{path}-queue")

@@ -32,7 +32,7 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
-        self.process.kill()
+        kill(self.process)
         self.process.join()
         assert self.process.exitcode == -signal.SIGKILL
 
@@ -59,6 +59,11 @@ def _run(target: Callable[..., None], pipe: Connection, arguments: tuple[Any, ..
         pipe.send(("failed", traceback.format_exc()))
 
 
+def kill(process: Any) -> None:
+    """Kill a process; where there is no SIGKILL, as Windows does."""
+    (process.kill if hasattr(signal, "SIGKILL") else process.terminate)()
+
+
 @contextmanager
 def workers(count: int, target: Callable[..., None], *arguments: Any) -> Iterator[list[Worker]]:
     """Run `target(say, *arguments)` in `count` new processes; they are killed at the end."""
@@ -73,6 +78,6 @@ def workers(count: int, target: Callable[..., None], *arguments: Any) -> Iterato
         yield started
     finally:
         for worker in started:
-            worker.process.kill()
+            kill(worker.process)
             worker.process.join()
             worker.pipe.close()

@@ -105,7 +105,7 @@ def find_drift(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:
 def undeclared(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:
     """Return the indexes and triggers on the tables that nobody has declared, one line each."""
     known = _declared(schema)
-    how = "in their metadata" if isinstance(schema, OwnTables) else "by extras=[…] at open"
+    how = "in their metadata" if isinstance(schema, OwnTables) else "by extras=[...] at open"
     return [
         f"{' '.join(key)}: not declared ({how}): {text}"
         for key, text in _found(schema, catalogue).items()
