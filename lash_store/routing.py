@@ -165,7 +165,8 @@ def unstarted_deliveries(
     page = triggers.list_deliveries(after=after, limit=limit)
     known = registry.known_processes(delivery.process_id for delivery in page.deliveries)
     missing = tuple(each for each in page.deliveries if each.process_id not in known)
-    return DeliveryPage(missing, tuple(dict.fromkeys(page.undecodable)), page.after)
+    undecodable = tuple(dict.fromkeys(page.undecodable))
+    return msgspec.structs.replace(page, deliveries=missing, undecodable=undecodable)
 
 
 def prune_started(

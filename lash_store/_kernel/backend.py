@@ -58,6 +58,30 @@ class Cursor(Protocol):
         """Return every row of the last statement."""
 
 
+class Statement(Protocol):
+    """A statement that was compiled, as far as an error of it can be explained by that."""
+
+    @property
+    def sql(self) -> str:
+        """The text that the driver gets."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+
+    def column(self, which: int | str) -> tuple[str, str]:
+        """Return the table and the name of a column of its rows, by place or by name."""
+        ...
+
+    def is_text(self, at: int) -> bool:
+        """Whether a column of its rows is text."""
+        ...
+
+    def key_of(self, row: Sequence[Any] | None, values: Sequence[Any]) -> str:
+        """Return the key of what it reads, of one of its rows or by its arguments; "?" if unknown."""
+        ...
+
+
 class Driver(Protocol):
     """What preparing a statement needs to know of a driver."""
 
@@ -69,8 +93,17 @@ class Driver(Protocol):
     def error(self) -> type[Exception]:
         """The root of the driver's exceptions."""
 
-    def explain(self, error: Exception, cursor: Cursor) -> LashStoreError:
-        """Return the error of ours that says what the driver's means, to be raised from it."""
+    def explain(
+        self,
+        error: Exception,
+        cursor: Cursor,
+        statement: Statement | None = None,
+        values: Sequence[Any] = (),
+    ) -> LashStoreError:
+        """Return the error of ours that says what the driver's means, to be raised from it.
+
+        Of a prepared statement with its values, where it is one.
+        """
 
 
 class Standing(Protocol):

@@ -8,7 +8,9 @@ values have equal hashes in any program.
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from decimal import Decimal
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -27,10 +29,45 @@ _LARGEST_INT: Final = 2**64 - 1
 _PLAIN_FROM: Final = 1e-5
 _PLAIN_BELOW: Final = 1e16
 
+DEEPEST: Final = 100
+"""How many levels of arrays and objects a consumer's value may have: the original reads 127, of
+which a record takes some."""
+
+
+def on_any_stack(decode: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Make of a decoder one that may be called however deep its caller stands.
+
+    The interpreter counts its caller's frames as well, and what stands in a store must not look
+    corrupt because of them. So what does not fit there is decoded once more, on a stack of its own.
+    """
+
+    def decode_anywhere(content: Any) -> T:
+        try:
+            return decode(content)
+        except RecursionError:
+            return _on_a_new_stack(decode, content)
+
+    return decode_anywhere
+
+
+def _on_a_new_stack(decode: Callable[[Any], T], content: Any) -> T:
+    decoded: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            decoded.set_result(decode(content))
+        except BaseException as error:  # noqa: BLE001 # reason: the caller raises it
+            decoded.set_exception(error)
+
+    thread = threading.Thread(target=run, name="lash-store-decode")
+    thread.start()
+    return decoded.result()
+
+
 _encode_json = msgspec.json.Encoder().encode
-_decode_json = msgspec.json.Decoder().decode
+_decode_json = on_any_stack(msgspec.json.Decoder().decode)
 _encode_msgpack = msgspec.msgpack.Encoder().encode
-_decode_msgpack = msgspec.msgpack.Decoder().decode
+_decode_msgpack = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 
 def free_json(field: str, value: Any) -> Any:
@@ -38,7 +75,7 @@ def free_json(field: str, value: Any) -> Any:
 
     Raises InvalidRecordError that names the place inside `field` for NaN and infinities,
     integers outside -2⁶³ … 2⁶⁴-1, lone surrogates, keys that are no str, other types, and
-    nesting too deep to be read again (K-CODEC-4).
+    more than DEEPEST levels (K-CODEC-4).
     """
     return _checked(field, value, _JSON)
 
@@ -119,68 +156,90 @@ def content_hash(content: bytes) -> str:
 
 
 _KeysInOrder: TypeAlias = Callable[[dict[str, Any]], Iterable[str]]
-_WriteFloat: TypeAlias = Callable[[str, float], Any]
+_WriteFloat: TypeAlias = Callable[["_Place", float], Any]
 _Form: TypeAlias = tuple[_KeysInOrder, _WriteFloat]
+
+_Place: TypeAlias = "tuple[_Place, str | int] | tuple[None, str]"
+"""Where a value stands: in what, and by which key there; or the name of the whole."""
 
 
 def _checked(field: str, value: Any, form: _Form) -> Any:
-    try:
-        return _free(field, value, form)
-    except RecursionError as error:
-        raise InvalidRecordError(field, "a deeply nested value", "nested too deep") from error
+    return _free((None, field), value, form, DEEPEST)
 
 
-def _free(field: str, value: Any, form: _Form) -> Any:
+def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:
     kind = type(value)
     written = value
     if kind is dict:
         in_order, _ = form
+        left = _one_less(place, levels)
         written = {
-            _text(field, key): _free(f"{field}.{key}", value[key], form)
-            for key in in_order(_with_text_keys(field, value))
+            _text(place, key): _free((place, key), value[key], form, left)
+            for key in in_order(_with_text_keys(place, value))
         }
     elif kind is list or kind is tuple:
-        written = [_free(f"{field}[{at}]", item, form) for at, item in enumerate(value)]
+        left = _one_less(place, levels)
+        written = [_free((place, at), item, form, left) for at, item in enumerate(value)]
     elif isinstance(value, str):
-        written = _text(field, str.__str__(value))
+        written = _text(place, str.__str__(value))
     elif kind is int:
         if not _SMALLEST_INT <= value <= _LARGEST_INT:
-            raise InvalidRecordError(field, shown(value), "an integer outside -2**63 to 2**64 - 1")
+            raise _refused(place, value, "an integer outside -2**63 to 2**64 - 1")
     elif kind is float:
         _, write_float = form
-        written = write_float(field, value)
+        written = write_float(place, value)
     elif kind is bytes:
         written = list(value)
     elif value is not None and kind is not bool:
-        raise InvalidRecordError(field, shown(value), f"{kind.__name__} is no JSON type")
+        raise _refused(place, value, f"{kind.__name__} is no JSON type")
     return written
 
 
-def _with_text_keys(field: str, value: dict[Any, Any]) -> dict[str, Any]:
+def _one_less(place: _Place, levels: int) -> int:
+    if not levels:
+        whole: Any = place
+        while whole[0] is not None:
+            whole = whole[0]
+        raise InvalidRecordError(
+            whole[1], "a deeply nested value", f"nested deeper than {DEEPEST} levels"
+        )
+    return levels - 1
+
+
+def _refused(place: _Place, value: Any, problem: str) -> InvalidRecordError:
+    names: list[str] = []
+    at: Any = place
+    while at[0] is not None:
+        at, key = at
+        names.append(f"[{key}]" if isinstance(key, int) else f".{key}")
+    return InvalidRecordError("".join([at[1], *reversed(names)]), shown(value), problem)
+
+
+def _with_text_keys(place: _Place, value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
-            raise InvalidRecordError(field, shown(key), "a key must be a str")
+            raise _refused(place, key, "a key must be a str")
     return value
 
 
-def _text(field: str, value: str) -> str:
+def _text(place: _Place, value: str) -> str:
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise InvalidRecordError(field, shown(value), "holds a lone surrogate") from error
+            raise _refused(place, value, "holds a lone surrogate") from error
     return value
 
 
-def _finite(field: str, value: float) -> float:
+def _finite(place: _Place, value: float) -> float:
     if not math.isfinite(value):
-        raise InvalidRecordError(field, shown(value), "JSON has no NaN and no infinity")
+        raise _refused(place, value, "JSON has no NaN and no infinity")
     return value
 
 
-def _written_float(field: str, value: float) -> msgspec.Raw:
+def _written_float(place: _Place, value: float) -> msgspec.Raw:
     """Write a float: plain from 1e-5 to below 1e16, else with a signed exponent, no padding."""
-    text = repr(_finite(field, value))
+    text = repr(_finite(place, value))
     if "e" not in text:
         written = text
     elif _PLAIN_FROM <= abs(value) < _PLAIN_BELOW:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NoReturn, cast
 
-from sqlalchemy import BindParameter
+from sqlalchemy import BindParameter, LargeBinary, Table, UniqueConstraint
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -40,13 +40,13 @@ _BODIES: Final = {
     try:
         return cursor_.execute(SQL_, {values}).rowcount
     except Error_ as error_:
-        raise explain_(error_, cursor_) from error_
+        raise explain_(error_, cursor_, statement_, {values}) from error_
 """,
     "all": """\
     try:
         rows_ = cursor_.execute(SQL_, {values}).fetchall()
     except Error_ as error_:
-        raise explain_(error_, cursor_) from error_
+        raise explain_(error_, cursor_, statement_, {values}) from error_
     return {rows}
 """,
     # Every row is fetched although one is wanted: a cursor left half-read would block COMMIT.
@@ -54,7 +54,7 @@ _BODIES: Final = {
     try:
         rows_ = cursor_.execute(SQL_, {values}).fetchall()
     except Error_ as error_:
-        raise explain_(error_, cursor_) from error_
+        raise explain_(error_, cursor_, statement_, {values}) from error_
     if len(rows_) > 1:
         raise TooManyRows_(f"one() got {{len(rows_)}} rows from: {{SQL_}}")
     return {row} if rows_ else None
@@ -125,6 +125,7 @@ class CompiledStatement:
             "driver_": self.driver,
             "elsewhere_": elsewhere,
             "explain_": self.driver.explain,
+            "statement_": self,
             **{f"default_{name}_": value for name, value in self._defaults.items()},
         }
         names = list(self._arguments.values())
@@ -188,5 +189,61 @@ class CompiledStatement:
             return "{0}"
         return f"({', '.join(words)},)"
 
+    # What an error of it is explained by.
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        compiled = self.compiled
+        return compiled.isinsert or compiled.isupdate or compiled.isdelete
+
+    def column(self, which: int | str) -> tuple[str, str]:
+        """Return the table and the name of a column of its rows, by place or by name."""
+        for at, each in enumerate(self._result_columns):
+            if which in (at, each.keyname):
+                column = _declared(each)
+                return ("?", str(which)) if column is None else (column.table.name, column.name)
+        return "?", str(which)
+
+    def is_text(self, at: int) -> bool:
+        """Whether a column of its rows is text."""
+        return not isinstance(self._result_columns[at].type, LargeBinary)
+
+    def key_of(self, row: Sequence[Any] | None, values: Sequence[Any]) -> str:
+        """Return the key of what it reads, of one of its rows or by its arguments; "?" if unknown."""
+        known = {
+            self._arguments.get(key): value
+            for key, value in zip(self.compiled.positiontup or (), values, strict=False)
+        }
+        columns = [_declared(each) for each in self._result_columns]
+        tables = dict.fromkeys(column.table for column in columns if column is not None)
+        if row is not None:
+            named = zip(columns, row, strict=True)
+            known.update({column.name: value for column, value in named if column is not None})
+        candidates = [names for table in tables for names in _keys_of(table)]
+        # The first that is known in full; else of the first what is known.
+        known_best = sorted(candidates, key=lambda names: not known.keys() >= set(names))
+        best = [_shown(known[name]) for name in (known_best or [[]])[0] if name in known]
+        return ":".join(best) or "?"
+
     def _refuse(self, why: str) -> NoReturn:
         raise UnpreparableStatementError(f"{self.name} can't be prepared: {why}")
+
+
+def _keys_of(table: Table[Any]) -> list[list[str]]:
+    """Return what identifies a row: what is said to be unique first, which says more than a number."""
+    unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    return [[column.name for column in key.columns] for key in (*unique, table.primary_key)]
+
+
+def _shown(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _declared(result: Any) -> Any:
+    """Return the column of a table that a column of a statement's rows is; None if it is none."""
+    for each in result.objects:
+        for column in getattr(each, "base_columns", ()):
+            if isinstance(getattr(column, "table", None), Table):
+                return column
+    return None

@@ -22,6 +22,8 @@ class OpenOptions(TypedDict, total=False):
     ``read_only``        never write, create nothing (K-OPEN-2); default False
     ``create``           make the file, and a store of an empty one; False for one that must be there
                          (K-OPEN-13); default True
+    ``immutable``        with `read_only`: of a file that nobody writes to, in a folder, or on a medium,
+                         that can't be written (K-OPEN-14); default False
     ``busy_timeout_ms``  how long to wait for a lock, in milliseconds; default 15 000
     ``synchronous``      "NORMAL" (default) may lose the last commits at power loss, "FULL" none
     ``clock``            where the time comes from; default ``SystemClock()``
@@ -40,6 +42,7 @@ class OpenOptions(TypedDict, total=False):
 
     read_only: bool
     create: bool
+    immutable: bool
     busy_timeout_ms: int
     synchronous: Synchronous
     clock: Clock
@@ -66,8 +69,11 @@ class Settings:
     extras: Extras = ()
     tables: Sequence[OwnTables] = ()
     create: bool = True
+    immutable: bool = False
 
     def __post_init__(self) -> None:
+        if self.immutable and not self.read_only:
+            raise InvalidRecordError("immutable", "True", "needs read_only=True")
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:
             raise InvalidRecordError(
                 "busy_timeout_ms", shown(self.busy_timeout_ms), "SQLite takes less than 2**31"

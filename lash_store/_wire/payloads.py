@@ -16,7 +16,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store._kernel.codecs import encode_json, free_json
+from lash_store._kernel.codecs import encode_json, free_json, on_any_stack
 from lash_store.errors import InvalidRecordError
 
 
@@ -45,7 +45,7 @@ def written_schema(field: str, payload_schema: PayloadSchema) -> dict[str, Any]:
 @lru_cache(maxsize=16_384)
 def compile_schema(schema_json: str) -> Validator:
     """Return the validator of one schema; ValueError if it is no JSON Schema."""
-    schema = msgspec.json.decode(schema_json)
+    schema = on_any_stack(msgspec.json.decode)(schema_json)
     draft = _draft_of(schema)
     try:
         draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)

@@ -253,7 +253,7 @@ def test_k_open_4_every_bad_path_names_itself_and_the_cause(tmp_path: Path) -> N
         tmp_path / "missing" / "x.db": "its folder .* does not exist",
         tmp_path / "text.db": "no SQLite database",
         tmp_path / "text.db" / "x.db": "does not exist",
-        tmp_path / ("x" * 300): "File name too long",
+        tmp_path / ("x" * 300): "300 bytes long",
         "": "non-empty",
         "a\0b": "NUL",
         ":memory:": "path=None",

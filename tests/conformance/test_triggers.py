@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from lash_store import External, Host, Scope, TriggerDraft, TriggerStore
+from lash_store import External, Host, ProcessRegistry, Scope, TriggerDraft, TriggerStore
 from lash_store.errors import (
     CorruptRecordError,
     IdempotencyConflictError,
@@ -23,6 +24,7 @@ from lash_store.process.records import (
     PayloadSchema,
     ProcessIdentity,
 )
+from lash_store.routing import unstarted_deliveries
 from lash_store.testing import ManualClock
 from lash_store.trigger.records import (
     DeliveryFilter,
@@ -476,6 +478,31 @@ def test_t_del_2_redeliver_and_list(triggers: TriggerStore, clock: ManualClock, 
     assert (len(page.deliveries), len(page.undecodable)) == (5, 2)
     again = triggers.redeliver(first.occurrence_id)
     assert (len(again.deliveries), [u.handle for u in again.undecodable]) == (3, ["trigger:2"])
+
+
+def test_t_del_2_an_occurrence_that_cant_be_read_stops_no_page(
+    triggers: TriggerStore, clock: ManualClock, path: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        subscribe(triggers)
+    occurred = [occur(triggers, number, f"k{number}") for number in range(3)]
+    for each in occurred:
+        triggers.reserve_deliveries(each.occurrence_id)
+    bad = occurred[1].occurrence_id
+    run_script(
+        path, f"UPDATE trigger_occurrences SET record_json = '{{' WHERE occurrence_id = '{bad}'"
+    )
+    page = triggers.list_deliveries()
+    assert {each.occurrence.occurrence_id for each in page.deliveries} == {
+        each.occurrence_id for each in occurred if each.occurrence_id != bad
+    }
+    assert len(page.deliveries) == 4
+    ((occurrence_id, cause),) = map(msgspec.structs.astuple, page.undecodable_occurrences)
+    assert (occurrence_id, bool(cause)) == (bad, True)
+    with ProcessRegistry.open(tmp_path / "p.db", clock=clock) as registry:
+        unstarted = unstarted_deliveries(triggers, registry)
+        assert unstarted.undecodable_occurrences == page.undecodable_occurrences
+        assert unstarted.deliveries == page.deliveries
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def object_texts(connection: sqlite3.Connection) -> dict[str, list[str] | None]:
 def all_rows(path: Path) -> Rows:
     """Every row of every table in the file, and the version: what a refusal must not change."""
     with closing(sqlite3.connect(path)) as connection:
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         names = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         )

@@ -113,6 +113,13 @@ class OpenDatabase:
             self._opening.release()
 
     def _check_settings(self, settings: Settings) -> None:
+        known = self.connections.settings
+        if known is not None and known.immutable != settings.immutable:
+            raise StoreOpenError(
+                self.path,
+                f"it is open in this process with immutable={known.immutable}: it can't be "
+                f"{settings.immutable} as well",
+            )
         if settings.read_only:
             return
         synchronous = self.connections.synchronous

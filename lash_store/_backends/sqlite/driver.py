@@ -2,13 +2,15 @@
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Dialect
 
 from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
-from lash_store._kernel.backend import Cursor, Driver
+from lash_store._backends.sqlite.undecodable import undecodable_text
+from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
 from lash_store.errors import (
@@ -29,9 +31,20 @@ class SqliteDriver:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
 
-    def explain(self, error: Exception, cursor: Cursor) -> LashStoreError:
+    def explain(
+        self,
+        error: Exception,
+        cursor: Cursor,
+        statement: Statement | None = None,
+        values: Sequence[Any] = (),
+    ) -> LashStoreError:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
-        return store_error(error, cursor.connection)
+        connection = cursor.connection
+        if statement is not None:
+            corrupt = undecodable_text(error, connection, statement, values)
+            if corrupt is not None:
+                return corrupt
+        return store_error(error, connection)
 
 
 _MISSING_TABLE: Final = re.compile(r"no such table: (?:main\.)?(\w+)")

@@ -1,5 +1,6 @@
 """Database files: their names, making them private, removing them, and why one can't be opened."""
 
+import errno
 import os
 import re
 import sqlite3
@@ -172,6 +173,49 @@ def _check_unused(path: str) -> None:
             raise open_error(path, error) from error
 
 
+def check_openable(path: str, *, read_only: bool, immutable: bool) -> None:
+    """Raise StoreOpenError for what SQLite would wait on, or open and then fail to write.
+
+    A pipe without a writer keeps whoever opens it waiting; and a file that may not be written is
+    opened all the same, to be read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # opening says what is the matter
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind is not None:
+        raise StoreOpenError(path, f"it is {kind}, not a file")
+    if not os.access(path, os.R_OK):
+        raise StoreOpenError(path, _UNREADABLE)
+    if not read_only and not os.access(path, os.W_OK):
+        raise StoreOpenError(path, "no permission to write it; read_only=True opens it to be read")
+    if immutable:
+        _check_no_wal(path)
+
+
+def _check_no_wal(path: str) -> None:
+    try:
+        size = os.stat(f"{path}-wal").st_size
+    except OSError:
+        return
+    if size:
+        raise StoreOpenError(
+            path,
+            f"there is a WAL of {size} bytes beside it, whose commits nobody sees with "
+            "immutable=True: open it once for writing, where that can be done",
+        )
+
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
 def open_error(
     path: str, error: sqlite3.Error | OSError, *, waited_ms: int = 0
 ) -> StoreOpenError | StoreBusyError:
@@ -183,24 +227,66 @@ def open_error(
     code = primary_code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return StoreOpenError(path, "it is a file, but no SQLite database")
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreOpenError(
-            path, _reason_from_path(path) or _reason_from_file(path) or str(error)
-        )
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+        reason = _reason_from_path(path) or _reason_from_file(path) or _reason_from_process()
+        return StoreOpenError(path, f"{reason} ({error})" if reason else str(error))
     return StoreOpenError(path, str(error))
 
 
 def _reason_from_path(path: str) -> str | None:
     if os.path.isdir(path):
         return "it is a folder"
-    parent = os.path.dirname(path)
-    return None if os.path.isdir(parent) else f"its folder {parent!r} does not exist"
+    parent, name = os.path.split(path)
+    if not os.path.isdir(parent):
+        return f"its folder {parent!r} does not exist"
+    longest = _longest_name(parent)
+    room = longest - len(_LONGEST_SIDECAR)
+    if len(os.fsencode(name)) > room:
+        return (
+            f"its name is {len(os.fsencode(name))} bytes long; {room} is the most, for what stands "
+            f"beside it may be called {longest} there"
+        )
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        return f"its path is {len(os.fsencode(path))} bytes long, and SQLite takes {_LONGEST_PATH}"
+    return None
+
+
+_LONGEST_SIDECAR: Final = "-journal"
+"""What SQLite makes beside a database before that is in WAL."""
+
+_LONGEST_PATH: Final = 512 - len(_LONGEST_SIDECAR)
+
+
+def _longest_name(folder: str) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows has none of it, and the same limit
+        return 255
+
+
+_UNREADABLE: Final = "no permission to read and write it"
 
 
 def _reason_from_file(path: str) -> str | None:
     if not os.path.exists(path):
         return "there is no such file"
-    return None if os.access(path, os.R_OK | os.W_OK) else "no permission to read and write it"
+    if not os.access(path, os.R_OK):
+        return _UNREADABLE
+    if not os.access(os.path.dirname(path), os.W_OK):
+        return (
+            "its folder can't be written, and WAL needs two files beside it (-wal, -shm); "
+            "read_only=True, immutable=True opens a file that nobody writes to"
+        )
+    return None
+
+
+def _reason_from_process() -> str | None:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))  # never the file itself: see above
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return f"no file can be opened: {error.strerror}"
+    return None
 
 
 @in_forked_child

@@ -12,7 +12,12 @@ from lash_store._backends.sqlite import dialect, forking, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.driver import is_busy
 from lash_store._backends.sqlite.fairness import WriteQueue
-from lash_store._backends.sqlite.files import IN_MEMORY, create_private_file, open_error
+from lash_store._backends.sqlite.files import (
+    IN_MEMORY,
+    check_openable,
+    create_private_file,
+    open_error,
+)
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store.errors import StoreBusyError, StoreLostError, StoreOpenError
@@ -79,8 +84,10 @@ def open_connection(
     if path == IN_MEMORY and read_only:
         raise StoreOpenError(path, "a new in-memory store that can only be read holds nothing")
     dialect.check_version(path)
-    if path != IN_MEMORY and is_new:
-        create_private_file(path)
+    if path != IN_MEMORY:
+        if is_new:
+            create_private_file(path)
+        check_openable(path, read_only=read_only, immutable=settings.immutable)
     connection = _connect(path, settings, read_only=read_only, prefix=prefix)
     try:
         for setting in dialect.connection_settings(
@@ -125,6 +132,8 @@ def _opening(
 def _connect(path: str, settings: Settings, *, read_only: bool, prefix: str) -> StoreConnection:
     # mode=rw: the file is there, and if it has just been deleted it must not come back unseen.
     mode = "memory" if path == IN_MEMORY else "ro" if read_only else "rw"
+    if settings.immutable:
+        mode += "&immutable=1"
     uri = IN_MEMORY if path == IN_MEMORY else f"file:{quote(os.fsencode(path))}?mode={mode}"
     try:
         connection = sqlite3.connect(

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_pair, check_text
-from lash_store._kernel.codecs import encode_raw, free_json, stable_hash
+from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store._stores.tx import Context
 from lash_store._wire.events import CANCEL_REQUESTED
@@ -37,7 +37,7 @@ from lash_store.process.records.plan import (
 )
 from lash_store.process.records.processes import read_members
 
-_decode_payload = msgspec.json.Decoder().decode
+_decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 
 
 def append_event(

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.codecs import Json, stable_hash
+from lash_store._kernel.codecs import Json, on_any_stack, stable_hash
 from lash_store._wire.events import EndState
 from lash_store._wire.origins import Scope
 from lash_store.errors import CorruptRecordError
@@ -128,7 +128,7 @@ class PendingWake(msgspec.Struct, frozen=True):
     wake: WakeDelivery | None
 
 
-_decode_event = msgspec.json.Decoder(ProcessEvent).decode
+_decode_event = on_any_stack(msgspec.json.Decoder(ProcessEvent).decode)
 
 
 def read_event(process_id: str, sequence: int, event_json: str) -> ProcessEvent:

@@ -4,14 +4,14 @@
 under the replay key, the highest sequence. It returns what to write, or raises the refusal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
 from jsonschema.protocols import Validator
 
-from lash_store._kernel.codecs import encode_json
+from lash_store._kernel.codecs import encode_json, on_any_stack
 from lash_store._wire.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
 from lash_store._wire.origins import Scope
 from lash_store._wire.payloads import compile_schema, mismatch
@@ -36,9 +36,12 @@ from lash_store.process.records.processes import RUNNING, Members, revised
 from lash_store.process.records.selecting import materialise
 from lash_store.process.tables import processes
 
-_CAUSED_BY: Final = msgspec.json.Decoder(Mapping[str, Any] | None)
-_SCOPE: Final = msgspec.json.Decoder(Scope)
-_decode_payload = msgspec.json.Decoder().decode
+_CAUSED_BY: Final = on_any_stack(msgspec.json.Decoder(Mapping[str, Any] | None).decode)
+_SCOPE: Final = on_any_stack(msgspec.json.Decoder(Scope).decode)
+_decode_payload = on_any_stack(msgspec.json.Decoder().decode)
+_decode_event_types = on_any_stack(
+    msgspec.json.Decoder(list[EventType], dec_hook=read_shape).decode
+)
 
 
 class NewEvent(msgspec.Struct, frozen=True):
@@ -169,7 +172,7 @@ def _declared(standing: Standing, event_type: str) -> tuple[Semantics, Validator
 @lru_cache(maxsize=256)
 def _declarations(event_types: bytes) -> Mapping[str, tuple[Semantics, str | None]]:
     """Read declarations once for all the events of all the processes that share them."""
-    declared = msgspec.json.decode(event_types, type=list[EventType], dec_hook=read_shape)
+    declared = _decode_event_types(event_types)
     return {each.name: (each.semantics, _schema_json(each)) for each in declared}
 
 
@@ -192,13 +195,11 @@ def caused_by(process_id: str, members: Members) -> Mapping[str, Any] | None:
     return cause
 
 
-def _member(
-    process_id: str, members: Members, name: str, decoder: msgspec.json.Decoder[Any]
-) -> Any:
+def _member(process_id: str, members: Members, name: str, decode: Callable[[Any], Any]) -> Any:
     if name not in members:
         return None
     try:
-        return decoder.decode(members[name])
+        return decode(members[name])
     except (msgspec.DecodeError, RecursionError) as error:
         raise CorruptRecordError(processes.name, process_id, f"{name}: {error}") from error
 

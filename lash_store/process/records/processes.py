@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_kind, check_name, check_words
-from lash_store._kernel.codecs import encode_json, encode_raw, free_json, stable_hash
+from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._wire.events import (
     CORE_EVENT_TYPES,
     EventType,
@@ -150,8 +150,8 @@ _ORDER: Final = (
     "status",
 )
 
-_decode_record = msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode
-_decode_members = msgspec.json.Decoder(Members).decode
+_decode_record = on_any_stack(msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode)
+_decode_members = on_any_stack(msgspec.json.Decoder(Members).decode)
 
 
 def written_registration(registration: ProcessRegistration) -> Members:

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import check_choice, check_name, shown
-from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack
+from lash_store._kernel.codecs import content_hash, decode_msgpack, encode_msgpack, on_any_stack
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
@@ -24,7 +24,7 @@ from lash_store.session.records.checkpoints import (
 from lash_store.session.tables import blobs
 
 _TABLE: Final = blobs.name
-_decode_manifest: Final = msgspec.msgpack.Decoder(Manifest).decode
+_decode_manifest: Final = on_any_stack(msgspec.msgpack.Decoder(Manifest).decode)
 
 
 def put_blob(

@@ -5,7 +5,9 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from lash_store._kernel.codecs import content_hash, encode_msgpack
+from lash_store._kernel.codecs import content_hash, encode_msgpack, on_any_stack
+
+_decode = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 BlobKind = Literal[
     "CheckpointManifest",
@@ -70,7 +72,7 @@ def unpack_blob(key: str, stored: bytes) -> bytes | None:
 
 def _content_of_map(stored: bytes) -> bytes | None:
     try:
-        envelope = msgspec.msgpack.decode(stored)
+        envelope = _decode(stored)
         held = envelope["content"]
         if not isinstance(held, (bytes, list)):
             return None  # bytes() of a number would allocate as many
@@ -83,7 +85,7 @@ def _content_of_map(stored: bytes) -> bytes | None:
 def kind_of_blob(stored: bytes) -> str | None:
     """Return the kind that a stored blob names, whatever its content; None if it names none."""
     try:
-        kind = msgspec.msgpack.decode(stored)["descriptor"]["kind"]
+        kind = _decode(stored)["descriptor"]["kind"]
     except (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError):
         return None  # bare content
     return kind if isinstance(kind, str) else None

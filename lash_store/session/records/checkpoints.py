@@ -5,7 +5,14 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_kind, check_name
-from lash_store._kernel.codecs import Json, content_hash, encode_msgpack, free_json, free_msgpack
+from lash_store._kernel.codecs import (
+    Json,
+    content_hash,
+    encode_msgpack,
+    free_json,
+    free_msgpack,
+    on_any_stack,
+)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -40,6 +47,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         """The refs of the components that there are."""
         refs = (self.tool_state_ref, self.plugin_snapshot_ref, self.execution_state_ref)
         return tuple(ref for ref in refs if ref is not None)
+
+
+_decode = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 
 COMPONENTS: Final = ("tool_state", "plugin_snapshot", "execution_state")
@@ -113,6 +123,6 @@ def shown_manifest(manifest: Manifest) -> dict[str, Any]:
 def manifest_of(content: bytes) -> Manifest | None:
     """Read a manifest, or None if `content` is none."""
     try:
-        return msgspec.convert(msgspec.msgpack.decode(content), Manifest)
+        return msgspec.convert(_decode(content), Manifest)
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         return None  # an artifact of any other kind

@@ -12,7 +12,7 @@ from lash_store._kernel.checks import (
     check_text,
 )
 from lash_store._stores.tx import Context
-from lash_store.errors import IdempotencyConflictError, NotFoundError
+from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
 from lash_store.trigger import statements
 from lash_store.trigger.context import Tx, Work
 from lash_store.trigger.operations.subscriptions import check_texts, readable
@@ -25,6 +25,7 @@ from lash_store.trigger.records.deliveries import (
     Occurrence,
     Pruned,
     Reservations,
+    UndecodableOccurrence,
     new_occurrence,
     payload_problem,
     process_id_of,
@@ -117,8 +118,8 @@ def list_deliveries(
 ) -> Work[DeliveryPage]:
     """Return a page of deliveries by (occurrence id, subscription id) (T-DEL-2).
 
-    Pass the page's `after` for the next one. One whose subscription can't be decoded is
-    reported beside the list. Raises InvalidRecordError for a bad filter or bound.
+    Pass the page's `after` for the next one. A subscription or an occurrence that can't be
+    decoded is reported beside the list. Raises InvalidRecordError for a bad filter or bound.
     """
     after_occurrence_id, after_subscription_id = check_texts("after", after)
     most = bound("limit", limit)
@@ -132,16 +133,21 @@ def list_deliveries(
             after_subscription_id=after_subscription_id,
             limit=most,
         )
-        deliveries, undecodable = [], []
+        deliveries: list[Delivery] = []
+        undecodable: list[Undecodable] = []
+        occurrences: dict[str, Occurrence | UndecodableOccurrence] = {}
         for occurrence_id, subscription_id, process_id, created, occurred, handle, text in rows:
+            if occurrence_id not in occurrences:
+                occurrences[occurrence_id] = _readable_occurrence(occurrence_id, occurred)
+            occurrence = occurrences[occurrence_id]
             read = readable(subscription_id, handle, text)
             if isinstance(read, Undecodable):
                 undecodable.append(read)
-            else:
-                occurrence = read_occurrence(occurrence_id, occurred)
+            elif isinstance(occurrence, Occurrence):
                 deliveries.append(Delivery(occurrence, read, process_id, created))
         last = (rows[-1][0], rows[-1][1]) if rows and len(rows) == most else None
-        return DeliveryPage(tuple(deliveries), tuple(undecodable), last)
+        unread = [each for each in occurrences.values() if isinstance(each, UndecodableOccurrence)]
+        return DeliveryPage(tuple(deliveries), tuple(undecodable), last, tuple(unread))
 
     return list_page
 
@@ -199,6 +205,13 @@ def prune_occurrences(
         return Pruned(removed, len(rows), last)
 
     return prune
+
+
+def _readable_occurrence(occurrence_id: str, text: str) -> Occurrence | UndecodableOccurrence:
+    try:
+        return read_occurrence(occurrence_id, text)
+    except CorruptRecordError as error:
+        return UndecodableOccurrence(occurrence_id, error.cause)
 
 
 def _recorded(tx: Tx, new: NewOccurrence) -> Occurrence:

@@ -8,6 +8,7 @@ from lash_store.trigger.records.deliveries import (
     Occurrence as Occurrence,
     Pruned as Pruned,
     Reservations as Reservations,
+    UndecodableOccurrence as UndecodableOccurrence,
 )
 from lash_store.trigger.records.subscriptions import (
     Binding as Binding,

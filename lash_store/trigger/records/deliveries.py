@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from lash_store._kernel.checks import check_words
-from lash_store._kernel.codecs import encode_json, encode_raw, free_json, stable_hash
+from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._wire.payloads import compile_schema, mismatch
 from lash_store.errors import CorruptRecordError
 from lash_store.trigger.records.subscriptions import Subscription, Undecodable
@@ -71,8 +71,15 @@ class DeliveryFilter(msgspec.Struct, frozen=True):
     created_before_ms: int | None = None
 
 
+class UndecodableOccurrence(msgspec.Struct, frozen=True):
+    """An occurrence that can't be read, and why."""
+
+    occurrence_id: str
+    cause: str
+
+
 class DeliveryPage(msgspec.Struct, frozen=True):
-    """A page of deliveries, and those of the page whose subscription can't be decoded.
+    """A page of deliveries, and those of the page whose subscription or occurrence can't be decoded.
 
     `after` is what to pass for the next page; None behind the last one.
     """
@@ -80,6 +87,7 @@ class DeliveryPage(msgspec.Struct, frozen=True):
     deliveries: tuple[Delivery, ...]
     undecodable: tuple[Undecodable, ...]
     after: tuple[str, str] | None
+    undecodable_occurrences: tuple[UndecodableOccurrence, ...] = ()
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -102,7 +110,7 @@ class NewOccurrence(msgspec.Struct, frozen=True):
     members: dict[str, Any]
 
 
-_decode_occurrence = msgspec.json.Decoder(Occurrence).decode
+_decode_occurrence = on_any_stack(msgspec.json.Decoder(Occurrence).decode)
 
 
 def new_occurrence(

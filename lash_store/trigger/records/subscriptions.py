@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from lash_store._kernel.checks import check_kind, check_name, check_text, check_words, shown
-from lash_store._kernel.codecs import encode_json, free_json, stable_hash
+from lash_store._kernel.codecs import encode_json, free_json, on_any_stack, stable_hash
 from lash_store._wire.events import EventType, read_shape, written_event_types
 from lash_store._wire.inputs import (
     ProcessIdentity,
@@ -145,8 +145,8 @@ _ORDER: Final = (
     "updated_at_ms",
 )
 
-_decode_subscription = msgspec.json.Decoder(Subscription, dec_hook=read_shape).decode
-_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_subscription = on_any_stack(msgspec.json.Decoder(Subscription, dec_hook=read_shape).decode)
+_decode_members = on_any_stack(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
 
 
 def default_source_key(source_type: str, source: Any) -> str:

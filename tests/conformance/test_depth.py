@@ -1,0 +1,100 @@
+"""K-CODEC-4: how deep a value may be, and that what is stored is read from however deep a stack."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lash_store import Checkpoint, EffectStore, NewWork, ProcessRegistry, SessionStore, TurnCommit
+from lash_store._kernel.codecs import DEEPEST
+from lash_store.errors import CorruptRecordError, InvalidRecordError
+from tests.support.databases import all_rows, run_script
+from tests.support.sessions import enqueue, lease_of
+
+R = TypeVar("R")
+
+
+def nested(levels: int) -> Any:
+    value: Any = 7
+    for at in range(levels):
+        value = [value] if at % 2 else {"a": value}
+    return value
+
+
+def near_the_end_of_the_stack(function: Callable[[], R], left: int) -> R:
+    """Call it with so many frames left, about."""
+    depth = 0
+    frame = sys._getframe()
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back  # type: ignore[assignment] # reason: the last has none
+
+    def down(levels: int) -> R:
+        return function() if levels <= 0 else down(levels - 1)
+
+    return down(sys.getrecursionlimit() - depth - left)
+
+
+def test_k_codec_4_the_limit_is_the_same_everywhere(store: SessionStore, path: Path) -> None:
+    store.enqueue_work(NewWork([nested(DEEPEST)]))
+    lease = lease_of(store)
+    store.commit_turn(TurnCommit(fence=lease.fence, checkpoint=Checkpoint(nested(DEEPEST))))
+    before = all_rows(path)
+    for field, call in (
+        ("payloads[1]", lambda: store.enqueue_work(NewWork([1, nested(DEEPEST + 1)]))),
+        (
+            "turn_state",
+            lambda: store.commit_turn(
+                TurnCommit(fence=lease.fence, checkpoint=Checkpoint(nested(DEEPEST + 1)))
+            ),
+        ),
+        ("payloads[0]", lambda: store.enqueue_work(NewWork([nested(100_000)]))),
+    ):
+        with pytest.raises(InvalidRecordError, match="nested deeper than 100 levels") as caught:
+            call()
+        assert caught.value.field == field
+    assert all_rows(path) == before
+
+
+def test_k_codec_4_a_deep_value_is_read_from_a_deep_stack(store: SessionStore) -> None:
+    payload = nested(DEEPEST)
+    enqueue(store, payload)
+    (batch,) = near_the_end_of_the_stack(store.list_pending_work, 90)
+    assert batch.items[0].payload == payload
+
+
+def test_k_codec_4_a_checkpoint_is_read_from_a_deep_stack(store: SessionStore) -> None:
+    """What can't be decoded for want of a stack is no artifact of another kind."""
+    lease = lease_of(store)
+    store.commit_turn(TurnCommit(fence=lease.fence, checkpoint=Checkpoint(nested(DEEPEST))))
+    head = store.load_head()
+    assert head is not None
+    ref = head.checkpoint_ref
+    assert ref is not None
+    found = near_the_end_of_the_stack(lambda: store.load_checkpoint(ref), 90)
+    assert found is not None
+    assert found.turn_state == nested(DEEPEST)
+
+
+def test_k_codec_4_steps_and_processes_from_a_deep_stack(tmp_path: Path) -> None:
+    with EffectStore.open(tmp_path / "e.db") as effects:
+        effects.run("s", "k", {}, lambda: nested(DEEPEST))
+        again = near_the_end_of_the_stack(lambda: effects.run("s", "k", {}, list), 90)
+        assert again == nested(DEEPEST)
+    with ProcessRegistry.open(tmp_path / "p.db") as registry:
+        assert near_the_end_of_the_stack(registry.list_processes, 90) == []
+
+
+@pytest.mark.canonical("writes to the tables by their canonical names")
+def test_k_codec_4_what_is_too_deep_for_any_stack_is_corrupt(
+    store: SessionStore, path: Path
+) -> None:
+    batch = enqueue(store, 1)
+    deep = "[" * 5_000 + "]" * 5_000
+    run_script(path, f"UPDATE queued_work_items SET payload_json = '{deep}'")
+    with pytest.raises(CorruptRecordError) as caught:
+        store.list_pending_work()
+    assert batch.batch_id in caught.value.key

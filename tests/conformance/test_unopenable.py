@@ -1,0 +1,168 @@
+"""K-OPEN-14: what can't be opened is called what it is, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import NewWork, SessionStore
+from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
+from tests.support.sessions import enqueue
+
+pytestmark = pytest.mark.canonical("opens files by itself")
+
+
+def cause(path: str | Path, **options: Any) -> str:
+    with pytest.raises(StoreOpenError) as caught:
+        SessionStore.open(path, session_id="s", **options)
+    assert caught.value.path == os.path.realpath(path)
+    return caught.value.cause
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_k_open_14_what_is_no_file(tmp_path: Path, read_only: bool) -> None:
+    """A pipe that nobody writes to would keep whoever opens it waiting for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with closing(socket.socket(socket.AF_UNIX)) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    (tmp_path / "folder").mkdir()
+    before = sorted(each.name for each in tmp_path.iterdir())
+    for path, kind in (
+        (tmp_path / "pipe", "it is a pipe (FIFO), not a file"),
+        (tmp_path / "socket", "it is a socket, not a file"),
+        (tmp_path / "folder", "it is a folder, not a file"),
+        (os.devnull, "it is a device, not a file"),
+    ):
+        assert cause(path, read_only=read_only) == kind
+    assert sorted(each.name for each in tmp_path.iterdir()) == before
+
+
+def test_k_open_14_names_and_paths_that_are_too_long(tmp_path: Path) -> None:
+    SessionStore.open(tmp_path / ("x" * 247), session_id="s").close()
+    assert "its name is 248 bytes long; 247 is the most" in cause(tmp_path / ("y" * 248))
+    assert "its name is 300 bytes long" in cause(tmp_path / ("y" * 300))
+    deep = tmp_path.joinpath(*["z" * 100] * 5)
+    deep.mkdir(parents=True)
+    assert "bytes long, and SQLite takes 504" in cause(deep / "s.db")
+
+
+def test_k_open_14_no_descriptor_left(path: Path) -> None:
+    program = (
+        "import os, resource, sys\n"
+        "from lash_store import SessionStore\n"
+        "from lash_store.errors import StoreOpenError\n"
+        "SessionStore.open(sys.argv[1], session_id='s').close()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "taken = []\n"
+        "try:\n"
+        "    while True: taken.append(os.dup(0))\n"
+        "except OSError: pass\n"
+        "try:\n"
+        "    SessionStore.open(sys.argv[1], session_id='s')\n"
+        "except StoreOpenError as error: print(error.cause)\n"
+        "for each in taken: os.close(each)\n"
+        "SessionStore.open(sys.argv[1], session_id='s').close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Too many open files\n"
+
+
+_AS_NOBODY = """
+import os, sys
+from lash_store import SessionStore
+from lash_store.errors import LashStoreError
+SessionStore.open(None, session_id="s").list_pending_work()  # imports what is imported late
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+path, *options = sys.argv[1:]
+try:
+    with SessionStore.open(path, session_id="s", **{name: True for name in options}) as store:
+        print(len(store.list_pending_work()))
+except LashStoreError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def as_nobody(path: Path, *options: str) -> str:
+    for above in path.parents:
+        if above.stat().st_uid == os.getuid() and above != Path("/") and above != path.parent:
+            above.chmod(above.stat().st_mode | 0o055)
+    command = [sys.executable, "-c", _AS_NOBODY, str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    return done.stdout.strip()
+
+
+def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
+    """It was opened for writing, and the first write said that it was not."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    path = folder / "s.db"
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+    path.chmod(0o444)
+    said = as_nobody(path)
+    assert said.startswith("StoreOpenError")
+    assert "no permission to write it; read_only=True opens it to be read" in said
+    assert as_nobody(path, "read_only") == "1"
+
+
+def test_k_open_14_a_folder_that_cant_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    path = folder / "s.db"
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+    path.chmod(0o644)
+    (folder / "s.db-queue").unlink()
+    folder.chmod(0o555)
+    said = as_nobody(path, "read_only")
+    assert "its folder can't be written, and WAL needs two files beside it" in said
+    assert "immutable=True opens a file that nobody writes to" in said
+    assert as_nobody(path, "read_only", "immutable") == "1"
+    assert [each.name for each in folder.iterdir()] == ["s.db"]
+    path.chmod(0o666)
+    assert "its folder can't be written" in as_nobody(path)
+    folder.chmod(0o755)
+
+
+def test_k_open_14_immutable(path: Path) -> None:
+    with pytest.raises(InvalidRecordError, match="needs read_only=True"):
+        SessionStore.open(path, session_id="s", immutable=True)
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+        with pytest.raises(StoreOpenError, match="open in this process with immutable=False"):
+            SessionStore.open(path, session_id="s", read_only=True, immutable=True)
+    (path.parent / f"{path.name}-queue").unlink()
+    with SessionStore.open(path, session_id="s", read_only=True, immutable=True) as store:
+        assert len(store.list_pending_work()) == 1
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+        with pytest.raises(ReadOnlyStoreError):
+            store.enqueue_work(NewWork([2]))
+        with pytest.raises(StoreOpenError, match="open in this process with immutable=True"):
+            SessionStore.open(path, session_id="s")
+
+
+def test_k_open_14_an_immutable_reader_overlooks_no_commit(path: Path) -> None:
+    """A WAL with commits in it stays beside a file whose writer was killed."""
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as keeps_it_open:
+            keeps_it_open.execute("SELECT * FROM queued_work_batches").fetchall()
+            store.close()
+            wal = (path.parent / f"{path.name}-wal").read_bytes()
+    copy = path.parent / "copy.db"
+    copy.write_bytes(path.read_bytes())
+    (path.parent / "copy.db-wal").write_bytes(wal or b"x")
+    assert "beside it, whose commits nobody sees" in cause(copy, read_only=True, immutable=True)
