@@ -41,6 +41,7 @@ from typing import (
 )
 
 from lash_store._kernel.checks import shown
+from lash_store._kernel.findings import finding_inside, submit_write_finding, write_finding
 from lash_store._kernel.generated import define
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store
@@ -57,10 +58,15 @@ class Operation(Generic[T, P, R]):
     """One operation in a store's list; each class that inherits it gets a function in its place."""
 
     def __init__(
-        self, function: Callable[Concatenate[C, P], Callable[[T], R]], *, writes: bool
+        self,
+        function: Callable[Concatenate[C, P], Callable[[T], R]],
+        *,
+        writes: bool,
+        finds: bool = False,
     ) -> None:
         self.function: Callable[..., Callable[[T], R]] = function
         self.writes = writes
+        self.finds = finds
 
     @overload
     def __get__(self, instance: T, owner: Any) -> Callable[P, R]: ...
@@ -93,8 +99,12 @@ class Operation(Generic[T, P, R]):
         hints = get_type_hints(self.function)
         *_, result = get_args(hints.pop("return"))  # a work is a Callable[[Tx], result]
         _, *parameters = inspect.signature(self.function).parameters.values()
-        scope: dict[str, Any] = {"function_": self.function}
-        source = _TEXTS[kind].format(
+        scope: dict[str, Any] = {
+            "function_": self.function,
+            "write_finding_": write_finding,
+            "submit_write_finding_": submit_write_finding,
+        }
+        source = (_FINDING_TEXTS if self.finds else _TEXTS)[kind].format(
             name=name,
             parameters=_written(parameters, scope),
             arguments="".join(f", {_passed_on(each)}" for each in parameters),
@@ -126,6 +136,21 @@ async def {name}(self, /{parameters}):
 }
 """The methods that an operation becomes."""
 
+_FINDING_TEXTS: Final = {
+    **_TEXTS,
+    "Store": """\
+def {name}(self, /{parameters}):
+    return write_finding_(self._handle, {name!r}, function_(self._context{arguments}))
+""",
+    "AsyncStore": """\
+async def {name}(self, /{parameters}):
+    store_ = self._store or await self._opened()
+    work_ = function_(store_._context{arguments})
+    return await submit_write_finding_(store_._handle.submit_write, {name!r}, work_)
+""",
+}
+"""The same of one that may have something to find out without a lock; see ``findings``."""
+
 
 def _written(parameters: list[inspect.Parameter], scope: dict[str, Any]) -> str:
     """Write parameters as in a definition, their defaults by names in `scope`."""
@@ -146,9 +171,14 @@ def _passed_on(parameter: inspect.Parameter) -> str:
     return f"{parameter.name}={parameter.name}" if is_keyword else parameter.name
 
 
-def writes(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:
-    """List an operation that writes: on a store, each call is a write transaction of its own."""
-    return Operation(function, writes=True)
+def writes(
+    function: Callable[Concatenate[C, P], Callable[[T], R]], *, finds: bool = False
+) -> Operation[T, P, R]:
+    """List an operation that writes: on a store, each call is a write transaction of its own.
+
+    One that `finds` may end it and begin another, to find something out in between.
+    """
+    return Operation(function, writes=True, finds=finds)
 
 
 def reads(function: Callable[Concatenate[C, P], Callable[[T], R]]) -> Operation[T, P, R]:
@@ -185,7 +215,8 @@ def work_of(store: Store[Any], name: str, *args: Any, **keywords: Any) -> Callab
     operation = listed.get(name, listed.get(f"_{name}"))  # a store may do more than the operation
     if operation is None or not operation.writes:
         raise InvalidRecordError("calls", shown(name), "must be operations that write")
-    return operation.function(store._context, *args, **keywords)
+    work = operation.function(store._context, *args, **keywords)
+    return finding_inside(work) if operation.finds else work
 
 
 def operations_of(kind: type[Store[Any]]) -> dict[str, Operation[Any, ..., Any]]:

@@ -72,8 +72,32 @@ def _draft_of(schema: Any) -> Any:
     return draft
 
 
-def mismatch(validator: Validator, payload: Any) -> str | None:
-    """Say where and why `payload`, as it was read from JSON, does not fit; None if it does."""
+class Problem(msgspec.Struct, frozen=True):
+    """Why a payload does not fit; or, `of_schema`, why nothing can be said: the schema is none."""
+
+    text: str
+    of_schema: bool = False
+
+
+def problem_of(schema_json: str, payload: Any) -> Problem | None:
+    """Say where and why `payload`, as it was read from JSON, does not fit a schema; None if it does.
+
+    It may take as long as schema and payload please, so never where others wait for it.
+    """
+    try:
+        validator = compile_schema(schema_json)
+    except ValueError as error:
+        return Problem(str(error), of_schema=True)
+    text = _mismatch(validator, payload)
+    return None if text is None else Problem(text)
+
+
+def schema_text(schema: Any) -> str | None:
+    """Return the JSON of a schema; None for one that takes anything, which needs no look."""
+    return None if schema == {} or schema is True else encode_json(schema)
+
+
+def _mismatch(validator: Validator, payload: Any) -> str | None:
     try:
         if validator.is_valid(payload):
             return None

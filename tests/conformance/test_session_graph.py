@@ -252,7 +252,7 @@ class TestGraph:
         deep: Any = []
         for _ in range(100_000):
             deep = [deep]
-        with pytest.raises(InvalidRecordError, match="too deep"):
+        with pytest.raises(InvalidRecordError, match="nested deeper than 100 levels"):
             commit(store, Append([Node("a", None, {"x": deep})], "a"))
 
     def test_s_graph_2_full_and_active_path(self, store: SessionStore) -> None:

@@ -417,7 +417,7 @@ class PostgresDriver:
     dialect = postgresql.psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call] # reason: SQLAlchemy leaves it untyped
     error = ArithmeticError
 
-    def explain(self, error: Exception, cursor: Any) -> LashStoreError:
+    def explain(self, error: Exception, cursor: Any, *_: Any) -> LashStoreError:
         return StorageError("elsewhere", "X", str(error))
 
 
@@ -501,7 +501,7 @@ def test_a_generated_function_shows_its_source(cursor: StoreCursor) -> None:
     with pytest.raises(StorageError) as failure:
         statement.run(cursor, thing_id=1, name="a")
     shown = "".join(traceback.format_exception(failure.value))
-    assert "raise explain_(error_, cursor_) from error_" in shown
+    assert "raise explain_(error_, cursor_, statement_, (name, thing_id,)) from error_" in shown
 
 
 def test_a_prepared_builder_is_still_its_builder() -> None:

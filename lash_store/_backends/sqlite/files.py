@@ -229,7 +229,7 @@ def open_error(
         return StoreOpenError(path, "it is a file, but no SQLite database")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
         reason = _reason_from_path(path) or _reason_from_file(path) or _reason_from_process()
-        return StoreOpenError(path, f"{reason} ({error})" if reason else str(error))
+        return StoreOpenError(path, reason or str(error))
     return StoreOpenError(path, str(error))
 
 

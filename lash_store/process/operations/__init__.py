@@ -17,9 +17,9 @@ class ProcessOperations(Operations):
     set_wait = writes(processes.set_wait)
     clear_wait = writes(processes.clear_wait)
 
-    append_event = writes(events.append_event)
-    complete_process = writes(events.complete_process)
-    request_cancel = writes(events.request_cancel)
+    append_event = writes(events.append_event, finds=True)
+    complete_process = writes(events.complete_process, finds=True)
+    request_cancel = writes(events.request_cancel, finds=True)
     events_after = reads(events.events_after)
     recent_events = reads(events.recent_events)
     count_through = reads(events.count_through)

@@ -1,15 +1,19 @@
 """The event logs of processes."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
+from lash_store._kernel.findings import Findings
 from lash_store._kernel.leases import check_fence
 from lash_store._stores.tx import Context
 from lash_store._wire.events import CANCEL_REQUESTED
 from lash_store._wire.origins import Scope, written_scope
+from lash_store._wire.payloads import Problem
 from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
 from lash_store.process import statements
 from lash_store.process.context import Tx, Work
@@ -36,6 +40,13 @@ from lash_store.process.records.plan import (
     wake_target,
 )
 from lash_store.process.records.processes import read_members
+
+_schemas_lately: Final[dict[str, str]] = {}
+"""What schema an event type had in its last append: most likely the next one's as well."""
+
+_MANY: Final = 1_024
+_LARGE: Final = 65_536
+"""From how many bytes of payload on nobody finds out on a caller's thread what it may never need."""
 
 _decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 
@@ -272,6 +283,7 @@ def highest_sequence(_: Context, process_id: str) -> Work[int]:
 def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Work[Appended]:
     if fence is not None:
         check_fence(fence, ProcessFence)
+    problems_in = _checking(new)
 
     def append(tx: Tx) -> Appended:
         row = statements.load_standing.one(tx.own_cursor, process_id=process_id)
@@ -282,7 +294,7 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
         known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
         if fence is not None:
             _require_fence(tx, process_id, fence, new, known)
-        plan = plan_append(standing, new, known, now_ms=tx.now_ms)
+        plan = plan_append(standing, new, known, partial(problems_in, tx), now_ms=tx.now_ms)
         if isinstance(plan, Replay):
             if plan.record_json is not None and plan.state is not None:
                 at_ms = plan.appended.event.occurred_at_ms
@@ -298,6 +310,22 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
         return plan.appended
 
     return append
+
+
+def _checking(new: NewEvent) -> Callable[[Tx, str], Problem | None]:
+    """Return what says, in a transaction, why the payload does not fit a schema (P-EVENT-12)."""
+    findings: Findings[str, Problem | None] = Findings()
+    expected = _schemas_lately.get(new.event_type)
+    if expected is not None and len(new.payload_json) <= _LARGE:
+        findings.find(new.problem_in, (expected,))  # which saves ending a transaction for it
+
+    def problem_in(tx: Tx, schema_json: str) -> Problem | None:
+        if len(_schemas_lately) > _MANY:
+            _schemas_lately.clear()
+        _schemas_lately[new.event_type] = schema_json
+        return findings.of(tx, new.problem_in, (schema_json,))[schema_json]
+
+    return problem_in
 
 
 def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:

@@ -9,12 +9,11 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from jsonschema.protocols import Validator
 
 from lash_store._kernel.codecs import encode_json, on_any_stack
 from lash_store._wire.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
 from lash_store._wire.origins import Scope
-from lash_store._wire.payloads import compile_schema, mismatch
+from lash_store._wire.payloads import Problem, problem_of, schema_text
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     CorruptRecordError,
@@ -53,6 +52,10 @@ class NewEvent(msgspec.Struct, frozen=True):
     replay_key: str | None
     wake_target: Scope | None
 
+    def problem_in(self, schema_json: str) -> Problem | None:
+        """Say why the payload does not fit a schema; None if it does."""
+        return problem_of(schema_json, _decode_payload(self.payload_json))
+
 
 class KnownEvent(msgspec.Struct, frozen=True):
     """The event that is stored under a replay key, and the hash of its payload."""
@@ -89,11 +92,22 @@ class Replay(msgspec.Struct, frozen=True):
 
 Plan: TypeAlias = Write | Replay
 
+ProblemIn: TypeAlias = Callable[[str], Problem | None]
+"""Says why one payload does not fit a schema, given as JSON; None if it does."""
+
 
 def plan_append(
-    standing: Standing, new: NewEvent, known: KnownEvent | None, *, now_ms: int
+    standing: Standing,
+    new: NewEvent,
+    known: KnownEvent | None,
+    problem_in: ProblemIn,
+    *,
+    now_ms: int,
 ) -> Plan:
-    """Decide what an append does (P-EVENT-2 to P-EVENT-6); raise the refusal if it is refused."""
+    """Decide what an append does (P-EVENT-2 to P-EVENT-6); raise the refusal if it is refused.
+
+    `problem_in` says why the payload does not fit the schema of its event type, if it does not.
+    """
     if known is not None:
         if known.payload_hash != new.payload_hash:
             raise IdempotencyConflictError(
@@ -103,7 +117,7 @@ def plan_append(
                 new.payload_hash,
             )
         return _replay(standing, known.event, new.wake_target)
-    event = _new_event(standing, new, now_ms)
+    event = _new_event(standing, new, problem_in, now_ms)
     terminal = event.semantics.terminal
     if terminal is not None and standing.state != RUNNING:
         raise ProcessEndedError(standing.process_id, standing.state)
@@ -116,7 +130,9 @@ def plan_append(
     )
 
 
-def _new_event(standing: Standing, new: NewEvent, now_ms: int) -> ProcessEvent:
+def _new_event(
+    standing: Standing, new: NewEvent, problem_in: ProblemIn, now_ms: int
+) -> ProcessEvent:
     """Check a new event against its declaration and materialise what it does."""
     process_id, event_type = standing.process_id, new.event_type
     declared = _declared(standing, event_type)
@@ -124,15 +140,19 @@ def _new_event(standing: Standing, new: NewEvent, now_ms: int) -> ProcessEvent:
         raise InvalidRecordError(
             "event_type", ascii(event_type), f"is not declared by process {process_id!r}"
         )
-    semantics, validator = declared
+    semantics, schema_json = declared
     if new.replay_key is None and (
         semantics.terminal is not None or event_type == CANCEL_REQUESTED
     ):
         raise InvalidRecordError("replay_key", "None", f"{event_type} needs one")
     payload = _decode_payload(new.payload_json)  # for this event alone: it goes to the caller
-    problem = None if validator is None else mismatch(validator, payload)
+    problem = None if schema_json is None else problem_in(schema_json)
+    if problem is not None and problem.of_schema:
+        raise _unreadable_types(process_id, problem.text)
     if problem is not None:
-        raise InvalidRecordError("payload", problem, f"does not fit the schema of {event_type}")
+        raise InvalidRecordError(
+            "payload", problem.text, f"does not fit the schema of {event_type}"
+        )
     sequence = standing.highest_sequence + 1
     if sequence > MAX_INT:
         raise CorruptRecordError(processes.name, process_id, "no sequence is left")
@@ -156,30 +176,25 @@ def _replay(standing: Standing, event: ProcessEvent, target: Scope | None) -> Re
     return Replay(appended, _revised(standing, terminal, event.occurred_at_ms), terminal.state)
 
 
-def _declared(standing: Standing, event_type: str) -> tuple[Semantics, Validator | None] | None:
-    """Return what an event type means, and its validator if it has one; None if it is not declared."""
+def _declared(standing: Standing, event_type: str) -> tuple[Semantics, str | None] | None:
+    """Return what an event type means, and its schema if it needs one; None if it is not declared."""
     try:
-        declared = _declarations(bytes(standing.members["event_types"])).get(event_type)
-        if declared is None:
-            return None
-        semantics, schema_json = declared
-        return semantics, None if schema_json is None else compile_schema(schema_json)
+        return _declarations(bytes(standing.members["event_types"])).get(event_type)
     except (KeyError, ValueError, RecursionError) as error:
-        cause = f"event_types can't be read: {error}"
-        raise CorruptRecordError(processes.name, standing.process_id, cause) from error
+        raise _unreadable_types(standing.process_id, error) from error
+
+
+def _unreadable_types(process_id: str, error: object) -> CorruptRecordError:
+    return CorruptRecordError(processes.name, process_id, f"event_types can't be read: {error}")
 
 
 @lru_cache(maxsize=256)
 def _declarations(event_types: bytes) -> Mapping[str, tuple[Semantics, str | None]]:
     """Read declarations once for all the events of all the processes that share them."""
     declared = _decode_event_types(event_types)
-    return {each.name: (each.semantics, _schema_json(each)) for each in declared}
-
-
-def _schema_json(event_type: EventType) -> str | None:
-    schema = event_type.payload_schema.schema
-    # One that takes anything needs no validator.
-    return None if schema == {} or schema is True else encode_json(schema)
+    return {
+        each.name: (each.semantics, schema_text(each.payload_schema.schema)) for each in declared
+    }
 
 
 def wake_target(process_id: str, members: Members) -> Scope | None:

@@ -18,8 +18,8 @@ class TriggerOperations(Operations):
 
     record_occurrence = writes(deliveries.record_occurrence)
     load_occurrence = reads(deliveries.load_occurrence)
-    reserve_deliveries = writes(deliveries.reserve_deliveries)
-    redeliver = writes(deliveries.redeliver)
+    reserve_deliveries = writes(deliveries.reserve_deliveries, finds=True)
+    redeliver = writes(deliveries.redeliver, finds=True)
     list_deliveries = reads(deliveries.list_deliveries)
     list_reserved_processes = reads(deliveries.list_reserved_processes)
     prune_occurrences = writes(deliveries.prune_occurrences)

@@ -1,7 +1,7 @@
 """Occurrences and their deliveries."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from lash_store._kernel.checks import (
     bound,
@@ -11,7 +11,9 @@ from lash_store._kernel.checks import (
     check_names,
     check_text,
 )
+from lash_store._kernel.findings import Findings
 from lash_store._stores.tx import Context
+from lash_store._wire.payloads import Problem, problem_of, schema_text
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
 from lash_store.trigger import statements
 from lash_store.trigger.context import Tx, Work
@@ -27,7 +29,6 @@ from lash_store.trigger.records.deliveries import (
     Reservations,
     UndecodableOccurrence,
     new_occurrence,
-    payload_problem,
     process_id_of,
     read_occurrence,
     written_occurrence,
@@ -89,8 +90,8 @@ def reserve_deliveries(context: Context, occurrence_id: str) -> Work[Reservation
     and none again. The payload is checked against each subscription's schema first (T-DEL-3).
     Raises NotFoundError for an unknown occurrence.
     """
-    require = _requiring(context, occurrence_id)
-    return lambda tx: _reserve(tx, require(tx))
+    require, findings = _requiring(context, occurrence_id), _Problems()
+    return lambda tx: _reserve(tx, require(tx), findings)
 
 
 def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
@@ -99,12 +100,12 @@ def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
     For a caller who does not know how far the last one came: starting a process twice is
     harmless.
     """
-    require = _requiring(context, occurrence_id)
+    require, findings = _requiring(context, occurrence_id), _Problems()
 
     def reserve_and_list(tx: Tx) -> Reservations:
         occurrence = require(tx)
         with tx.all_or_nothing():
-            return _redeliver(tx, occurrence)
+            return _redeliver(tx, occurrence, findings)
 
     return reserve_and_list
 
@@ -246,11 +247,16 @@ def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[list[t
     )
 
 
-def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
+_Problems: TypeAlias = Findings[str, Problem | None]
+"""What the schemas of subscriptions say of one occurrence's payload."""
+
+
+def _reserve(tx: Tx, occurrence: Occurrence, findings: _Problems) -> Reservations:
     now_ms, occurrence_id = tx.now_ms, occurrence.occurrence_id
     deliveries: list[Delivery] = []
     mismatches: list[Mismatch] = []
     undecodable: list[Undecodable] = []
+    readable_ones: list[tuple[Subscription, str | None]] = []
     rows = statements.matching_subscriptions.all(
         tx.own_cursor,
         occurrence_id=occurrence_id,
@@ -261,13 +267,18 @@ def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
         read = readable(subscription_id, handle, record_json)
         if not isinstance(read, Subscription):
             undecodable.append(read)
-            continue
-        problem = payload_problem(read, occurrence)
+        else:
+            readable_ones.append((read, schema_text(read.payload_schema.schema)))
+    schemas = {schema for _, schema in readable_ones if schema is not None}
+    problems = findings.of(tx, lambda schema: problem_of(schema, occurrence.payload), schemas)
+    for read, schema in readable_ones:
+        problem = None if schema is None else problems[schema]
         if problem is None:
-            process_id = process_id_of(occurrence_id, subscription_id)
+            process_id = process_id_of(occurrence_id, read.subscription_id)
             deliveries.append(Delivery(occurrence, read, process_id, now_ms))
         else:
-            mismatches.append(Mismatch(read, problem))
+            unusable = "its payload_schema can't be used: " if problem.of_schema else ""
+            mismatches.append(Mismatch(read, unusable + problem.text))
     cursor = tx.own_cursor
     reserved = [
         statements.reserve_delivery.bind(
@@ -284,8 +295,8 @@ def _reserve(tx: Tx, occurrence: Occurrence) -> Reservations:
     return Reservations(tuple(deliveries), tuple(mismatches), tuple(undecodable))
 
 
-def _redeliver(tx: Tx, occurrence: Occurrence) -> Reservations:
-    reserved = _reserve(tx, occurrence)
+def _redeliver(tx: Tx, occurrence: Occurrence, findings: _Problems) -> Reservations:
+    reserved = _reserve(tx, occurrence, findings)
     undecodable = {each.subscription_id: each for each in reserved.undecodable}
     deliveries = []
     rows = statements.deliveries_of.all(tx.own_cursor, occurrence_id=occurrence.occurrence_id)

@@ -6,7 +6,6 @@ import msgspec
 
 from lash_store._kernel.checks import check_words
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
-from lash_store._wire.payloads import compile_schema, mismatch
 from lash_store.errors import CorruptRecordError
 from lash_store.trigger.records.subscriptions import Subscription, Undecodable
 from lash_store.trigger.tables import trigger_occurrences
@@ -151,15 +150,3 @@ def read_occurrence(occurrence_id: str, record_json: str) -> Occurrence:
 def process_id_of(occurrence_id: str, subscription_id: str) -> str:
     """Return the id of the process that a delivery starts, the same for every reserver (T-DEL-1)."""
     return f"process:trigger:{stable_hash([occurrence_id, subscription_id])}"
-
-
-def payload_problem(subscription: Subscription, occurrence: Occurrence) -> str | None:
-    """Say where the payload does not fit the subscription's schema; None if it does (T-DEL-3)."""
-    schema = subscription.payload_schema.schema
-    if schema == {} or schema is True:
-        return None
-    try:
-        validator = compile_schema(encode_json(schema))
-    except ValueError as error:
-        return f"its payload_schema can't be used: {error}"
-    return mismatch(validator, occurrence.payload)
