@@ -749,7 +749,7 @@ def test_e_run_4_stolen_at_any_moment_around_the_end(path: Path) -> None:
                 await asyncio.sleep(chance.random() * 0.02)
                 return await asyncio.to_thread(thief.begin_effect, "s", key, 1)
 
-            for batch in range(20):
+            for batch in range(50):
                 keys = [f"{batch} {at}" for at in range(20)]
                 begun.update((key, asyncio.Event()) for key in keys)
                 results = await asyncio.gather(*map(one, keys), *map(steal_it, keys))
