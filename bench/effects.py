@@ -77,10 +77,12 @@ def attempts(folder: Path, rounds: int) -> list[dict[str, Any]]:
 
             return call
 
-        raw_us, store_us = interleaved([by_hand, by_store], rounds=rounds)
+        def by_run() -> Callable[[], object]:
+            key = f"k{next(numbers)}"
+            return lambda: effects.run("s", key, _ENVELOPE, lambda: _OUTCOME)
+
+        raw_us, store_us, run_us = interleaved([by_hand, by_store, by_run], rounds=rounds)
         effects.run("s", "replayed", _ENVELOPE, lambda: _OUTCOME)
-        fresh = [f"r{at}" for at in range(rounds)]
-        run_us = _median(lambda: effects.run("s", fresh.pop(), _ENVELOPE, lambda: _OUTCOME), rounds)
         replay_us = _median(
             lambda: effects.run("s", "replayed", _ENVELOPE, lambda: _OUTCOME), rounds
         )
@@ -92,7 +94,11 @@ def attempts(folder: Path, rounds: int) -> list[dict[str, Any]]:
             "store_us": round(store_us, 1),
             "ratio": round(store_us / raw_us, 3),
         },
-        {"case": "run of a function that does nothing", "median_us": run_us},
+        {
+            "case": "run of a function that does nothing",
+            "median_us": round(run_us, 1),
+            "by_begin_and_finish": round(run_us / store_us, 3),
+        },
         {"case": "run that replays", "median_us": replay_us},
     ]
 

@@ -87,7 +87,7 @@ class Kept:
         self._sent_ms = sent_ms
         self._due_ms = sent_ms + ttl_ms / 3
         self._is_in_flight = False
-        self._is_over = threading.Event()
+        self._over: threading.Event | None = None
         self._told: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -117,7 +117,8 @@ class Kept:
                 return False
             self.lost = error
             told, self._told = self._told, []
-        self._is_over.set()
+            if self._over is not None:
+                self._over.set()
         for each in told:
             each()
         return True
@@ -132,7 +133,11 @@ class Kept:
 
     def wait_lost(self, timeout_s: float | None) -> LashStoreError | None:
         """Wait until it is lost, and return why; None after `timeout_s`."""
-        self._is_over.wait(timeout_s)
+        with self._lock:
+            over = self._over = self._over or threading.Event()  # which few ever wait for
+            if self.lost is not None:
+                over.set()
+        over.wait(timeout_s)
         return self.lost
 
     def next_ms(self) -> float:
@@ -203,7 +208,8 @@ class Keeper:
             book = self._books.get(kept.handle.key)
             if book is not None:
                 book.kept.discard(kept)
-                if not book.kept:
+                # The look that is due stays: one step after another would wake the timer each time.
+                if not book.kept and not book.at_s:
                     del self._books[kept.handle.key]
 
     def look_soon(self, kept: Kept) -> None:
@@ -230,6 +236,9 @@ class Keeper:
             if book is None or book.at_s != at_s:
                 return  # another look is due instead
             book.at_s = 0.0
+            if not book.kept:
+                del self._books[key]
+                return
         self._look(key)
 
     def _look(self, key: str) -> None:

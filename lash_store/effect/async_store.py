@@ -21,13 +21,13 @@ from lash_store.effect.operations.attempts import fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     LONGEST_NAP_S,
+    Inside,
     RecordedOptions,
     Recording,
     Step,
     StepOptions,
     check_not_inside,
     check_run,
-    inside,
     keep_step,
     lost_waiting,
     signature_of,
@@ -82,7 +82,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
             kept = keep_step(self._store, step, begun, sent_ms)
-            with inside(self._key, step, kept):
+            with Inside(self._key, step, kept):
                 return await self._bring_about(step, kept, function)
         except BaseException:
             if held:  # which changes nothing if it was recorded, or is lost

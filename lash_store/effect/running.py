@@ -7,8 +7,7 @@ side should carry the step's key there, as an idempotency key.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
@@ -142,28 +141,23 @@ def safe_text(value: object) -> str:
 
 
 class Inside:
-    """A step that a caller is inside of, until its function has returned."""
+    """A block in which the caller is inside of a step, for :func:`check_not_inside` and :func:`current_step`."""
 
     def __init__(self, database: str, step: Step, kept: Kept | None) -> None:
         self.name = (database, step.scope_id, step.replay_key)
         self.kept = kept
         self.is_over = False
 
+    def __enter__(self) -> None:
+        self._before = running.set((*running.get(), self))
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True  # for a task that outlives the step, too
+        running.reset(self._before)
+
 
 running: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("running", default=())
 """The steps that the caller is inside of; tasks that a step begins inherit them."""
-
-
-@contextmanager
-def inside(database: str, step: Step, kept: Kept | None = None) -> Iterator[None]:
-    """Note that the caller is inside of a step, for :func:`check_not_inside` and :func:`current_step`."""
-    here = Inside(database, step, kept)
-    before = running.set((*running.get(), here))
-    try:
-        yield
-    finally:
-        here.is_over = True  # for a task that outlives the step, too
-        running.reset(before)
 
 
 def check_not_inside(database: str, step: Step) -> None:

@@ -16,13 +16,13 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     LONGEST_NAP_S,
+    Inside,
     RecordedOptions,
     Recording,
     Step,
     StepOptions,
     check_not_inside,
     check_run,
-    inside,
     keep_step,
     lost_waiting,
     signature_of,
@@ -93,7 +93,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         claimed_by = os.getpid()
         try:
             kept = keep_step(self, step, begun, sent_ms)
-            with inside(self._key, step, kept):
+            with Inside(self._key, step, kept):
                 return self._bring_about(step, kept, function)
         except BaseException:
             if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
