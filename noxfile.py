@@ -88,6 +88,16 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def no_posix(session: nox.Session) -> None:
+    """Run the suites without what POSIX has and Windows has not."""
+    _install(session, "test")
+    without = ("-p", "tests.support.no_posix", "-n", "2")
+    session.run(
+        "pytest", *without, *CONFORMANCE, "tests/property", "tests/shared", *session.posargs
+    )
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Break the lease in seven ways; its suite has to find out for every lease."""
     _install(session, "test")

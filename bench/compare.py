@@ -4,7 +4,8 @@ git worktree add ../before COMMIT
 python -m bench.compare ../before [--pairs N] [--bench NAME …] [--json FILE]
 
 A pair is one run of a benchmark in each checkout, one after the other, in turn which comes
-first. For each row it shows the median over the pairs of this checkout's time ÷ the other's.
+first. For each row it shows the median over the pairs of this checkout's time ÷ the other's, and
+the fastest run here ÷ the fastest there, which a machine that is slow for a while moves less.
 """
 
 from __future__ import annotations
@@ -37,19 +38,22 @@ def main() -> None:
     for name in options.bench:
         pairs = [_pair(name, options.other, first=at % 2) for at in range(options.pairs)]
         for row in pairs[0][0]:
-            ratios = sorted(here[row] / there[row] for here, there in pairs if there.get(row))
-            if ratios:
-                figures.append(_figure(name, row, ratios))
+            both = [(here[row], there[row]) for here, there in pairs if there.get(row)]
+            if both:
+                figures.append(_figure(name, row, both))
     publish(figures, options.json)
 
 
-def _figure(name: str, row: str, ratios: list[float]) -> dict[str, Any]:
+def _figure(name: str, row: str, both: list[tuple[float, float]]) -> dict[str, Any]:
+    ratios = sorted(here / there for here, there in both)
+    fastest = min(here for here, _ in both) / min(there for _, there in both)
     return {
         "bench": name,
         "row": row,
         "ratio": round(statistics.median(ratios), 3),
         "from": round(ratios[0], 3),
         "to": round(ratios[-1], 3),
+        "fastest": round(fastest, 3),
     }
 
 
