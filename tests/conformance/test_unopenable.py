@@ -125,7 +125,7 @@ def test_k_open_14_a_folder_that_cant_be_written(tmp_path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         enqueue(store, 1)
     path.chmod(0o644)
-    (folder / "s.db-queue").unlink()
+    (folder / "s.db-queue").unlink(missing_ok=True)
     folder.chmod(0o555)
     said = as_nobody(path, "read_only")
     assert "its folder can't be written, and WAL needs two files beside it" in said
@@ -144,7 +144,7 @@ def test_k_open_14_immutable(path: Path) -> None:
         enqueue(store, 1)
         with pytest.raises(StoreOpenError, match="open in this process with immutable=False"):
             SessionStore.open(path, session_id="s", read_only=True, immutable=True)
-    (path.parent / f"{path.name}-queue").unlink()
+    (path.parent / f"{path.name}-queue").unlink(missing_ok=True)
     with SessionStore.open(path, session_id="s", read_only=True, immutable=True) as store:
         assert len(store.list_pending_work()) == 1
         assert [each.name for each in path.parent.iterdir()] == [path.name]
