@@ -81,6 +81,29 @@ def test_k_share_11_nor_in_the_next_transaction(engine: Engine) -> None:
             _ = of_a.merge_key_json  # which was expired by the commit
 
 
+def test_k_share_11_nor_is_it_by_its_key(engine: Engine) -> None:
+    """What a Session holds it gives without asking the database."""
+    with Session(engine, expire_on_commit=False) as orm:
+        of_a = first(orm, "a")
+        with pytest.raises(ScopeError, match="holds objects of 'a'"):
+            orm.get(Batch, of_a.enqueue_seq, execution_options={"lash_store_session": "b"})
+        options = {"lash_store_session": "a"}
+        assert orm.get(Batch, of_a.enqueue_seq, execution_options=options) is of_a
+        orm.commit()
+        assert orm.get(Batch, of_a.enqueue_seq) is of_a  # which asks for nobody's
+        SessionTx.on(orm.connection(), session_id="b")
+        with pytest.raises(ScopeError, match="holds objects of 'a'"):
+            orm.get(Batch, of_a.enqueue_seq)
+        orm.expunge_all()
+        found = orm.get(Batch, of_a.enqueue_seq)
+        assert found is not None
+        assert found.batch_id != of_a.batch_id
+
+
+def test_sqlalchemy_still_looks_objects_up_so() -> None:
+    assert callable(Session._identity_lookup)
+
+
 def test_k_share_11_nor_is_its_row_written(engine: Engine, path: Path) -> None:
     before = all_rows(path)
     with Session(engine, expire_on_commit=False) as orm:

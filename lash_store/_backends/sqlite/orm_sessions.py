@@ -56,6 +56,25 @@ def _note_scope(session: Any, instance: Any) -> None:
     held = session.info.get(_HELD)
     if held is not None and _is_scoped(instance.__mapper__):
         _info(instance)[_HELD] = held
+        _watch_lookups(session)
+
+
+def _watch_lookups(session: Any) -> None:
+    """Look at what a Session is asked for by its key as well, which for what it holds is no query."""
+    if "_identity_lookup" in vars(session):
+        return
+    look_up = session._identity_lookup  # noqa: SLF001 # reason: there is no event; tested by name
+
+    def checked(mapper: Any, *arguments: Any, **options: Any) -> Any:
+        if _is_scoped(mapper):
+            asked = options.get("execution_options", {}).get(SCOPE_OPTION)
+            if asked is None and session.in_transaction():
+                asked = _scope_of(session.connection(bind_arguments={"mapper": mapper}))
+            if asked is not None:
+                _check_held(session, asked)
+        return look_up(mapper, *arguments, **options)
+
+    session._identity_lookup = checked  # noqa: SLF001 # reason: as above
 
 
 def _info(instance: Any) -> dict[str, Any]:
