@@ -7,6 +7,7 @@ statement gives and leaves in a canonical file; the other sessions' rows stay as
 
 from __future__ import annotations
 
+import inspect
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -41,7 +42,7 @@ from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.sqlite.dialect import SCOPE_OPTION, SQLITE, dialect_for
 from lash_store._backends.sqlite.driver import StoreCursor, _cursor_classes
-from lash_store._kernel import prepared
+from lash_store._kernel import prepared, sharing
 from lash_store._kernel.sharing import STORE, Sharing, SharingCompiler, shared
 from lash_store.errors import ScopeError, StorageError
 from lash_store.schemas import SCHEMAS, canonical_statements
@@ -400,6 +401,21 @@ def everything(prefix: str) -> None:
         construct = builder(**arguments)
         found, expected = both_ways(partial(by_sqlalchemy_of, construct), prefix)
         assert found == expected
+    for name in FROM_A_SELECT:
+        found, expected = both_ways(partial(by_sqlalchemy_of, COMPOSED[name]), prefix)
+        assert found == expected
+
+
+FROM_A_SELECT = [name for name in COMPOSED if name.startswith("insert") and " from a " in name]
+
+
+def without(text_: str, instead: str) -> Any:
+    """Return the rule for INSERTs from a SELECT with something of it taken away."""
+    source = inspect.getsource(sharing._selected_within_scope)
+    assert source.count(text_) == 1
+    names = dict(vars(sharing))
+    exec(source.replace(text_, instead), names)  # reason: its own text, but for that
+    return names["_selected_within_scope"]
 
 
 def unscoped_from(compiler: Any, table: Any, *arguments: Any, **kw: Any) -> Any:
@@ -420,6 +436,16 @@ RULES: dict[str, tuple[Any, str, Any]] = {
     "from": (SharingCompiler, "visit_table", unscoped_from),
     "where": (SharingCompiler, "_within_scope", lambda _, statement: statement),
     "number": (Sharing, "place_of", unnumbered),
+    "scope of a select": (
+        sharing,
+        "_selected_within_scope",
+        without("SCOPE.label(STORE)", "literal_column(\"'zzz'\").label(STORE)"),
+    ),
+    "number of a select": (
+        sharing,
+        "_selected_within_scope",
+        without("highest = highest.where(there.c[STORE] == SCOPE)", "pass"),
+    ),
     "target": (
         type(dialect_for("x_")).statement_compiler,
         "_on_conflict_target",
@@ -430,10 +456,10 @@ RULES: dict[str, tuple[Any, str, Any]] = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_k_share_2_each_rule_is_needed(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    everything(f"with_{rule}_")
+    everything(f"with_{rule.replace(' ', '_')}_")
     monkeypatch.setattr(*RULES[rule])
     with pytest.raises((AssertionError, DBAPIError)):
-        everything(f"without_{rule}_")
+        everything(f"without_{rule.replace(' ', '_')}_")
 
 
 def test_events_see_what_is_sent() -> None:
