@@ -3,7 +3,8 @@
 ``ManualClock``, ``SequentialIds``   time and ids that a test owns
 ``run_as_group``                     calls that run in one transaction, composed by hand
 ``as_another_process``               a store that shares no writer with the others of its file
-``lease_machine``, ``check_leases``  a state machine that tries to break a lease, yours or ours
+``lock_machine``, ``queue_machine``, ``effect_machine``, ``commit_machine``, ``log_machine``
+                                     state machines that try to break yours, or ours
 ``strategies``                       Hypothesis strategies for ids, times and bad input
 
 Needs the extra ``testing`` (Hypothesis).
@@ -21,18 +22,43 @@ from lash_store.testing.clock import (
     ManualClock as ManualClock,
     SequentialIds as SequentialIds,
 )
+from lash_store.testing.commits import (
+    CommitMachine as CommitMachine,
+    Commits as Commits,
+    commit_machine as commit_machine,
+)
+from lash_store.testing.effects import (
+    EffectMachine as EffectMachine,
+    Effects as Effects,
+    effect_machine as effect_machine,
+)
 from lash_store.testing.groups import (
     run_as_group as run_as_group,
 )
-from lash_store.testing.leases import (
-    LeaseImplementation as LeaseImplementation,
-    LeaseMachine as LeaseMachine,
-    LeaseModel as LeaseModel,
-    Observed as Observed,
-    Term as Term,
-    check_leases as check_leases,
-    lease_machine as lease_machine,
+from lash_store.testing.locks import (
+    FORGERIES as FORGERIES,
+    LockClient as LockClient,
+    LockMachine as LockMachine,
+    Locks as Locks,
+    lock_machine as lock_machine,
+)
+from lash_store.testing.logs import (
+    Log as Log,
+    LogMachine as LogMachine,
+    log_machine as log_machine,
+)
+from lash_store.testing.machine import (
+    Line as Line,
+    Machine as Machine,
+    Outcome as Outcome,
+    Script as Script,
+    Violation as Violation,
 )
 from lash_store.testing.processes import (
     as_another_process as as_another_process,
+)
+from lash_store.testing.queues import (
+    Queue as Queue,
+    QueueMachine as QueueMachine,
+    queue_machine as queue_machine,
 )

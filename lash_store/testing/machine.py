@@ -1,0 +1,277 @@
+"""What the state machines have in common: steps, a timeline, named violations, replaying.
+
+A machine plays *steps* against an implementation and a model. A step is a name and plain values, so
+what was found is a list of steps, and :meth:`Machine.replay` plays it again: a regression test. What
+the implementation did in each stands in the timeline, which is part of the message.
+
+An implementation may be synchronous or asynchronous; what is to be awaited is awaited in one task
+on one event loop, from the beginning of a run to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar, Final, NamedTuple, Self
+
+from hypothesis import (
+    HealthCheck,
+    currently_in_test_context,
+    event,
+    settings as hypothesis_settings,
+)
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from lash_store.testing.clock import ManualClock
+
+Script = Sequence[tuple[Any, ...]]
+"""Steps, each a name and its plain arguments, as a message shows them and ``replay`` takes them."""
+
+
+class Line(NamedTuple):
+    """One call of the implementation: when, by whom, what, and what came of it."""
+
+    at_ms: int
+    who: str
+    what: str
+
+
+class Outcome(NamedTuple):
+    """What a call gave: a value, or the refusal that it raised."""
+
+    value: Any
+    error: BaseException | None
+
+    @property
+    def granted(self) -> bool:
+        """Whether it was neither refused by an exception nor by a false value."""
+        return self.error is None and bool(self.value)
+
+
+class Violation(AssertionError):  # noqa: N818 # reason: it is a finding, of an implementation that may be another's
+    """A promise that an implementation has broken.
+
+    `name` says which, as in ``tolerate``; `timeline` what happened; `script` the steps, for
+    ``replay``.
+    """
+
+    def __init__(
+        self, subject: str, name: str, text: str, timeline: Sequence[Line], script: Script
+    ) -> None:
+        super().__init__(subject, name, text, timeline, script)
+        self.subject = subject
+        self.name = name
+        self.text = text
+        self.timeline = tuple(timeline)
+        self.script = tuple(script)
+
+    def __str__(self) -> str:
+        width = max([3, *(len(line.who) for line in self.timeline)])
+        start_ms = self.timeline[0].at_ms if self.timeline else 0
+        lines = "".join(
+            f"\n{line.at_ms - start_ms:6}  {line.who:{width}}  {line.what}"
+            for line in self.timeline
+        )
+        steps = ", ".join(map(repr, self.script))
+        return (
+            f"[{self.subject}] {self.name}: {self.text}\n    ms  {'who':{width}}  call{lines}\n"
+            f"again: .replay([{steps}])"
+        )
+
+
+class Machine(RuleBasedStateMachine):
+    """The part that every machine has; its rules and its model are its subclass's."""
+
+    subject: ClassVar[str]
+    """What the implementation is called in messages."""
+
+    make: ClassVar[Callable[[ManualClock], Any]]
+    """Makes the implementation, once for each run."""
+
+    tolerate: ClassVar[frozenset[str]] = frozenset()
+    """Violations that are known and accepted: a run goes on past them."""
+
+    refusals: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
+    """What the implementation raises to refuse; anything else fails the run as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.timeline: list[Line] = []
+        self.script: list[tuple[Any, ...]] = []
+        self.is_broken = False
+        """Whether a step was broken off: there is nothing to be checked any more."""
+
+        self._task: _OneTask | None = None
+        self.it: Any = self.resolve(type(self).make(self.clock))
+
+    @classmethod
+    def replay(cls, script: Script) -> None:
+        """Play these steps against a new implementation; raises the Violation that they show."""
+        machine = cls()
+        try:
+            for name, *arguments in script:
+                machine.do(name, *arguments)
+        finally:
+            machine.teardown()
+
+    @classmethod
+    def run(cls, settings: hypothesis_settings | None = None) -> None:
+        """Look for a violation at once, and raise it, shrunken."""
+        chosen = cls.TestCase.settings if settings is None else settings
+        run_state_machine_as_test(cls, settings=chosen)
+
+    def do(self, name: str, *arguments: Any) -> None:
+        """Play one step, and check what can be seen."""
+        self.script.append((name, *arguments))
+        self.is_broken = True
+        getattr(self, f"do_{name}")(*arguments)
+        self.look()
+        self.is_broken = False
+
+    @rule()
+    def reopen(self) -> None:
+        """Everything that is not durable is lost."""
+        self.do("reopen")
+
+    def do_reopen(self) -> None:
+        """Lose what is not durable, if the implementation can."""
+        if self.has(self.it, "reopen"):
+            self.call("", "reopen", self.it.reopen)
+
+    def look(self) -> None:
+        """Check what can be seen from outside after a step."""
+
+    def settle(self) -> None:
+        """Check, at the end of a run, what has to be left."""
+
+    def call(self, who: str, what: str, function: Callable[..., Any], *arguments: Any) -> Outcome:
+        """Call the implementation, and write down what it did."""
+        at_ms = self.clock.now_ms()
+        try:
+            outcome = Outcome(self.resolve(function(*arguments)), None)
+            said = f"-> {_short(outcome.value)}"
+        except type(self).refusals as error:
+            outcome, said = Outcome(None, error), f"-> refused ({type(error).__name__})"
+        shown = ", ".join(map(_short, arguments))
+        self.timeline.append(Line(at_ms, who, f"{what}({shown}) {said}"))
+        return outcome
+
+    def has(self, of: Any, capability: str) -> bool:
+        """Whether an implementation can do what not all can."""
+        return getattr(of, capability, None) is not None
+
+    def resolve(self, value: Any) -> Any:
+        """Return what a call gave; of an asynchronous one, what awaiting it gives."""
+        if not inspect.isawaitable(value):
+            return value
+        if self._task is None:
+            self._task = _OneTask()
+        return self._task.wait_for(value)
+
+    def violates(self, name: str, text: str) -> None:
+        """Raise a Violation, unless it is tolerated."""
+        if name not in type(self).tolerate:
+            raise Violation(type(self).subject, name, text, self.timeline, self.script)
+        self.note(f"tolerated: {name}")
+
+    def note(self, what: str) -> None:
+        """Count it among what Hypothesis's statistics say of the runs."""
+        if currently_in_test_context():
+            event(what)
+
+    def teardown(self) -> None:
+        """Check what has to be left, unless the run was broken off, and close the implementation."""
+        try:
+            if not self.is_broken:
+                self.settle()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
+            close = getattr(self.it, "close", None) or getattr(self.it, "aclose", None)
+            if close is not None:
+                self.resolve(close())
+        finally:
+            if self._task is not None:
+                self._task.close()
+
+    @classmethod
+    def of(
+        cls,
+        make: Callable[[ManualClock], Any],
+        *,
+        tolerate: Iterable[str],
+        refusals: tuple[type[BaseException], ...],
+        settings: hypothesis_settings | None,
+        **more: Any,
+    ) -> type[Self]:
+        """Make the machine of one implementation."""
+        name = getattr(make, "__name__", type(make).__name__)
+        members = {
+            "subject": name,
+            "make": staticmethod(make),
+            "tolerate": frozenset(tolerate),
+            "refusals": refusals,
+            "__doc__": f"{name}: {(cls.__doc__ or '').partition(chr(10))[0]}",
+            "__module__": __name__,
+            **more,
+        }
+        machine: Any = type(cls.__name__.replace("Machine", f"_{name}"), (cls,), members)
+        machine.TestCase.settings = settings or _SETTINGS
+        machine.TestCase.__name__ = machine.TestCase.__qualname__ = f"{cls.__name__}[{name}]"
+        found: type[Self] = machine
+        return found
+
+
+_SETTINGS: Final = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+_LONGEST: Final = 60
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+class _OneTask:
+    """An event loop in a thread, and in it the one task that awaits whatever there is to await.
+
+    In one, because what is entered in a task has to be left in the same.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._jobs: asyncio.Queue[tuple[Any, Future[Any]] | None] = asyncio.Queue()
+        self._thread = threading.Thread(target=self._run, name="machine-loop", daemon=True)
+        self._thread.start()
+
+    def wait_for(self, awaitable: Any) -> Any:
+        """Await it in the task, and return what it gives."""
+        answer: Future[Any] = Future()
+        self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
+        return answer.result()
+
+    def close(self) -> None:
+        """End the task and its loop."""
+        self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        while (job := await self._jobs.get()) is not None:
+            awaitable, answer = job
+            try:
+                answer.set_result(await awaitable)
+            except BaseException as error:  # noqa: BLE001 # reason: whoever waits for it gets it
+                answer.set_exception(error)
