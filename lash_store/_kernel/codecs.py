@@ -167,19 +167,21 @@ def _checked(field: str, value: Any, form: _Form) -> Any:
     return _free((None, field), value, form, DEEPEST)
 
 
-def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:
+def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:  # noqa: C901 # reason: one look at each type
     kind = type(value)
     written = value
     if kind is dict:
         in_order, _ = form
-        left = _one_less(place, levels)
+        if not levels:
+            raise _too_deep(place)
         written = {
-            _text(place, key): _free((place, key), value[key], form, left)
+            _text(place, key): _free((place, key), value[key], form, levels - 1)
             for key in in_order(_with_text_keys(place, value))
         }
     elif kind is list or kind is tuple:
-        left = _one_less(place, levels)
-        written = [_free((place, at), item, form, left) for at, item in enumerate(value)]
+        if not levels:
+            raise _too_deep(place)
+        written = [_free((place, at), item, form, levels - 1) for at, item in enumerate(value)]
     elif isinstance(value, str):
         written = _text(place, str.__str__(value))
     elif kind is int:
@@ -195,15 +197,12 @@ def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:
     return written
 
 
-def _one_less(place: _Place, levels: int) -> int:
-    if not levels:
-        whole: Any = place
-        while whole[0] is not None:
-            whole = whole[0]
-        raise InvalidRecordError(
-            whole[1], "a deeply nested value", f"nested deeper than {DEEPEST} levels"
-        )
-    return levels - 1
+def _too_deep(place: _Place) -> InvalidRecordError:
+    whole: Any = place
+    while whole[0] is not None:
+        whole = whole[0]
+    problem = f"nested deeper than {DEEPEST} levels"
+    return InvalidRecordError(whole[1], "a deeply nested value", problem)
 
 
 def _refused(place: _Place, value: Any, problem: str) -> InvalidRecordError:

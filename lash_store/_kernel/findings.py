@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
 from lash_store.errors import LashStoreError
@@ -35,30 +35,25 @@ class FindingsDueError(LashStoreError):
         self.find = find
 
 
-class Findings(Generic[K, V]):
-    """The answers of one call, by the question."""
+def answers(
+    tx: InTransaction, known: dict[K, V], find: Callable[[K], V], questions: Iterable[K]
+) -> Mapping[K, V]:
+    """Return the answers that a call has, once all are `known`; FindingsDueError if one is due.
 
-    def __init__(self) -> None:
-        self._found: dict[K, V] = {}
+    In a consumer's transaction they are found at once: nobody could run its block again.
+    """
+    lacking = [each for each in questions if each not in known]
+    if lacking and tx.operation is not None:
+        raise FindingsDueError(partial(find_all, known, find, lacking))
+    find_all(known, find, lacking)
+    return known
 
-    def find(self, find: Callable[[K], V], questions: Iterable[K]) -> None:
-        """Find what is not known yet."""
-        for each in questions:
-            if each not in self._found:
-                self._found[each] = find(each)
 
-    def of(
-        self, tx: InTransaction, find: Callable[[K], V], questions: Iterable[K]
-    ) -> Mapping[K, V]:
-        """Return the answers; in a transaction of the library's, FindingsDueError if one is due.
-
-        In a consumer's they are found at once: nobody could run its block again.
-        """
-        lacking = [each for each in questions if each not in self._found]
-        if lacking and tx.operation is not None:
-            raise FindingsDueError(partial(self.find, find, lacking))
-        self.find(find, lacking)
-        return self._found
+def find_all(known: dict[K, V], find: Callable[[K], V], questions: Iterable[K]) -> None:
+    """Find what is not known yet."""
+    for each in questions:
+        if each not in known:
+            known[each] = find(each)
 
 
 def write_finding(handle: Any, operation: str, work: Callable[[Any], V]) -> V:

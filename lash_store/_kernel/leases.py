@@ -56,7 +56,7 @@ from sqlalchemy import (
     and_,
     case,
     exists,
-    literal,
+    literal_column,
     or_,
     select,
     update,
@@ -331,9 +331,9 @@ class LeaseTable:
         live = self.is_live_term(
             key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
         )
+        most = literal_column(str(MAX_INT), BigInteger())
         since_claim = case(  # a sum too large saturates, as in Python
-            (self.claimed_at_ms > literal(MAX_INT, BigInteger()) - ttl_ms, MAX_INT),
-            else_=self.claimed_at_ms + ttl_ms,
+            (self.claimed_at_ms > most - ttl_ms, most), else_=self.claimed_at_ms + ttl_ms
         )
         end = case((self.claimed_at_ms > now_ms, since_claim), else_=expires_at_ms)
         moved = update(self.table).where(live).values({self.expires_at_ms: end})

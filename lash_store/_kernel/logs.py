@@ -65,9 +65,8 @@ def no_queue(path: str, reason: str) -> Note:
     return WRITES, logging.WARNING, text, (path, reason)
 
 
-def takeovers_are_told() -> bool:
-    """Whether anybody listens for takeovers, each of which takes one more statement to see."""
-    return LEASES.isEnabledFor(logging.INFO)
+takeovers_are_told: Final = partial(LEASES.isEnabledFor, logging.INFO)
+"""Whether anybody listens for takeovers, each of which takes one more statement to see."""
 
 
 def taken_over(path: str, what: str, key: str, before: str | None, now: str) -> Note:

@@ -17,6 +17,7 @@ which type checkers tell from others'::
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, overload
 
 from lash_store._kernel.backend import Cursor
@@ -61,7 +62,11 @@ class Leases(Generic[FenceT, LeaseT]):
         self.fence = fence
         self.table: LeaseTable = fence.leases
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
-        self._is_ours = OURS in self.table.table.info
+        # What the statements run on: of a table of the consumer's own, nobody knows who waits.
+        is_ours = OURS in self.table.table.info
+        self._cursor: Callable[[Tx[Any]], Cursor] = attrgetter(
+            "own_cursor" if is_ours else "cursor"
+        )
 
     def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
         """Return the operations of the protocol on an open transaction, of a store of any kind."""
@@ -263,10 +268,6 @@ class Leases(Generic[FenceT, LeaseT]):
         """Read the row on `key`: the current term, or what is left of the last; None if there is none."""
         row = self.table.current_lease.one(self._cursor(tx), key=key)
         return None if row is None else self._read_term(row)
-
-    def _cursor(self, tx: Tx[Any]) -> Cursor:
-        """Return what the statements run on: of a table of the consumer's own, nobody knows who waits."""
-        return tx.own_cursor if self._is_ours else tx.cursor
 
     def _read_term(self, row: tuple[object, ...]) -> LeaseTerm:
         return read_as(LeaseTerm, self.table.table.name, str(row[0]), row)

@@ -278,7 +278,7 @@ def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R
 def touched_by(tx: Tx[Any]) -> Collection[Concern]:
     """Return what a look has gone over."""
     assert tx.transaction is not None
-    return tx.transaction.touched
+    return set(tx.transaction.touched)  # the next transaction's are others
 
 
 def deadline(timeout_ms: int | None) -> float:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
 from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.watching import ANYTHING
+from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, IdSource
 from lash_store.errors import TransactionEndedError
 
@@ -53,6 +53,13 @@ class Tx(Generic[ContextT_co]):
     __slots__ = ("__weakref__", "_cursor", "context", "now_ms", "operation", "transaction")
 
     schema: ClassVar[Schema]
+    in_its_file: ClassVar[Concern]
+    """What it concerns in a file of its own kind."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "schema" in vars(cls):
+            cls.in_its_file = (cls.schema.kind, "", None)
 
     context: ContextT_co
     """What every transaction of the store shares."""
@@ -76,8 +83,9 @@ class Tx(Generic[ContextT_co]):
         self._cursor.scope = context.scope
         self.transaction = transaction
         # In a file all sessions that are named have one head, one graph, one queue.
-        scope = context.scope if transaction.is_shared else ""
-        transaction.touched.add((self.schema.kind, scope, None))
+        transaction.touched.add(
+            (self.schema.kind, context.scope, None) if transaction.is_shared else self.in_its_file
+        )
         transaction.standing = self
 
     @property

@@ -35,10 +35,12 @@ from lash_store.testing.effects import (
 from lash_store.testing.groups import (
     run_as_group as run_as_group,
 )
-from lash_store.testing.locks import (
+from lash_store.testing.lock_machine import (
     FORGERIES as FORGERIES,
-    LockClient as LockClient,
     LockMachine as LockMachine,
+)
+from lash_store.testing.locks import (
+    LockClient as LockClient,
     Locks as Locks,
     lock_machine as lock_machine,
 )

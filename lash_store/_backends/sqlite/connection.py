@@ -171,8 +171,7 @@ class StoreConnection(sqlite3.Connection):
         if observers or self._observed:
             self.choose_cursor()
         self._thread = get_ident()
-        if self.touched:
-            self.touched = set()
+        self.touched.clear()
         self._begun_by = how
         self.own_cursor.execute(how)
 
@@ -192,16 +191,9 @@ class StoreConnection(sqlite3.Connection):
 
     def end(self, how: str) -> None:
         """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and what the consumer has open on it."""
-        if self._consumers:
-            self._disconnect(how)
-        if self._cursors:
-            self._close_cursors()
-        try:
-            self._end(how)
-        finally:
-            self.changed.restore()
-
-    def _end(self, how: str) -> None:
+        if self._consumers or self._cursors:
+            self._end_with_consumers(how)
+            return
         if self.notes and how == dialect.ROLLBACK:
             self.notes.clear()
         if not self.in_transaction:
@@ -219,6 +211,15 @@ class StoreConnection(sqlite3.Connection):
             if isinstance(error, sqlite3.Error):
                 raise store_error(error, self) from error
             raise
+
+    def _end_with_consumers(self, how: str) -> None:
+        if self._consumers:
+            self._disconnect(how)
+        self._close_cursors()
+        try:
+            self.end(how)
+        finally:
+            self.changed.restore()
 
     def close_consumers(self) -> None:
         """Close what a consumer has open, in the midst of a transaction that goes on."""

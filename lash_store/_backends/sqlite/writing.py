@@ -61,12 +61,17 @@ class Writer(Leader):
                 if not turns.waiting:
                     connection.end(dialect.COMMIT)
                     self._began = False
-                    news = self._connections.take_news()
+                    connections = self._connections
+                    # What take_news() does, where there are none, as nearly always.
+                    is_quiet = not (
+                        connections.watch.waiters or connection.notes or connections.notes
+                    )
+                    news = None if is_quiet else connections.take_news()
                     turns.give_back(hold)
                     if turns.waiting:
                         self.wake_first()
                     if news is not None:
-                        self._connections.announce(news)
+                        connections.announce(news)
                     return result
             # Only now is there anybody else, who needs to know it.
             call = _thread_call(caller, operation, work, by_itself=by_itself)

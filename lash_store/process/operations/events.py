@@ -1,6 +1,5 @@
 """The event logs of processes."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -8,7 +7,7 @@ import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
-from lash_store._kernel.findings import Findings
+from lash_store._kernel.findings import answers
 from lash_store._kernel.leases import check_fence
 from lash_store._stores.tx import Context
 from lash_store._wire.events import CANCEL_REQUESTED
@@ -283,7 +282,8 @@ def highest_sequence(_: Context, process_id: str) -> Work[int]:
 def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Work[Appended]:
     if fence is not None:
         check_fence(fence, ProcessFence)
-    problems_in = _checking(new)
+    expected = _schemas_lately.get(new.event_type)
+    known_problems = {} if expected is None else _problems_in(expected, new)
 
     def append(tx: Tx) -> Appended:
         row = statements.load_standing.one(tx.own_cursor, process_id=process_id)
@@ -294,7 +294,9 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
         known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
         if fence is not None:
             _require_fence(tx, process_id, fence, new, known)
-        plan = plan_append(standing, new, known, partial(problems_in, tx), now_ms=tx.now_ms)
+        plan = plan_append(
+            standing, new, known, partial(_problem_in, tx, new, known_problems), now_ms=tx.now_ms
+        )
         if isinstance(plan, Replay):
             if plan.record_json is not None and plan.state is not None:
                 at_ms = plan.appended.event.occurred_at_ms
@@ -312,20 +314,22 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
     return append
 
 
-def _checking(new: NewEvent) -> Callable[[Tx, str], Problem | None]:
-    """Return what says, in a transaction, why the payload does not fit a schema (P-EVENT-12)."""
-    findings: Findings[str, Problem | None] = Findings()
-    expected = _schemas_lately.get(new.event_type)
-    if expected is not None and len(new.payload_json) <= _LARGE:
-        findings.find(new.problem_in, (expected,))  # which saves ending a transaction for it
+def _problems_in(expected: str, new: NewEvent) -> dict[str, Problem | None]:
+    """Say what the schema that its type had last says of a payload: most likely it has it still.
 
-    def problem_in(tx: Tx, schema_json: str) -> Problem | None:
-        if len(_schemas_lately) > _MANY:
-            _schemas_lately.clear()
-        _schemas_lately[new.event_type] = schema_json
-        return findings.of(tx, new.problem_in, (schema_json,))[schema_json]
+    Which saves ending a transaction for it. Of a large payload nothing.
+    """
+    return {} if len(new.payload_json) > _LARGE else {expected: new.problem_in(expected)}
 
-    return problem_in
+
+def _problem_in(
+    tx: Tx, new: NewEvent, known: dict[str, Problem | None], schema_json: str
+) -> Problem | None:
+    """Say, in a transaction, why a payload does not fit a schema (K-TX-15)."""
+    if len(_schemas_lately) > _MANY:
+        _schemas_lately.clear()
+    _schemas_lately[new.event_type] = schema_json
+    return answers(tx, known, new.problem_in, (schema_json,))[schema_json]
 
 
 def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:

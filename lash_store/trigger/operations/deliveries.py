@@ -1,7 +1,8 @@
 """Occurrences and their deliveries."""
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 from lash_store._kernel.checks import (
     bound,
@@ -11,7 +12,7 @@ from lash_store._kernel.checks import (
     check_names,
     check_text,
 )
-from lash_store._kernel.findings import Findings
+from lash_store._kernel.findings import answers
 from lash_store._stores.tx import Context
 from lash_store._wire.payloads import Problem, problem_of, schema_text
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
@@ -90,8 +91,8 @@ def reserve_deliveries(context: Context, occurrence_id: str) -> Work[Reservation
     and none again. The payload is checked against each subscription's schema first (T-DEL-3).
     Raises NotFoundError for an unknown occurrence.
     """
-    require, findings = _requiring(context, occurrence_id), _Problems()
-    return lambda tx: _reserve(tx, require(tx), findings)
+    require, seen = _requiring(context, occurrence_id), _Seen()
+    return lambda tx: _reserve(tx, require(tx), seen)
 
 
 def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
@@ -100,12 +101,12 @@ def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
     For a caller who does not know how far the last one came: starting a process twice is
     harmless.
     """
-    require, findings = _requiring(context, occurrence_id), _Problems()
+    require, seen = _requiring(context, occurrence_id), _Seen()
 
     def reserve_and_list(tx: Tx) -> Reservations:
         occurrence = require(tx)
         with tx.all_or_nothing():
-            return _redeliver(tx, occurrence, findings)
+            return _redeliver(tx, occurrence, seen)
 
     return reserve_and_list
 
@@ -247,33 +248,53 @@ def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[list[t
     )
 
 
-_Problems: TypeAlias = Findings[str, Problem | None]
-"""What the schemas of subscriptions say of one occurrence's payload."""
+class _Seen:
+    """What a reservation has read and found out, if it is to be run again (K-TX-15)."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, Problem | None] = {}
+        """What the schemas say of the occurrence's payload."""
+
+        self._rows: list[tuple[str, str, str]] = []
+        self._read: list[tuple[Subscription | Undecodable, str | None]] = []
+
+    def read(
+        self, rows: list[tuple[str, str, str]]
+    ) -> list[tuple[Subscription | Undecodable, str | None]]:
+        """Read subscriptions, once; each with its schema if that needs a look."""
+        if rows != self._rows:
+            self._rows, self._read = rows, [_with_schema(readable(*row)) for row in rows]
+        return self._read
 
 
-def _reserve(tx: Tx, occurrence: Occurrence, findings: _Problems) -> Reservations:
+def _with_schema(
+    read: Subscription | Undecodable,
+) -> tuple[Subscription | Undecodable, str | None]:
+    if isinstance(read, Undecodable):
+        return read, None
+    return read, schema_text(read.payload_schema.schema)
+
+
+def _reserve(tx: Tx, occurrence: Occurrence, seen: _Seen) -> Reservations:
     now_ms, occurrence_id = tx.now_ms, occurrence.occurrence_id
     deliveries: list[Delivery] = []
     mismatches: list[Mismatch] = []
     undecodable: list[Undecodable] = []
-    readable_ones: list[tuple[Subscription, str | None]] = []
     rows = statements.matching_subscriptions.all(
         tx.own_cursor,
         occurrence_id=occurrence_id,
         source_type=occurrence.source_type,
         source_key=occurrence.source_key,
     )
-    for subscription_id, handle, record_json in rows:
-        read = readable(subscription_id, handle, record_json)
-        if not isinstance(read, Subscription):
-            undecodable.append(read)
-        else:
-            readable_ones.append((read, schema_text(read.payload_schema.schema)))
-    schemas = {schema for _, schema in readable_ones if schema is not None}
-    problems = findings.of(tx, lambda schema: problem_of(schema, occurrence.payload), schemas)
-    for read, schema in readable_ones:
+    found = seen.read(rows)
+    schemas = {schema for _, schema in found if schema is not None}
+    find = partial(problem_of, payload=occurrence.payload)
+    problems = answers(tx, seen.problems, find, schemas)
+    for read, schema in found:
         problem = None if schema is None else problems[schema]
-        if problem is None:
+        if isinstance(read, Undecodable):
+            undecodable.append(read)
+        elif problem is None:
             process_id = process_id_of(occurrence_id, read.subscription_id)
             deliveries.append(Delivery(occurrence, read, process_id, now_ms))
         else:
@@ -295,8 +316,8 @@ def _reserve(tx: Tx, occurrence: Occurrence, findings: _Problems) -> Reservation
     return Reservations(tuple(deliveries), tuple(mismatches), tuple(undecodable))
 
 
-def _redeliver(tx: Tx, occurrence: Occurrence, findings: _Problems) -> Reservations:
-    reserved = _reserve(tx, occurrence, findings)
+def _redeliver(tx: Tx, occurrence: Occurrence, seen: _Seen) -> Reservations:
+    reserved = _reserve(tx, occurrence, seen)
     undecodable = {each.subscription_id: each for each in reserved.undecodable}
     deliveries = []
     rows = statements.deliveries_of.all(tx.own_cursor, occurrence_id=occurrence.occurrence_id)
