@@ -65,6 +65,8 @@ def test_k_open_1_options(path: Path) -> None:
             assert pragmas(tx)["busy_timeout"] == 7
         with store.begin() as tx:
             assert pragmas(tx)["synchronous"] == 2
+            for name in ("fullfsync", "checkpoint_fullfsync"):  # which only macOS goes by
+                assert tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() == 1
 
 
 @pytest.mark.parametrize(

@@ -200,14 +200,17 @@ def connection_settings(*, busy_timeout_ms: int, synchronous: Synchronous) -> tu
     """Return the pragmas of every connection (K-OPEN-1); none of them touches the file.
 
     ``temp_store = MEMORY`` keeps ``UPDATE … RETURNING`` over a subquery from paying for a
-    temporary file, which costs up to ten times the statement itself.
+    temporary file, which costs up to ten times the statement itself. With FULL, macOS has to be
+    told to wait for the disk as well; elsewhere ``fullfsync`` means nothing.
     """
+    to_the_disk = ("PRAGMA fullfsync = ON", "PRAGMA checkpoint_fullfsync = ON")
     return (
         busy_timeout(busy_timeout_ms),
         f"PRAGMA synchronous = {synchronous}",
         "PRAGMA foreign_keys = ON",
         "PRAGMA cache_size = -2000",
         "PRAGMA temp_store = MEMORY",
+        *(to_the_disk if synchronous == "FULL" else ()),
     )
 
 
