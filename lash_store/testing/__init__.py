@@ -5,6 +5,7 @@
 ``as_another_process``               a store that shares no writer with the others of its file
 ``lock_machine``, ``queue_machine``, ``effect_machine``, ``commit_machine``, ``log_machine``
                                      state machines that try to break yours, or ours
+``History``, ``check_history``       what workers of a real run saw, and whether it can have happened
 ``strategies``                       Hypothesis strategies for ids, times and bad input
 
 Needs the extra ``testing`` (Hypothesis).
@@ -34,6 +35,15 @@ from lash_store.testing.effects import (
 )
 from lash_store.testing.groups import (
     run_as_group as run_as_group,
+)
+from lash_store.testing.histories import (
+    Held as Held,
+    History as History,
+    HistoryError as HistoryError,
+    Operation as Operation,
+    check_history as check_history,
+    lease_model as lease_model,
+    read_history as read_history,
 )
 from lash_store.testing.lock_machine import (
     FORGERIES as FORGERIES,

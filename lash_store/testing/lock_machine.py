@@ -277,11 +277,12 @@ class LockMachine(Machine):
             if state == "held":
                 self.violates("reentry", f"{actor!r} was refused what it may enter again")
             return
-        if self.reentry == "new" or state != "held":
+        client = self.clients[actor]
+        is_new = self.has(client, "fence") and self.resolve(client.fence()) != self.number
+        if self.reentry == "new" or (is_new and state != "held"):
             self._begins(actor, ttl_ms)
             return
-        client = self.clients[actor]
-        if self.has(client, "fence") and self.resolve(client.fence()) != self.number:
+        if is_new:
             self.violates("number", f"{actor!r} entered its term again, under another number")
         self.remembers, self.ends_ms = True, self.clock.now_ms() + ttl_ms
         self.is_unsure = False

@@ -18,6 +18,8 @@ from lash_store.testing import (
 )
 from tests.support import commits, locks, logs, queues, steps
 
+pytestmark = pytest.mark.canonical("opens both layouts by itself")
+
 OURS = settings()
 ASYNC = settings(max_examples=max(20, settings().max_examples // 4))
 

@@ -1,0 +1,245 @@
+"""Histories: what can be explained passes, what can't is shown with what overlapped it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from lash_store import Lease, SessionStore
+from lash_store.errors import LeaseLostError
+from lash_store.testing import (
+    Held,
+    History,
+    HistoryError,
+    Operation,
+    check_history,
+    lease_model,
+    read_history,
+)
+from tests.support.processes import Says, workers
+
+
+def register(state: int, operation: Operation) -> Iterable[int]:
+    """A register: the simplest thing that can be raced for."""
+    if operation.what == "write":
+        if operation.end_ns is None:
+            yield state
+        yield operation.arguments[0]
+    elif operation.result == state or operation.end_ns is None:
+        yield state
+
+
+def op(who: str, what: str, begin: int, end: int | None, result: Any, *arguments: Any) -> Operation:
+    return Operation(who, what, arguments, result, begin, end)
+
+
+def test_what_overlaps_may_have_happened_in_either_order() -> None:
+    write = op("a", "write", 1, 10, None, 5)
+    for seen in (0, 5):
+        assert check_history([write, op("b", "read", 2, 3, seen)], register, 0) == 2
+    assert check_history([write, op("b", "read", 11, 12, 5)], register, 0) == 2
+
+
+def test_what_came_after_has_to_see_it() -> None:
+    history = [op("a", "write", 1, 10, None, 5), op("b", "read", 11, 12, 0)]
+    with pytest.raises(HistoryError) as found:
+        check_history(history, register, 0)
+    assert found.value.operation == history[1]
+    assert "read() -> 0   <- this one" in str(found.value)
+    assert "write(5) -> None" in str(found.value)
+
+
+def test_what_has_no_answer_may_have_happened_or_not() -> None:
+    for seen in (0, 5):
+        history = [op("a", "write", 1, None, None, 5), op("b", "read", 7, 8, seen)]
+        check_history([*history, op("b", "read", 9, 10, 5)], register, 0)
+    history = [op("a", "write", 1, None, None, 5), op("b", "read", 7, 8, 5)]
+    with pytest.raises(HistoryError):  # and once it has, it has
+        check_history([*history, op("b", "read", 9, 10, 0)], register, 0)
+
+
+def by_every_order(operations: list[Operation]) -> bool:
+    """The same question, answered by trying all orders: so slow that it can't be wrong."""
+    for order in itertools.permutations(operations):
+        in_time = all(
+            not (later.end_ns is not None and later.end_ns < earlier.begin_ns)
+            for earlier, later in itertools.combinations(order, 2)
+        )
+        states = {0}
+        for each in order:
+            states = {after for state in states for after in register(state, each)}
+        if in_time and states:
+            return True
+    return False
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 5))
+def test_it_says_what_trying_all_orders_says(chance: random.Random, count: int) -> None:
+    operations = []
+    times = chance.sample(range(100), 2 * count)
+    for at in range(count):
+        begin, end = sorted(times[2 * at : 2 * at + 2])
+        if chance.random() < 0.5:
+            operations.append(op("w", "write", begin, end, None, chance.randrange(3)))
+        else:
+            operations.append(op("r", "read", begin, end, chance.randrange(3)))
+    try:
+        check_history(operations, register, 0)
+    except HistoryError:
+        assert not by_every_order(operations)
+    else:
+        assert by_every_order(operations)
+
+
+class Worker:
+    """A lease of a store, as a history has it."""
+
+    def __init__(self, store: SessionStore, name: str) -> None:
+        self.store, self.name = store, name
+        self.fence: Any = None
+
+    def acquire(self, ttl_ms: int) -> int | None:
+        found = self.store.claim_lease(owner_id=self.name, ttl_ms=ttl_ms)
+        if not isinstance(found, Lease):
+            return None
+        self.fence = found.fence
+        return found.fencing_token
+
+    def renew(self, ttl_ms: int) -> bool:
+        try:
+            self.store.renew_lease(self.fence, ttl_ms=ttl_ms)
+        except LeaseLostError:
+            return False
+        return True
+
+    def release(self) -> bool:
+        return self.store.release_lease(self.fence)
+
+    def write(self, value: int) -> bool:
+        try:
+            with self.store.begin() as tx:
+                tx.require(self.fence)
+        except LeaseLostError:
+            return False
+        return True
+
+
+def work(history: History, worker: Worker, chance: random.Random, until_s: float) -> None:
+    """Acquire and use a lease, now and then beyond its end; never while it is one's own."""
+    name, numbers = worker.name, itertools.count()
+    while time.monotonic() < until_s:
+        number = next(numbers)
+        if history.call(name, "acquire", worker.acquire, chance.choice((2, 5, 20))) is None:
+            time.sleep(chance.random() * 0.002)
+            continue
+        for _ in range(chance.randrange(3)):
+            history.call(name, "write", worker.write, number)
+            if chance.random() < 0.2:
+                time.sleep(chance.random() * 0.01)
+        if chance.random() < 0.3:
+            history.call(name, "renew", worker.renew, 5)
+        if chance.random() < 0.2:
+            worker.name = f"{name}-{number}"  # it comes back under another name
+        history.call(name, "release", worker.release)
+        worker.name = name
+
+
+def test_threads_on_one_lease(path: Path) -> None:
+    history, until_s = History(), time.monotonic() + 1.5
+    with SessionStore.open(path, session_id="s") as store:
+        threads = [
+            threading.Thread(
+                target=work, args=(history, Worker(store, f"w{at}"), random.Random(at), until_s)
+            )
+            for at in range(4)
+        ]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert check_history(history.operations, lease_model, Held()) == len(history.operations) > 200
+
+
+def work_in_a_process(say: Says, path: Path, log: Path, seed: int) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        history = History(log / f"{seed}-{time.monotonic_ns()}")
+        say("works")
+        worker = Worker(store, f"w{seed}-{time.monotonic_ns()}")
+        work(history, worker, random.Random(seed), time.monotonic() + 60)
+
+
+def test_processes_that_are_killed_and_stopped(path: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    SessionStore.open(path, session_id="s").close()
+    for _ in range(2):
+        with workers(4, work_in_a_process, path, log, 7) as running:
+            for each in running:
+                each.receive()
+            time.sleep(0.7)
+    operations = read_history(*log.iterdir())
+    assert check_history(operations, lease_model, Held()) > 100
+
+
+def select_then_update(path: Path, who: str) -> int | None:
+    """A lease as it is often written: what was free when it was read is taken."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+        (owner,) = connection.execute("SELECT owner FROM lease").fetchone()
+        time.sleep(0.0005)  # any program takes a moment
+        if owner is not None:
+            return None
+        connection.execute("UPDATE lease SET owner = ?", (who,))
+        return 0
+
+
+def test_select_then_update_is_caught(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE lease (owner)")
+        connection.execute("INSERT INTO lease VALUES (NULL)")
+    history = History()
+
+    def release(_: str) -> bool:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
+            connection.execute("UPDATE lease SET owner = NULL")
+        return True
+
+    def run(who: str) -> None:
+        for _ in range(60):
+            if history.call(who, "acquire", lambda _: select_then_update(path, who), 10**6) == 0:
+                time.sleep(0.002)  # it is at work
+                history.call(who, "release", lambda: release(who))
+
+    threads = [threading.Thread(target=run, args=(f"w{at}",)) for at in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    with pytest.raises(HistoryError) as found:
+        check_history(history.operations, lease_model, Held())
+    assert "acquire(1000000) -> 0" in str(found.value)
+
+
+def test_ten_thousand_operations_of_eight_clients() -> None:
+    """Made up, sound, and with eight calls at a time: for how long it takes, see bench/README.md."""
+    chance, operations, state = random.Random(1), [], 0
+    for at in range(10_000):
+        begin = at * 10 + chance.randrange(-35, 5)
+        end = at * 10 + chance.randrange(5, 40)
+        if chance.random() < 0.5:
+            state = at
+            operations.append(op(f"w{at % 8}", "write", begin, end, None, at))
+        else:
+            operations.append(op(f"w{at % 8}", "read", begin, end, state))
+    assert check_history(operations, register, 0) == 10_000
