@@ -5,6 +5,7 @@
 ``as_another_process``               a store that shares no writer with the others of its file
 ``lock_machine``, ``queue_machine``, ``effect_machine``, ``commit_machine``, ``log_machine``
                                      state machines that try to break yours, or ours
+``Parked``, ``explore``, ``point``   calls that overlap: one stopped at a point, or all orders tried
 ``History``, ``check_history``       what workers of a real run saw, and whether it can have happened
 ``strategies``                       Hypothesis strategies for ids, times and bad input
 
@@ -44,6 +45,13 @@ from lash_store.testing.histories import (
     check_history as check_history,
     lease_model as lease_model,
     read_history as read_history,
+)
+from lash_store.testing.interleaving import (
+    Explored as Explored,
+    OrderError as OrderError,
+    Parked as Parked,
+    explore as explore,
+    point as point,
 )
 from lash_store.testing.lock_machine import (
     FORGERIES as FORGERIES,

@@ -1,0 +1,282 @@
+"""Calls that overlap, in every order: park one where you like, or let an explorer try all orders.
+
+A call stops at *points*: before each statement that this library sends, and wherever code of your own
+says ``point("read")``. :class:`Parked` stops one call at a point while others run. :func:`explore` runs
+two or three calls through all orders of their points, and plays an order that went wrong again::
+
+    def claim(who):
+        def call(it): ...
+        return call
+
+    report = explore(open_fresh, [claim("ann"), claim("bob")], at_most_one_holder)
+
+It is made for what overlaps. On SQLite a transaction that writes keeps all others waiting, and the
+explorer shows it: a call that waits is passed over, and counted as ``waits``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+
+from lash_store._kernel.observing import Event, observed_by
+
+C = TypeVar("C")
+
+_HERE: Final = threading.local()
+
+_BLOCKED_S: Final = 0.05
+"""A call that has not come to its next point by then waits for another."""
+
+_HANGS_S: Final = 20.0
+
+
+def point(name: str) -> None:
+    """Stop here, if somebody plays orders; mark it in code of your own, between two steps."""
+    call: _Call | None = getattr(_HERE, "call", None)
+    if call is not None:
+        call.arrive(name)
+
+
+class _Points:
+    """Makes a point of each statement that the library sends."""
+
+    def before(self, event: Event) -> None:
+        point(event.kind if event.kind != "statement" else event.sql.split(None, 1)[0].lower())
+
+    def after(self, event: Event) -> None:
+        """Nothing: the next statement comes, or the call returns."""
+
+
+class _Call:
+    """One call on a thread of its own, which goes on when it is told to."""
+
+    def __init__(self, function: Callable[[], Any], stops_at: Callable[[str, int], bool]) -> None:
+        self._function = function
+        self._stops_at = stops_at
+        self._go = threading.Semaphore(0)
+        self._changed = threading.Condition()
+        self.at: str | None = None
+        """The point at which it is stopped."""
+
+        self.passed: list[str] = []
+        self.is_over = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin, up to its first point."""
+        self._thread.start()
+
+    def arrive(self, name: str) -> None:
+        """Come to a point: wait there, if it is one to stop at."""
+        if name == "begin" and self.passed[-1:] == ["begin"]:
+            return  # it tries again, for the lock is another's
+        self.passed.append(name)
+        if not self._stops_at(name, len(self.passed)):
+            return
+        with self._changed:
+            self.at = name
+            self._changed.notify_all()
+        self._go.acquire()
+
+    def go_on(self) -> None:
+        """Let it go on from where it is stopped."""
+        self.at = None
+        self._go.release()
+
+    def settles(self, timeout_s: float) -> bool:
+        """Wait until it is stopped at a point, or over; False if it does not come to either."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.at is not None or self.is_over, timeout_s)
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join(_HANGS_S)
+        if self._thread.is_alive():
+            raise RuntimeError(f"a call hangs behind {self.passed}")
+
+    def _run(self) -> None:
+        _HERE.call = self
+        try:
+            self.result = self._function()
+        except BaseException as error:  # noqa: BLE001 # reason: it is the call's outcome
+            self.error = error
+        with self._changed:
+            self.is_over = True
+            self._changed.notify_all()
+
+    @property
+    def outcome(self) -> Any:
+        """What it gave, or the error that it raised."""
+        return self.result if self.error is None else self.error
+
+
+class Parked:
+    """A call that is stopped at a point, for as long as the block lasts or until ``resume()``.
+
+    `at` is a point's name ("begin", "commit", "select", "insert", "update", …, or your own), `nth` which of
+    them. ``with Parked(lambda: store.claim_lease(…), at="commit") as parked:`` runs the call on a
+    thread of its own; inside the block it stands there. Raises RuntimeError if it never gets there.
+    """
+
+    def __init__(self, function: Callable[[], Any], *, at: str, nth: int = 1) -> None:
+        self._at, self._nth, self._met = at, nth, 0
+        self._call = _Call(function, self._stops)
+        self._observed = observed_by(_Points())
+
+    def _stops(self, name: str, _: int) -> bool:
+        self._met += name == self._at
+        return name == self._at and self._met == self._nth
+
+    def __enter__(self) -> Self:
+        self._observed.__enter__()
+        self._call.start()
+        if not self._call.settles(_HANGS_S) or self._call.is_over:
+            self._observed.__exit__(None, None, None)
+            raise RuntimeError(f"the call never came to {self._at!r}: {self._call.passed}")
+        return self
+
+    def resume(self) -> Any:
+        """Let the call go on to its end, and return what it gives, or raise its error."""
+        if self._call.at is not None:
+            self._call.go_on()
+        self._call.join()
+        if self._call.error is not None:
+            raise self._call.error
+        return self._call.result
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._call.at is not None:
+                self._call.go_on()
+            self._call.join()
+        finally:
+            self._observed.__exit__(None, None, None)
+
+
+class Explored(NamedTuple):
+    """What an exploration has tried: orders, and calls that were passed over because they waited."""
+
+    orders: int
+    waits: int
+
+
+class OrderError(AssertionError):
+    """An order in which the calls break what was checked; `order` plays it again, see ``explore``."""
+
+    def __init__(self, order: Sequence[int], steps: Sequence[str], error: BaseException) -> None:
+        super().__init__(tuple(order), tuple(steps), error)
+        self.order = tuple(order)
+        self.steps = tuple(steps)
+        self.error = error
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  {step}" for step in self.steps)
+        return f"{self.error}, in this order:{lines}\nagain: only={list(self.order)}"
+
+
+def explore(
+    make: Callable[[], C],
+    calls: Sequence[Callable[[C], Any]],
+    check: Callable[[C, list[Any]], object],
+    *,
+    most: int = 2_000,
+    close: Callable[[C], object] | None = None,
+    only: Sequence[int] | None = None,
+) -> Explored:
+    """Run `calls` through all orders of their points; OrderError for the first that breaks `check`.
+
+    Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
+    call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
+    tried. `only` plays one order, from a message.
+    """
+    prefix: list[int] | None = list(only or ())
+    orders = waits = 0
+    with observed_by(_Points()):
+        while prefix is not None and orders < most:
+            play = _Play(make, calls, close)
+            play.run(prefix)
+            orders, waits = orders + 1, waits + play.waits
+            try:
+                play.judge(check)
+            except AssertionError as error:
+                raise OrderError([at for at, _ in play.choices], play.steps, error) from error
+            prefix = None if only is not None else _next(play.choices)
+    return Explored(orders, waits)
+
+
+class _Play(Generic[C]):
+    """One order, played."""
+
+    def __init__(
+        self,
+        make: Callable[[], C],
+        calls: Sequence[Callable[[C], Any]],
+        close: Callable[[C], object] | None,
+    ) -> None:
+        self._it = make()
+        self._close = close
+        self._calls = [_Call(partial(each, self._it), lambda *_: True) for each in calls]
+        self.choices: list[tuple[int, list[int]]] = []
+        """Which call went on at each step, and which could have."""
+
+        self.steps: list[str] = []
+        self.waits = 0
+
+    def run(self, prefix: Sequence[int]) -> None:
+        """Let one call go on at a time: as `prefix` says, then always the first that can."""
+        for each in self._calls:
+            each.start()
+            each.settles(_BLOCKED_S)
+        deadline_s = monotonic() + _HANGS_S
+        while not all(each.is_over for each in self._calls):
+            ready = [at for at, each in enumerate(self._calls) if each.at is not None]
+            if not ready:
+                if monotonic() > deadline_s:
+                    raise RuntimeError(f"all calls wait for each other, behind {self.steps}")
+                for each in self._calls:
+                    each.settles(_BLOCKED_S / 10)
+                continue
+            wanted = prefix[len(self.choices)] if len(self.choices) < len(prefix) else ready[0]
+            # What was ready there once may wait here: whether a thread is quick is not ours to say.
+            chosen = wanted if wanted in ready else ready[0]
+            self.choices.append((chosen, ready))
+            call = self._calls[chosen]
+            self.steps.append(f"{chosen}: {call.at}")
+            call.go_on()
+            if not call.settles(_BLOCKED_S):
+                self.waits += 1
+            for each in self._calls:  # which may have waited for this
+                if each.at is None and not each.is_over:
+                    each.settles(_BLOCKED_S / 10)
+
+    def judge(self, check: Callable[[C, list[Any]], object]) -> None:
+        """Check what came of it, and close."""
+        for each in self._calls:
+            each.join()
+        try:
+            check(self._it, [each.outcome for each in self._calls])
+        finally:
+            if self._close is not None:
+                self._close(self._it)
+
+
+def _next(choices: list[tuple[int, list[int]]]) -> list[int] | None:
+    """Return the beginning of the next order: the last choice that had another way, taken differently."""
+    for at in range(len(choices) - 1, -1, -1):
+        chosen, possible = choices[at]
+        later = [each for each in possible if each > chosen]
+        if later:
+            return [each for each, _ in choices[:at]] + [later[0]]
+    return None
