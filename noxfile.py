@@ -12,7 +12,7 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "venv"  # pip knows the machine's certificates and mirrors
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "others"]
 
 # The wheel of pyright carries its own JavaScript; with this set it fetches none.
 PYRIGHT = {"PYRIGHT_PYTHON_USE_BUNDLED_PYRIGHT": "1", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
@@ -24,6 +24,9 @@ CONFORMANCE = ("tests/conformance", "tests/statements", "tests/originals")
 
 BY_THEMSELVES = ("tests/concurrency", "tests/crash", "tests/packaging")
 """What measures waits, kills processes, or installs: not beside other tests."""
+
+OTHERS = "tests/others"
+"""What needs packages of others, in an environment of its own."""
 
 
 def _install(session: nox.Session, group: str) -> None:
@@ -58,7 +61,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in BY_THEMSELVES))
+    apart = (*BY_THEMSELVES, OTHERS)
+    session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in apart))
     session.run("pytest", *BY_THEMSELVES)
     shared = ("pytest", "--layout", "shared")
     session.run(*shared, "-n", "2", "tests/conformance", "tests/property")
@@ -95,6 +99,15 @@ def no_posix(session: nox.Session) -> None:
     session.run(
         "pytest", *without, *CONFORMANCE, "tests/property", "tests/shared", *session.posargs
     )
+
+
+@nox.session
+def others(session: nox.Session) -> None:
+    """Point the machines at packages that nobody here wrote."""
+    session.install(
+        "-e", ".[testing]", "pytest>=8.3", "huey>=3.0", "litequeue>=0.9", "persist-queue>=1.0"
+    )
+    session.run("pytest", OTHERS, *session.posargs)
 
 
 @nox.session

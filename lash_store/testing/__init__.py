@@ -1,6 +1,7 @@
 """Tools to test leases, and what is built on them: the ones this library tests itself with.
 
 ``ManualClock``, ``SequentialIds``   time and ids that a test owns
+``JumpingClock``, ``SkewedClock``    a clock that is set, and another machine's
 ``run_as_group``                     calls that run in one transaction, composed by hand
 ``as_another_process``               a store that shares no writer with the others of its file
 ``lock_machine``, ``queue_machine``, ``effect_machine``, ``commit_machine``, ``log_machine``
@@ -21,8 +22,10 @@ from lash_store.testing import (
     strategies as strategies,
 )
 from lash_store.testing.clock import (
+    JumpingClock as JumpingClock,
     ManualClock as ManualClock,
     SequentialIds as SequentialIds,
+    SkewedClock as SkewedClock,
 )
 from lash_store.testing.commits import (
     CommitMachine as CommitMachine,
@@ -38,9 +41,9 @@ from lash_store.testing.groups import (
     run_as_group as run_as_group,
 )
 from lash_store.testing.histories import (
-    Held as Held,
     History as History,
     HistoryError as HistoryError,
+    LeaseState as LeaseState,
     Operation as Operation,
     check_history as check_history,
     lease_model as lease_model,

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from lash_store._kernel.checks import check_count
+from lash_store._kernel.checks import check_count, check_kind
+from lash_store._kernel.keeping import steady_ms
+from lash_store.clock import Clock
 
 
 class ManualClock:
@@ -53,3 +55,67 @@ class SequentialIds:
         """Return the next token."""
         self._count += 1
         return f"{self._prefix}-{self._count}"
+
+
+class SkewedClock:
+    """Another machine's clock: so many milliseconds ahead of the one that it is made of, or behind."""
+
+    def __init__(self, of: Clock, by_ms: int) -> None:
+        self._of = of
+        check_kind("by_ms", by_ms, int)
+        self.by_ms = by_ms
+
+    def now_ms(self) -> int:
+        """Return the time that this machine takes it for."""
+        return check_count("now_ms", self._of.now_ms() + self.by_ms)
+
+    def steady_ms(self) -> float:
+        """Return the time that passes, which is the same on every machine."""
+        return steady_ms(self._of)
+
+    def when_moved(self, moved: Callable[[], None]) -> None:
+        """Call `moved` whenever the clock that it is made of is moved, if a test moves that."""
+        subscribe = getattr(self._of, "when_moved", None)
+        if subscribe is not None:
+            subscribe(moved)
+
+    def __repr__(self) -> str:
+        return f"SkewedClock({self._of!r}, {self.by_ms})"
+
+
+class JumpingClock:
+    """A machine's clock that is set: what it shows jumps, the time that passes does not.
+
+    ``clock.advance(ms)`` lets time pass; ``clock.jump(ms)`` sets the clock, forward or back.
+    """
+
+    def __init__(self, now_ms: int = 1_000_000_000_000) -> None:
+        self._steady = ManualClock(now_ms)
+        self._off_ms = 0
+
+    def now_ms(self) -> int:
+        """Return what the clock shows."""
+        return check_count("now_ms", self._steady.now_ms() + self._off_ms)
+
+    def steady_ms(self) -> int:
+        """Return the time that passes whatever becomes of the clock."""
+        return self._steady.now_ms()
+
+    def advance(self, by_ms: int) -> int:
+        """Let `by_ms` milliseconds pass; return what the clock shows then."""
+        self._steady.advance(by_ms)
+        return self.now_ms()
+
+    def jump(self, by_ms: int) -> int:
+        """Set the clock by so much, forward or, below 0, back; return what it shows then."""
+        check_kind("by_ms", by_ms, int)
+        self._off_ms += by_ms
+        self._steady.advance(0)  # which wakes whoever goes by it
+        return self.now_ms()
+
+    def when_moved(self, moved: Callable[[], None]) -> None:
+        """Call `moved` whenever the clock is moved or set, on the thread that does it."""
+        self._steady.when_moved(moved)
+
+    def __repr__(self) -> str:
+        return f"JumpingClock({self.now_ms()})"

@@ -199,7 +199,7 @@ def _after(
     return found
 
 
-class Held(NamedTuple):
+class LeaseState(NamedTuple):
     """The state of :func:`lease_model`: who holds the lease, and when it ends.
 
     Between `from_ns` and `to_ns`: when it began is not known better than its call was.
@@ -211,12 +211,12 @@ class Held(NamedTuple):
     number: int = 0
 
 
-def lease_model(state: Held, operation: Operation) -> Iterable[Held]:
+def lease_model(state: LeaseState, operation: Operation) -> Iterable[LeaseState]:
     """Model a lease: ``acquire(ttl_ms)``, ``renew(ttl_ms)``, ``release()``, ``write(value)``.
 
     `acquire` gives the number of the term, or None; 0 where terms have no numbers. The others give
     whether they were allowed. Whole milliseconds are counted, so a term may end one early. Begin
-    with ``Held()``.
+    with ``LeaseState()``.
     """
     end_ns = operation.end_ns
     may_be_over = state.who is None or end_ns is None or state.from_ns <= end_ns
@@ -236,17 +236,17 @@ def lease_model(state: Held, operation: Operation) -> Iterable[Held]:
         if operation.what == "renew":
             yield _held(operation, state.number)
         else:
-            yield state if operation.what == "write" else Held(number=state.number)
+            yield state if operation.what == "write" else LeaseState(number=state.number)
     if (not result or unknown) and (state.who != operation.who or may_be_over):
         yield state
 
 
-def _held(operation: Operation, number: int) -> Held:
+def _held(operation: Operation, number: int) -> LeaseState:
     ttl_ns = operation.arguments[0] * 1_000_000
     latest_ns = operation.begin_ns if operation.end_ns is None else operation.end_ns
     # Without an answer it may begin at any time: so it may last for ever.
     to_ns = 2**63 if operation.end_ns is None else latest_ns + ttl_ns
-    return Held(operation.who, operation.begin_ns + ttl_ns - _TICK_NS, to_ns, number)
+    return LeaseState(operation.who, operation.begin_ns + ttl_ns - _TICK_NS, to_ns, number)
 
 
 _TICK_NS: Final = 1_000_000

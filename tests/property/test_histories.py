@@ -18,9 +18,9 @@ from hypothesis import given, settings, strategies as st
 from lash_store import Lease, SessionStore
 from lash_store.errors import LeaseLostError
 from lash_store.testing import (
-    Held,
     History,
     HistoryError,
+    LeaseState,
     Operation,
     check_history,
     lease_model,
@@ -168,7 +168,11 @@ def test_threads_on_one_lease(path: Path) -> None:
             each.start()
         for each in threads:
             each.join()
-    assert check_history(history.operations, lease_model, Held()) == len(history.operations) > 200
+    assert (
+        check_history(history.operations, lease_model, LeaseState())
+        == len(history.operations)
+        > 200
+    )
 
 
 def work_in_a_process(say: Says, path: Path, log: Path, seed: int) -> None:
@@ -189,7 +193,7 @@ def test_processes_that_are_killed_and_stopped(path: Path, tmp_path: Path) -> No
                 each.receive()
             time.sleep(0.7)
     operations = read_history(*log.iterdir())
-    assert check_history(operations, lease_model, Held()) > 100
+    assert check_history(operations, lease_model, LeaseState()) > 100
 
 
 def select_then_update(path: Path, who: str) -> int | None:
@@ -227,7 +231,7 @@ def test_select_then_update_is_caught(path: Path) -> None:
     for each in threads:
         each.join()
     with pytest.raises(HistoryError) as found:
-        check_history(history.operations, lease_model, Held())
+        check_history(history.operations, lease_model, LeaseState())
     assert "acquire(1000000) -> 0" in str(found.value)
 
 
