@@ -101,8 +101,10 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
     """Return each operation, and how many calls of it are a slice."""
     # Of the checkout that this worker is run in.
     from lash_store import (  # noqa: PLC0415 # reason: as above
+        Append,
         EffectStore,
         NewWork,
+        Node,
         ProcessRegistry,
         SessionStore,
         TriggerStore,
@@ -121,6 +123,11 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
     lease: Any = session.claim_lease(owner_id="ann", ttl_ms=10**9)
     effects.run("s", "replayed", envelope, lambda: outcome)
     register(registry, "p")
+    register(registry, "woken")
+    for number in range(100):
+        registry.append_event("woken", "wake", {"text": str(number)})
+    nodes = [Node(f"n{at}", f"n{at - 1}" if at else None, {"text": "words"}) for at in range(200)]
+    session.commit_turn(TurnCommit(fence=lease.fence, graph=Append(nodes, "n199")))
     for _ in range(1_000):
         subscribe(triggers, payload_schema=INTEGERS)
 
@@ -138,6 +145,15 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
         claim: Any = session.claim_work(lease.fence, owner_id="ann", ttl_ms=10**6)
         session.commit_turn(TurnCommit(fence=lease.fence, completed=[claim]))
 
+    def commit() -> None:
+        node = Node(f"m{next(numbers)}", "n0", {"text": "words"})
+        session.commit_turn(
+            TurnCommit(fence=lease.fence, config={"n": 1}, graph=Append([node], "n199"))
+        )
+
+    def open_and_close() -> None:
+        SessionStore.open(folder / "other.db", session_id="s").close()
+
     def reserve() -> None:
         occurrence = occur(triggers, 1, f"k{next(numbers)}")
         triggers.reserve_deliveries(occurrence.occurrence_id)
@@ -148,6 +164,10 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
         "release_lease+claim_lease": (release_and_claim, 30),
         "current_lease": (session.current_lease, 60),
         "job": (job, 6),
+        "commit_turn": (commit, 8),
+        "load_path": (session.load_path, 1),
+        "wake_events_after": (lambda: registry.wake_events_after("woken"), 2),
+        "open+close": (open_and_close, 1),
         "begin_effect+finish_effect": (begin_and_finish, 15),
         "run": (lambda: effects.run("s", f"r{next(numbers)}", envelope, lambda: outcome), 10),
         "replay": (lambda: effects.run("s", "replayed", envelope, lambda: outcome), 60),

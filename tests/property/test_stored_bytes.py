@@ -111,7 +111,7 @@ def reads(kind: str, store: Any) -> Iterator[Callable[[], Any]]:
             yield getattr(store, name)
         yield lambda: store.list_uncommitted_attachments(older_than_ms=10**15)
         yield lambda: store.load_receipt("turn-1")
-        yield lambda: store.load_checkpoint(store.load_head().checkpoint_ref)
+        yield lambda: load_checkpoint(store)
         yield lambda: store.load_path("n1")
     elif kind == "process":
         yield store.list_processes
@@ -132,6 +132,12 @@ def reads(kind: str, store: Any) -> Iterator[Callable[[], Any]]:
         yield lambda: store.look_up_effect("s", "done", {})
         yield lambda: store.look_up_effect("s", "begun", {})
         yield lambda: store.look_up_sleep("s", "asleep", 5)
+
+
+def load_checkpoint(store: SessionStore) -> Any:
+    head = store.load_head()
+    ref = None if head is None else head.checkpoint_ref
+    return None if ref is None else store.load_checkpoint(ref)
 
 
 @cache
