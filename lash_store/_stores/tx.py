@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from sqlalchemy import Connection
@@ -29,15 +29,13 @@ class Context:
     clock: Clock
     ids: IdSource
 
+    scope: str = field(default="", kw_only=True)
+    """Whose rows it is about, where a database holds many sessions."""
+
     @property
     def keys(self) -> tuple[str, ...]:
         """What a write transaction locks, where a database locks less than all of itself."""
         return ()
-
-    @property
-    def scope(self) -> str:
-        """Whose rows it is about, where a database holds many sessions."""
-        return ""
 
 
 ContextT_co = TypeVar("ContextT_co", bound=Context, covariant=True)

@@ -27,11 +27,6 @@ class SessionContext(Context):
         """One session's transactions take turns; other sessions' need not wait for them."""
         return (self.session_id,)
 
-    @property
-    def scope(self) -> str:
-        """The store's session, whichever one an operation is given: that is the same in a file."""
-        return self.session_id
-
 
 Tx: TypeAlias = stores.Tx[SessionContext]
 """What the work of a session store's operations is a function of."""
@@ -46,7 +41,8 @@ def session_context(
     """Check what a session store is opened with; InvalidRecordError names what is wrong."""
     check_name("session_id", session_id)
     check_choice("profile", profile, PROFILES)
-    return SessionContext(clock, ids, session_id, profile)
+    # Its scope is the store's session, whichever one an operation is given: as in a file.
+    return SessionContext(clock, ids, session_id, profile, scope=session_id)
 
 
 def chosen_session(context: SessionContext, session_id: str | None) -> str:

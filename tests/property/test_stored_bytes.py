@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from hypothesis import given, settings, strategies as st
 
 from lash_store import EffectStore, ProcessRegistry, SessionStore, Success, TriggerStore
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
-from lash_store.schemas import SCHEMAS
+from lash_store.schemas import SCHEMAS, Kind
 from lash_store.testing import ManualClock
 from tests.support.registries import lease_on, register
 from tests.support.sessions import claim_of, enqueue, whole_turn
@@ -93,7 +93,7 @@ def effect(path: Path) -> None:
         effects.begin_sleep("s", "asleep", 5)
 
 
-OPEN: dict[str, tuple[Any, Callable[[Path], None]]] = {
+OPEN: dict[Kind, tuple[Any, Callable[[Path], None]]] = {
     "session": (lambda path: SessionStore.open(path, session_id="s", clock=ManualClock()), session),
     "process": (lambda path: ProcessRegistry.open(path, clock=ManualClock()), process),
     "trigger": (lambda path: TriggerStore.open(path, clock=ManualClock()), trigger),
@@ -118,11 +118,14 @@ def reads(kind: str, store: Any) -> Iterator[Callable[[], Any]]:
         yield lambda: store.list_processes(state="completed")
         yield store.pending_wakes
         for name in ("p", "q"):
-            yield lambda name=name: store.load_process(name)
-            yield lambda name=name: store.events_after(name)
-            yield lambda name=name: store.recent_events(name)
-            yield lambda name=name: store.wake_events_after(name)
-            yield lambda name=name: store.current_lease(name)
+            for read in (
+                store.load_process,
+                store.events_after,
+                store.recent_events,
+                store.wake_events_after,
+                store.current_lease,
+            ):
+                yield partial(read, name)
     elif kind == "trigger":
         yield store.list_subscriptions
         yield store.list_deliveries
@@ -141,7 +144,7 @@ def load_checkpoint(store: SessionStore) -> Any:
 
 
 @cache
-def template(kind: str) -> Path:
+def template(kind: Kind) -> Path:
     path = Path(tempfile.mkdtemp()) / f"{kind}.db"
     OPEN[kind][1](path)
     return path
@@ -156,7 +159,7 @@ COLUMNS = {
 @pytest.mark.parametrize("kind", OPEN)
 @settings(deadline=None, max_examples=settings().max_examples * 3)
 @given(data=st.data())
-def test_whatever_stands_there_is_read_or_refused(kind: str, data: st.DataObject) -> None:
+def test_whatever_stands_there_is_read_or_refused(kind: Kind, data: st.DataObject) -> None:
     table, column = data.draw(st.sampled_from(COLUMNS[kind]))
     value = data.draw(VALUES)
     as_text = isinstance(value, bytes) and data.draw(st.booleans())
