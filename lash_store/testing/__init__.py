@@ -7,6 +7,8 @@
 ``lock_machine``, ``queue_machine``, ``effect_machine``, ``commit_machine``, ``log_machine``
                                      state machines that try to break yours, or ours
 ``Parked``, ``explore``, ``point``   calls that overlap: one stopped at a point, or all orders tried
+``kill_at_each_statement``, ``fail_at_each_statement``
+                                     what a crash, or a disk, leaves behind, at each place in turn
 ``History``, ``check_history``       what workers of a real run saw, and whether it can have happened
 ``strategies``                       Hypothesis strategies for ids, times and bad input
 
@@ -31,6 +33,11 @@ from lash_store.testing.commits import (
     CommitMachine as CommitMachine,
     Commits as Commits,
     commit_machine as commit_machine,
+)
+from lash_store.testing.crashing import (
+    FaultKind as FaultKind,
+    fail_at_each_statement as fail_at_each_statement,
+    kill_at_each_statement as kill_at_each_statement,
 )
 from lash_store.testing.effects import (
     EffectMachine as EffectMachine,

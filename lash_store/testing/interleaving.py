@@ -17,11 +17,12 @@ explorer shows it: a call that waits is passed over, and counted as ``waits``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from lash_store._kernel.observing import Event, observed_by
 
@@ -35,11 +36,29 @@ _BLOCKED_S: Final = 0.05
 _HANGS_S: Final = 20.0
 
 
+class Arriving(Protocol):
+    """Who is told of the points that a thread comes to."""
+
+    def arrive(self, name: str) -> None:
+        """The thread has come to a point."""
+
+
 def point(name: str) -> None:
-    """Stop here, if somebody plays orders; mark it in code of your own, between two steps."""
-    call: _Call | None = getattr(_HERE, "call", None)
+    """Stop here, if somebody plays orders, kills or fails; mark it in code of your own, between two steps."""
+    call: Arriving | None = getattr(_HERE, "call", None)
     if call is not None:
         call.arrive(name)
+
+
+@contextmanager
+def at_points(who: Arriving) -> Iterator[None]:
+    """Tell `who` of the points in code of the consumer's own that this thread comes to."""
+    before = getattr(_HERE, "call", None)
+    _HERE.call = who
+    try:
+        yield
+    finally:
+        _HERE.call = before
 
 
 class _Points:

@@ -1,0 +1,163 @@
+"""What a crash leaves behind: a process killed, or a statement failed, at each place in turn.
+
+::
+
+    def work(folder):
+        with SessionStore.open(folder / "chat.db", session_id="chat") as store: ...
+
+    def check(folder, is_done): ...      # what may stand there, whenever it was killed
+
+    kill_at_each_statement(work, check)
+
+The places are the statements that this library sends, beginnings and ends of transactions among
+them, and wherever code of your own says ``point("…")``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.errors import InvalidRecordError
+from lash_store.testing.interleaving import at_points
+
+C = TypeVar("C")
+
+FaultKind = Literal["busy", "io error", "full disk"]
+
+_CODES: Final[dict[FaultKind, tuple[int, str, str]]] = {
+    "busy": (sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked"),
+    "io error": (sqlite3.SQLITE_IOERR, "SQLITE_IOERR", "disk I/O error"),
+    "full disk": (sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
+}
+
+
+def kill_at_each_statement(
+    work: Callable[[Path], object],
+    check: Callable[[Path, bool], object],
+    *,
+    make: Callable[[Path], object] | None = None,
+    most: int = 1_000,
+) -> int:
+    """Run `work` in a child that is killed by SIGKILL at its first place, then at its second, and so on.
+
+    Each time in a new folder, which `make` fills first. Then `check` is called with the folder, and
+    whether `work` came to its end; it raises AssertionError if what it finds there may not be. Ends
+    once `work` does; returns at how many places it was killed. Raises InvalidRecordError where there
+    is no ``fork``, and if `work` fails by itself.
+    """
+    if not hasattr(os, "fork"):
+        raise InvalidRecordError("work", repr(work), "needs os.fork(), which this system has not")
+    for at in range(1, most + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)
+            if make is not None:
+                make(path)
+            is_done = _run_killed(work, path, at)
+            check(path, is_done)
+        if is_done:
+            return at - 1
+    raise InvalidRecordError("most", str(most), "work has more places than that")
+
+
+def _run_killed(work: Callable[[Path], object], path: Path, at: int) -> bool:
+    """Run it in a child that dies at its `at`-th place; tell whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with _at_place(at, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                work(path)
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    if status != 0:
+        raise InvalidRecordError("work", repr(work), f"failed by itself, at place {at}")
+    return True
+
+
+def fail_at_each_statement(
+    make: Callable[[], C],
+    work: Callable[[C], object],
+    check: Callable[[C, BaseException | None], object],
+    *,
+    close: Callable[[C], object] | None = None,
+    faults: tuple[FaultKind, ...] = ("busy", "io error", "full disk"),
+    most: int = 1_000,
+) -> int:
+    """Run `work` with its first place failing, then its second, and so on; with each of `faults`.
+
+    Each time on what `make` makes anew. `check` is given that, and the error that `work` raised or
+    None; it raises AssertionError if what it finds may not be. Returns how many places were failed.
+    """
+    failed = 0
+    for fault in faults:
+        for at in range(1, most + 1):
+            it = make()
+            try:
+                error, fired = _run_failing(work, it, at, fault)
+                if fired:
+                    check(it, error)
+            finally:
+                if close is not None:
+                    close(it)
+            if not fired:
+                break
+            failed += 1
+    return failed
+
+
+def _run_failing(
+    work: Callable[[C], object], it: C, at: int, fault: FaultKind
+) -> tuple[BaseException | None, bool]:
+    fired: list[bool] = []
+
+    def fail() -> None:
+        fired.append(True)
+        code, name, text = _CODES[fault]
+        error = sqlite3.OperationalError(text)
+        error.sqlite_errorcode, error.sqlite_errorname = code, name
+        raise error
+
+    try:
+        with _at_place(at, fail):
+            work(it)
+    except Exception as error:  # noqa: BLE001 # reason: which one it is, check is to say
+        return error, bool(fired)
+    return None, bool(fired)
+
+
+class _Places:
+    """Counts places, and does something at one of them, before it."""
+
+    def __init__(self, at: int, what: Callable[[], None]) -> None:
+        self._left, self._what = at, what
+
+    def before(self, _: Event) -> None:
+        self.arrive("")
+
+    def after(self, _: Event) -> None:
+        """Nothing: the next place is soon there."""
+
+    def arrive(self, _: str) -> None:
+        """Come to a place."""
+        self._left -= 1
+        if self._left == 0:
+            self._what()
+
+
+@contextmanager
+def _at_place(at: int, what: Callable[[], None]) -> Iterator[Any]:
+    places = _Places(at, what)
+    with observed_by(places), at_points(places):
+        yield places
