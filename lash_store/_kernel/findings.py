@@ -77,7 +77,7 @@ async def submit_write_finding(
         try:
             return await submit(operation, work)
         except FindingsDueError as due:
-            await on_library_thread(due.find)
+            await on_library_thread(due.find, may_be_left=True)
 
 
 def finding_inside(work: Callable[[Any], V]) -> Callable[[Any], V]:
