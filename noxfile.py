@@ -104,9 +104,8 @@ def no_posix(session: nox.Session) -> None:
 @nox.session
 def others(session: nox.Session) -> None:
     """Point the machines at packages that nobody here wrote."""
-    session.install(
-        "-e", ".[testing]", "pytest>=8.3", "huey>=3.0", "litequeue>=0.9", "persist-queue>=1.0"
-    )
+    pyproject = nox.project.load_toml("pyproject.toml")
+    session.install("-e", ".[testing]", *nox.project.dependency_groups(pyproject, "others"))
     session.run("pytest", OTHERS, *session.posargs)
 
 

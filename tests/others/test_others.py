@@ -6,12 +6,16 @@ A session of its own installs them: ``nox -s others``.
 from __future__ import annotations
 
 import tempfile
+import time
 from typing import Any
 
+import fakeredis
 import huey
 import litequeue
 import persistqueue
 import pytest
+import redis_lock
+from fakeredis._socket import _base as fake_socket
 from hypothesis import HealthCheck, Phase, settings
 
 from lash_store.testing import Violation, lock_machine, queue_machine
@@ -94,6 +98,91 @@ class PersistQueue:
         self.queue.ack(id=handle)
 
 
+class Wall:
+    """The module ``time`` as a server sees it: its wall clock is the test's."""
+
+    def __init__(self, clock: Any) -> None:
+        self.clock = clock
+
+    def time(self) -> float:
+        return float(self.clock.now_ms()) / 1000
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+class RedisLocks:
+    """redis-py's Lock, on a server in this process that goes by the test's clock."""
+
+    kind: Any
+
+    def __init__(self, clock: Any) -> None:
+        fake_socket.time = Wall(clock)
+        self.server = fakeredis.FakeServer()
+
+    def client(self, actor: str) -> Any:
+        return self.kind(fakeredis.FakeRedis(server=self.server))
+
+
+class RedisLock:
+    def __init__(self, redis: Any) -> None:
+        self.lock = redis.lock("job", timeout=1)
+
+    def acquire(self, ttl_ms: int) -> bool:
+        self.lock.timeout = ttl_ms / 1000
+        return bool(self.lock.acquire(blocking=False))
+
+    def renew(self, ttl_ms: int) -> bool:
+        return bool(self.lock.extend(ttl_ms / 1000, replace_ttl=True))
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+class AddsToTheTtl(RedisLock):
+    """What ``extend()`` does unless it is told otherwise: so long is added to what is left."""
+
+    def renew(self, ttl_ms: int) -> bool:
+        return bool(self.lock.extend(ttl_ms / 1000))
+
+
+class PythonRedisLock:
+    """python-redis-lock, which counts whole seconds."""
+
+    def __init__(self, redis: Any) -> None:
+        self.redis, self.lock = redis, redis_lock.Lock(redis, "job")
+
+    def acquire(self, ttl_ms: int) -> bool:
+        lock = redis_lock.Lock(self.redis, "job", expire=ttl_ms // 1000)
+        took = bool(lock.acquire(blocking=False))
+        self.lock = lock if took else self.lock
+        return took
+
+    def renew(self, ttl_ms: int) -> bool:
+        self.lock.extend(expire=ttl_ms // 1000)
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def on_redis(kind: Any) -> Any:
+    return type(kind.__name__, (RedisLocks,), {"kind": kind})
+
+
+SOUND: dict[str, Any] = {
+    "redis-py": lock_machine(on_redis(RedisLock), edge="either", settings=HUNT),
+    "python-redis-lock": lock_machine(
+        on_redis(PythonRedisLock), edge="either", tick_ms=1_000, settings=HUNT
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_sound_passes(name: str) -> None:
+    SOUND[name].run()
+
+
 NEVER_ENDS = ("refused-free",)
 """What is known of a lock without a ttl: whoever dies with it keeps it."""
 
@@ -101,6 +190,10 @@ FOUND: dict[str, tuple[Any, set[str]]] = {
     "huey.lock_task": (
         lock_machine(HueyLock, tolerate=NEVER_ENDS, settings=HUNT),
         {"foreign-release", "reentry"},
+    ),
+    "redis-py, extend()": (
+        lock_machine(on_redis(AddsToTheTtl), edge="either", settings=HUNT),
+        {"refused-free"},
     ),
     "litequeue": (queue_machine(LiteQueue, settings=HUNT), {"stale-completion"}),
     "persist-queue": (queue_machine(PersistQueue, settings=HUNT), {"stale-completion"}),
