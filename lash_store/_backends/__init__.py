@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from lash_store._backends.sqlite.driver import driver_fault
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
@@ -26,6 +27,7 @@ __all__ = [
     "configure",
     "create_tables",
     "database_path",
+    "driver_fault",
     "is_in_memory",
     "is_url",
     "join",

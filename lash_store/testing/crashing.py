@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+from lash_store._backends import driver_fault
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.interleaving import at_points
@@ -31,12 +31,6 @@ from lash_store.testing.interleaving import at_points
 C = TypeVar("C")
 
 FaultKind = Literal["busy", "io error", "full disk"]
-
-_CODES: Final[dict[FaultKind, tuple[int, str, str]]] = {
-    "busy": (sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked"),
-    "io error": (sqlite3.SQLITE_IOERR, "SQLITE_IOERR", "disk I/O error"),
-    "full disk": (sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
-}
 
 
 def kill_at_each_statement(
@@ -124,10 +118,7 @@ def _run_failing(
 
     def fail() -> None:
         fired.append(True)
-        code, name, text = _CODES[fault]
-        error = sqlite3.OperationalError(text)
-        error.sqlite_errorcode, error.sqlite_errorname = code, name
-        raise error
+        raise driver_fault(fault)
 
     try:
         with _at_place(at, fail):

@@ -147,3 +147,18 @@ def primary_code(error: BaseException) -> int | None:
     """Return SQLite's primary result code, or None where the driver itself raised."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
+
+
+_FAULTS: Final = {
+    "busy": (sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked"),
+    "io error": (sqlite3.SQLITE_IOERR, "SQLITE_IOERR", "disk I/O error"),
+    "full disk": (sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
+}
+
+
+def driver_fault(kind: str) -> Exception:
+    """Return what the driver raises when a file is locked, a disk fails, or is full: for tests."""
+    code, name, text = _FAULTS[kind]
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode, error.sqlite_errorname = code, name
+    return error
