@@ -41,7 +41,12 @@ from typing import (
 )
 
 from lash_store._kernel.checks import shown
-from lash_store._kernel.findings import finding_inside, submit_write_finding, write_finding
+from lash_store._kernel.findings import (
+    FindingsDueError,
+    finding_inside,
+    submit_write_finding,
+    write_finding,
+)
 from lash_store._kernel.generated import define
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store
@@ -101,6 +106,7 @@ class Operation(Generic[T, P, R]):
         _, *parameters = inspect.signature(self.function).parameters.values()
         scope: dict[str, Any] = {
             "function_": self.function,
+            "FindingsDueError_": FindingsDueError,
             "write_finding_": write_finding,
             "submit_write_finding_": submit_write_finding,
         }
@@ -140,7 +146,12 @@ _FINDING_TEXTS: Final = {
     **_TEXTS,
     "Store": """\
 def {name}(self, /{parameters}):
-    return write_finding_(self._handle, {name!r}, function_(self._context{arguments}))
+    work_ = function_(self._context{arguments})
+    try:
+        return self._handle.write({name!r}, work_)
+    except FindingsDueError_ as due_:
+        due_.find()
+    return write_finding_(self._handle, {name!r}, work_)
 """,
     "AsyncStore": """\
 async def {name}(self, /{parameters}):
