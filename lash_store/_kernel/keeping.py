@@ -108,7 +108,7 @@ class Kept:
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that."""
         if self.end(error):
-            tell([lost_term(self.handle.path, self.operation, self.term, error)])
+            tell([lost_term(self.handle.path, self.term, error)])
 
     def end(self, error: LashStoreError) -> bool:
         """Do that without a word in the log; tell whether it was not lost before."""

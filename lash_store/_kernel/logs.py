@@ -75,9 +75,9 @@ def taken_over(path: str, what: str, key: str, before: str | None, now: str) -> 
     return LEASES, logging.INFO, text, (path, what, key, before, now)
 
 
-def lost_term(path: str, operation: str, term: Any, error: Exception) -> Note:
+def lost_term(path: str, term: Any, error: Exception) -> Note:
     """Return the line of a term that was held and is lost."""
     key = getattr(term, "key", None) or getattr(term, "claim_id", None)
     why = getattr(error, "reason", type(error).__name__)
-    text = "%s: %r is lost (%s), which %r held by %s"
-    return LEASES, logging.WARNING, text, (path, key, why, term.owner_id, operation)
+    text = "%s: %r has lost its term on %r (%s)"
+    return LEASES, logging.WARNING, text, (path, term.owner_id, key, why)

@@ -160,7 +160,10 @@ async def {name}(self, /{parameters}):
     return await submit_write_finding_(store_._handle.submit_write, {name!r}, work_)
 """,
 }
-"""The same of one that may have something to find out without a lock; see ``findings``."""
+"""The same of one that may have something to find out without a lock; see ``findings``.
+
+The first try stands here by itself: it is nearly always the only one, on a hot path.
+"""
 
 
 def _written(parameters: list[inspect.Parameter], scope: dict[str, Any]) -> str:

@@ -157,6 +157,9 @@ class Tx(Generic[ContextT_co]):
             yield  # and the whole transaction is rolled back
             return
         cursor = self.own_cursor
+        assert self.transaction is not None
+        notes = self.transaction.notes
+        noted = len(notes)
         _execute(cursor, _SAVEPOINT)
         try:
             yield
@@ -166,6 +169,7 @@ class Tx(Generic[ContextT_co]):
             if transaction is not None and transaction.in_transaction:
                 _execute(cursor, _UNDO)
                 _execute(cursor, _RELEASE)
+                del notes[noted:]
             raise
 
     @classmethod

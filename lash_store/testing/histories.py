@@ -67,7 +67,10 @@ class HistoryError(AssertionError):
 
 
 class History:
-    """Records calls, from any thread; to a file as well, where that is to outlive the process."""
+    """Records calls, from any thread; to a new file as well, where that is to outlive the process.
+
+    A FileExistsError says that the file is another's: numbers begin anew with each history.
+    """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._done: list[Operation] = []
@@ -75,7 +78,7 @@ class History:
         self._lock = threading.Lock()
         self._numbers = 0
         # Line by line, each by one write: what a killed process has begun is there.
-        self._file = None if path is None else open(path, "ab", buffering=0)  # noqa: SIM115 # reason: closed with the history
+        self._file = None if path is None else open(path, "xb", buffering=0)  # noqa: SIM115 # reason: closed with the history
 
     def call(self, who: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call `function`, record what it gave, and return it; an error is recorded as its name."""

@@ -74,7 +74,7 @@ class _Points:
 class _Call:
     """One call on a thread of its own, which goes on when it is told to."""
 
-    def __init__(self, function: Callable[[], Any], stops_at: Callable[[str, int], bool]) -> None:
+    def __init__(self, function: Callable[[], Any], stops_at: Callable[[str], bool]) -> None:
         self._function = function
         self._stops_at = stops_at
         self._go = threading.Semaphore(0)
@@ -97,7 +97,7 @@ class _Call:
         if name == "begin" and self.passed[-1:] == ["begin"]:
             return  # it tries again, for the lock is another's
         self.passed.append(name)
-        if not self._stops_at(name, len(self.passed)):
+        if not self._stops_at(name):
             return
         with self._changed:
             self.at = name
@@ -149,7 +149,7 @@ class Parked:
         self._call = _Call(function, self._stops)
         self._observed = observed_by(_Points())
 
-    def _stops(self, name: str, _: int) -> bool:
+    def _stops(self, name: str) -> bool:
         self._met += name == self._at
         return name == self._at and self._met == self._nth
 
@@ -246,7 +246,7 @@ class _Play(Generic[C]):
     ) -> None:
         self._it = make()
         self._close = close
-        self._calls = [_Call(partial(each, self._it), lambda *_: True) for each in calls]
+        self._calls = [_Call(partial(each, self._it), lambda _: True) for each in calls]
         self.choices: list[tuple[int, list[int]]] = []
         """Which call went on at each step, and which could have."""
 

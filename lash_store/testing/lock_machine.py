@@ -52,7 +52,6 @@ class LockMachine(Machine):
         self.suspect: str | None = None
         """What may have freed the lock that somebody holds, if somebody else gets it."""
 
-        self.value: object = None
         self.writes = 0
 
     # What Hypothesis chooses.
@@ -196,7 +195,6 @@ class LockMachine(Machine):
             name = self.suspect or "write-lost"
             self.violates(name, f"{actor!r} holds it, and its write is not there: {_WHY[name]}")
         if landed:
-            self.value = value
             self.note("a write that succeeded")
 
     def do_forge(self, change: str) -> None:
@@ -217,8 +215,8 @@ class LockMachine(Machine):
                     self.violates("forged", f"a wrong {change} was taken for {actor!r}'s")
         if self.has(self.it, "value") and self.resolve(self.it.value()) == "forged":
             self.violates("forged", f"a wrong {change} was taken for {actor!r}'s")
-        self.suspect = "forged"
         if not self.has(client, "renew"):
+            self.suspect = "forged"  # what it has done is seen later
             return
         kept = self.call(actor, "renew", client.renew, self.ends_ms - self.clock.now_ms())
         if kept.error is not None or kept.value is False:

@@ -153,6 +153,23 @@ def test_k_log_1_a_takeover_is_told_once_it_is_committed(
     assert lines(caplog) == taken_over(store.path, "the lease on 's'", "ann", "bob")
 
 
+def test_k_log_1_what_an_operation_undoes_is_not_told(
+    store: SessionStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error was caught in the block, which commits the rest."""
+    lease = lease_of(store, "ann", TTL)
+    store.enqueue_work(NewWork([1]))
+    assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=TTL) is not None
+    clock.advance(TTL)
+    later = lease_of(store, "bob", TTL)
+    caplog.clear()
+    with store.begin() as tx:
+        with pytest.raises(ZeroDivisionError), tx.all_or_nothing():
+            assert tx.claim_work(later.fence, owner_id="bob", ttl_ms=TTL) is not None
+            raise ZeroDivisionError
+    assert lines(caplog) == []
+
+
 def test_k_log_1_in_a_group_only_what_is_kept_is_told(
     store: SessionStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -212,7 +229,7 @@ def test_k_log_1_a_term_that_is_lost(
         clock.advance(TTL)
         assert isinstance(held.lost, LeaseLostError)
         assert held.lost is not None  # told once
-        text = f"{store.path}: 's' is lost (expired), which 'ann' held by renew_lease"
+        text = f"{store.path}: 'ann' has lost its term on 's' (expired)"
         assert lines(caplog) == [("lash_store.leases", "WARNING", text)]
         assert held.fence.token not in caplog.text
     caplog.clear()

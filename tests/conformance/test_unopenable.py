@@ -15,6 +15,7 @@ import pytest
 
 from lash_store import NewWork, SessionStore
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
+from tests.support.databases import all_rows
 from tests.support.sessions import enqueue
 
 pytestmark = pytest.mark.canonical("opens files by itself")
@@ -112,8 +113,10 @@ def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         enqueue(store, 1)
     path.chmod(0o444)
+    before = all_rows(path)
     said = as_nobody(path)
     assert said.startswith("StoreOpenError")
+    assert all_rows(path) == before
     assert "no permission to write it; read_only=True opens it to be read" in said
     assert as_nobody(path, "read_only") == "1"
 
@@ -140,10 +143,14 @@ def test_k_open_14_a_folder_that_cant_be_written(tmp_path: Path) -> None:
 def test_k_open_14_immutable(path: Path) -> None:
     with pytest.raises(InvalidRecordError, match="needs read_only=True"):
         SessionStore.open(path, session_id="s", immutable=True)
+    assert not path.exists()
     with SessionStore.open(path, session_id="s") as store:
         enqueue(store, 1)
+        before = all_rows(path)
         with pytest.raises(StoreOpenError, match="open in this process with immutable=False"):
             SessionStore.open(path, session_id="s", read_only=True, immutable=True)
+        assert all_rows(path) == before
+        assert len(store.list_pending_work()) == 1  # and the store goes on
     (path.parent / f"{path.name}-queue").unlink(missing_ok=True)
     with SessionStore.open(path, session_id="s", read_only=True, immutable=True) as store:
         assert len(store.list_pending_work()) == 1

@@ -235,6 +235,18 @@ def test_select_then_update_is_caught(path: Path) -> None:
     assert "acquire(1000000) -> 0" in str(found.value)
 
 
+def test_a_history_has_a_file_of_its_own(path: Path) -> None:
+    """Appended to another's, its numbers would hide what that had begun."""
+    first = History(path)
+    first.begin("ann", "write", 1)
+    first.close()
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        History(path)
+    assert path.read_bytes() == before
+    assert [each.end_ns for each in read_history(path)] == [None]
+
+
 def test_ten_thousand_operations_of_eight_clients() -> None:
     """Made up, sound, and with eight calls at a time: for how long it takes, see bench/README.md."""
     chance, operations, state = random.Random(1), [], 0

@@ -182,6 +182,14 @@ def fenced_write_is_fenced(it: Shared, results: list[Any]) -> None:
     assert isinstance(written, LeaseLostError) or written.head_revision == 1
 
 
+def one_of_the_three(it: Shared, results: list[Any]) -> None:
+    """A worker's claim has run out: another takes the batch, or it is cancelled, or completed."""
+    taken, cancelled, completed = results
+    is_done = not isinstance(completed, ClaimLostError)
+    assert [taken is not None, bool(cancelled), is_done].count(True) == 1, results
+    assert len(it.stores[0].list_work()) == (0 if taken is None else 1), results
+
+
 def over(it: Shared) -> Shared:
     it.clock.advance(60_000)
     return it
@@ -230,6 +238,20 @@ RACES: dict[str, tuple[Any, list[Any], Any]] = {
             ),
         ],
         one_of_the_two,
+    ),
+    "claim, cancel, complete": (
+        claimed,
+        [
+            by(0, lambda it, store: store.claim_work(it.fence, owner_id="bob", ttl_ms=1_000)),
+            by(1, lambda it, store: store.cancel_work(it.claim.batch_ids[0])),
+            by(
+                2,
+                lambda it, store: store.commit_turn(
+                    TurnCommit(fence=it.fence, completed=[it.claim])
+                ),
+            ),
+        ],
+        one_of_the_three,
     ),
 }
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from lash_store import SessionStore, TurnCommit
 from lash_store.session.records import TurnStamp
 from lash_store.testing import ManualClock
 from tests.support.broken import Broken
+from tests.support.on_file import SHARED, OnFile
 
 
-class StoreTurns:
+class StoreTurns(OnFile):
     """Turns of a session, each with a stamp and the revision that it was made from."""
 
-    url = "{}"
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = self.open()
-
-    def open(self) -> SessionStore:
-        path = self.url.format(Path(self.folder.name) / "s.db")
-        return SessionStore.open(path, session_id="s", clock=self.clock)
+    def open(self, where: str) -> SessionStore:
+        return SessionStore.open(where, session_id="s", clock=self.clock)
 
     def load(self) -> tuple[int, Any]:
         head = self.store.load_head()
@@ -41,21 +32,13 @@ class StoreTurns:
             expected_head_revision=revision,
             config={"state": state},
         )
-        return self.store.commit_turn(turn).head_revision
-
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = self.open()
-
-    def close(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
+        return int(self.store.commit_turn(turn).head_revision)
 
 
 class SharedStoreTurns(StoreTurns):
     """The same in one database of many sessions."""
 
-    url = "sqlite:///{}"
+    url = SHARED
 
 
 class PlainDocument:

@@ -19,6 +19,7 @@ from lash_store import (
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.broken import Broken
 from tests.support.leased import JOBS, metadata as jobs_metadata
+from tests.support.on_file import SHARED, OnFile
 from tests.support.registries import registration
 
 metadata = MetaData()
@@ -90,18 +91,17 @@ class StoreClient:
         return forger
 
 
-class StoreLocks:
+class StoreLocks(OnFile):
     """SessionStore on a file."""
 
     def __init__(self, clock: ManualClock) -> None:
-        self.clock, self.ids = clock, SequentialIds()
-        self.folder = tempfile.TemporaryDirectory()
-        self.store: Any = self.open(Path(self.folder.name) / "s.db")
+        self.ids = SequentialIds()
+        super().__init__(clock)
         with self.store.begin() as tx:
             create_register(tx)
 
-    def open(self, path: Path) -> Any:
-        return SessionStore.open(path, session_id="s", clock=self.clock, ids=self.ids)
+    def open(self, where: str) -> Any:
+        return SessionStore.open(where, session_id="s", clock=self.clock, ids=self.ids)
 
     def client(self, actor: str) -> StoreClient:
         return StoreClient(self, actor)
@@ -130,28 +130,18 @@ class StoreLocks:
         lease = self.current()
         return None if lease is None else str(lease.owner_id)
 
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = self.open(Path(self.folder.name) / "s.db")
-
-    def close(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
-
 
 class SharedStoreLocks(StoreLocks):
     """SessionStore in a database of many sessions."""
 
-    def open(self, path: Path) -> Any:
-        url = f"sqlite:///{path}"
-        return SessionStore.open(url, session_id="s", clock=self.clock, ids=self.ids)
+    url = SHARED
 
 
 class RegistryLocks(StoreLocks):
     """ProcessRegistry: who holds a term and claims again gets a new one."""
 
-    def open(self, path: Path) -> Any:
-        registry = ProcessRegistry.open(path, clock=self.clock, ids=self.ids)
+    def open(self, where: str) -> Any:
+        registry = ProcessRegistry.open(where, clock=self.clock, ids=self.ids)
         registry.register_process(registration("p"))
         return registry
 

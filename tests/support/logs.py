@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from lash_store import ProcessRegistry
 from lash_store.testing import ManualClock
 from tests.support.broken import Broken
+from tests.support.on_file import SHARED, OnFile
 from tests.support.registries import register
 
 STREAMS = ("a", "A", "b")
 
 
-class RegistryLog:
+class RegistryLog(OnFile):
     """The events of processes."""
 
-    url = "{}"
-
     def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.folder = tempfile.TemporaryDirectory()
-        self.registry = self.open()
+        super().__init__(clock)
         for stream in STREAMS:
-            register(self.registry, stream)
+            register(self.store, stream)
 
-    def open(self) -> ProcessRegistry:
-        path = self.url.format(Path(self.folder.name) / "p.db")
-        return ProcessRegistry.open(path, clock=self.clock)
+    def open(self, where: str) -> ProcessRegistry:
+        return ProcessRegistry.open(where, clock=self.clock)
 
     def append(self, stream: str, event: str, key: str | None) -> int:
-        return self.registry.append_event(stream, "tick", event, replay_key=key).event.sequence
+        appended = self.store.append_event(stream, "tick", event, replay_key=key)
+        return int(appended.event.sequence)
 
     def read(self, stream: str, after: int) -> list[tuple[int, Any]]:
-        return [(each.sequence, each.payload) for each in self.registry.events_after(stream, after)]
-
-    def reopen(self) -> None:
-        self.registry.close()
-        self.registry = self.open()
-
-    def close(self) -> None:
-        self.registry.close()
-        self.folder.cleanup()
+        return [(each.sequence, each.payload) for each in self.store.events_after(stream, after)]
 
 
 class SharedRegistryLog(RegistryLog):
     """The same in a database that all share."""
 
-    url = "sqlite:///{}"
+    url = SHARED
 
 
 class PlainLog:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lash_store import NewWork, SessionStore, TurnCommit
 from lash_store.testing import ManualClock
 from tests.support.broken import Broken
+from tests.support.on_file import SHARED, OnFile
 
 TTL = 1_000
 
 
-class StoreQueue:
+class StoreQueue(OnFile):
     """The work queue of a session: claims under its lease, completed by a turn."""
 
-    url = "{}"
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = self.open()
-        self.claims: list[Any] = []
-
-    def open(self) -> SessionStore:
-        path = self.url.format(Path(self.folder.name) / "s.db")
-        return SessionStore.open(path, session_id="s", clock=self.clock)
+    def open(self, where: str) -> SessionStore:
+        return SessionStore.open(where, session_id="s", clock=self.clock)
 
     def fence(self) -> Any:
         lease: Any = self.store.claim_lease(owner_id="executor", ttl_ms=10**9)
@@ -52,19 +42,11 @@ class StoreQueue:
     def lapse(self) -> None:
         self.clock.advance(TTL)
 
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = self.open()
-
-    def close(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
-
 
 class SharedStoreQueue(StoreQueue):
     """The same in one database of many sessions."""
 
-    url = "sqlite:///{}"
+    url = SHARED
 
 
 @dataclass

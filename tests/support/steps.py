@@ -10,38 +10,23 @@ from typing import Any
 from lash_store import AsyncEffectStore, EffectStore
 from lash_store.testing import ManualClock
 from tests.support.broken import Broken
+from tests.support.on_file import SHARED, OnFile
 
 
-class StoreEffects:
+class StoreEffects(OnFile):
     """EffectStore on a file."""
 
-    url = "{}"
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.folder = tempfile.TemporaryDirectory()
-        self.store = self.open()
-
-    def open(self) -> EffectStore:
-        path = self.url.format(Path(self.folder.name) / "e.db")
-        return EffectStore.open(path, owner_id="ann", clock=self.clock)
+    def open(self, where: str) -> EffectStore:
+        return EffectStore.open(where, owner_id="ann", clock=self.clock)
 
     def run(self, key: str, request: str, function: Callable[[], Any]) -> Any:
         return self.store.run("scope", key, request, function)
-
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = self.open()
-
-    def close(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
 
 
 class SharedStoreEffects(StoreEffects):
     """The same in a database that all share."""
 
-    url = "sqlite:///{}"
+    url = SHARED
 
 
 class AsyncStoreEffects:
