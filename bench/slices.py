@@ -128,6 +128,10 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
         registry.append_event("woken", "wake", {"text": str(number)})
     nodes = [Node(f"n{at}", f"n{at - 1}" if at else None, {"text": "words"}) for at in range(200)]
     session.commit_turn(TurnCommit(fence=lease.fence, graph=Append(nodes, "n199")))
+    register(registry, "long")
+    with registry.begin() as tx:
+        for number in range(20_000):
+            tx.append_event("long", "tick", number)
     for _ in range(1_000):
         subscribe(triggers, payload_schema=INTEGERS)
 
@@ -166,12 +170,19 @@ def _operations(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
         "job": (job, 6),
         "commit_turn": (commit, 8),
         "load_path": (session.load_path, 1),
+        "load_graph": (session.load_graph, 1),
+        "load_summary": (session.load_summary, 4),
         "wake_events_after": (lambda: registry.wake_events_after("woken"), 2),
         "open+close": (open_and_close, 1),
         "begin_effect+finish_effect": (begin_and_finish, 15),
         "run": (lambda: effects.run("s", f"r{next(numbers)}", envelope, lambda: outcome), 10),
         "replay": (lambda: effects.run("s", "replayed", envelope, lambda: outcome), 60),
         "append_event": (lambda: registry.append_event("p", "tick", {"n": next(numbers)}), 25),
+        "append_event_behind_20000": (
+            lambda: registry.append_event("long", "tick", next(numbers)),
+            25,
+        ),
+        "pending_wakes": (lambda: registry.pending_wakes(limit=10), 4),
         "reserve_deliveries": (reserve, 1),
     }
 
