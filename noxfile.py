@@ -6,6 +6,7 @@ Each session installs what it needs into an environment of its own.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -32,6 +33,18 @@ OTHERS = "tests/others"
 def _install(session: nox.Session, group: str) -> None:
     pyproject = nox.project.load_toml("pyproject.toml")
     session.install("-e", ".[cli,testing]", *nox.project.dependency_groups(pyproject, group))
+
+
+def _install_from_debian(session: nox.Session, program: str) -> None:
+    """Install a server that a session needs, by the system's package of the same name."""
+    if shutil.which(program) is not None:
+        return
+    session.log(f"installs Debian's {program}, which is not here")
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    session.run(*sudo, "apt-get", "update", "-q", external=True)
+    session.run(
+        *sudo, "apt-get", "install", "-y", "-q", "--no-install-recommends", program, external=True
+    )
 
 
 @nox.session
@@ -104,6 +117,7 @@ def no_posix(session: nox.Session) -> None:
 @nox.session
 def others(session: nox.Session) -> None:
     """Point the machines at packages that nobody here wrote."""
+    _install_from_debian(session, "redis-server")
     pyproject = nox.project.load_toml("pyproject.toml")
     session.install("-e", ".[testing]", *nox.project.dependency_groups(pyproject, "others"))
     session.run("pytest", OTHERS, *session.posargs)

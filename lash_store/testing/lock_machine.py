@@ -15,6 +15,9 @@ Edge = Literal["free", "held", "either"]
 Reentry = Literal["refuse", "same", "new"]
 """What the holder gets that acquires again: a refusal, its term prolonged, or a new term."""
 
+USES = ("acquire", "renew", "release", "write", "wait")
+"""What a holder does."""
+
 FORGERIES = ("token", "owner", "lower number", "higher number")
 
 
@@ -102,6 +105,19 @@ class LockMachine(Machine):
         elif late != "nothing":
             self.do(late, before)
 
+    @rule(data=st.data(), step=st.sampled_from((-1, 0, 1)), ttl=st.integers(0, 9))
+    def hold(self, data: st.DataObject, step: int, ttl: int) -> None:
+        """Whoever has it goes on with it, until another comes."""
+        if self.holder is None or not self._is_live():
+            self.do("acquire", self._any(data), self._ttl(ttl))
+        holder = self.holder
+        if holder is None:
+            return
+        for what in data.draw(st.lists(st.sampled_from(USES), min_size=1, max_size=3)):
+            more = {"acquire": (self._ttl(ttl),), "renew": (self._ttl(ttl),)}.get(what, ())
+            self.do(*(("wait", self.tick_ms) if what == "wait" else (what, holder, *more)))
+        self._pass_on(data, holder, step, ttl)
+
     @rule(data=st.data(), step=st.sampled_from((-1, 0, 1)))
     def end(self, data: st.DataObject, step: int) -> None:
         """Move to just before, at or just after the end of a term."""
@@ -157,6 +173,8 @@ class LockMachine(Machine):
         if gave.error is not None and state == "held":
             name = self.suspect or "release-refused"
             self.violates(name, f"{actor!r} could not give back what it holds: {_WHY[name]}")
+        if gave.error is not None and state == "edge":
+            return  # it may have ended, or may not have: the next tick tells
         self.holder, self.is_unsure = None, False
 
     def do_renew(self, actor: str, ttl_ms: int) -> None:
@@ -231,7 +249,7 @@ class LockMachine(Machine):
 
     def do_end(self, step: int) -> None:
         """Move to just before, at or just after the end of the term."""
-        if self.holder is not None and self._is_live():
+        if self.holder is not None and self._state() != "free":
             to_ms = self.ends_ms + step * self.tick_ms
             self.do_wait(max(0, to_ms - self.clock.now_ms()))
 
