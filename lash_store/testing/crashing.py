@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from lash_store._backends import driver_fault
 from lash_store._kernel.observing import Event, observed_by
@@ -31,6 +31,7 @@ from lash_store.testing.interleaving import at_points
 C = TypeVar("C")
 
 FaultKind = Literal["busy", "io error", "full disk"]
+When = Literal["before", "after"]
 
 
 def kill_at_each_statement(
@@ -87,68 +88,102 @@ def fail_at_each_statement(
     *,
     close: Callable[[C], object] | None = None,
     faults: tuple[FaultKind, ...] = ("busy", "io error", "full disk"),
+    whens: tuple[When, ...] = ("before", "after"),
     most: int = 1_000,
 ) -> int:
     """Run `work` with its first place failing, then its second, and so on; with each of `faults`.
 
     Each time on what `make` makes anew. `check` is given that, and the error that `work` raised or
-    None; it raises AssertionError if what it finds may not be. Returns how many places were failed.
+    None; it raises AssertionError if what it finds may not be. What fails ``"before"`` was not done;
+    what fails ``"after"`` was, and could not be told: a COMMIT among others. ``point("…")`` fails
+    where it stands. Returns how many places were failed.
     """
     failed = 0
     for fault in faults:
-        for at in range(1, most + 1):
-            it = make()
-            try:
-                error, fired = _run_failing(work, it, at, fault)
-                if fired:
-                    check(it, error)
-            finally:
-                if close is not None:
-                    close(it)
-            if not fired:
-                break
-            failed += 1
+        for when in whens:
+            failed += _fail_each(make, work, check, close, fault=fault, when=when, most=most)
+    return failed
+
+
+def _fail_each(
+    make: Callable[[], C],
+    work: Callable[[C], object],
+    check: Callable[[C, BaseException | None], object],
+    close: Callable[[C], object] | None,
+    *,
+    fault: FaultKind,
+    when: When,
+    most: int,
+) -> int:
+    """Run it with one fault at each place in turn; return at how many."""
+    failed = 0
+    for at in range(1, most + 1):
+        it = make()
+        try:
+            error, places = _run_failing(work, it, at, fault, when)
+            if places.has_fired:
+                failed += 1
+                check(it, error)
+        finally:
+            if close is not None:
+                close(it)
+        if not places.was_reached:
+            break
     return failed
 
 
 def _run_failing(
-    work: Callable[[C], object], it: C, at: int, fault: FaultKind
-) -> tuple[BaseException | None, bool]:
-    fired: list[bool] = []
-
+    work: Callable[[C], object], it: C, at: int, fault: FaultKind, when: When
+) -> tuple[BaseException | None, _Places]:
     def fail() -> None:
-        fired.append(True)
         raise driver_fault(fault)
 
-    try:
-        with _at_place(at, fail):
+    with _at_place(at, fail, when) as places:
+        try:
             work(it)
-    except Exception as error:  # noqa: BLE001 # reason: which one it is, check is to say
-        return error, bool(fired)
-    return None, bool(fired)
+        except Exception as error:  # noqa: BLE001 # reason: which one it is, check is to say
+            return error, places
+    return None, places
 
 
 class _Places:
-    """Counts places, and does something at one of them, before it."""
+    """Counts places, and does something at one of them: before it, or once it was done."""
 
-    def __init__(self, at: int, what: Callable[[], None]) -> None:
-        self._left, self._what = at, what
+    def __init__(self, at: int, what: Callable[[], None], when: When) -> None:
+        self._left, self._what, self._when = at, what, when
+        self._event: Event | None = None
+        self.was_reached = False
+        self.has_fired = False
 
-    def before(self, _: Event) -> None:
-        self.arrive("")
+    def before(self, event: Event) -> None:
+        """Come to a statement."""
+        if self._is_it():
+            self._event = event
+            if self._when == "before":
+                self._fire()
 
-    def after(self, _: Event) -> None:
-        """Nothing: the next place is soon there."""
+    def after(self, event: Event) -> None:
+        """Have done a statement."""
+        if event is self._event and not self.has_fired:
+            self._fire()
 
     def arrive(self, _: str) -> None:
-        """Come to a place."""
+        """Come to a point, of which there is only one side."""
+        if self._is_it() and self._when == "before":
+            self._fire()
+
+    def _is_it(self) -> bool:
         self._left -= 1
-        if self._left == 0:
-            self._what()
+        self.was_reached = self.was_reached or self._left == 0
+        return self._left == 0
+
+    def _fire(self) -> None:
+        self.has_fired = True
+        self._what()
 
 
 @contextmanager
-def _at_place(at: int, what: Callable[[], None]) -> Iterator[Any]:
-    places = _Places(at, what)
+def _at_place(at: int, what: Callable[[], None], when: When = "before") -> Iterator[_Places]:
+    places = _Places(at, what, when)
     with observed_by(places), at_points(places):
         yield places

@@ -94,8 +94,10 @@ def test_a_snapshot_a_refusal_and_savepoints_are_told_apart(
     assert {operation for _, operation in recorder.seen()} == {"begin"}
     assert [kind for kind, _ in recorder.seen()] == [
         "begin",
+        "savepoint",  # an error that the consumer catches leaves nothing of the two
         "statement",  # the batch
         "statement",  # its items
+        "savepoint",
         "savepoint",
         "statement",  # the consumer's own, on tx.connection
         "savepoint",

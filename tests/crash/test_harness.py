@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-import tempfile
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lash_store import NewWork, SessionStore, TurnCommit
-from lash_store.errors import InvalidRecordError, LashStoreError
+from lash_store import NewWork, SessionStore
+from lash_store.errors import InvalidRecordError
 from lash_store.testing import fail_at_each_statement, kill_at_each_statement, point
-from tests.support.databases import all_rows
-from tests.support.sessions import claim_of, enqueue, lease_of, whole_turn
+from tests.support.sessions import claim_of, enqueue, whole_turn
 
 pytestmark = pytest.mark.canonical("opens files by itself")
 
@@ -83,44 +80,67 @@ def test_what_fails_by_itself_is_no_crash() -> None:
         kill_at_each_statement(queued, lambda *_: None, most=2)
 
 
-class Opened:
-    """A session with something to lose."""
-
-    def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "s.db"
-        queued(Path(self.folder.name))
-        self.store = SessionStore.open(self.path, session_id="s", busy_timeout_ms=30)
-        self.claim = claim_of(self.store)
-        self.fence = lease_of(self.store).fence
-        self.before = all_rows(self.path)
-
-    def close(self) -> None:
-        self.store.close()
-        self.folder.cleanup()
+def open_in_memory() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE x (who, amount)")
+    connection.execute("INSERT INTO x VALUES ('ann', 5), ('bob', 0)")
+    return connection
 
 
-WRITES: dict[str, Any] = {
-    "commit_turn": lambda it: it.store.commit_turn(
-        TurnCommit(fence=it.fence, config={"a": 1}, completed=[it.claim])
-    ),
-    "enqueue_work": lambda it: it.store.enqueue_work(NewWork([1, 2])),
-    "renew_lease": lambda it: it.store.renew_lease(it.fence, ttl_ms=10**6),
-    "abandon_claim": lambda it: it.store.abandon_claim(it.claim),
-}
+def move_in_one(connection: sqlite3.Connection, *, undo: bool) -> None:
+    connection.execute("BEGIN")
+    try:
+        connection.execute("UPDATE x SET amount = amount - 5 WHERE who = 'ann'")
+        point("in between")
+        connection.execute("UPDATE x SET amount = amount + 5 WHERE who = 'bob'")
+    except sqlite3.Error:
+        if undo:
+            connection.execute("ROLLBACK")
+            raise
+    connection.execute("COMMIT")
 
 
-def all_or_nothing(it: Opened, error: BaseException | None) -> None:
-    """An error of ours and the rows as they were; or, of a try that was made again, all of it."""
-    assert error is None or isinstance(error, LashStoreError), repr(error)
-    if error is not None:
-        assert all_rows(it.path) == it.before
-    with suppress(LashStoreError):
-        it.store.enqueue_work(NewWork(["after"]))  # and nothing is locked
-    assert len(it.store.list_work()) >= 1
+def test_a_forgotten_rollback_is_found() -> None:
+    """Of a consumer's own: a point fails as a disk does, before it alone."""
+    seen: list[str] = []
+
+    def check(connection: sqlite3.Connection, error: BaseException | None) -> None:
+        seen.append(str(error))
+        ((amount,),) = connection.execute("SELECT sum(amount) FROM x")
+        assert amount == 5
+
+    def failed(*, undo: bool) -> int:
+        return fail_at_each_statement(
+            open_in_memory,
+            lambda connection: move_in_one(connection, undo=undo),
+            check,
+            close=lambda connection: connection.close(),
+        )
+
+    assert failed(undo=True) == 3
+    assert len(set(seen)) == 3  # busy, an I/O error, a full disk
+    with pytest.raises(AssertionError):
+        failed(undo=False)
 
 
-@pytest.mark.parametrize("name", WRITES)
-def test_a_write_that_fails_at_each_statement(name: str) -> None:
-    failed = fail_at_each_statement(Opened, WRITES[name], all_or_nothing, close=Opened.close)
-    assert failed >= 8
+def test_what_fails_after_it_was_done(tmp_path: Path) -> None:
+    """A COMMIT that was done and could not be told: an error, and the rows are there."""
+    paths = iter(range(1_000))
+    outcomes: set[tuple[bool, int]] = set()
+
+    def make() -> SessionStore:
+        return SessionStore.open(tmp_path / f"{next(paths)}.db", session_id="s")
+
+    def check(store: SessionStore, error: BaseException | None) -> None:
+        outcomes.add((error is None, len(store.list_work())))
+
+    failed = fail_at_each_statement(
+        make,
+        lambda store: store.enqueue_work(NewWork(["job"])),
+        check,
+        close=lambda store: store.close(),
+        faults=("io error",),
+        whens=("after",),
+    )
+    assert failed >= 3
+    assert outcomes == {(False, 0), (False, 1)}

@@ -10,11 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
+from lash_store import (
+    Cancelled,
+    LeaseHeld,
+    ProcessFence,
+    ProcessRegistry,
+    SessionFence,
+    SessionLease,
+    SessionStore,
+    Success,
+)
 from lash_store.errors import LeaseLostError
 from lash_store.schemas import check_file
 from tests.support.databases import all_rows
 from tests.support.processes import Says, workers
+from tests.support.registries import register
 
 
 def claim_for_ever(say: Says, path: Path) -> None:
@@ -115,3 +125,46 @@ def hold_renew_when_told(say: Says, path: Path) -> None:
         store.renew_lease(lease.fence, ttl_ms=60_000)
     except LeaseLostError as error:
         say(error.reason)
+
+
+def run_for_ever(say: Says, path: Path, ttl_ms: int) -> None:
+    with ProcessRegistry.open(path) as registry:
+        claimed = registry.claim_next(owner_id="victim", ttl_ms=ttl_ms)
+        assert claimed is not None
+        say(claimed.lease.fence)
+        say.wait()
+        try:
+            registry.complete_process("p", Success("late"), fence=claimed.lease.fence)
+        except LeaseLostError as lost:
+            say(lost.reason)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_whose_worker_dies_or_stalls_is_completed_by_another(
+    path: Path, signal_number: signal.Signals
+) -> None:
+    """The first worker's fenced completion is refused, should it come back (P-EVENT-11, P-LEASE-3)."""
+    with ProcessRegistry.open(path) as registry, workers(1, run_for_ever, path, 300) as (victim,):
+        register(registry)
+        register(registry, "unrelated")
+        registry.complete_process("unrelated", Cancelled("m"))
+        fence: ProcessFence = victim.receive()
+        assert victim.process.pid is not None
+        os.kill(victim.process.pid, signal_number)
+        claimed = None
+        while claimed is None:
+            claimed = registry.claim_next(owner_id="next", ttl_ms=60_000)
+            time.sleep(0.01)
+        assert claimed.record.id == fence.process_id == "p"
+        assert claimed.lease.fencing_token == fence.fencing_token + 1
+        if signal_number == signal.SIGSTOP:
+            os.kill(victim.process.pid, signal.SIGCONT)
+            victim.pipe.send("go on")
+            assert victim.receive() == "superseded"
+        registry.complete_process("p", Success("done"), fence=claimed.lease.fence)
+        with pytest.raises(LeaseLostError):
+            registry.complete_process("p", Success("done"), fence=fence)
+        record = registry.load_process("p")
+        assert record is not None
+        assert record.await_output == Success("done")
+        assert [event.event_type for event in registry.events_after("p")] == ["process.completed"]

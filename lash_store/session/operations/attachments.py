@@ -50,7 +50,8 @@ def commit_attachments(
     names = tuple(check_names("attachment_id", attachment_ids))
 
     def commit(tx: Tx) -> int:
-        return stamp_attachments(tx, owner, names)
+        with tx.all_or_nothing():
+            return stamp_attachments(tx, owner, names)
 
     return commit
 
@@ -100,9 +101,10 @@ def put_artifact(
     store_blob = put_blob(context, content, kind=blob_kind)
 
     def put(tx: Tx) -> str:
-        blob_ref = store_blob(tx)
-        statements.put_artifact.run(tx.own_cursor, artifact_ref=name, blob_ref=blob_ref)
-        return blob_ref
+        with tx.all_or_nothing():
+            blob_ref = store_blob(tx)
+            statements.put_artifact.run(tx.own_cursor, artifact_ref=name, blob_ref=blob_ref)
+            return blob_ref
 
     return put
 

@@ -83,11 +83,12 @@ def tombstone_nodes(_: SessionContext, node_ids: Iterable[str]) -> Work[int]:
 
     def tombstone(tx: Tx) -> int:
         head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
-        changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
-        if head is not None and changed:
-            count = max(0, head.graph_node_count - changed)
-            save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
-        return changed
+        with tx.all_or_nothing():
+            changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
+            if head is not None and changed:
+                count = max(0, head.graph_node_count - changed)
+                save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
+            return changed
 
     return tombstone
 
@@ -100,11 +101,12 @@ def vacuum_graph(_: SessionContext) -> Work[int]:
 
     def vacuum(tx: Tx) -> int:
         head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
-        removed = statements.vacuum_nodes.run(cursor)
-        count = count_nodes(tx)
-        if head is not None and head.graph_node_count != count:
-            save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
-        return removed
+        with tx.all_or_nothing():
+            removed = statements.vacuum_nodes.run(cursor)
+            count = count_nodes(tx)
+            if head is not None and head.graph_node_count != count:
+                save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
+            return removed
 
     return vacuum
 

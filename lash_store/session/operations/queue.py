@@ -37,7 +37,8 @@ def enqueue_work(
     key = chosen_session(context, session_id)
 
     def enqueue(tx: Tx) -> WorkBatch | AlreadyQueued:
-        return _enqueue(tx, key, written)
+        with tx.all_or_nothing():
+            return _enqueue(tx, key, written)
 
     return enqueue
 
