@@ -125,9 +125,38 @@ def others(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break the lease in seven ways; its suite has to find out for every lease."""
+    """Change one thing in leases, queue, turns, effects and the writer; a test has to notice."""
     _install(session, "test")
-    session.run("python", "-m", "tests.mutants")
+    session.install("cosmic-ray>=8.4")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
+def histories(session: nox.Session) -> None:
+    """Check what eight processes saw, killed and stopped, for ten minutes."""
+    _install(session, "test")
+    session.run(
+        "pytest",
+        "tests/property/test_histories.py",
+        "-k",
+        "eight_processes",
+        "--junit-xml=histories.xml",  # which says how many operations were checked
+        *session.posargs,
+        env={"LASH_STORE_HISTORY_S": "600"},
+    )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read stored values that nobody wrote, many of them."""
+    _install(session, "test")
+    session.run(
+        "pytest",
+        "tests/property/test_stored_bytes.py",
+        "--hypothesis-show-statistics",
+        *session.posargs,
+        env={"LASH_STORE_PROFILE": "deep"},
+    )
 
 
 @nox.session

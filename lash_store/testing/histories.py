@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeVar
@@ -85,6 +85,19 @@ class History:
         number = self.begin(who, what, *arguments)
         try:
             result = function(*arguments)
+        except Exception as error:
+            self.end(number, type(error).__name__)
+            raise
+        self.end(number, result)
+        return result
+
+    async def call_async(
+        self, who: str, what: str, function: Callable[..., Awaitable[Any]], *arguments: Any
+    ) -> Any:
+        """Do the same with a coroutine function; one that is cancelled has no answer."""
+        number = self.begin(who, what, *arguments)
+        try:
+            result = await function(*arguments)
         except Exception as error:
             self.end(number, type(error).__name__)
             raise
@@ -195,11 +208,29 @@ def _after(
             if other in happened:
                 continue
             for following in model(state, operation):
+                if following == state and operation.end_ns is None:
+                    continue  # as if it had not happened, and it still may
                 then = (following, happened | {other})
                 if then not in seen:
                     seen.add(then)
                     left.append(then)
-    return found
+    unanswered = frozenset(at for at, each in waiting.items() if each.end_ns is None)
+    return _fewest(found, unanswered) if unanswered else found
+
+
+def _fewest(
+    possible: set[tuple[S, frozenset[int]]], unanswered: frozenset[int]
+) -> set[tuple[S, frozenset[int]]]:
+    """Leave out what needs more of the unanswered to have happened than another way to the same state.
+
+    What has not happened still may, so nothing is lost; and what is never answered piles up.
+    """
+    kept: dict[tuple[S, frozenset[int]], list[frozenset[int]]] = {}
+    for state, happened in sorted(possible, key=lambda each: len(each[1])):
+        ways = kept.setdefault((state, happened - unanswered), [])
+        if not any(way <= happened for way in ways):
+            ways.append(happened)
+    return {(state, way) for (state, _), ways in kept.items() for way in ways}
 
 
 class LeaseState(NamedTuple):

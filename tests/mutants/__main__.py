@@ -1,127 +1,191 @@
-"""Break the lease in seven ways, one at a time, and see that its suite finds out for every lease.
+"""Change one thing in what leases, claims, turns, effects and the writer stand on; a test has to notice.
 
-python -m tests.mutants
+    python -m tests.mutants [TARGET …] [--jobs N]
 
-Each mutant is a copy of the package with one line changed; the suite ``test_leases.py`` alone
-runs against it, once for each kind of lease. Exit status 1 if any mutant lives.
+The mutants are made and run by cosmic-ray, in a copy of the repository; each target has its own tests,
+and never the golden SQL, which notices any change and proves none. What survives is listed with
+its reason in ``survivors.txt``, or ends the run with status 1.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tests.support.leased import LEASED
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import WorkerOutcome, WorkResult
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
-SUITE = "tests/conformance/test_leases.py"
+SURVIVORS = Path(__file__).with_name("survivors.txt")
+IGNORED = shutil.ignore_patterns(".git", ".venv", ".nox", "dist", "*cache*", "node_modules")
+
+CONFORMANCE = "tests/conformance/test_"
+QUICK = "-k 'not (asyncio or ten_seconds or is_killed or eight_processes)'"
+LEASE_TESTS = f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py tests/property/test_bad_input.py {QUICK}"
+QUEUE_TESTS = f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py"
+TURN_TESTS = (
+    f"{CONFORMANCE}session_turns.py {CONFORMANCE}session_graph.py {CONFORMANCE}session_rest.py"
+)
+EFFECT_TESTS = (
+    f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py {QUICK}"
+)
+WRITER_TESTS = f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py tests/property/test_groups.py"
+
+TARGETS = {
+    "lash_store/_kernel/liveness.py": LEASE_TESTS,
+    "lash_store/_kernel/leases.py": LEASE_TESTS,
+    "lash_store/_stores/leasing.py": LEASE_TESTS,
+    "lash_store/session/statements/claims.py": QUEUE_TESTS,
+    "lash_store/session/statements/queue.py": QUEUE_TESTS,
+    "lash_store/session/operations/claims.py": QUEUE_TESTS,
+    "lash_store/session/operations/queue.py": QUEUE_TESTS,
+    "lash_store/session/operations/turns.py": TURN_TESTS,
+    "lash_store/session/statements/turns.py": TURN_TESTS,
+    "lash_store/effect/statements.py": EFFECT_TESTS,
+    "lash_store/effect/operations/attempts.py": EFFECT_TESTS,
+    "lash_store/_backends/sqlite/writing.py": WRITER_TESTS,
+    "lash_store/_backends/sqlite/leading.py": WRITER_TESTS,
+}
+
+ONE_OF_TWELVE = re.compile(
+    r"core/ReplaceBinaryOperator_(?!Add_Sub|Sub_Add|Mul_Div|Div_Mul|Mod_Mul|FloorDiv_Mul|BitOr_BitAnd|BitAnd_BitOr)"
+)
+"""An operator has twelve mutants, and whoever notices one notices the others: one is enough."""
 
 
 class Mutant(NamedTuple):
-    """One line of one file, and what it becomes."""
+    """One change, as ``survivors.txt`` names it."""
 
-    name: str
     file: str
+    function: str
     line: str
-    becomes: str
+    operator: str
+    occurrence: int
 
-
-LIVENESS, LEASES, LEASING = "_kernel/liveness.py", "_kernel/leases.py", "_stores/leasing.py"
-
-MUTANTS = (
-    Mutant(
-        "the end is inclusive, in SQL",
-        LIVENESS,
-        "return self.expires_at_ms <= (",
-        "return self.expires_at_ms < (",
-    ),
-    Mutant(
-        "the end is inclusive, in Python",
-        LIVENESS,
-        "return expires_at_ms <= now_ms",
-        "return expires_at_ms < now_ms",
-    ),
-    Mutant(
-        "liveness is unchecked",
-        LEASES,
-        "return and_(term, ~self.liveness.is_over(now_ms=now_ms))",
-        "return term",
-    ),
-    Mutant("release is always true", LEASING, "return released == 1", "return True"),
-    Mutant(
-        "the reason is constant",
-        LEASING,
-        "return LeaseLostError(fence, actual, _lost_reason(fence, actual))",
-        'return LeaseLostError(fence, actual, "expired")',
-    ),
-    Mutant(
-        "the kind of fence is unchecked in renew",
-        LEASING,
-        'check_fence(fence, self.fence)\n        check_count("ttl_ms", ttl_ms)',
-        'check_count("ttl_ms", ttl_ms)',
-    ),
-    Mutant(
-        "the kind of fence is unchecked in release",
-        LEASING,
-        "check_fence(fence, self.fence)\n\n        def release",
-        "def release",
-    ),
-    Mutant(
-        "the reason is constant in require",
-        LEASING,
-        "raise _lost(fence, term)",
-        'raise LeaseLostError(fence, term, "expired")',
-    ),
-)
+    def __str__(self) -> str:
+        return f"{self.file} | {self.function} | {self.operator} {self.occurrence} | {self.line}"
 
 
 def main() -> int:
-    """Run the suite against every mutant, for every lease; tell which live."""
-    alive = []
-    if any(_is_killed(None, kind) for kind in LEASED):
-        raise SystemExit("the suite fails without any mutant")
-    for mutant in MUTANTS:
-        for kind in LEASED:
-            killed = _is_killed(mutant, kind)
-            print(f"{'killed' if killed else 'ALIVE '}  {mutant.name}: {kind}")
-            if not killed:
-                alive.append((mutant.name, kind))
-    print(f"{len(MUTANTS) * len(LEASED) - len(alive)} of {len(MUTANTS) * len(LEASED)} killed")
-    return 1 if alive else 0
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("targets", nargs="*", help="parts of paths; all unless given")
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    chosen = [each for each in TARGETS if not given.targets or _named(each, given.targets)]
+    with ThreadPoolExecutor(given.jobs) as pool:
+        results = list(pool.map(run, chosen))
+    known = set(SURVIVORS.read_text().splitlines())
+    killed = sum(count for count, _ in results)
+    survived = [mutant for _, mutants in results for mutant in mutants]
+    unknown = [mutant for mutant in survived if str(mutant) not in known]
+    for mutant in unknown:
+        print(f"survived: {mutant}")
+    total = killed + len(survived)
+    print(
+        f"{total} mutants: {killed} killed, {len(survived) - len(unknown)} equivalent, "
+        f"{len(unknown)} survived"
+    )
+    return 1 if unknown else 0
 
 
-def _is_killed(mutant: Mutant | None, kind: str) -> bool:
+def _named(target: str, parts: Iterable[str]) -> bool:
+    return any(part in target for part in parts)
+
+
+def run(target: str) -> tuple[int, list[Mutant]]:
+    """Run all mutants of one file, in a copy of the repository; return how many died, and who lives."""
     with tempfile.TemporaryDirectory() as folder:
-        package = Path(folder) / "lash_store"
-        shutil.copytree(ROOT / "lash_store", package)
-        if mutant is not None:
-            _break(package, mutant)
-        for part in ("tests", "pyproject.toml"):
-            (Path(folder) / part).symlink_to(ROOT / part)
-        done = subprocess.run(
-            [*PYTEST, SUITE, "--lease", kind],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": folder},
-            capture_output=True,
-            check=False,
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=IGNORED)
+        config, session = Path(folder) / "config.toml", Path(folder) / "session.sqlite"
+        config.write_text(_config(target))
+        _cosmic_ray(copy, "init", config, session)
+        with use_db(session, mode=WorkDB.Mode.open) as db:
+            _skip(db, copy / target)
+        _cosmic_ray(copy, "baseline", "--session-file", Path(folder) / "baseline.sqlite", config)
+        _cosmic_ray(copy, "exec", config, session)
+        with use_db(session, mode=WorkDB.Mode.open) as db:
+            return _outcome(db, target, (copy / target).read_text().splitlines())
+
+
+def _config(target: str) -> str:
+    pytest = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {TARGETS[target]}"
+    return (
+        f"[cosmic-ray]\nmodule-path = {json.dumps(target)}\ntimeout = 120.0\n"
+        f"excluded-modules = []\ntest-command = {json.dumps(pytest)}\n"
+        '[cosmic-ray.distributor]\nname = "local"\n'
+    )
+
+
+def _cosmic_ray(folder: Path, *arguments: object) -> None:
+    command = [sys.executable, "-m", "cosmic_ray.cli", *map(str, arguments)]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def _skip(db: Any, file: Path) -> None:
+    """Leave out what is no code that runs, and eleven of the twelve that an operator becomes."""
+    apart = list(_apart(ast.parse(file.read_text())))
+    for item in db.work_items:
+        (mutation,) = item.mutations
+        at = mutation.start_pos
+        is_apart = any(begin <= at < end for begin, end in apart)
+        if is_apart or ONE_OF_TWELVE.match(mutation.operator_name):
+            db.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+
+
+def _apart(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield where types and the heads of functions stand: only type checkers look at the first, and
+    the star of the second is no product."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield (node.lineno, node.col_offset), _begin(node.body[0])
+        elif isinstance(node, ast.AnnAssign):
+            yield _begin(node.annotation), _end(node.annotation)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp):
+            yield _begin(node.value), _end(node.value)  # the name of a union of types
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.BinOp | ast.Tuple):
+            yield _begin(node.slice), _end(node.slice)
+
+
+def _begin(node: Any) -> tuple[int, int]:
+    return node.lineno, node.col_offset
+
+
+def _end(node: Any) -> tuple[int, int]:
+    return node.end_lineno, node.end_col_offset
+
+
+def _outcome(db: Any, target: str, lines: list[str]) -> tuple[int, list[Mutant]]:
+    results = dict(db.results)
+    killed, survived = 0, []
+    for item in db.work_items:
+        result = results[item.job_id]
+        if result.worker_outcome == WorkerOutcome.SKIPPED:
+            continue
+        if result.is_killed:
+            killed += 1
+            continue
+        (mutation,) = item.mutations
+        survived.append(
+            Mutant(
+                target.removeprefix("lash_store/"),
+                mutation.definition_name or "",
+                lines[mutation.start_pos[0] - 1].strip(),
+                mutation.operator_name.removeprefix("core/"),
+                mutation.occurrence,
+            )
         )
-        if done.returncode not in (0, 1):
-            raise SystemExit(done.stdout.decode()[-2000:])
-        return done.returncode == 1
-
-
-def _break(package: Path, mutant: Mutant) -> None:
-    file = package / mutant.file
-    text = file.read_text(encoding="utf-8")
-    if text.count(mutant.line) != 1:
-        raise SystemExit(f"{mutant.file} does not hold once: {mutant.line}")
-    file.write_text(text.replace(mutant.line, mutant.becomes), encoding="utf-8")
+    return killed, survived
 
 
 if __name__ == "__main__":

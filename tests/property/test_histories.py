@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import random
+import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from lash_store import Lease, SessionStore
+from lash_store import AsyncSessionStore, Lease, SessionStore
 from lash_store.errors import LeaseLostError
 from lash_store.testing import (
     History,
@@ -83,14 +86,16 @@ def by_every_order(operations: list[Operation]) -> bool:
     return False
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 5))
 def test_it_says_what_trying_all_orders_says(chance: random.Random, count: int) -> None:
     operations = []
     times = chance.sample(range(100), 2 * count)
     for at in range(count):
         begin, end = sorted(times[2 * at : 2 * at + 2])
-        if chance.random() < 0.5:
+        if chance.random() < 0.25:
+            operations.append(op("k", "write", begin, None, None, chance.randrange(3)))
+        elif chance.random() < 0.5:
             operations.append(op("w", "write", begin, end, None, chance.randrange(3)))
         else:
             operations.append(op("r", "read", begin, end, chance.randrange(3)))
@@ -175,25 +180,120 @@ def test_threads_on_one_lease(path: Path) -> None:
     )
 
 
+class AsyncWorker:
+    """The same of an asyncio store."""
+
+    def __init__(self, store: AsyncSessionStore, name: str) -> None:
+        self.store, self.name = store, name
+        self.fence: Any = None
+
+    async def acquire(self, ttl_ms: int) -> int | None:
+        found = await self.store.claim_lease(owner_id=self.name, ttl_ms=ttl_ms)
+        if not isinstance(found, Lease):
+            return None
+        self.fence = found.fence
+        return found.fencing_token
+
+    async def renew(self, ttl_ms: int) -> bool:
+        try:
+            await self.store.renew_lease(self.fence, ttl_ms=ttl_ms)
+        except LeaseLostError:
+            return False
+        return True
+
+    async def release(self) -> bool:
+        return await self.store.release_lease(self.fence)
+
+
+def test_tasks_on_one_lease(path: Path) -> None:
+    """Eight tasks; one call of each is cancelled, and what became of it nobody knows."""
+    history = History()
+
+    async def task(store: AsyncSessionStore, seed: int, until_s: float) -> None:
+        chance = random.Random(seed)
+        for number in itertools.count():
+            if time.monotonic() > until_s:
+                return
+            worker = AsyncWorker(store, f"w{seed}-{number}")  # a new one each time: it has no term
+            acquire = history.call_async(
+                worker.name, "acquire", worker.acquire, chance.choice((2, 5, 20))
+            )
+            if number == seed:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(acquire, 0.0005)
+                continue
+            if await acquire is None:
+                await asyncio.sleep(chance.random() * 0.002)
+                continue
+            if chance.random() < 0.5:
+                await history.call_async(worker.name, "renew", worker.renew, 5)
+            await history.call_async(worker.name, "release", worker.release)
+
+    async def run() -> None:
+        until_s = time.monotonic() + 1.5
+        async with await AsyncSessionStore.open(path, session_id="s") as store:
+            await asyncio.gather(*(task(store, seed, until_s) for seed in range(8)))
+
+    asyncio.run(run())
+    assert check_history(history.operations, lease_model, LeaseState()) > 200
+
+
 def work_in_a_process(say: Says, path: Path, log: Path, seed: int) -> None:
-    with SessionStore.open(path, session_id="s") as store:
-        history = History(log / f"{seed}-{time.monotonic_ns()}")
+    session_id = log.name
+    with SessionStore.open(path, session_id=session_id) as store:
+        name = f"w{seed}-{os.getpid()}"
+        history = History(log / name)
         say("works")
-        worker = Worker(store, f"w{seed}-{time.monotonic_ns()}")
-        work(history, worker, random.Random(seed), time.monotonic() + 60)
+        work(history, Worker(store, name), random.Random(name), time.monotonic() + 60)
 
 
-def test_processes_that_are_killed_and_stopped(path: Path, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.mkdir()
+HISTORY_S = float(os.environ.get("LASH_STORE_HISTORY_S", "3"))
+"""How long; ``nox -s histories`` takes ten minutes."""
+
+ROUND_S = 2.5
+
+
+def test_eight_processes_that_are_killed_and_stopped(
+    path: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """In rounds, each on a session of its own: what is never answered has to be thought of for ever."""
     SessionStore.open(path, session_id="s").close()
-    for _ in range(2):
-        with workers(4, work_in_a_process, path, log, 7) as running:
-            for each in running:
-                each.receive()
-            time.sleep(0.7)
-    operations = read_history(*log.iterdir())
-    assert check_history(operations, lease_model, LeaseState()) > 100
+    chance, checked, done_s = random.Random(HISTORY_S), 0, time.monotonic() + HISTORY_S
+    for round_ in itertools.count():
+        log = tmp_path / f"round-{round_}"
+        log.mkdir()
+        _one_round(path, log, chance)
+        operations = read_history(*log.iterdir())
+        checked += check_history(operations, lease_model, LeaseState())
+        if time.monotonic() > done_s:
+            break
+    record_property("operations checked", checked)
+    assert checked > 100
+
+
+def _one_round(path: Path, log: Path, chance: random.Random) -> None:
+    """Eight at work; one after another is killed, and another begins, or is stopped for a while."""
+    with ExitStack() as stack:
+
+        def start(seed: int) -> Any:
+            (one,) = stack.enter_context(workers(1, work_in_a_process, path, log, seed))
+            return one
+
+        running = [start(seed) for seed in range(8)]
+        for each in running:
+            each.receive()
+        until_s = time.monotonic() + ROUND_S
+        while time.monotonic() < until_s:
+            time.sleep(chance.random() * 0.3)
+            at = chance.randrange(len(running))
+            if chance.random() < 0.4:
+                running[at].kill()
+                running[at] = start(at)
+                continue
+            pid = running[at].process.pid
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(chance.random() * 0.1)  # longer than most terms
+            os.kill(pid, signal.SIGCONT)
 
 
 def select_then_update(path: Path, who: str) -> int | None:
