@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +61,8 @@ HUNT = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+ALL = (locks.broken, queues.broken, steps.broken, commits.broken, logs.broken)
+
 BROKEN: list[tuple[type[Machine], set[str]]] = [
     *((lock_machine(each, settings=HUNT), names) for each, names in locks.broken.values()),
     *(
@@ -81,8 +87,51 @@ def test_what_is_broken_is_caught(machine: type[Machine], names: set[str]) -> No
         machine.replay(violation.script)
     assert (again.value.name, again.value.text) == (violation.name, violation.text)
     assert str(again.value) == str(violation)
+    if "LASH_STORE_WRITE_FINDINGS" in os.environ:
+        _write_down(machine, violation)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
+ENTRY = re.compile(r"^### (\w+)\n(.*?)\n```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def _what(machine: type[Machine]) -> tuple[str, str]:
+    """Return the name of a broken implementation, and what is wrong with it."""
+    name = machine.subject
+    (kind,) = (each[name][0] for each in ALL if name in each)
+    return name, " ".join(kind.__doc__.split())
+
+
+def _write_down(machine: type[Machine], violation: Violation) -> None:
+    """Put the shrunken example on the page, in the place of the one that is there."""
+    head, entries = PAGE.read_text().partition("### ")[0], ENTRY.findall(PAGE.read_text())
+    kept = {name: (text, found) for name, text, found in entries}
+    name, text = _what(machine)
+    kept[name] = (text, f"{violation}\n")
+    written = [
+        f"### {name}\n{kept[name][0]}\n```\n{kept[name][1]}```\n"
+        for name in _names()
+        if name in kept
+    ]
+    PAGE.write_text(head + "\n".join(written))
+
+
+def _names() -> list[str]:
+    return [machine.subject for machine, _ in BROKEN]
+
+
+def test_the_page_shows_an_example_of_each_broken_implementation() -> None:
+    """Each is what its steps show when they are played again."""
+    entries = ENTRY.findall(PAGE.read_text())
+    assert [name for name, _, _ in entries] == _names()
+    for (machine, _), (name, text, found) in zip(BROKEN, entries, strict=True):
+        assert (name, text) == _what(machine)
+        script = ast.literal_eval(found.rpartition(".replay(")[2].strip()[:-1])
+        with pytest.raises(Violation) as shown:
+            machine.replay(script)
+        assert f"{shown.value}\n" == found
 
 
 def test_each_machine_has_six_broken_implementations() -> None:
-    for kinds in (locks.broken, queues.broken, steps.broken, commits.broken, logs.broken):
+    for kinds in ALL:
         assert len(kinds) >= 6

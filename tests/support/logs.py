@@ -79,7 +79,7 @@ class NoKeys(PlainLog):
 
 
 @broken("key-reused")
-class KeyAlone(PlainLog):
+class KeyForAllStreams(PlainLog):
     """A key that was used gives the event that it was used for, whatever it comes with."""
 
     def append(self, stream: str, event: str, key: str | None) -> int:
