@@ -1,7 +1,7 @@
 """The four schemas by kind, and what can be done with a file of any kind."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 from sqlalchemy import Connection, create_engine, select
 
 from lash_store._backends import (
+    RENDERERS,
     create_tables as make_tables,
     database_path,
     is_url,
@@ -34,6 +35,7 @@ from lash_store.session.tx import SessionTx
 from lash_store.trigger.tables import SCHEMA as TRIGGER
 
 __all__ = [
+    "DIALECTS",
     "KINDS",
     "SCHEMAS",
     "FileReport",
@@ -47,6 +49,7 @@ __all__ = [
     "init_file",
     "mend_file",
     "render",
+    "render_all",
     "schema_of",
     "stamp_tables",
 ]
@@ -55,6 +58,9 @@ SCHEMAS: Final[dict[Kind, Schema]] = {
     schema.kind: schema for schema in (SESSION, PROCESS, TRIGGER, EFFECT)
 }
 """Each kind's declared schema: its MetaData, tables and version."""
+
+DIALECTS: Final = tuple(RENDERERS)
+"""The databases that the DDL can be printed for."""
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
@@ -85,6 +91,16 @@ class FileReport:
     def is_sound(self) -> bool:
         """Whether nothing was found wrong."""
         return not self.problems
+
+
+def render_all(schemas: Iterable[Schema], *, dialect: str, prefix: str = "lash_") -> str:
+    """Return the DDL of some kinds: the canonical one, or of a shared database on PostgreSQL.
+
+    `dialect` is one of DIALECTS; the tables of a shared one begin with `prefix`. Raises
+    InvalidRecordError for another dialect, and for a bad prefix.
+    """
+    check_choice("dialect", dialect, DIALECTS)
+    return RENDERERS[dialect](schemas, Settings(prefix=prefix).prefix)
 
 
 def schema_of(kind: str) -> Schema:

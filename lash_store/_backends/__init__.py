@@ -6,11 +6,14 @@ shared: by all stores, and by an application. ``lash_store._kernel.backend`` say
 
 import os
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from lash_store._backends.postgresql.ddl import render as render_for_postgresql
+from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
@@ -24,6 +27,7 @@ from lash_store._kernel.sharing import shared
 from lash_store.errors import InvalidRecordError, StoreOpenError
 
 __all__ = [
+    "RENDERERS",
     "configure",
     "create_tables",
     "database_path",
@@ -36,6 +40,17 @@ __all__ = [
     "remove_database",
     "stamp_tables",
 ]
+
+
+def _canonical(schemas: Iterable[Schema], _: str) -> str:
+    return "\n".join(map(render, schemas))
+
+
+RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
+    "sqlite": _canonical,
+    "postgresql": render_for_postgresql,
+}
+"""By dialect, what writes the DDL of some kinds, under a prefix where there is one."""
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _URL_AS_PATH: Final = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")

@@ -111,7 +111,7 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
                     *_names(rule),
                     sqlite_on_conflict=rule.dialect_options["sqlite"]["on_conflict"],
                 )
-                for rule in table.constraints
+                for rule in _rules(table)
                 if isinstance(rule, UniqueConstraint)
             ),
             *(
@@ -120,7 +120,7 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
                     [f"{prefix}{each}" for each in _targets(rule, first)],
                     ondelete=rule.ondelete,
                 )
-                for rule in table.constraints
+                for rule in _rules(table)
                 if isinstance(rule, ForeignKeyConstraint)
             ),
             sqlite_autoincrement=is_autoincrement,
@@ -129,14 +129,20 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
     )
     for index in schema.indexes_of(table):
         names = [*first, *(column.name for column in index.columns)]
-        if numbered is not None and numbered not in names:
+        if numbered is not None and not index.unique and numbered not in names:
             names.append(numbered)  # what SQLite puts behind each index by itself: the rowid
         options = {f"{name}_where": index.dialect_options[name]["where"] for name in _WITH_WHERE}
-        Index(f"{prefix}{index.name}", *(made.c[name] for name in names), **options)
+        there = (made.c[name] for name in names)
+        Index(f"{prefix}{index.name}", *there, unique=index.unique, **options)
     return made
 
 
 _WITH_WHERE: Final = ("sqlite", "postgresql")
+
+
+def _rules(table: Table[Any]) -> list[Any]:
+    """Return the constraints of a table as they were declared: they stand in a set."""
+    return sorted(table.constraints, key=lambda rule: rule._creation_order)  # noqa: SLF001 # reason: what CREATE TABLE goes by
 
 
 def _names(rule: Any) -> list[str]:

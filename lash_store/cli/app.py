@@ -12,13 +12,14 @@ from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
 from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import (
+    DIALECTS,
     KINDS,
     SCHEMAS,
     adopt_database,
     check_file,
     init_file,
     mend_file,
-    render,
+    render_all,
     schema_of,
 )
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     help="Durable state for agent runtimes, on SQLite.", no_args_is_help=True, add_completion=False
 )
 
+DialectName = StrEnum("DialectName", {each: each for each in DIALECTS})  # type: ignore[misc] # reason: likewise
+OWN = DialectName(DIALECTS[0])
 KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc] # reason: typer lists an enum's members as choices
 
 
@@ -99,10 +102,13 @@ def copy(
 @app.command()
 def schema(
     kind: Annotated[KindName | None, typer.Argument(help="One kind only.")] = None,
+    dialect: Annotated[DialectName, typer.Option(help="Of which database.")] = OWN,
+    prefix: Annotated[str, typer.Option(help="Of our tables on PostgreSQL.")] = "lash_",
 ) -> None:
-    """Print the canonical DDL."""
-    wanted = SCHEMAS.values() if kind is None else [schema_of(str(kind))]
-    typer.echo("\n".join(map(render, wanted)), nl=False)
+    """Print the DDL: the canonical one, or that of a shared database on PostgreSQL."""
+    wanted = list(SCHEMAS.values()) if kind is None else [schema_of(str(kind))]
+    with _refusals_told():
+        typer.echo(render_all(wanted, dialect=str(dialect), prefix=prefix), nl=False)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pytest
 
 from lash_store import SessionStore
 from lash_store.errors import InvalidRecordError
-from lash_store.schemas import KINDS, check_file, render, schema_of
+from lash_store.schemas import KINDS, check_file, render, render_all, schema_of
 from tests.support.databases import all_rows, run_script
 
 
@@ -48,6 +48,12 @@ def test_schema_prints_the_canonical_ddl() -> None:
     assert every.returncode == 0
     assert every.stdout == "\n".join(render(schema_of(kind)) for kind in KINDS)
     assert run("schema", "effect").stdout == render(schema_of("effect"))
+    there = run("schema", "effect", "--dialect", "postgresql", "--prefix", "our_").stdout
+    assert there == render_all([schema_of("effect")], dialect="postgresql", prefix="our_")
+    assert "our_runtime_effect_replay" in there
+    refused = run("schema", "--dialect", "postgresql", "--prefix", "no good")
+    assert refused.returncode == 1
+    assert "prefix = 'no good'" in refused.stderr
 
 
 @pytest.mark.canonical("the command looks at files")

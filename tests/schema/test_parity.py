@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, create_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from lash_store.schemas import KINDS, SCHEMAS, init_file, render, schema_of
+from lash_store.schemas import KINDS, SCHEMAS, init_file, render, render_all, schema_of
 from tests.support.databases import object_texts, pragma_facts
 from tests.support.dialects import POSTGRESQL, SQLITE
 
@@ -77,6 +77,12 @@ def test_a_stamped_file_made_by_create_all_opens(path: Path, kind: str) -> None:
 def test_the_rendered_schema_is_not_stale(root: Path, kind: str) -> None:
     rendered = (root / "schema" / f"{kind}.sql").read_text(encoding="utf-8")
     assert rendered == render(schema_of(kind)), "run `nox -s schema`"
+
+
+def test_the_rendered_schema_of_postgresql_is_not_stale(root: Path) -> None:
+    """What it makes is looked at in ``tests/postgresql``."""
+    rendered = (root / "schema" / "postgresql.sql").read_text(encoding="utf-8")
+    assert rendered == render_all(SCHEMAS.values(), dialect="postgresql"), "run `nox -s schema`"
 
 
 def test_the_rendered_schema_makes_the_canonical_database(root: Path, kind: str) -> None:

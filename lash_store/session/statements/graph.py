@@ -110,7 +110,8 @@ def count_nodes() -> Select[int]:
 def insert_node(*, node_id: str, node_json: str) -> Insert:
     """Add a node at the end; no row changes if the id exists, tombstoned or not (S-COMMIT-6)."""
     fresh = upsert_insert(graph_nodes).values(node_id=node_id, node_json=node_json)
-    return fresh.on_conflict_do_nothing(index_elements=[graph_nodes.c.node_id])
+    fresh = fresh.on_conflict_do_nothing(index_elements=[graph_nodes.c.node_id])
+    return fresh.inline()  # nobody asks for its number
 
 
 @prepare

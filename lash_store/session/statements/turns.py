@@ -1,8 +1,9 @@
 """Statements of a turn's commit that belong to no other aggregate: receipts and usage."""
 
-from sqlalchemy import Insert, Select, func, insert, select
+from sqlalchemy import Insert, Select, cast, func, insert, select
 
 from lash_store._kernel.prepared import prepare
+from lash_store._kernel.schema import Int
 from lash_store.session.tables import runtime_turn_commits, usage_deltas
 
 _turns = runtime_turn_commits.c
@@ -71,7 +72,7 @@ def record_usage(
     reasoning_tokens: int,
 ) -> Insert:
     """Add one report of tokens used."""
-    return insert(usage_deltas).values(
+    reported = insert(usage_deltas).values(
         source=source,
         model=model,
         input_tokens=input_tokens,
@@ -79,6 +80,7 @@ def record_usage(
         cached_input_tokens=cached_input_tokens,
         reasoning_tokens=reasoning_tokens,
     )
+    return reported.inline()  # nobody asks for its number
 
 
 @prepare
@@ -88,7 +90,7 @@ def load_usage() -> Select[str, str, int, int, int, int]:
     Leaves out what used nothing: input, output and reasoning tokens together 0.
     """
     sums = [
-        func.sum(column).label(column.name)
+        cast(func.sum(column), Int).label(column.name)  # PostgreSQL's sum is no integer
         for column in (
             _usage.input_tokens,
             _usage.output_tokens,

@@ -1,4 +1,3 @@
 INSERT INTO graph_nodes (node_id, node_json)
 VALUES (%(p_node_id)s::VARCHAR, %(p_node_json)s::VARCHAR)
 ON CONFLICT (node_id) DO NOTHING
-RETURNING graph_nodes.seq

@@ -1,4 +1,4 @@
-SELECT usage_deltas.source, usage_deltas.model, sum(usage_deltas.input_tokens) AS input_tokens, sum(usage_deltas.output_tokens) AS output_tokens, sum(usage_deltas.cached_input_tokens) AS cached_input_tokens, sum(usage_deltas.reasoning_tokens) AS reasoning_tokens
+SELECT usage_deltas.source, usage_deltas.model, CAST(sum(usage_deltas.input_tokens) AS BIGINT) AS input_tokens, CAST(sum(usage_deltas.output_tokens) AS BIGINT) AS output_tokens, CAST(sum(usage_deltas.cached_input_tokens) AS BIGINT) AS cached_input_tokens, CAST(sum(usage_deltas.reasoning_tokens) AS BIGINT) AS reasoning_tokens
 FROM usage_deltas GROUP BY usage_deltas.source, usage_deltas.model
-HAVING sum(usage_deltas.input_tokens) + sum(usage_deltas.output_tokens) + sum(usage_deltas.reasoning_tokens) != %(param_1)s::BIGINT ORDER BY min(usage_deltas.seq)
+HAVING CAST(sum(usage_deltas.input_tokens) AS BIGINT) + CAST(sum(usage_deltas.output_tokens) AS BIGINT) + CAST(sum(usage_deltas.reasoning_tokens) AS BIGINT) != %(param_1)s::BIGINT ORDER BY min(usage_deltas.seq)
 -- param_1 = 0

@@ -1,6 +1,6 @@
-SELECT usage_deltas.source, usage_deltas.model, sum(usage_deltas.input_tokens) AS input_tokens, sum(usage_deltas.output_tokens) AS output_tokens, sum(usage_deltas.cached_input_tokens) AS cached_input_tokens, sum(usage_deltas.reasoning_tokens) AS reasoning_tokens
+SELECT usage_deltas.source, usage_deltas.model, CAST(sum(usage_deltas.input_tokens) AS INTEGER) AS input_tokens, CAST(sum(usage_deltas.output_tokens) AS INTEGER) AS output_tokens, CAST(sum(usage_deltas.cached_input_tokens) AS INTEGER) AS cached_input_tokens, CAST(sum(usage_deltas.reasoning_tokens) AS INTEGER) AS reasoning_tokens
 FROM (SELECT *
 FROM lash_usage_deltas
 WHERE store = :lash_store_scope) AS usage_deltas GROUP BY usage_deltas.source, usage_deltas.model
-HAVING sum(usage_deltas.input_tokens) + sum(usage_deltas.output_tokens) + sum(usage_deltas.reasoning_tokens) != :param_1 ORDER BY min(usage_deltas.seq)
+HAVING CAST(sum(usage_deltas.input_tokens) AS INTEGER) + CAST(sum(usage_deltas.output_tokens) AS INTEGER) + CAST(sum(usage_deltas.reasoning_tokens) AS INTEGER) != :param_1 ORDER BY min(usage_deltas.seq)
 -- param_1 = 0

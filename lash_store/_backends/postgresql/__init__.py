@@ -1,0 +1,1 @@
+"""PostgreSQL: how the statements and the schema of a shared database are written for it."""

