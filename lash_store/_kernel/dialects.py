@@ -194,7 +194,19 @@ def _is_no_json_on_sqlite(element: IsNoJson, compiler: SQLCompiler, **kw: Any) -
 @compiles(JsonText)
 def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"json_extract_path_text(CAST({column} AS JSON), {', '.join(path)})"
+    names = ", ".join(path)
+    # Text that is no JSON has no member, and a cast of it would end the transaction. So would one of
+    # what JSONB can't hold, in whatever member: a NUL, half a surrogate pair.
+    plain = f"regexp_replace({column}, '{_UNHOLDABLE}', '\\\\ufffd', 'g')"
+    return (
+        f"CASE WHEN pg_input_is_valid({column}, 'jsonb') "
+        f"THEN CAST({column} AS JSONB) #>> ARRAY[{names}] "
+        f"WHEN pg_input_is_valid({column}, 'json') "
+        f"THEN json_extract_path_text(CAST({plain} AS JSON), {names}) END"
+    )
+
+
+_UNHOLDABLE: Final = r"\\u(0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])"
 
 
 @compiles(JsonText, "sqlite")

@@ -1,3 +1,3 @@
-(json_extract_path_text(CAST(process_events.event_json AS JSON), 'semantics', 'wake') IS NOT NULL OR NOT pg_input_is_valid(process_events.event_json, 'json')) AND NOT (EXISTS (SELECT *
+(CASE WHEN pg_input_is_valid(process_events.event_json, 'jsonb') THEN CAST(process_events.event_json AS JSONB) #>> ARRAY['semantics', 'wake'] WHEN pg_input_is_valid(process_events.event_json, 'json') THEN json_extract_path_text(CAST(regexp_replace(process_events.event_json, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])', '\\ufffd', 'g') AS JSON), 'semantics', 'wake') END IS NOT NULL OR NOT pg_input_is_valid(process_events.event_json, 'json')) AND NOT (EXISTS (SELECT *
 FROM process_wake_acks, process_events
 WHERE process_wake_acks.process_id = process_events.process_id AND process_wake_acks.sequence = process_events.sequence))

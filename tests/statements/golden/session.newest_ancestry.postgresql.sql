@@ -1,7 +1,7 @@
 WITH RECURSIVE anon_1(node_id, parent_node_id, depth) AS
-(SELECT graph_nodes.node_id AS node_id, json_extract_path_text(CAST(graph_nodes.node_json AS JSON), 'parent_node_id') AS parent_node_id, %(param_1)s::INTEGER AS depth
+(SELECT graph_nodes.node_id AS node_id, CASE WHEN pg_input_is_valid(graph_nodes.node_json, 'jsonb') THEN CAST(graph_nodes.node_json AS JSONB) #>> ARRAY['parent_node_id'] WHEN pg_input_is_valid(graph_nodes.node_json, 'json') THEN json_extract_path_text(CAST(regexp_replace(graph_nodes.node_json, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])', '\\ufffd', 'g') AS JSON), 'parent_node_id') END AS parent_node_id, %(param_1)s::INTEGER AS depth
 FROM graph_nodes
-WHERE graph_nodes.node_id = %(p_leaf_node_id)s::VARCHAR AND graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT AND %(param_2)s::INTEGER < %(p_limit)s::INTEGER UNION ALL SELECT graph_nodes.node_id AS node_id, json_extract_path_text(CAST(graph_nodes.node_json AS JSON), 'parent_node_id') AS parent_node_id, anon_1.depth + %(depth_1)s::INTEGER AS anon_2
+WHERE graph_nodes.node_id = %(p_leaf_node_id)s::VARCHAR AND graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT AND %(param_2)s::INTEGER < %(p_limit)s::INTEGER UNION ALL SELECT graph_nodes.node_id AS node_id, CASE WHEN pg_input_is_valid(graph_nodes.node_json, 'jsonb') THEN CAST(graph_nodes.node_json AS JSONB) #>> ARRAY['parent_node_id'] WHEN pg_input_is_valid(graph_nodes.node_json, 'json') THEN json_extract_path_text(CAST(regexp_replace(graph_nodes.node_json, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])', '\\ufffd', 'g') AS JSON), 'parent_node_id') END AS parent_node_id, anon_1.depth + %(depth_1)s::INTEGER AS anon_2
 FROM graph_nodes JOIN anon_1 ON graph_nodes.node_id = anon_1.parent_node_id
 WHERE anon_1.parent_node_id IS NOT NULL AND anon_1.depth + %(depth_2)s::INTEGER < %(p_limit)s::INTEGER AND graph_nodes.tombstoned = %(tombstoned_1)s::BIGINT)
 SELECT anon_1.node_id, anon_1.parent_node_id, anon_1.depth
