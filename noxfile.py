@@ -140,6 +140,8 @@ def histories(session: nox.Session) -> None:
         "tests/property/test_histories.py",
         "-k",
         "eight_processes",
+        "-o",
+        "junit_family=xunit1",
         "--junit-xml=histories.xml",  # which says how many operations were checked
         *session.posargs,
         env={"LASH_STORE_HISTORY_S": "600"},

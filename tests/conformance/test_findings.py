@@ -14,7 +14,7 @@ import pytest
 
 from lash_store import AsyncProcessRegistry, ProcessRegistry, TriggerStore
 from lash_store._kernel.observing import Event, observed_by
-from lash_store._wire import payloads
+from lash_store._wire import validating
 from lash_store.errors import InvalidRecordError
 from lash_store.process.operations import events
 from lash_store.process.records import EventType, PayloadSchema
@@ -42,7 +42,7 @@ class Gate:
 
 @contextmanager
 def held_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate, check = Gate(), payloads._mismatch
+    gate, check = Gate(), validating.mismatch
 
     def waits(validator: Any, payload: Any) -> str | None:
         gate.checks += 1
@@ -51,7 +51,7 @@ def held_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         return check(validator, payload)
 
     with monkeypatch.context() as patched:
-        patched.setattr(payloads, "_mismatch", waits)
+        patched.setattr(validating, "mismatch", waits)
         try:
             yield gate
         finally:
