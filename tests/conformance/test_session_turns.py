@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from sqlalchemy import create_engine, text
 
-from lash_store import SessionStore, SessionTx, configure
+from lash_store import SessionLease, SessionStore, SessionTx, configure
 from lash_store.errors import (
     ClaimLostError,
+    CorruptRecordError,
     LashStoreError,
     LeaseLostError,
     NodeConflictError,
@@ -69,15 +70,16 @@ def test_everything_that_a_turn_changes_is_one_transaction(
 
 
 @pytest.mark.canonical("one file, in which one store sees what another wrote of its session")
-def test_s_commit_1_a_database_of_another_session(path: Path) -> None:
-    with SessionStore.open(path, session_id="one") as one:
+@pytest.mark.parametrize(("bound", "attempted"), [("one", "two"), ("two", "one")])
+def test_s_commit_1_a_database_of_another_session(path: Path, bound: str, attempted: str) -> None:
+    with SessionStore.open(path, session_id=bound) as one:
         commit(one)
-    with SessionStore.open(path, session_id="two") as two:
+    with SessionStore.open(path, session_id=attempted) as two:
         fence = lease_of(two).fence
         before = all_rows(path)
         with pytest.raises(SessionBindingError) as refusal:
             two.commit_turn(TurnCommit(fence=fence))
-        assert (refusal.value.bound, refusal.value.attempted) == ("one", "two")
+        assert (refusal.value.bound, refusal.value.attempted) == (bound, attempted)
         assert all_rows(path) == before
 
 
@@ -110,11 +112,12 @@ def test_s_commit_2_a_release_that_is_asked_for_is_done_again(
     assert after == before
 
 
+@pytest.mark.parametrize("other", ["hash-0", "hash-2"])
 def test_s_commit_2_the_same_turn_with_another_hash_is_a_conflict(
-    store: SessionStore, path: Path
+    store: SessionStore, path: Path, other: str
 ) -> None:
     store.commit_turn(stamped(store, graph=chain("a")))
-    turn = stamped(store, commit_hash="hash-2", graph=chain("b"), release=True)
+    turn = stamped(store, commit_hash=other, graph=chain("b"), release=True)
     before = all_rows(path)
     with pytest.raises(TurnConflictError) as refusal:
         store.commit_turn(turn)
@@ -122,13 +125,15 @@ def test_s_commit_2_the_same_turn_with_another_hash_is_a_conflict(
     assert all_rows(path) == before
 
 
+@pytest.mark.parametrize("other", ["other", "zz"])
 def test_s_commit_2_a_stamp_for_another_session_is_a_conflict(
-    store: SessionStore, path: Path
+    store: SessionStore, path: Path, other: str
 ) -> None:
-    turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h", "other"))
+    turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h", other))
     before = all_rows(path)
-    with pytest.raises(TurnConflictError):
+    with pytest.raises(TurnConflictError) as refusal:
         store.commit_turn(turn)
+    assert refusal.value.session_id == other
     assert all_rows(path) == before
 
 
@@ -136,10 +141,14 @@ def test_s_commit_3_a_live_lease_of_this_session_is_required(
     store: SessionStore, path: Path, clock: ManualClock
 ) -> None:
     fence = lease_of(store, ttl_ms=100).fence
-    other = store.claim_lease(owner_id="ann", ttl_ms=1_000, session_id="other")
+    others = [
+        store.claim_lease(owner_id="ann", ttl_ms=1_000, session_id=name) for name in ("other", "zz")
+    ]
     clock.advance(100)
     before = all_rows(path)
-    for bad in (fence, replace(fence, token="x"), other.fence):  # type: ignore[union-attr] # reason: it was free
+    theirs = [each.fence for each in others if isinstance(each, SessionLease)]
+    assert len(theirs) == 2
+    for bad in (fence, replace(fence, token="x"), *theirs):
         with pytest.raises(LeaseLostError):
             store.commit_turn(TurnCommit(fence=bad, graph=chain("a")))
     assert all_rows(path) == before
@@ -171,7 +180,7 @@ def test_s_commit_4_the_expected_revision_is_compared(store: SessionStore, path:
 
 
 @pytest.mark.parametrize(
-    "loss", ["taken", "abandoned", "missing", "extra", "twice", "two claims", "other"]
+    "loss", ["taken", "abandoned", "missing", "extra", "twice", "two claims", "other", "zz"]
 )
 def test_s_commit_5_a_completed_claim_stands_on_exactly_its_batches(
     store: SessionStore, path: Path, clock: ManualClock, loss: str
@@ -194,11 +203,54 @@ def test_s_commit_5_a_completed_claim_stands_on_exactly_its_batches(
     elif loss == "two claims":
         claims = [claim, claim]
     else:
-        claims = [replace(claim, session_id="other")]
+        claims = [replace(claim, session_id=loss)]
     lease_of(store)
     before = all_rows(path)
-    with pytest.raises(ClaimLostError):
+    with pytest.raises(ClaimLostError) as refusal:
         commit(store, chain("a"), completed=claims)
+    if loss == "two claims":  # which batches are named twice
+        assert sorted(refusal.value.found) == sorted(claim.batch_ids)
+    if loss in ("other", "zz"):
+        assert refusal.value.found == ()
+    assert all_rows(path) == before
+
+
+def test_a_hidden_leaf_stays_as_long_as_no_commit_moves_it(store: SessionStore) -> None:
+    commit(store, chain("a"))
+    store.tombstone_nodes(["a"])
+    commit(store, config={"model": "m"})
+    head = store.load_head()
+    assert head is not None
+    assert head.leaf_node_id == "a"
+
+
+def test_s_head_1_a_commit_keeps_what_it_does_not_know_but_for_the_ledger(
+    store: SessionStore, path: Path
+) -> None:
+    commit(store)
+    run_script(
+        path,
+        "UPDATE session_head SET head_json = json_set(head_json, "
+        "'$.alpha', 1, '$.token_ledger', 2, '$.zeta', 3)",
+    )
+    commit(store, config={"model": "m"})
+    head = store.load_head()
+    assert head is not None
+    assert head.extra == {"alpha": 1, "zeta": 3}
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_the_last_revision_is_the_last(store: SessionStore, path: Path, left: int) -> None:
+    commit(store)
+    run_script(path, f"UPDATE session_head SET head_revision = {2**63 - 1 - left}")
+    before = all_rows(path)
+    if left:
+        assert commit(store).head_revision == 2**63 - 1
+        return
+    fence = lease_of(store).fence
+    before = all_rows(path)
+    with pytest.raises(CorruptRecordError, match="no revision is left"):
+        store.commit_turn(TurnCommit(fence=fence))
     assert all_rows(path) == before
 
 
