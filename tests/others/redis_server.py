@@ -58,7 +58,7 @@ class Server:
 def running(folder: Path) -> Iterator[Server]:
     """Run a server in this folder, on a socket there."""
     library, page, socket = folder / "wall_clock.so", folder / "now", folder / "redis.sock"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIM], check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, SHIM], check=True)
     page.write_bytes((1_000_000).to_bytes(8, "little"))
     with page.open("r+b") as file:
         wall = mmap.mmap(file.fileno(), 8)
