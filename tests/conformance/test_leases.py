@@ -191,6 +191,14 @@ def with_another_token(leased: Leased, clock: ManualClock) -> Fence:
     return changed(claim(leased).fence, token="forged")
 
 
+def with_a_token_behind(leased: Leased, clock: ManualClock) -> Fence:
+    return changed(claim(leased).fence, token="zz")
+
+
+def with_an_owner_before(leased: Leased, clock: ManualClock) -> Fence:
+    return changed(claim(leased).fence, owner_id="aaa")
+
+
 def with_another_owner(leased: Leased, clock: ManualClock) -> Fence:
     return changed(claim(leased).fence, owner_id="bob")
 
@@ -208,6 +216,8 @@ LOST: dict[Lose, str] = {
     behind_the_row: "superseded",
     with_another_token: "never_claimed",
     with_another_owner: "never_claimed",
+    with_a_token_behind: "never_claimed",
+    with_an_owner_before: "never_claimed",
 }
 every_lost_fence = pytest.mark.parametrize(
     ("lose", "reason"), LOST.items(), ids=[lose.__name__ for lose in LOST]

@@ -31,6 +31,7 @@ from lash_store.session.records import (
     UsageDelta,
     turn_commit_hash,
 )
+from lash_store.session.statements import load_receipt
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
 from tests.support.sessions import (
@@ -123,6 +124,22 @@ def test_s_commit_2_the_same_turn_with_another_hash_is_a_conflict(
         store.commit_turn(turn)
     assert (refusal.value.session_id, refusal.value.turn_id) == ("s", "turn-1")
     assert all_rows(path) == before
+
+
+def test_a_receipt_is_of_one_turn_of_one_session(store: SessionStore) -> None:
+    """Of three turns, the one in the midst; none of a turn or a session before or behind."""
+    for number in (1, 2, 3):
+        turn = stamped(store, turn_id=f"turn-{number}", commit_hash=f"hash-{number}")
+        assert store.commit_turn(turn).head_revision == number
+    receipt = store.load_receipt("turn-2")
+    assert receipt is not None
+    assert receipt.head_revision == 2
+    for unknown in ("turn-0", "turn-4"):
+        assert store.load_receipt(unknown) is None
+    with store.read() as tx:
+        for session_id in ("other", "zz"):
+            known = load_receipt.one(tx.cursor, session_id=session_id, turn_id="turn-2")
+            assert known is None
 
 
 @pytest.mark.parametrize("other", ["other", "zz"])

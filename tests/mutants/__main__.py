@@ -31,7 +31,10 @@ IGNORED = shutil.ignore_patterns(".git", ".venv", ".nox", "dist", "*cache*", "no
 
 CONFORMANCE = "tests/conformance/test_"
 QUICK = "-k 'not (asyncio or process or ten_seconds or is_killed)'"
-LEASE_TESTS = f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py tests/property/test_bad_input.py {QUICK}"
+LEASE_TESTS = (
+    f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py tests/property/test_bad_input.py "
+    f"tests/statements/test_composing.py tests/architecture/test_records.py {QUICK}"
+)
 QUEUE_TESTS = f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py"
 TURN_TESTS = (
     f"{CONFORMANCE}session_turns.py {CONFORMANCE}session_graph.py {CONFORMANCE}session_rest.py"
