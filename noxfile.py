@@ -78,7 +78,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in apart))
     session.run("pytest", *BY_THEMSELVES)
     shared = ("pytest", "--layout", "shared")
-    session.run(*shared, "-n", "2", "tests/conformance", "tests/property")
+    session.run(*shared, "-n", "2", "tests/conformance", "tests/property", "tests/faults")
     session.run(*shared, "tests/concurrency", "tests/crash")
 
 
