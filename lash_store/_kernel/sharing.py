@@ -302,6 +302,15 @@ class SharingCompiler(SQLCompiler):
         text = text.replace(f"INTO {name} (", f"{into}({', '.join(names)}, ", 1)
         return text.replace(") VALUES (", f") VALUES ({', '.join(values)}, ", 1)
 
+    def _on_conflict_target(self, clause: Any, **kw: Any) -> str:
+        """Name what a new row conflicts by: in its scope. Each database's own compiler has the rest."""
+        target: str = super()._on_conflict_target(clause, **kw)  # type: ignore[misc] # reason: of the class beside this one
+        statement: Any = self.stack[-1]["selectable"]
+        place = self.sharing.place_of(statement.table)
+        if place is not None and place.is_scoped:
+            return target.replace("(", f"({STORE}, ", 1)
+        return target
+
     def _check_insert(self, insert_stmt: Any, text: str, name: str) -> None:
         """Refuse what can't be given a scope, with the reason."""
         why = None

@@ -21,9 +21,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from lash_store._backends import driver_fault
+from lash_store._kernel.checks import check_choice
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.interleaving import at_points
@@ -96,8 +97,12 @@ def fail_at_each_statement(
     Each time on what `make` makes anew. `check` is given that, and the error that `work` raised or
     None; it raises AssertionError if what it finds may not be. What fails ``"before"`` was not done;
     what fails ``"after"`` was, and could not be told: a COMMIT among others. ``point("…")`` fails
-    where it stands. Returns how many places were failed.
+    where it stands. Returns how many places were failed; InvalidRecordError for another fault or when.
     """
+    for fault in faults:
+        check_choice("faults", fault, get_args(FaultKind))
+    for when in whens:
+        check_choice("whens", when, get_args(When))
     failed = 0
     for fault in faults:
         for when in whens:

@@ -24,11 +24,13 @@ from lash_store.errors import (
 from lash_store.session.records import (
     Append,
     Checkpoint,
+    NewWork,
     Node,
     TurnCommit,
     TurnReceipt,
     TurnStamp,
     UsageDelta,
+    WorkBatch,
     turn_commit_hash,
 )
 from lash_store.session.statements import load_receipt
@@ -229,6 +231,26 @@ def test_s_commit_5_a_completed_claim_stands_on_exactly_its_batches(
         assert sorted(refusal.value.found) == sorted(claim.batch_ids)
     if loss in ("other", "zz"):
         assert refusal.value.found == ()
+    assert all_rows(path) == before
+
+
+@pytest.mark.parametrize("session_id", ["other", "zz"])
+def test_s_commit_5_a_claim_of_another_session_is_not_completed(
+    store: SessionStore, path: Path, session_id: str
+) -> None:
+    """One that stands: only not here."""
+    enqueued = store.enqueue_work(NewWork(["theirs"]), session_id=session_id)
+    assert isinstance(enqueued, WorkBatch)
+    theirs = store.claim_lease(owner_id="bob", ttl_ms=60_000, session_id=session_id)
+    assert isinstance(theirs, SessionLease)
+    claim = store.claim_work(theirs.fence, owner_id="bob", ttl_ms=60_000)
+    assert claim is not None
+    fence = lease_of(store).fence
+    before = all_rows(path)
+    with pytest.raises(ClaimLostError) as refusal:
+        store.commit_turn(TurnCommit(fence=fence, completed=[claim]))
+    assert refusal.value.expected == claim.batch_ids
+    assert refusal.value.found == ()
     assert all_rows(path) == before
 
 

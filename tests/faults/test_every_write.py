@@ -50,10 +50,14 @@ class Case:
 
     def opened_and(self, act: Callable[[Any], object]) -> Rows:
         """Return what is in the file after this."""
-        self.filled.copy_to(self.file)
-        with closing(self.filled.open(self.file)) as store:
+        with closing(self.make()) as store:
             act(store)
         return plain(all_rows(self.file))
+
+    def make(self) -> Any:
+        """Open a store with something to lose."""
+        self.filled.copy_to(self.file)
+        return self.filled.open(self.file)
 
     def act(self, store: Any) -> None:
         self.write(store, self.filled.held)
@@ -103,10 +107,6 @@ def test_failed_at_each_statement(
     """Busy, an I/O error, a full disk; before each statement, and in place of what it answered."""
     case = Case(filled(kind), kind, name, tmp_path)
 
-    def make() -> Any:
-        case.filled.copy_to(case.file)
-        return case.filled.open(case.file)
-
     def check(store: Any, error: BaseException | None) -> None:
         assert error is None or isinstance(error, LashStoreError), repr(error)
         found = plain(all_rows(case.file))
@@ -116,7 +116,7 @@ def test_failed_at_each_statement(
             assert plain(all_rows(case.file)) == case.after
         case.check(case.file)
 
-    assert fail_at_each_statement(make, case.act, check, close=lambda it: it.close()) >= 3
+    assert fail_at_each_statement(case.make, case.act, check, close=lambda it: it.close()) >= 3
 
 
 @each_write
@@ -125,10 +125,6 @@ def test_a_fault_that_a_consumer_catches_inside_a_transaction(
 ) -> None:
     """What the operation wrote before the fault is undone, though the transaction goes on."""
     case = Case(filled(kind), kind, name, tmp_path)
-
-    def make() -> Any:
-        case.filled.copy_to(case.file)
-        return case.filled.open(case.file)
 
     def work(store: Any) -> None:
         with store.begin() as tx, suppress(LashStoreError):
@@ -139,6 +135,6 @@ def test_a_fault_that_a_consumer_catches_inside_a_transaction(
         assert plain(all_rows(case.file)) in (case.before, case.after)
 
     failed = fail_at_each_statement(
-        make, work, check, close=lambda it: it.close(), faults=("io error",)
+        case.make, work, check, close=lambda it: it.close(), faults=("io error",)
     )
     assert failed >= 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,15 @@ def test_a_forgotten_rollback_is_found() -> None:
     assert len(set(seen)) == 3  # busy, an I/O error, a full disk
     with pytest.raises(AssertionError):
         failed(undo=False)
+
+
+@pytest.mark.parametrize("bad", [{"faults": ("rust",)}, {"whens": ("during",)}])
+def test_a_fault_that_there_is_not_is_refused(bad: Any) -> None:
+    """Before anything is made."""
+    made: list[int] = []
+    with pytest.raises(InvalidRecordError, match=r"rust|during"):
+        fail_at_each_statement(lambda: made.append(1), lambda _: None, lambda *_: None, **bad)
+    assert made == []
 
 
 def test_what_fails_after_it_was_done(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, create_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from lash_store.errors import InvalidRecordError
 from lash_store.schemas import KINDS, SCHEMAS, init_file, render, render_all, schema_of
 from tests.support.databases import object_texts, pragma_facts
 from tests.support.dialects import POSTGRESQL, SQLITE
@@ -83,6 +84,13 @@ def test_the_rendered_schema_of_postgresql_is_not_stale(root: Path) -> None:
     """What it makes is looked at in ``tests/postgresql``."""
     rendered = (root / "schema" / "postgresql.sql").read_text(encoding="utf-8")
     assert rendered == render_all(SCHEMAS.values(), dialect="postgresql"), "run `nox -s schema`"
+
+
+def test_another_dialect_and_a_bad_prefix_are_refused() -> None:
+    with pytest.raises(InvalidRecordError, match="oracle"):
+        render_all(SCHEMAS.values(), dialect="oracle")
+    with pytest.raises(InvalidRecordError, match="no good"):
+        render_all(SCHEMAS.values(), dialect="postgresql", prefix="no good")
 
 
 def test_the_rendered_schema_makes_the_canonical_database(root: Path, kind: str) -> None:

@@ -8,17 +8,11 @@ from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.sql.compiler import FROM_LINTING
 
-from lash_store._kernel.sharing import STORE, Sharing, SharingCompiler
+from lash_store._kernel.sharing import Sharing, SharingCompiler
 
 
 class _Compiler(SharingCompiler, PGCompiler_psycopg):
-    def _on_conflict_target(self, clause: Any, **kw: Any) -> Any:
-        target = super()._on_conflict_target(clause, **kw)  # type: ignore[no-untyped-call] # reason: SQLAlchemy has no types there
-        statement: Any = self.stack[-1]["selectable"]
-        place = self.sharing.place_of(statement.table)
-        if place is not None and place.is_scoped:
-            return target.replace("(", f"({STORE}, ", 1)
-        return target
+    """SQLAlchemy's own, with our tables in their places."""
 
 
 class _DDLCompiler(PGDDLCompiler):

@@ -12,7 +12,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._kernel.options import Synchronous
-from lash_store._kernel.sharing import SCOPE, STORE, VERSIONS, Place, Sharing, SharingCompiler
+from lash_store._kernel.sharing import SCOPE, VERSIONS, Place, Sharing, SharingCompiler
 from lash_store.errors import ScopeError, StoreOpenError, TransactionControlError
 
 
@@ -42,14 +42,6 @@ class _SharingCompiler(SharingCompiler, _HintingCompiler):
             # The primary key is a rowid no more: its index is the table's first automatic one.
             return f" INDEXED BY sqlite_autoindex_{place.name}_1"
         return " " + hint.replace("INDEXED BY ", f"INDEXED BY {self.sharing.prefix}")
-
-    def _on_conflict_target(self, clause: Any, **kw: Any) -> Any:
-        target = super()._on_conflict_target(clause, **kw)  # type: ignore[no-untyped-call] # reason: SQLAlchemy has no types there
-        statement: Any = self.stack[-1]["selectable"]
-        place = self.sharing.place_of(statement.table)
-        if place is not None and place.is_scoped:
-            return target.replace("(", f"({STORE}, ", 1)
-        return target
 
 
 class _SharingContext(DefaultExecutionContext):
