@@ -46,7 +46,14 @@ from lash_store.errors import (
 )
 from lash_store.moving import copy_deployment
 from lash_store.process.tables import processes
-from lash_store.schemas import OwnTables, Trigger, check_file, stamp_tables
+from lash_store.schemas import (
+    SCHEMAS,
+    OwnTables,
+    Trigger,
+    check_file,
+    render_all,
+    stamp_tables,
+)
 from lash_store.session.tables import blobs, graph_nodes, queued_work_batches
 from lash_store.tracing import explain
 from tests.support.databases import all_rows, database_of, run_script
@@ -294,6 +301,12 @@ def test_k_share_9_are_made_and_known(open_: Open) -> None:
             by_priority = select(graph_nodes.c.node_id).where(MEMBER == 1)
             assert any("ix_priority" in line for line in explain(tx, by_priority))
         SessionStore.open(store, session_id="s", extras=EXTRAS, tables=[OWN]).close()
+
+
+def test_k_share_9_ours_stay_as_they_are_declared_for_who_declares_nothing(on_disk: Open) -> None:
+    before = render_all(SCHEMAS.values(), dialect="postgresql")
+    on_disk(extras=[POLICY, UNIQUE, PRIORITY]).close()
+    assert render_all(SCHEMAS.values(), dialect="postgresql") == before
 
 
 def test_k_share_9_are_made_in_a_store_that_was_there_without_them(on_disk: Open) -> None:

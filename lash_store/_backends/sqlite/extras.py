@@ -74,13 +74,15 @@ def _index_on(place: Table[Any], index: Index, *, is_scoped: bool) -> Index:
 
     first = [columns[STORE]] if is_scoped else []
     where = index.dialect_options["sqlite"]["where"]
-    return Index(
+    made = Index(
         index.name,
         *first,
         *(moved(each) for each in index.expressions),
         unique=index.unique,
         sqlite_where=None if where is None else moved(where),
     )
+    place.indexes.discard(made)  # it is the application's; the table stays as it was declared
+    return made
 
 
 def _check_references(own: OwnTables, *, is_shared: bool) -> None:
