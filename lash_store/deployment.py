@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
-from lash_store._backends import is_url
+from lash_store._backends import is_server, is_url
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import finish_first
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
-from lash_store.errors import InvalidRecordError, StoreOpenError
+from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
 from lash_store.session.store import SessionStore
@@ -42,13 +42,13 @@ class Deployment:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | None,
         processes: ProcessRegistry,
         triggers: TriggerStore,
         effects: EffectStore,
         sessions: SessionDirectory,
     ) -> None:
-        self.root = root
+        self._root = root
         self.sessions = sessions
         self.processes = processes
         self.triggers = triggers
@@ -104,7 +104,12 @@ class Deployment:
             ):  # its tables too, so that a Tx may stand beside others
                 SessionStore.open(url, session_id="deployment", **options).close()
             opened.pop_all()
-        return cls(sessions.root, *stores, sessions)
+        return cls(None if is_server(url) else sessions.root, *stores, sessions)
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the file of the database; InvalidRecordError of one on a server, which has none."""
+        return self.sessions.root if self._root is None else self._root
 
     def close(self) -> None:
         """Close the stores, and the sessions that are open still; closing twice is harmless."""
@@ -119,7 +124,7 @@ class Deployment:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Deployment {str(self.root)!r}>"
+        return f"<Deployment {str(self.sessions if self._root is None else self._root)!r}>"
 
 
 class AsyncDeployment:
@@ -152,10 +157,17 @@ class AsyncDeployment:
             await sessions.aclose()
             await finish_first(on_library_thread(deployment.close))
 
+    @property
+    def root(self) -> Path:
+        """The folder, or the file of the database, once it is open; see :class:`Deployment`."""
+        if self._deployment is None:
+            raise StoreClosedError(str(self._root))
+        return self._deployment.root
+
     async def _open(self) -> Self:
         if self._deployment is None:
             opened = await on_library_thread(lambda: Deployment.open(self._root, **self._options))
-            self._deployment, self.root = opened, opened.root
+            self._deployment = opened
             self.sessions = AsyncSessionDirectory(
                 self._root if is_url(self._root) else opened.sessions.root, **self._options
             )

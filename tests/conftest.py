@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from lash_store import EffectStore, ProcessRegistry, SessionStore, TriggerStore
 from lash_store.testing import ManualClock, SequentialIds
-from tests.support.layouts import LAYOUT, use_layout
+from tests.support import postgresql
+from tests.support.layouts import LAYOUT, on_server, use_layout
+from tests.support.on_server import clean
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,33 +36,61 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "canonical(why): of canonical files alone, not run with --layout shared"
     )
+    config.addinivalue_line("markers", "sqlite(why): of SQLite alone, not run on a server")
     config.addinivalue_line(
         "markers", "posix(why): not run without what POSIX has, see tests.support.no_posix"
     )
     os.environ[LAYOUT] = config.getoption("--layout")
+    if on_server() and postgresql.URL not in os.environ:
+        # Here and not in a fixture: the workers of ``pytest -n`` have one server together.
+        running = ExitStack()
+        config.add_cleanup(running.close)
+        os.environ[postgresql.URL] = running.enter_context(postgresql.server())
     use_layout()  # and processes that tests start do the same
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--layout", default="canonical", choices=["canonical", "shared"])
+    parser.addoption("--layout", default="canonical", choices=["canonical", "shared", "postgresql"])
     parser.addoption("--lease", help="only the tests of one kind of lease, by its name")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every id is the same in each run, or the workers of ``pytest -n`` collect other tests."""
+    if on_server():
+        _leave_out_sqlites(items)
     unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unstable:
         raise pytest.UsageError(f"ids with an address in them: {unstable}")
-    if config.getoption("--layout") == "shared":
-        items[:] = [item for item in items if item.get_closest_marker("canonical") is None]
+    layout = config.getoption("--layout")
+    apart = {"shared": ("canonical",), "postgresql": ("canonical", "sqlite")}.get(layout, ())
+    items[:] = [item for item in items if not any(map(item.get_closest_marker, apart))]
     kind = config.getoption("--lease")
     if kind is not None:
         items[:] = [item for item in items if _lease_of(item) == kind]
 
 
+def _leave_out_sqlites(items: list[pytest.Item]) -> None:
+    """Leave out what is of SQLite alone, one by one, each with its reason."""
+    lines = (ROOT / "tests/support/sqlite_alone.txt").read_text(encoding="utf-8").splitlines()
+    alone = {line.partition(" | ")[0] for line in lines}
+    items[:] = [
+        item
+        for item in items
+        if item.nodeid not in alone and item.nodeid.partition("[")[0] not in alone
+    ]
+
+
 def _lease_of(item: pytest.Item) -> object:
     called = getattr(item, "callspec", None)
     return called and called.params.get("leased")
+
+
+@pytest.fixture(autouse=True)
+def emptied() -> Iterator[None]:
+    """On a server, what a test has written is gone once it is over."""
+    yield
+    if on_server():
+        clean()
 
 
 @pytest.fixture

@@ -7,19 +7,20 @@ shared: by all stores, and by an application. ``lash_store._kernel.backend`` say
 import os
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from lash_store._backends.apart import as_another_process as opened_apart
+from lash_store._backends.joining import configure, create_tables, join, stamp_tables
 from lash_store._backends.postgresql.ddl import render as render_for_postgresql
 from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
-from lash_store._backends.sqlite.joining import configure, create_tables, join, stamp_tables
-from lash_store._backends.sqlite.opened import as_another_process as opened_apart
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
@@ -33,11 +34,13 @@ __all__ = [
     "database_path",
     "driver_fault",
     "is_in_memory",
+    "is_server",
     "is_url",
     "join",
     "open_handle",
     "opened_apart",
     "remove_database",
+    "server_name",
     "stamp_tables",
 ]
 
@@ -55,10 +58,14 @@ RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _URL_AS_PATH: Final = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
+_SERVERS: Final = ("postgresql",)
 
 
 def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: Settings) -> Handle:
     """Open what a path or a URL leads to, or a database in memory: each is SQLite's."""
+    if is_server(where):
+        opened: Handle = _postgresql_handle().open(schema, _server_url(str(where)), settings)
+        return opened
     if is_url(where):
         there = declared_with(shared(schema, settings.prefix), settings)
         return SqliteHandle.open(there, database_path(str(where)), settings)
@@ -76,7 +83,43 @@ def is_url(where: object) -> bool:
 
 def is_in_memory(where: str | os.PathLike[str] | None) -> bool:
     """Whether what would be opened is a private database in memory."""
+    if is_server(where):
+        return False
     return where is None or (is_url(where) and database_path(str(where)) is None)
+
+
+def is_server(where: object) -> bool:
+    """Whether `where` is the URL of a database on a server, PostgreSQL's, which has no path."""
+    return is_url(where) and re.split(r"[+:]", str(where), maxsplit=1)[0] in _SERVERS
+
+
+def server_name(url: str) -> str:
+    """Return what a database on a server is called in messages: its URL, without a password."""
+    return make_url(url)._replace(password=None).render_as_string()
+
+
+def _server_url(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise StoreOpenError("postgresql", f"it is no URL of a database: {error}") from error
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise StoreOpenError(
+            server_name(text),
+            f"the driver is psycopg, by a URL of postgresql+psycopg://, not {url.drivername}",
+        )
+    return url
+
+
+def _postgresql_handle() -> Any:
+    """Return the backend of a server; StoreOpenError if its driver is not installed."""
+    try:
+        module = import_module("lash_store._backends.postgresql.handle")
+    except ImportError as error:
+        raise StoreOpenError(
+            "postgresql", f"{error}: pip install 'lash-store[postgres]' brings the driver"
+        ) from error
+    return module.PostgresqlHandle
 
 
 def database_path(text: str) -> str | None:

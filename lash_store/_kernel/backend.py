@@ -122,6 +122,9 @@ class OpenTransaction(Protocol):
     is_shared: bool
     """Whether its database is shared by many sessions, each of which has rows of its own."""
 
+    writes_alone: bool
+    """Whether nobody else writes to what it is about before it ends; see ``locks``."""
+
     touched: set[Concern]
     """What it may have changed or looked at, for those who wait for commits."""
 
@@ -178,6 +181,10 @@ class Handle(Protocol):
     @property
     def closed(self) -> bool:
         """Whether the handle was closed."""
+
+    def read_clock(self, clock: Clock) -> int:
+        """Return the time that a transaction would begin with now, without one, in milliseconds."""
+        ...
 
     def write(
         self, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool = False

@@ -34,6 +34,8 @@ class Call(ABC):
         "context",
         "deadline_s",
         "error",
+        "is_admitted",
+        "locks",
         "operation",
         "reads",
         "result",
@@ -60,6 +62,10 @@ class Call(ABC):
         self.deadline_s = self.since_s + budget_s
         self.alone = alone
         self.reads = reads
+        self.locks: tuple[Any, ...] = ()
+        """What has to be locked for it, where a database locks less than all of itself."""
+        self.is_admitted = False
+        """Whether it may begin, where several may at once."""
         self.context: Context = copy_context()
         self.settled = False
         self.result: Any = None

@@ -39,8 +39,8 @@ def check_time(field: str, value: int) -> int:
 
 
 def check_name(field: str, value: str) -> str:
-    """Return `value` if it can name something: a non-empty str that UTF-8 can carry."""
-    if type(value) is str and value and value.isascii():
+    """Return `value` if it can name something: a non-empty str that any database can hold."""
+    if type(value) is str and value and value.isascii() and "\0" not in value:
         return value  # as most are
     if not isinstance(value, str) or not value:
         raise InvalidRecordError(field, shown(value), "must be a non-empty str")
@@ -56,9 +56,11 @@ def check_words(field: str, value: str) -> str:
 
 
 def check_text(field: str, value: str) -> str:
-    """Return `value` if it is a str, empty or not, that UTF-8 can carry."""
+    """Return `value` if it is a str, empty or not, that any database can hold: UTF-8 without NUL."""
     if not isinstance(value, str):
         raise InvalidRecordError(field, shown(value), "must be a str")
+    if "\0" in value:
+        raise InvalidRecordError(field, shown(value), "holds a NUL, which PostgreSQL can't")
     if not value.isascii():
         try:
             value.encode()

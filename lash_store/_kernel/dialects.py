@@ -195,12 +195,13 @@ def _is_no_json_on_sqlite(element: IsNoJson, compiler: SQLCompiler, **kw: Any) -
 def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
     names = ", ".join(path)
-    # Text that is no JSON has no member, and a cast of it would end the transaction. So would one of
-    # what JSONB can't hold, in whatever member: a NUL, half a surrogate pair.
+    # Text that is no JSON has no member, and a cast of it would end the transaction. So would what no
+    # text can hold, in whatever member, and JSONB can't: a NUL, half a surrogate pair. The member is
+    # taken from JSON, not JSONB, by which an object is told as it is written.
     plain = f"regexp_replace({column}, '{_UNHOLDABLE}', '\\\\ufffd', 'g')"
     return (
         f"CASE WHEN pg_input_is_valid({column}, 'jsonb') "
-        f"THEN CAST({column} AS JSONB) #>> ARRAY[{names}] "
+        f"THEN json_extract_path_text(CAST({column} AS JSON), {names}) "
         f"WHEN pg_input_is_valid({column}, 'json') "
         f"THEN json_extract_path_text(CAST({plain} AS JSON), {names}) END"
     )

@@ -99,7 +99,8 @@ class Kept:
     def check(self) -> None:
         """Raise what says that the term is over; costs no I/O."""
         if self.lost is None and (
-            self.clock.now_ms() >= self.term.expires_at_ms or steady_ms(self.clock) >= self.until_ms
+            self.handle.read_clock(self.clock) >= self.term.expires_at_ms
+            or steady_ms(self.clock) >= self.until_ms
         ):
             self.lose(self._lost_error(self.term))
         if self.lost is not None:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict
 
-from lash_store._kernel.checks import check_count, shown
+from lash_store._kernel.checks import check_count, check_text, shown
 from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own_tables
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
 
 _PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,30}_")
+
+_SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 Synchronous = Literal["NORMAL", "FULL"]
 """How far COMMIT goes: NORMAL may lose the last commits at power loss, FULL none."""
@@ -36,6 +38,13 @@ class OpenOptions(TypedDict, total=False):
     ``extras``           indexes and triggers that the application adds to our tables, an ``Index``
                          or a ``Trigger`` each, made where they are missing (K-SHARE-9); "any"
                          takes whatever is there as it is; default none
+    ``schema``           of PostgreSQL: the schema that our tables are in; by default the one that the role
+                         looks in first
+    ``pool_size``        of PostgreSQL: how many connections this process has on the database, at
+                         least 1; default 8
+    ``prepare_threshold``  of PostgreSQL: after how many executions a connection prepares a statement
+                         there; None for never, behind a pooler in transaction mode; default 5
+    ``application_name`` of PostgreSQL: what the server's lists call the connections; default "lash_store"
     ``tables``           tables of the application's own, each an ``OwnTables``, that are to be
                          made and guarded as ours are (K-SHARE-8); default none
     """
@@ -52,6 +61,10 @@ class OpenOptions(TypedDict, total=False):
     prefix: str
     extras: Extras
     tables: Sequence[OwnTables]
+    schema: str | None
+    pool_size: int
+    prepare_threshold: int | None
+    application_name: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,10 @@ class Settings:
     tables: Sequence[OwnTables] = ()
     create: bool = True
     immutable: bool = False
+    schema: str | None = None
+    pool_size: int = 8
+    prepare_threshold: int | None = 5
+    application_name: str = "lash_store"
 
     def __post_init__(self) -> None:
         if self.immutable and not self.read_only:
@@ -88,5 +105,16 @@ class Settings:
                 shown(self.prefix),
                 "must be lower-case letters, digits and _, ending in _",
             )
+        if self.schema is not None and not (
+            isinstance(self.schema, str) and _SCHEMA.fullmatch(self.schema)
+        ):
+            raise InvalidRecordError(
+                "schema", shown(self.schema), "must be lower-case letters, digits and _"
+            )
+        if check_count("pool_size", self.pool_size) == 0:
+            raise InvalidRecordError("pool_size", "0", "must be at least 1")
+        if self.prepare_threshold is not None:
+            check_count("prepare_threshold", self.prepare_threshold)
+        check_text("application_name", self.application_name)
         object.__setattr__(self, "extras", check_extras(self.extras))
         object.__setattr__(self, "tables", check_own_tables(self.tables))

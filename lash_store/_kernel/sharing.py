@@ -207,8 +207,10 @@ def _scoped_names(prefix: str) -> frozenset[str]:
 class Sharing:
     """Where the tables of ours are, under one prefix: what the compiler goes by."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, schema: str | None = None) -> None:
         self.prefix = prefix
+        self.schema = schema
+        """The database's schema that they are in, where it is not the one that is looked in first."""
 
     def place_of(self, table: Any) -> Place | None:
         """Return where a table is, or None if it is none of ours.
@@ -242,6 +244,11 @@ class SharingCompiler(SQLCompiler):
         """Return a hint on a canonical table, as it has to be on the one in its place."""
         return hint
 
+    def _real(self, place: Place) -> str:
+        schema = self.sharing.schema
+        name: str = self.preparer.quote(place.name)
+        return name if schema is None else f"{self.preparer.quote(schema)}.{name}"
+
     def visit_table(self, table: Any, *arguments: Any, **kw: Any) -> Any:
         """Render a table of ours in FROM, or as what is to be changed."""
         place = self.sharing.place_of(table)
@@ -249,7 +256,7 @@ class SharingCompiler(SQLCompiler):
             return super().visit_table(table, *arguments, **kw)  # type: ignore[no-untyped-call] # reason: SQLAlchemy has no types there
         if kw.get("from_linter"):
             kw["from_linter"].froms[table] = table.fullname
-        real = self.preparer.quote(place.name)
+        real = self._real(place)
         suffix = f" AS {self.preparer.quote(table.name)}"
         if kw.get("iscrud"):
             return real + suffix
@@ -277,12 +284,12 @@ class SharingCompiler(SQLCompiler):
         is_selected = insert_stmt.select is not None
         more: list[str] = []
         if place is not None and place.is_scoped and is_selected:
-            insert_stmt, more = _selected_within_scope(insert_stmt, place)
+            insert_stmt, more = _selected_within_scope(insert_stmt, place, self.sharing)
         text: str = super().visit_insert(insert_stmt, *arguments, **kw)  # type: ignore[no-untyped-call] # reason: likewise
         if place is None:
             return text
         name = self.preparer.format_table(table)
-        into = f"INTO {self.preparer.quote(place.name)} AS {name} "
+        into = f"INTO {self._real(place)} AS {name} "
         if not place.is_scoped:
             return text.replace(f"INTO {name} ", into, 1)
         self._check_insert(insert_stmt, text, name)
@@ -294,7 +301,7 @@ class SharingCompiler(SQLCompiler):
         names, values = [STORE], [self.process(SCOPE)]
         if place.numbered is not None and place.numbered not in given:
             names.append(place.numbered)
-            real = self.preparer.quote(place.name)
+            real = self._real(place)
             values.append(
                 f"(SELECT coalesce(max({place.numbered}), 0) + 1 FROM {real} "  # noqa: S608 # reason: names of ours
                 f"WHERE {STORE} = {self.process(SCOPE)})"
@@ -346,13 +353,16 @@ class SharingCompiler(SQLCompiler):
         return statement.where(store == SCOPE)
 
 
-def _selected_within_scope(insert_stmt: Any, place: Place) -> tuple[Any, list[str]]:
+def _selected_within_scope(
+    insert_stmt: Any, place: Place, sharing: Sharing
+) -> tuple[Any, list[str]]:
     """Return an INSERT from a SELECT whose rows have their scope, and numbers in that; and in which columns."""
     rows = insert_stmt.select.subquery()
     more, columns = [STORE], [*rows.c, SCOPE.label(STORE)]
     names = [getattr(each, "name", each) for each in insert_stmt._select_names or ()]  # noqa: SLF001 # reason: tested by what it does
     if place.numbered is not None and place.numbered not in names:
-        there = sql_table(place.name, sql_column(STORE), sql_column(place.numbered))
+        columns_there: tuple[Any, ...] = (sql_column(STORE), sql_column(place.numbered))
+        there = sql_table(place.name, *columns_there, schema=sharing.schema)
         highest = select(func.coalesce(func.max(there.c[place.numbered]), 0))
         highest = highest.where(there.c[STORE] == SCOPE)
         columns.append(highest.scalar_subquery() + func.row_number().over())

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from lash_store._kernel.posix import in_forked_child
-from lash_store._kernel.threads import TIMER, WORKS
+from lash_store._kernel.threads import TIMER, WORKS, Pool
 from lash_store.errors import LashStoreError, StoreClosedError
 
 Concern = tuple[str, str, str | None]
@@ -56,7 +56,12 @@ class Waiter:
 class Watch:
     """The waiters on one open database."""
 
-    def __init__(self, read_version: Callable[[], Version | None] | None) -> None:
+    def __init__(
+        self, read_version: Callable[[], Version | None] | None, polls_on: Pool | None = None
+    ) -> None:
+        self._polls_on = polls_on
+        """Whose threads read it, where that may wait; else the timer does."""
+
         self._read_version = read_version
         """Reads the data version; it gives None if that can't be read just now without waiting."""
 
@@ -175,6 +180,12 @@ class Watch:
                 self._is_polled = False
                 _polled.discard(id(self))
                 return
+        if self._polls_on is None:
+            self._look_and_again()
+        else:
+            self._polls_on.submit(self._look_and_again)
+
+    def _look_and_again(self) -> None:
         try:
             self._look()
         finally:

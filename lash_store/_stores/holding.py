@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.leases import LeaseHeld
+from lash_store._kernel.locks import locked_as
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
@@ -172,6 +173,7 @@ class Holding(Generic[TermT]):
                 found = work(tx)
                 return found
 
+            locked_as(claim, work)
             try:
                 await store._handle.submit_write(self._operations[0], claim)
             except asyncio.CancelledError:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lash_store._backends import open_handle
 from lash_store._kernel.backend import Handle, OpenTransaction
-from lash_store._kernel.checks import check_count, check_now, shown
+from lash_store._kernel.checks import check_count, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Concern, Waiter, Watch
@@ -79,7 +79,7 @@ class Store(Generic[T_co]):
 
         What ``tx.now_ms`` is in a transaction, read once; for what is compared outside of one.
         """
-        return check_now(self._context.clock.now_ms())
+        return self._handle.read_clock(self._context.clock)
 
     def begin(self) -> Transaction[T_co]:
         """Open a write transaction: ``with store.begin() as tx:`` (K-TX-1, K-TX-2).

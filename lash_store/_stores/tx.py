@@ -32,11 +32,6 @@ class Context:
     scope: str = field(default="", kw_only=True)
     """Whose rows it is about, where a database holds many sessions."""
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """What a write transaction locks, where a database locks less than all of itself."""
-        return ()
-
 
 ContextT_co = TypeVar("ContextT_co", bound=Context, covariant=True)
 
@@ -101,7 +96,7 @@ class Tx(Generic[ContextT_co]):
     def own_cursor(self) -> Cursor:
         """The same for the library's own operations, which say what they touch.
 
-        Asked for again by every operation: SQLite itself rolls a transaction back on some
+        Asked for again by every operation: a database itself rolls a transaction back on some
         errors, and what runs after that would commit by itself, statement by statement.
         """
         transaction = self.transaction
@@ -109,10 +104,16 @@ class Tx(Generic[ContextT_co]):
             raise TransactionEndedError(
                 "this transaction has ended, or belongs to the process that forked this one"
                 if transaction is None
-                else "SQLite rolled this transaction back after an error"
+                else "the database rolled this transaction back after an error"
             )
         transaction.check_thread()
         return self._cursor
+
+    @property
+    def writes_alone(self) -> bool:
+        """Whether nobody else writes to what it is about before it ends; see ``locks``."""
+        assert self.transaction is not None
+        return self.transaction.writes_alone
 
     @property
     def connection(self) -> Connection:
@@ -195,6 +196,7 @@ class _Same:
         self.notes = tx.transaction.notes
         self.path = tx.transaction.path
         self.is_shared = tx.transaction.is_shared
+        self.writes_alone = tx.transaction.writes_alone
         self.check_thread = tx.transaction.check_thread
         self.consumer_connection = tx.transaction.consumer_connection
         self.further_cursor = tx.transaction.further_cursor

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.liveness import is_over
+from lash_store._kernel.locks import locked_by
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
@@ -179,12 +180,14 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         while True:
             sent_ms = steady_ms(clock)
             found: Any = await handle.submit_read(
-                "look_up_effect", step.look_up, write_instead=("begin_effect", begin)
+                "look_up_effect",
+                step.look_up,
+                write_instead=("begin_effect", locked_by(begin, *step.names)),
             )
             if not isinstance(found, Busy):
                 return found, sent_ms
             check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - clock.now_ms())
+            left_ms = max(1, found.retry_at_ms - store.read_clock())
             await self._wait_for("look_up_effect", step, left_ms)
 
     async def _record(
@@ -193,7 +196,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         assert self._store is not None  # a step has been begun
         KEEPER.drop(kept)
-        store, clock = self._store, self._store._context.clock  # noqa: SLF001 # reason: its own store
+        store = self._store
         work = function(store._context, kept.term, outcome)  # noqa: SLF001 # reason: its own store
 
         def submit() -> Awaitable[Any]:
@@ -204,7 +207,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 try:
                     return await submit()
                 except StoreBusyError as error:
-                    if is_over(kept.term.expires_at_ms, now_ms=clock.now_ms()):
+                    if is_over(kept.term.expires_at_ms, now_ms=store.read_clock()):
                         raise lost_waiting(kept.term, error) from error
 
         try:

@@ -9,12 +9,14 @@ side should carry the step's key there, as an idempotency key.
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.keeping import KEEPER, Kept
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.holding import Held
 from lash_store.effect.operations.attempts import begin, check_step, look_up, renew_effect
 from lash_store.effect.records import (
@@ -99,6 +101,11 @@ class Step(msgspec.Struct, frozen=True):
             ttl_ms=self.ttl_ms,
             strict=self.strict,
         )
+
+    @property
+    def beginning(self) -> Callable[[EffectTx], Begun]:
+        """What claims it, as the work of a transaction."""
+        return locked_by(partial(Step.begin, self), *self.names)
 
     @property
     def key(self) -> str:

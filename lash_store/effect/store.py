@@ -178,11 +178,11 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             sent_ms = steady_ms(clock)
             found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
-                found = self._handle.write("begin_effect", step.begin)
+                found = self._handle.write("begin_effect", step.beginning)
             if not isinstance(found, Busy):
                 return found, sent_ms
             check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - clock.now_ms())
+            left_ms = max(1, found.retry_at_ms - self.read_clock())
             self._wait_for(step, left_ms)
 
     def _record(self, kept: Kept, record: Callable[[], R]) -> R:
@@ -191,7 +191,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             try:
                 return record()
             except StoreBusyError as error:
-                if is_over(kept.term.expires_at_ms, now_ms=self._context.clock.now_ms()):
+                if is_over(kept.term.expires_at_ms, now_ms=self.read_clock()):
                     raise lost_waiting(kept.term, error) from error
 
     def _give_back(self, claim: EffectClaim) -> None:

@@ -11,6 +11,7 @@
     ├── StoreLostError            the file was removed, replaced or moved while it was open
     ├── ReadOnlyStoreError        a write through a reader
     ├── StoreBusyError            the write lock was not free within the busy budget; try again
+    │   └── DeadlockError             two transactions of a server that waited for each other; try again
     ├── SchemaVersionError        the file is of another kind, release or program
     ├── SchemaDriftError          the right version, but our tables are not as declared
     ├── CopyError                 something of a deployment that could not be copied
@@ -35,7 +36,9 @@
     ├── EffectFailedError         a step that failed for good, now or when it was recorded
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
-    ├── StorageError              SQLite reported I/O trouble, a full disk or corruption
+    ├── StorageError              the database reported I/O trouble, a full disk or corruption
+    │   ├── ConnectionLostError       the connection to a server was lost; nothing was kept
+    │   └── OutcomeUnknownError       it was lost at COMMIT: committed, or not
     ├── CoroutineError            an asynchronous function, where a plain one belongs (a TypeError)
     └── UnpreparableStatementError    a construct that has no fixed SQL text (a TypeError)
 
@@ -65,10 +68,13 @@ from lash_store.errors.root import (
     LashStoreError as LashStoreError,
 )
 from lash_store.errors.stores import (
+    ConnectionLostError as ConnectionLostError,
     CopyError as CopyError,
     CorruptRecordError as CorruptRecordError,
+    DeadlockError as DeadlockError,
     ForeignDatabaseError as ForeignDatabaseError,
     NamesTakenError as NamesTakenError,
+    OutcomeUnknownError as OutcomeUnknownError,
     ReadOnlyStoreError as ReadOnlyStoreError,
     SchemaDriftError as SchemaDriftError,
     SchemaVersionError as SchemaVersionError,

@@ -118,6 +118,21 @@ class StoreBusyError(LashStoreError):
         )
 
 
+class DeadlockError(StoreBusyError):
+    """Two transactions of a server waited for each other, and this one was ended; try again.
+
+    Nothing of it was kept. `cause` is what the server says.
+    """
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(path, 0)
+        self.args = (path, cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path!r}: ended for another's sake ({self.cause}); trying again is safe"
+
+
 class SchemaVersionError(LashStoreError):
     """The file does not carry the schema version of this kind of store (K-GUARD-1).
 
@@ -209,7 +224,7 @@ class CorruptRecordError(LashStoreError):
 
 
 class StorageError(LashStoreError):
-    """SQLite reported I/O trouble, a full disk, corruption or another failure of the file."""
+    """The database reported I/O trouble, a full disk, corruption or another failure of the file."""
 
     def __init__(self, path: str, code: str, cause: str) -> None:
         super().__init__(path, code, cause)
@@ -219,3 +234,23 @@ class StorageError(LashStoreError):
 
     def __str__(self) -> str:
         return f"{self.path!r}: {self.cause} ({self.code})"
+
+
+class ConnectionLostError(StorageError):
+    """The connection to a server was lost before COMMIT was sent; nothing was kept, so try again."""
+
+
+class OutcomeUnknownError(StorageError):
+    """The connection to a server was lost at COMMIT: the transaction was committed, or it was not.
+
+    Who has to know looks again, once there is a connection: a turn by ``load_receipt`` or by
+    committing it again under its id (S-COMMIT-2), a batch by its source key, an event by its replay
+    key, a step by ``look_up_effect``, a lease by ``current_lease`` and its token. All of these may be
+    sent again as they were, and happen once. What has no such key may happen twice.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path!r}: the connection was lost at COMMIT, so whether it was committed is not "
+            f"known ({self.cause})"
+        )

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement
 
 from lash_store._kernel.choosing import OrderBy
+from lash_store._kernel.locks import locked_as
 from lash_store._stores.holding import Holding
 from lash_store._stores.tx import Context
 from lash_store.errors import LeaseLostError
@@ -55,7 +56,9 @@ class ProcessHolding:
 
         def renew(context: Context, claimed: ClaimedProcess) -> Work[ClaimedProcess]:
             renewed = leases.LEASES.renewing(context, claimed.lease.fence, ttl_ms=ttl_ms)
-            return lambda tx: msgspec.structs.replace(claimed, lease=renewed(tx))
+            return locked_as(
+                lambda tx: msgspec.structs.replace(claimed, lease=renewed(tx)), renewed
+            )
 
         return Holding(
             self,  # type: ignore[arg-type] # reason: a registry, or its asyncio facade

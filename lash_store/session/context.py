@@ -22,11 +22,6 @@ class SessionContext(Context):
 
     profile: Profile
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """One session's transactions take turns; other sessions' need not wait for them."""
-        return (self.session_id,)
-
 
 Tx: TypeAlias = stores.Tx[SessionContext]
 """What the work of a session store's operations is a function of."""

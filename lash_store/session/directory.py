@@ -8,11 +8,12 @@ from weakref import WeakSet
 
 import msgspec
 
-from lash_store._backends import is_url
+from lash_store._backends import is_server, is_url
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_count, check_kind
+from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first
+from lash_store.errors import InvalidRecordError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
 from lash_store.session.records.meta import Relation, SessionMeta
@@ -28,21 +29,30 @@ class SessionDirectory:
     Opening a session's file past the directory is not covered by that.
     """
 
-    root: Path
-    """The folder, or the file of the database."""
-
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         check_kind("root", root, (str, os.PathLike))
         Settings(**options)  # a bad one is refused here, where it is given
         self._options = options
         self._place: Place
+        self._root: Path | None
         if is_url(root):
             shared = SharedDatabase(str(root), options)
-            self.root, self._place = shared.path, shared
+            self._place = shared
+            self._root = None if is_server(root) else Path(shared.path)
         else:
-            self.root = Path(root)
-            self._place = Folder(self.root)
+            self._root = Path(root)
+            self._place = Folder(self._root)
         self._opened: WeakSet[SessionStore] = WeakSet()
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the file of the database; InvalidRecordError of one on a server, which has none."""
+        if self._root is None:
+            raise InvalidRecordError("root", shown(str(self)), "is on a server, and has no path")
+        return self._root
+
+    def __str__(self) -> str:
+        return self._place.name
 
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1).
@@ -138,7 +148,14 @@ class AsyncSessionDirectory:
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         self._directory = SessionDirectory(root, **options)
-        self.root = self._directory.root
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the file of the database; see :class:`SessionDirectory`."""
+        return self._directory.root
+
+    def __str__(self) -> str:
+        return str(self._directory)
 
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""

@@ -11,7 +11,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from sqlalchemy import delete, select, union
 
-from lash_store._backends import database_path, opened_apart, remove_database
+from lash_store._backends import (
+    database_path,
+    is_server,
+    opened_apart,
+    remove_database,
+    server_name,
+)
 from lash_store._kernel.checks import check_name
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
@@ -50,6 +56,10 @@ class SessionEntry(msgspec.Struct, frozen=True):
 class Place(Protocol):
     """Where the sessions are."""
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; InvalidRecordError if it has none of its own."""
 
@@ -72,6 +82,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.name = str(root)
 
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
@@ -146,10 +157,12 @@ class SharedDatabase:
     """One database in which each session has rows of its own."""
 
     def __init__(self, url: str, options: OpenOptions) -> None:
-        path = database_path(url)
+        self._url, self._options = url, options
+        self._is_server = is_server(url)
+        path = server_name(url) if self._is_server else database_path(url)
         if path is None:
             raise StoreOpenError(url, "a directory of sessions needs a database with a path")
-        self._url, self.path, self._options = url, Path(path), options
+        self.path = self.name = path
 
     def path_of(self, session_id: str) -> Path:
         """Refuse: no session has a file of its own."""
@@ -207,7 +220,7 @@ class SharedDatabase:
 
     def _any(self, open_store: Callable[[], SessionStore]) -> SessionStore | None:
         """Open the database; None, and nothing made, if it is not there, or holds no sessions."""
-        if not self.path.exists():
+        if not self._is_server and not os.path.exists(self.path):
             return None
         try:
             return open_store()

@@ -6,11 +6,13 @@ from lash_store.clock import MAX_INT
 
 
 def names() -> st.SearchStrategy[str]:
-    """Owner, session and other ids: non-empty text that UTF-8 can carry, awkward ones included."""
+    """Owner, session and other ids: non-empty text that any database can hold, awkward ones included."""
     awkward = st.sampled_from(
-        ["a", "A", " ", "'", '"', "%", "_", "\0", "é", "日本", "🙂", "x" * 300]
+        ["a", "A", " ", "'", '"', "%", "_", "\x01", "é", "日本", "🙂", "x" * 300]
     )
-    return awkward | st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+    return awkward | st.text(
+        st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20
+    )
 
 
 def times_ms() -> st.SearchStrategy[int]:
@@ -32,4 +34,4 @@ def bad_counts() -> st.SearchStrategy[object]:
 
 def bad_names() -> st.SearchStrategy[object]:
     """What can't name anything: every one of these is refused."""
-    return st.sampled_from(["", None, 7, b"a", "\ud800", "ok\udfff"])
+    return st.sampled_from(["", None, 7, b"a", "\ud800", "ok\udfff", "a\0"])

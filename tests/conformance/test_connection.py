@@ -19,7 +19,7 @@ from lash_store.errors import InvalidRecordError, TransactionControlError, Trans
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
 
-BLOB = text("INSERT INTO blobs VALUES ('h', x'00')")
+BLOB = text("INSERT INTO blobs VALUES ('h', :content)").bindparams(content=b"\0")
 
 
 def raw(connection: Connection) -> Any:
@@ -289,7 +289,7 @@ def test_k_tx_7_a_connection_that_was_kept_is_of_no_use(
     with pytest.raises(exc.ResourceClosedError):
         kept.execute(BLOB)
     uses: list[Callable[[], object]] = [
-        lambda: driver.execute(str(BLOB)),
+        lambda: driver.execute("INSERT INTO blobs VALUES ('h', '0')"),
         lambda: second.execute(BLOB),
     ]
     for use in uses:
@@ -316,7 +316,7 @@ def test_k_tx_7_a_cursor_runs_nothing_after_its_transaction_is_over(
     before = all_rows(path)
     with pytest.raises(TransactionEndedError), store.begin() as tx:
         cursor = raw(tx.connection).cursor()
-        cursor.execute(str(BLOB))
+        cursor.execute("INSERT INTO blobs VALUES ('h', x'00')")
         with pytest.raises(sqlite3.IntegrityError):
             cursor.execute("INSERT OR ROLLBACK INTO blobs VALUES ('h', x'00')")
         for run in (cursor.execute, lambda sql: cursor.executemany(sql, [()])):

@@ -20,6 +20,8 @@ from lash_store.session.directory import AsyncSessionDirectory
 from lash_store.testing import ManualClock
 from tests.support.databases import database_of
 
+pytestmark = pytest.mark.sqlite("the files of a folder")
+
 
 def test_a_deployment_closes_the_sessions_that_it_opened(tmp_path: Path) -> None:
     with Deployment.open(tmp_path) as deployment:

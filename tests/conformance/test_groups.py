@@ -39,6 +39,8 @@ from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, SequentialIds, as_another_process, run_as_group
 from tests.support.databases import all_rows, database_of, run_script
 
+pytestmark = pytest.mark.sqlite("its writer, and who joins its transactions")
+
 NOBODYS = SessionFence("s", "nobody", "none", 1)
 
 

@@ -24,6 +24,8 @@ from lash_store.errors import StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
 from tests.support.databases import all_rows, apart, database_of
 
+pytestmark = pytest.mark.sqlite("what becomes of a file")
+
 TIMEOUT_S = 20
 
 _watched: list[list[str]] = []

@@ -304,7 +304,6 @@ class TestDirectory:
             ("é", "session"),
             ("_a_", "a"),
             ("x" * 200, "x" * 80),
-            ("a\0b", "a_b"),
         ],
     )
     def test_s_dir_1_file_names(self, session_id: str, readable: str) -> None:

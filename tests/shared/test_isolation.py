@@ -40,7 +40,8 @@ from sqlalchemy.exc import CompileError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, aliased, registry
 from sqlalchemy.pool import StaticPool
 
-from lash_store._backends.sqlite.dialect import SCOPE_OPTION, SQLITE, dialect_for
+from lash_store._backends.scoping import SCOPE_OPTION
+from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._backends.sqlite.driver import StoreCursor, _cursor_classes
 from lash_store._kernel import prepared, sharing
 from lash_store._kernel.sharing import STORE, Sharing, SharingCompiler, shared

@@ -13,7 +13,8 @@ from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._stores.store import Store
 from lash_store.testing import as_another_process
-from tests.support.layouts import canonical_name, select_as_canonical
+from tests.support import on_server as server
+from tests.support.layouts import canonical_name, on_server, select_as_canonical
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,6 +65,8 @@ def object_texts(connection: sqlite3.Connection) -> dict[str, list[str] | None]:
 
 def all_rows(path: Path) -> Rows:
     """Every row of every table in the file, and the version: what a refusal must not change."""
+    if on_server():
+        return server.all_rows(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         names = connection.execute(
@@ -80,5 +83,8 @@ def all_rows(path: Path) -> Rows:
 
 def run_script(path: Path, script: str) -> None:
     """Change a file behind the library's back."""
+    if on_server():
+        server.run_script(path, script)
+        return
     with closing(sqlite3.connect(path, timeout=15)) as connection:
         connection.executescript(script)

@@ -38,6 +38,15 @@ def use_layout() -> None:
     """Where tests are run in the shared layout, open by its URL whatever is opened by a path."""
     if os.environ.get(LAYOUT) == "shared":
         vars(store)["open_handle"] = open_shared
+    elif on_server():
+        from tests.support.on_server import open_on_server  # noqa: PLC0415 # reason: it needs what stands here
+
+        vars(store)["open_handle"] = open_on_server
+
+
+def on_server() -> bool:
+    """Whether what would be opened as a file is opened on a server."""
+    return os.environ.get(LAYOUT) == "postgresql"
 
 
 def open_shared(schema: Schema, where: Any, settings: Settings) -> Handle:

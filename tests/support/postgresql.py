@@ -33,7 +33,13 @@ def server() -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
             started = package.get_server(folder, cleanup_mode="stop")
             try:
-                yield started.get_uri()
+                url = started.get_uri()
+                with psycopg.connect(url, autocommit=True) as connection:
+                    # It ends with the tests: nothing on it has to outlive a loss of power.
+                    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                        connection.execute(f"ALTER SYSTEM SET {setting} = off")
+                    connection.execute("SELECT pg_reload_conf()")
+                yield url
             finally:
                 started.cleanup()
 

@@ -1,17 +1,24 @@
-"""The PostgreSQL dialect that statements and schemas are compiled for."""
+"""The PostgreSQL dialects that statements and schemas are compiled for, and the SQL that only it has."""
 
+import re
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Dialect, Text
 from sqlalchemy.dialects.postgresql.base import PGDDLCompiler
-from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
+from sqlalchemy.dialects.postgresql.psycopg import (
+    PGCompiler_psycopg,
+    PGDialect_psycopg,
+    PGExecutionContext_psycopg,
+)
 from sqlalchemy.sql.compiler import FROM_LINTING
 
+from lash_store._backends.scoping import SharingContext
 from lash_store._kernel.sharing import Sharing, SharingCompiler
+from lash_store.errors import TransactionControlError
 
 
-class _Compiler(SharingCompiler, PGCompiler_psycopg):
+class PostgresqlSharingCompiler(SharingCompiler, PGCompiler_psycopg):
     """SQLAlchemy's own, with our tables in their places."""
 
 
@@ -28,19 +35,100 @@ class _DDLCompiler(PGDDLCompiler):
 
 
 class _Dialect(PGDialect_psycopg):
-    statement_compiler = _Compiler
+    statement_compiler = PostgresqlSharingCompiler
     ddl_compiler = _DDLCompiler
     supports_statement_cache = True
 
     sharing: Sharing
 
 
+class _ConsumerContext(SharingContext, PGExecutionContext_psycopg):
+    pass
+
+
+class _ConsumerDialect(_Dialect):
+    execution_ctx_cls = _ConsumerContext
+    supports_statement_cache = True
+
+
 @cache
-def dialect_for(prefix: str) -> Dialect:
-    """Return the dialect of a database whose tables of ours have that prefix.
+def dialect_for(prefix: str, schema: str | None = None) -> Dialect:
+    """Return the dialect of a database whose tables of ours have that prefix, in that schema.
 
     Its parameters are numbered, ``$1``, as the server takes them: a RawCursor passes the text on.
     """
     dialect = _Dialect(paramstyle="numeric_dollar", compiler_linting=FROM_LINTING)  # type: ignore[no-untyped-call] # reason: likewise
-    dialect.sharing = Sharing(prefix)
+    dialect.sharing = Sharing(prefix, schema)
     return dialect
+
+
+@cache
+def consumer_dialect_for(prefix: str, schema: str | None) -> Dialect:
+    """Return the same for a consumer's own statements, whose parameters are psycopg's: ``%(name)s``."""
+    import psycopg  # noqa: PLC0415 # reason: it is installed with an extra, and this is asked for with a connection
+
+    dialect = _ConsumerDialect(dbapi=psycopg, compiler_linting=FROM_LINTING)  # type: ignore[no-untyped-call] # reason: likewise
+    dialect.sharing = Sharing(prefix, schema)
+    # What a dialect finds out when an engine first connects, which ours never does.
+    dialect.server_version_info = (16,)
+    dialect.default_schema_name = schema or "public"
+    return dialect
+
+
+MINIMUM_SERVER: Final = 16
+"""The first PostgreSQL with ``pg_input_is_valid``, by which a broken record is passed over."""
+
+BEGIN_WRITE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+"""Each statement sees what was committed before it began: what follows the lock sees what that waited for."""
+
+BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+COMMIT: Final = "COMMIT"
+ROLLBACK: Final = "ROLLBACK"
+
+NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""The server's clock, which all its clients go by: milliseconds since the epoch."""
+
+VERSION: Final = "SELECT pg_current_snapshot()::text"
+"""What changes when a transaction that writes begins or ends, whosever it is."""
+
+WHAT_IT_IS: Final = "SELECT version(), current_schema()"
+
+
+def lock_statement(lock: tuple[int, bool]) -> str:
+    """Return the statement that takes a lock until the transaction's end: its number, and whether it is shared."""
+    number, is_shared = lock
+    suffix = "_shared" if is_shared else ""
+    return f"SELECT pg_advisory_xact_lock{suffix}({number:d})"
+
+
+def try_lock_statement(lock: tuple[int, bool]) -> str:
+    """Return the statement that takes a lock if it is free, and tells whether it did."""
+    number, is_shared = lock
+    suffix = "_shared" if is_shared else ""
+    return f"SELECT pg_try_advisory_xact_lock{suffix}({number:d})"
+
+
+def lock_timeout(milliseconds: int) -> str:
+    """Return the statement that bounds each wait for a lock, until the transaction's end; 0 would be none."""
+    return f"SET LOCAL lock_timeout = {max(1, milliseconds):d}"
+
+
+FULL: Final = "SET LOCAL synchronous_commit = on"
+"""Whatever the role or the database says, COMMIT waits for the disk."""
+
+_CONTROL: Final = re.compile(
+    r"""(?: [\s;] | --[^\n]*\n | /\*.*?\*/ )*
+    (?: BEGIN | START | COMMIT | END | ABORT | PREPARE (?= \s+ TRANSACTION )
+      | ROLLBACK (?! \s+ (?: (?:WORK|TRANSACTION) \s+ )? TO\b ) )\b""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+def check_no_control(sql: object) -> None:
+    """Raise TransactionControlError for a consumer's statement that begins or ends a transaction."""
+    text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
+    if isinstance(text, str) and _CONTROL.match(text):
+        raise TransactionControlError(
+            f"{text!r} would begin or end a transaction, and this one is the store's; "
+            "nothing was changed"
+        )

@@ -9,10 +9,16 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, NoReturn, Self, cast
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 
-from lash_store._backends.sqlite import dialect, guard, tx_connection
-from lash_store._backends.sqlite.driver import StoreCursor, open_cursor, store_error
+from lash_store._backends import tx_connection
+from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite.driver import (
+    StoreCursor,
+    consumer_error,
+    open_cursor,
+    store_error,
+)
 from lash_store._backends.sqlite.pragmas import Changed
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import NO_SECONDS, check_now
@@ -101,6 +107,7 @@ class StoreConnection(sqlite3.Connection):
     """What the names of our tables begin with, in a database that is shared; else nothing."""
 
     is_shared: bool
+    writes_alone = True
     pid: int
     busy_timeout_ms: int
     operation: str
@@ -264,7 +271,7 @@ class StoreConnection(sqlite3.Connection):
         if found is None or not tx_connection.is_usable(found):
             if found is not None:
                 tx_connection.disconnect(found, self)
-            found = self._consumers[scope] = tx_connection.connect(self, scope)
+            found = self._consumers[scope] = tx_connection.connect(self, scope, consumer_error)
         return found
 
     def _disconnect(self, how: str) -> None:
@@ -283,6 +290,11 @@ class StoreConnection(sqlite3.Connection):
             if cursor is not None:
                 cursor.close()
         self._cursors.clear()
+
+    @property
+    def consumer_dialect(self) -> Dialect:
+        """What a consumer's statements are compiled for."""
+        return dialect.dialect_for(self.prefix)
 
     @contextmanager
     def letting_go(self) -> Iterator[None]:

@@ -3,17 +3,17 @@
 import re
 import sqlite3
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Dialect, FromClause
+from sqlalchemy import Dialect, FromClause
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.compiler import FROM_LINTING
 
+from lash_store._backends.scoping import SharingContext
 from lash_store._kernel.options import Synchronous
-from lash_store._kernel.sharing import SCOPE, VERSIONS, Place, Sharing, SharingCompiler
-from lash_store.errors import ScopeError, StoreOpenError, TransactionControlError
+from lash_store._kernel.sharing import VERSIONS, Place, Sharing, SharingCompiler
+from lash_store.errors import StoreOpenError, TransactionControlError
 
 
 class _HintingCompiler(SQLiteCompiler):
@@ -33,7 +33,9 @@ class _StoreDialect(SQLiteDialect_pysqlite):
     default_schema_name = "main"
 
 
-class _SharingCompiler(SharingCompiler, _HintingCompiler):
+class HintingSharingCompiler(SharingCompiler, _HintingCompiler):
+    """The compiler of a shared database."""
+
     def hint_in_place(self, hint: str, place: Place) -> str:
         """Name the index that stands in the place of the one that a hint names."""
         if not hint:
@@ -44,57 +46,12 @@ class _SharingCompiler(SharingCompiler, _HintingCompiler):
         return " " + hint.replace("INDEXED BY ", f"INDEXED BY {self.sharing.prefix}")
 
 
-class _SharingContext(DefaultExecutionContext):
-    @classmethod
-    def _init_compiled(cls, *arguments: Any, **keywords: Any) -> Any:
-        dialect, connection, dbapi_connection, options, compiled, parameters, *others = arguments
-        if SCOPE.key in compiled.binds:
-            scope = options.get(SCOPE_OPTION) or _only_scope(connection)
-            parameters = [{**each, SCOPE.key: scope} for each in parameters or [{}]]
-        return super()._init_compiled(
-            dialect,
-            connection,
-            dbapi_connection,
-            options,
-            compiled,
-            parameters,
-            *others,
-            **keywords,
-        )
-
-
-def _only_scope(connection: Connection) -> str:
-    """Return the one session that has joined the transaction of a consumer's own."""
-    scopes = connection.info.get(SCOPES, ())
-    if not scopes:
-        raise ScopeError("this connection")
-    if len(scopes) > 1:
-        raise ScopeError(f"this connection, which several have joined ({', '.join(scopes)}),")
-    (scope,) = scopes
-    return str(scope)
-
-
-def use_sharing(dialect: Dialect) -> Sharing:
-    """Make a consumer's own dialect render our tables in their places; return what says where.
-
-    Until that is told, they are rendered as they are in a file.
-    """
-    found: Sharing | None = getattr(dialect, "sharing", None)
-    if found is None:
-        ours: Any = dialect
-        own = ours.execution_ctx_cls
-        ours.execution_ctx_cls = type("SharingContext", (_SharingContext, own), {})
-        ours.statement_compiler = _SharingCompiler
-        found = ours.sharing = Sharing("")
-    return found
-
-
-class _OwnSharingContext(_SharingContext, SQLiteExecutionContext):
+class _OwnSharingContext(SharingContext, SQLiteExecutionContext):
     pass
 
 
 class _SharingDialect(_StoreDialect):
-    statement_compiler = _SharingCompiler
+    statement_compiler = HintingSharingCompiler
     execution_ctx_cls = _OwnSharingContext
     supports_statement_cache = True
 
@@ -103,12 +60,6 @@ class _SharingDialect(_StoreDialect):
 
 SQLITE: Final[Dialect] = _StoreDialect(dbapi=sqlite3, compiler_linting=FROM_LINTING)
 """The dialect that the stores compile their statements for."""
-
-SCOPES: Final = "lash_store_scopes"
-"""Where a consumer's connection says which sessions have joined its transaction."""
-
-SCOPE_OPTION: Final = "lash_store_session"
-"""The execution option that says whose rows a consumer's statement is about."""
 
 
 @cache

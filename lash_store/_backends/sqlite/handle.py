@@ -9,6 +9,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lash_store._backends.apart import shares
 from lash_store._backends.sqlite import guard, opened
 from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store._backends.sqlite.drift import read_catalogue, undeclared
@@ -17,7 +18,7 @@ from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import Call, LoopCall, ToldCall
-from lash_store._kernel.checks import shown
+from lash_store._kernel.checks import check_now, shown
 from lash_store._kernel.sharing import shared
 from lash_store.errors import (
     InvalidRecordError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
     from lash_store._kernel.watching import Waiter, Watch
+    from lash_store.clock import Clock
 
 
 R = TypeVar("R")
@@ -117,7 +119,9 @@ class SqliteHandle:
         """Return the error of a call that was submitted at `since_s` and has spent its budget."""
         return self.database.busy_error(since_s)
 
-    # One-call operations.
+    def read_clock(self, clock: Clock) -> int:
+        """Read the injected clock: SQLite has none of its own."""
+        return check_now(clock.now_ms())
 
     def write(
         self,
@@ -254,8 +258,6 @@ class SqliteHandle:
         finally:
             self.end_read(hold, connection)
 
-    # A consumer's blocks.
-
     def begin_write(self, hold: Hold) -> StoreConnection:
         """Begin a write transaction for a consumer's block, held by `hold`."""
         self._check_writable()
@@ -381,7 +383,7 @@ def _forget(database: OpenDatabase) -> None:
 
 def _database_at(schema: Schema, path: str) -> OpenDatabase:
     with opened.lock:
-        if not opened.shares.get():
+        if not shares.get():
             database = OpenDatabase(schema, path)
             opened.apart.add(database)
             return database

@@ -7,44 +7,40 @@ AUTOCOMMIT is none at all.
 """
 
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
+from lash_store._backends.beginning import Mode, mode_of
+from lash_store._backends.orm_sessions import check_joined
+from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
-from lash_store._backends.sqlite.driver import StoreCursor, is_busy, open_cursor, store_error
+from lash_store._backends.sqlite.driver import (
+    StoreCursor,
+    consumer_error,
+    is_busy,
+    open_cursor,
+    store_error,
+)
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.opening import enter_wal
-from lash_store._backends.sqlite.orm_sessions import check_joined, watch_sessions
-from lash_store._backends.sqlite.tx_connection import explain
+from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import check_choice, check_now
-from lash_store._kernel.extras import Extras, OwnTables
+from lash_store._kernel.checks import check_now
+from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.logs import LONG_WAIT_S, Note, long_wait, tell
-from lash_store._kernel.options import Settings, Synchronous
+from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
 from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock
 from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine  # which is slow to import, and needs greenlet
-
-READ_OPTION: Final = "lash_store_read"
-"""The execution option that makes a transaction of a configured engine one that only reads."""
-
-WRITE_OPTION: Final = "lash_store_write"
-"""The same for one that writes, where those that say nothing only read."""
 
 _INFO: Final = "lash_store"
 _INFO_SETTINGS: Final = "lash_store_settings"
@@ -52,8 +48,8 @@ _INFO_COMPARED: Final = "lash_store_compared"
 
 _DRIVERS: Final = ("pysqlite", "aiosqlite")
 
-Mode = Literal["write", "read"]
-EngineT = TypeVar("EngineT", bound="Engine | AsyncEngine")
+_explain: Final = explaining(consumer_error)
+
 R = TypeVar("R")
 
 
@@ -70,6 +66,8 @@ class Begun:
 
 class JoinedTransaction:
     """A consumer's transaction, as one Tx stands on it."""
+
+    writes_alone = True
 
     def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
         self.own_cursor = cursor
@@ -106,57 +104,19 @@ class JoinedTransaction:
         return self._connection
 
 
-def configure(
-    engine: EngineT,
-    *,
-    busy_timeout_ms: int = 15_000,
-    synchronous: Synchronous = "NORMAL",
-    prefix: str = "lash_",
-    begin: Mode = "write",
-    extras: Extras = (),
-    tables: Sequence[OwnTables] = (),
-) -> EngineT:
-    """Prepare a consumer's engine, and return it, so that ``SessionTx.on(connection)`` works.
-
-    Its connections get the stores' settings (WAL, foreign keys, `synchronous`, a busy handler
-    of `busy_timeout_ms` milliseconds). Its transactions begin with BEGIN IMMEDIATE, or as a
-    snapshot that refuses writes under ``execution_options(lash_store_read=True)``. With
-    ``begin="read"`` they are snapshots, and those that write say so:
-    ``execution_options(lash_store_write=True)``. Writers wait in SQLite's busy handler, outside the
-    stores' fair queue. Configuring twice is harmless, and the first time holds. `prefix` is what the
-    names of our tables begin with, where they are to be made, and where there are several; `extras`
-    and `tables` are as in :class:`OpenOptions`. An AsyncEngine is configured before it connects; a Tx on
-    one of its connections is used in the thread of the event loop, which waits for no lock there. Raises
-    NotConfiguredError for an engine that is neither ``sqlite+pysqlite`` nor ``sqlite+aiosqlite``, or is in AUTOCOMMIT;
-    StoreOpenError where SQLite is too old; InvalidRecordError for a bad option.
-    """
-    check_choice("begin", begin, get_args(Mode))
+def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
+    """Prepare an engine on SQLite; see :func:`lash_store.configure`."""
     dialect.check_version(str(getattr(engine, "url", engine)))
-    asynchronous, engine = engine, getattr(engine, "sync_engine", engine)
-    if not isinstance(engine, Engine) or engine.dialect.driver not in _DRIVERS:
+    engine = getattr(engine, "sync_engine", engine)
+    if engine.dialect.driver not in _DRIVERS:
         raise NotConfiguredError(
             f"{engine!r} can't be configured: it has to be an Engine on sqlite+pysqlite, or an "
             "AsyncEngine on sqlite+aiosqlite"
         )
-    settings = Settings(
-        busy_timeout_ms=busy_timeout_ms,
-        synchronous=synchronous,
-        prefix=prefix,
-        extras=extras,
-        tables=tables,
-    )
-    if "AUTOCOMMIT" in (
-        engine.get_execution_options().get("isolation_level"),
-        engine.dialect._on_connect_isolation_level,  # noqa: SLF001 # reason: what create_engine() was given
-    ):
-        raise NotConfiguredError(f"{engine!r} is in AUTOCOMMIT: it has no transactions to join")
-
-    dialect.use_sharing(engine.dialect)
-    import_module("sqlalchemy.orm")  # or the first statement of a Session would not be looked at
-    watch_sessions()
+    use_sharing(engine.dialect, dialect.HintingSharingCompiler)
 
     def begun(connection: Connection) -> None:
-        _begin(connection, settings, begin)
+        _begin(connection, settings, undeclared)
 
     if not event.contains(engine, "rollback", _end):
         if engine.dialect.driver == "aiosqlite":
@@ -164,20 +124,11 @@ def configure(
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
-        event.listen(engine, "handle_error", explain)
-    return asynchronous
+        event.listen(engine, "handle_error", _explain)
 
 
-def join(connection: Any, schema: Schema, scope: str) -> JoinedTransaction:
-    """Join the transaction that is open on `connection`, and make it hold `schema` (K-GUARD-5).
-
-    What the database is decides the layout: a file of ours stays what it is; any other is shared,
-    and gets our tables beside what is there. It is compared once for each connection, and again
-    after each change of its schema. Raises NotConfiguredError unless a configured engine began it,
-    SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
-    without our tables that can only be read is refused.
-    """
-    session, connection = connection, _sync_connection(connection)
+def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
+    """Join the transaction that is open on `connection`; see ``_backends.joining``."""
     begun = _begun_transaction(connection)
     if schema.is_scoped and begun.sharing.prefix and hasattr(session, "identity_map"):
         check_joined(getattr(session, "sync_session", session), scope)
@@ -212,8 +163,6 @@ def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> 
 @contextmanager
 def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     """Give a cursor in the transaction that is open on a connection, whoever began it, or a new one."""
-    if not isinstance(connection, Connection):
-        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
     raw = _raw(connection)
     if connection.get_transaction() is None:
         connection.begin()
@@ -247,7 +196,7 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
     except sqlite3.Error as error:
         raise store_error(error, begun.raw) from error
     if schema.is_scoped:
-        connection.info[dialect.SCOPES].add(scope)
+        connection.info[SCOPES].add(scope)
     return open_cursor(begun.raw, prefix)
 
 
@@ -273,24 +222,7 @@ def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
         connection.engine.clear_compiled_cache()
 
 
-def _sync_connection(connection: Any) -> Any:
-    """Return the Connection on which a Session, an AsyncConnection or an AsyncSession stands."""
-    given = connection
-    connection = getattr(connection, "sync_session", connection)
-    orm: Any = sys.modules.get("sqlalchemy.orm")
-    if orm is not None and isinstance(connection, orm.Session):
-        try:
-            return connection.connection()
-        except MissingGreenlet as error:
-            raise NotConfiguredError(
-                f"{given!r} has not begun: `await session.connection()` first"
-            ) from error
-    return getattr(connection, "sync_connection", connection)
-
-
-def _begun_transaction(connection: Any) -> Begun:
-    if not isinstance(connection, Connection):
-        raise NotConfiguredError(f"{connection!r} is no open SQLAlchemy Connection")
+def _begun_transaction(connection: Connection) -> Begun:
     raw = _raw(connection)
     begun = connection.info.get(_INFO)
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
@@ -335,13 +267,11 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
         connection.info[_INFO] = begun  # an engine with options of its own was configured too
         return
-    options = connection.get_execution_options()
-    if options.get("isolation_level") == "AUTOCOMMIT":
-        return  # each statement commits by itself: there is no transaction to join
-    declares_write = bool(options.get(WRITE_OPTION))
-    mode: Mode = "read" if options.get(READ_OPTION) else "write" if declares_write else undeclared
+    mode = mode_of(connection, undeclared)
+    if mode is None:
+        return
     started_s = time.monotonic()
-    sharing = dialect.use_sharing(connection.dialect)
+    sharing = use_sharing(connection.dialect, dialect.HintingSharingCompiler)
     is_new = _INFO_SETTINGS not in connection.info
 
     def begin() -> None:
@@ -368,7 +298,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     waited_s = time.monotonic() - started_s
     if mode == "write" and waited_s >= LONG_WAIT_S:
         begun.notes.append(long_wait(_path_of(connection), None, waited_s))
-    connection.info[dialect.SCOPES] = set()
+    connection.info[SCOPES] = set()
 
 
 def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings) -> None:
@@ -390,7 +320,7 @@ def _committed(connection: Connection) -> None:
 
 def _end(connection: Connection) -> None:
     begun = connection.info.pop(_INFO, None)
-    connection.info.pop(dialect.SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
+    connection.info.pop(SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
     if begun is None:
         return
     for joined in begun.joined:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from lash_store._kernel.posix import in_forked_child
@@ -43,19 +41,6 @@ apart: Final[weakref.WeakSet[Opened]] = weakref.WeakSet()
 
 lock = threading.RLock()
 """Held while an entry is looked up, made or dropped; never while anything waits."""
-
-shares: Final[ContextVar[bool]] = ContextVar("shares", default=True)
-"""Whether what is opened now is shared with the other stores of its file."""
-
-
-@contextmanager
-def as_another_process() -> Iterator[None]:
-    """Open what is opened in the block as another process would: with a writer of its own."""
-    before = shares.set(False)
-    try:
-        yield
-    finally:
-        shares.reset(before)
 
 
 def make_room(beside: Sequence[object]) -> None:

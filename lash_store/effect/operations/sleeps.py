@@ -3,6 +3,7 @@
 from typing import Final
 
 from lash_store._kernel.checks import check_count, check_kind
+from lash_store._kernel.locks import locked_by
 from lash_store.clock import MAX_INT
 from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.operations.attempts import (
@@ -83,7 +84,7 @@ def begin_sleep(
                 put_down(tx)
         return left_ms
 
-    return begin_or_end
+    return locked_by(begin_or_end, scope_id, replay_key)
 
 
 def look_up_sleep(

@@ -9,6 +9,7 @@ from lash_store._kernel.checks import bound, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._kernel.findings import answers
 from lash_store._kernel.leases import check_fence
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.events import CANCEL_REQUESTED
 from lash_store._wire.origins import Scope, written_scope
@@ -113,7 +114,7 @@ def complete_process(
             record = record_of(tx, name)
         return Completed(record, appended.event, appended.wake, appended.is_replay)
 
-    return complete
+    return locked_by(complete, name)
 
 
 def request_cancel(_: Context, process_id: str, *, reason: str | None = None) -> Work[Appended]:
@@ -218,7 +219,7 @@ def ack_wake(_: Context, process_id: str, sequence: int) -> Work[bool]:
             raise NotFoundError("event", f"{name}:{sequence}")
         return statements.ack_wake.run(tx.own_cursor, process_id=name, sequence=number) == 1
 
-    return acknowledge
+    return locked_by(acknowledge, name)
 
 
 def pending_wakes(
@@ -311,7 +312,7 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
                 _write(tx, process_id, new, plan)
         return plan.appended
 
-    return append
+    return locked_by(append, process_id)
 
 
 def _problems_in(expected: str, new: NewEvent) -> dict[str, Problem | None]:

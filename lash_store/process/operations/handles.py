@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from lash_store._kernel.checks import bound, check_name, check_names, check_text
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.origins import Scope, written_scope
 from lash_store.errors import NotFoundError
@@ -37,7 +38,7 @@ def grant_handle(
         _grant(tx, scope, name, descriptor_json)
         return granted
 
-    return grant
+    return locked_by(grant, name)
 
 
 def revoke_handle(_: Context, scope: Scope, process_id: str) -> Work[bool]:
@@ -48,7 +49,7 @@ def revoke_handle(_: Context, scope: Scope, process_id: str) -> Work[bool]:
     def revoke(tx: Tx) -> bool:
         return statements.revoke_handle.run(tx.own_cursor, scope_id=scope.id, process_id=name) == 1
 
-    return revoke
+    return locked_by(revoke, name)
 
 
 def transfer_handles(

@@ -1,12 +1,13 @@
 """The lease on a process."""
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement
 
 from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.choosing import OrderBy, chosen
 from lash_store._kernel.leases import LeaseHeld
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.leasing import Leases
 from lash_store._stores.tx import Context
 from lash_store.process import statements
@@ -40,7 +41,7 @@ def claim_lease(
         state_of(tx, name)
         return take(tx)
 
-    return claim
+    return locked_by(claim, name)
 
 
 def claim_next(
@@ -64,22 +65,34 @@ def claim_next(
     check_count("ttl_ms", ttl_ms)
     given = filter_arguments(matching)
 
-    def claim(tx: Tx) -> ClaimedProcess | None:
+    def look(tx: Tx, statement: Any) -> tuple[str, str] | None:
         if choice is None:
-            found = statements.next_claimable.one(tx.own_cursor, now_ms=tx.now_ms, **given)
-        else:
-            claimable = statements.next_claimable(now_ms=tx.now_ms, **given)
-            by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
-            found = tx.connection.execute(by_choice).one_or_none()
-        if found is None:
-            return None
-        process_id, record_json = found
-        record = read_record(process_id, record_json)  # first: nobody can run what can't be read
-        lease = claim_lease(context, process_id, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
-        assert isinstance(lease, ProcessLease)  # it was free, and this transaction writes alone
-        return ClaimedProcess(lease, record)
+            found: tuple[str, str] | None = statement.one(tx.own_cursor, now_ms=tx.now_ms, **given)
+            return found
+        claimable = statement(now_ms=tx.now_ms, **given)
+        by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
+        row = tx.connection.execute(by_choice).one_or_none()
+        return None if row is None else (row[0], row[1])
 
-    return claim
+    def claim(tx: Tx) -> ClaimedProcess | None:
+        while True:
+            found = look(tx, statements.lock_claimable)
+            if found is None and not tx.writes_alone:
+                # What is passed over because somebody else is at its row may yet be claimable.
+                found = look(tx, statements.next_claimable)
+            if found is None:
+                return None
+            process_id, record_json = found
+            record = read_record(
+                process_id, record_json
+            )  # first: nobody can run what can't be read
+            lease = claim_lease(context, process_id, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
+            if isinstance(lease, ProcessLease):
+                return ClaimedProcess(lease, record)
+            # It was free as it was looked at: somebody else was quicker, and the next look sees that.
+
+    # About no one process: which it is, its row's own lock decides, and the claim is one statement.
+    return locked_by(claim)
 
 
 def current_lease(_: Context, process_id: str) -> Work[ProcessLease | None]:

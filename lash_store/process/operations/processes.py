@@ -13,6 +13,7 @@ from lash_store._kernel.checks import (
     check_text,
 )
 from lash_store._kernel.codecs import encode_raw, stable_hash
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.inputs import definition_text
 from lash_store._wire.origins import Originator, written_originator
@@ -72,7 +73,7 @@ def register_process(_: Context, registration: ProcessRegistration) -> Work[Proc
                 raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
         return read_record(process_id, record_json)
 
-    return register
+    return locked_by(register, process_id)
 
 
 def load_process(_: Context, process_id: str) -> Work[ProcessRecord | None]:
@@ -127,7 +128,7 @@ def set_external_ref(_: Context, process_id: str, ref: ExternalRef) -> Work[Proc
         status, _, record_json = _row_of(tx, name)
         return _revise(tx, name, status, record_json, external_ref=written)
 
-    return note
+    return locked_by(note, name)
 
 
 def set_wait(_: Context, process_id: str, wait: ProcessWait) -> Work[ProcessRecord]:
@@ -145,7 +146,7 @@ def set_wait(_: Context, process_id: str, wait: ProcessWait) -> Work[ProcessReco
             raise ProcessEndedError(name, status)
         return _revise(tx, name, status, record_json, wait=written)
 
-    return note
+    return locked_by(note, name)
 
 
 def clear_wait(_: Context, process_id: str) -> Work[ProcessRecord]:
@@ -159,7 +160,7 @@ def clear_wait(_: Context, process_id: str) -> Work[ProcessRecord]:
         status, _, record_json = _row_of(tx, name)
         return _revise(tx, name, status, record_json, wait=None)
 
-    return clear
+    return locked_by(clear, name)
 
 
 def known_processes(_: Context, process_ids: Iterable[str]) -> Work[set[str]]:

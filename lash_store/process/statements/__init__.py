@@ -43,6 +43,7 @@ from lash_store.process.statements.processes import (
     list_processes as list_processes,
     load_process as load_process,
     load_standing as load_standing,
+    lock_claimable as lock_claimable,
     matches_filter as matches_filter,
     next_claimable as next_claimable,
     process_status as process_status,

@@ -136,6 +136,26 @@ def next_claimable(
     )
 
 
+@prepare
+def lock_claimable(
+    *,
+    now_ms: int,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
+) -> Select[str, str]:
+    """Read the same, and lock its row where rows have locks: who comes meanwhile passes over it."""
+    found = next_claimable(
+        now_ms=now_ms,
+        waiting=waiting,
+        definition=definition,
+        owner_scope_id=owner_scope_id,
+        created_before_ms=created_before_ms,
+    )
+    return found.with_for_update(of=processes, skip_locked=True)
+
+
 def matches_filter(
     *,
     waiting: int | None = None,

@@ -13,6 +13,7 @@ from lash_store._kernel.checks import (
     check_text,
 )
 from lash_store._kernel.findings import answers
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.payloads import Problem, problem_of, schema_text
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
@@ -70,7 +71,7 @@ def record_occurrence(
         )
         return read_occurrence(new.occurrence_id, record_json) if added else _recorded(tx, new)
 
-    return record
+    return locked_by(record, "key", new.members["idempotency_key"])
 
 
 def load_occurrence(_: Context, occurrence_id: str) -> Work[Occurrence | None]:
@@ -92,7 +93,11 @@ def reserve_deliveries(context: Context, occurrence_id: str) -> Work[Reservation
     Raises NotFoundError for an unknown occurrence.
     """
     require, seen = _requiring(context, occurrence_id), _Seen()
-    return lambda tx: _reserve(tx, require(tx), seen)
+
+    def reserve(tx: Tx) -> Reservations:
+        return _reserve(tx, require(tx), seen)
+
+    return locked_by(reserve, "occurrence", occurrence_id)
 
 
 def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
@@ -108,7 +113,7 @@ def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
         with tx.all_or_nothing():
             return _redeliver(tx, occurrence, seen)
 
-    return reserve_and_list
+    return locked_by(reserve_and_list, "occurrence", occurrence_id)
 
 
 def list_deliveries(

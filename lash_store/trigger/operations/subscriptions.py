@@ -4,6 +4,7 @@ from typing import Any
 
 from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw
+from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.inputs import definition_text
 from lash_store._wire.origins import HOST, Scope
@@ -60,7 +61,7 @@ def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]
             )
         return read_subscription(subscription_id, record_json)
 
-    return register
+    return locked_by(register)  # each makes a row of its own
 
 
 def list_subscriptions(
@@ -173,7 +174,7 @@ def _switching(session_id: str | None, handle: str, *, enabled: bool) -> Work[bo
             changed = changed or bool(was_enabled) != enabled
         return changed
 
-    return switch
+    return locked_by(switch, "subscription", session_id or "", handle)
 
 
 def _finding(session_id: str | None, handle: str) -> Work[list[tuple[str, str, str, int, str]]]:

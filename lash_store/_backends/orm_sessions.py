@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event, inspect
 
-from lash_store._backends.sqlite.dialect import SCOPE_OPTION, SCOPES
+from lash_store._backends.scoping import SCOPE_OPTION, SCOPES
 from lash_store._kernel.schema import OURS, Ours
 from lash_store.errors import ScopeError
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, Protocol
 
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import Connection, Dialect, Engine, event, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
-from lash_store._backends.sqlite.dialect import SCOPE_OPTION, dialect_for
-from lash_store._backends.sqlite.driver import consumer_error
-from lash_store._backends.sqlite.orm_sessions import watch_sessions
+from lash_store._backends.orm_sessions import watch_sessions
+from lash_store._backends.scoping import SCOPE_OPTION
 from lash_store.errors import LashStoreError, TransactionControlError
 
-_URL = make_url("sqlite://")
+ExplainOwn = Callable[[BaseException, str, str], LashStoreError | None]
+"""Returns the error of ours that explains one of a driver's, of a database with a name and a prefix."""
 
 
 class Owned(Protocol):
@@ -26,6 +26,10 @@ class Owned(Protocol):
 
     prefix: str
     """What the names of our tables begin with, in a database that is shared; else nothing."""
+
+    @property
+    def consumer_dialect(self) -> Dialect:
+        """What its consumer's statements are compiled for."""
 
     engine: Engine | None
     """The engine that its consumer's Connections stand on, made when one is first asked for."""
@@ -70,13 +74,13 @@ class TransactionConnection(Connection):
         _refuse("detach()")
 
 
-def connect(raw: Owned, scope: str) -> TransactionConnection:
+def connect(raw: Owned, scope: str, explain_own: ExplainOwn) -> TransactionConnection:
     """Open the consumer's Connection on `raw`, inside the transaction that is open on it.
 
     In a shared database, what it says of session tables is about `scope`.
     """
     if raw.engine is None:
-        raw.engine = _engine(raw)
+        raw.engine = _engine(raw, explain_own)
     if raw.prefix:
         watch_sessions()
     connection = TransactionConnection(raw.engine)
@@ -114,9 +118,9 @@ def disconnect(connection: Connection, raw: Owned, *, commit: bool = False) -> N
             Connection.close(connection)
 
 
-def _engine(raw: Owned) -> Engine:
+def _engine(raw: Owned, explain_own: ExplainOwn) -> Engine:
     """Make an engine over this one connection; it lives as long, so its compile cache does too."""
-    dialect = dialect_for(raw.prefix)
+    dialect = raw.consumer_dialect
     prepare = dialect.on_connect()
     if prepare is not None:
         prepare(raw)  # the functions that SQLAlchemy's dialect counts on, such as REGEXP
@@ -124,8 +128,8 @@ def _engine(raw: Owned) -> Engine:
     # first connect does not roll back either.
     pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialect)
     # Parameters stay out of errors: a fence's token is among those of a fenced statement.
-    engine = Engine(pool, dialect, _URL, hide_parameters=True)
-    event.listen(engine, "handle_error", explain)
+    engine = Engine(pool, dialect, make_url(f"{dialect.name}://"), hide_parameters=True)
+    event.listen(engine, "handle_error", explaining(explain_own))
     return engine
 
 
@@ -133,16 +137,21 @@ def _creator(raw: Owned) -> Callable[[], Any]:
     return lambda: raw
 
 
-def explain(context: ExceptionContext) -> None:
-    error = context.original_exception
-    if isinstance(error, LashStoreError):
-        raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
-    raw: Any = context.connection and context.connection.connection.dbapi_connection
-    path = getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
-    sharing = getattr(context.dialect, "sharing", None)
-    own = consumer_error(error, path, "" if sharing is None else sharing.prefix)
-    if own is not None:
-        raise own from error
+def explaining(explain_own: ExplainOwn) -> Callable[[ExceptionContext], None]:
+    """Return what makes SQLAlchemy raise our own errors in the place of a driver's."""
+
+    def explain(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if isinstance(error, LashStoreError):
+            raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
+        raw: Any = context.connection and context.connection.connection.dbapi_connection
+        path = getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
+        sharing = getattr(context.dialect, "sharing", None)
+        own = explain_own(error, path, "" if sharing is None else sharing.prefix)
+        if own is not None:
+            raise own from error
+
+    return explain
 
 
 def _refuse(what: str) -> NoReturn:

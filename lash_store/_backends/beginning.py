@@ -1,0 +1,23 @@
+"""How a consumer says what a transaction of its own engine is to be: one that writes, or a snapshot."""
+
+from typing import Final, Literal
+
+from sqlalchemy import Connection
+
+READ_OPTION: Final = "lash_store_read"
+"""The execution option that makes a transaction of a configured engine one that only reads."""
+
+WRITE_OPTION: Final = "lash_store_write"
+"""The same for one that writes, where those that say nothing only read."""
+
+Mode = Literal["write", "read"]
+
+
+def mode_of(connection: Connection, undeclared: Mode) -> Mode | None:
+    """Return what a transaction that begins now is to be; None if it is none, in AUTOCOMMIT."""
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return None  # each statement commits by itself: there is no transaction to join
+    if options.get(READ_OPTION):
+        return "read"
+    return "write" if options.get(WRITE_OPTION) else undeclared

@@ -1,0 +1,369 @@
+"""One PostgreSQL connection: guarding its transaction and explaining its errors."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import get_ident
+from time import monotonic
+from typing import Any, NoReturn, Self, cast
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Dialect, Engine
+
+from lash_store._backends import tx_connection
+from lash_store._backends.postgresql import dialect
+from lash_store._backends.postgresql.driver import (
+    StoreCursor,
+    code_of,
+    consumer_error,
+    first_line,
+    is_lost,
+    open_cursor,
+    store_error,
+)
+from lash_store._backends.postgresql.locks import Lock, locks_of
+from lash_store._kernel.backend import Standing
+from lash_store._kernel.checks import check_now
+from lash_store._kernel.logs import Note
+from lash_store._kernel.observing import telling
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.watching import ANYTHING, Concern
+from lash_store.clock import Clock, SystemClock
+from lash_store.errors import (
+    OutcomeUnknownError,
+    ThreadError,
+    TransactionControlError,
+    TransactionEndedError,
+)
+
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
+
+
+class GuardedCursor(psycopg.Cursor[Any]):
+    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        """Execute inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        dialect.check_no_control(query)
+        connection.has_written = True
+        with telling(connection.operation, str(query), connection.path):
+            return super().execute(query, params, **options)
+
+    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        """Execute for each parameter set inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        dialect.check_no_control(query)
+        connection.has_written = True
+        with telling(connection.operation, str(query), connection.path):
+            super().executemany(query, params_seq, **options)
+
+    def fetchone(self) -> Any:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchone()
+
+    def fetchmany(self, size: int = 0) -> list[Any]:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchmany(size)
+
+    def fetchall(self) -> list[Any]:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchall()
+
+    def _check_open(self) -> None:
+        cast("StoreConnection", self.connection).check_thread()
+        if self.closed:
+            raise TransactionEndedError(
+                "a result was used after its transaction had ended: fetch its rows inside the block"
+            )
+
+
+class StoreConnection(psycopg.Connection[Any]):
+    """A connection whose transactions only the store begins and ends (K-TX-7)."""
+
+    path: str
+    place: str
+    """The schema and the prefix: what the numbers of its locks are made of."""
+
+    prefix: str
+    schema: str | None
+    is_shared = True
+    writes_alone: bool
+    pid: int
+    budget_ms: int
+    """How long the present transaction may wait for a lock."""
+
+    operation: str
+    """What the current transaction is for; see ``observing.Event``."""
+
+    own_cursor: StoreCursor
+    standing: Standing | None
+    """The Tx of the current transaction, or of the last one."""
+
+    engine: Engine | None
+    touched: set[Concern]
+    notes: list[Note]
+    has_written: bool
+    """Whether the current transaction has changed anything, as far as that can be seen."""
+
+    _consumers: dict[str, Connection]
+    _cursors: list[weakref.ref[Any]]
+    _server_ms: int
+    _held: set[Lock]
+    _thread: int
+    _writes: bool
+
+    def __del__(self, _: Any = None, /) -> None:
+        """Go without a word: the driver ends what this process has begun, and nothing of its parent's."""
+
+    def adopt(self, path: str, place: str, *, prefix: str, schema: str | None) -> None:
+        """Take charge of this connection, just opened."""
+        self.path, self.place, self.prefix, self.schema = path, place, prefix, schema
+        self.pid = os.getpid()
+        self.budget_ms = 0
+        self.operation = "open"
+        self.standing = None
+        self.engine = None
+        self.touched, self.notes = set(), []
+        self.has_written, self.writes_alone = False, False
+        self.own_cursor = open_cursor(self, prefix, schema)
+        self._consumers, self._cursors = {}, []
+        self._server_ms, self._read_s = 0, monotonic()
+        self._held = set()
+        self._thread = get_ident()
+        self._letting_go, self._writes = False, False
+
+    # The store's own control.
+
+    def begin_write(self, locks: Sequence[Lock], *, budget_ms: int, is_full: bool) -> None:
+        """Begin a transaction that writes, take its locks, and read the clock: in one round trip."""
+        self.budget_ms = budget_ms
+        self._begin(
+            dialect.BEGIN_WRITE,
+            dialect.lock_timeout(budget_ms),
+            *([dialect.FULL] if is_full else []),
+            *map(dialect.lock_statement, locks),
+        )
+        self._held = set(locks)
+        self.writes_alone = not any(is_shared for _, is_shared in locks)
+        self._writes = True
+
+    def begin_read(self) -> None:
+        """Begin a snapshot, and read the clock."""
+        self._begin(dialect.BEGIN_READ)
+        self._held = set()
+        self._writes, self.writes_alone = False, False
+
+    def _begin(self, *statements: str) -> None:
+        self._thread = get_ident()
+        self.touched.clear()
+        self.has_written = False
+        cursor = self.own_cursor
+        cursor.execute("; ".join((*statements, dialect.NOW)), prepare=False)
+        while cursor.nextset():
+            pass
+        self._server_ms, self._read_s = cursor.fetchall()[0][0], monotonic()
+        self.has_written = False
+
+    def end(self, *, commit: bool) -> None:
+        """Commit or roll back, and close what the consumer has open on it."""
+        try:
+            self._close_consumers(commit=commit)
+        except BaseException:
+            self._roll_back()
+            raise
+        if not commit:
+            self.notes.clear()
+            self._roll_back()
+            return
+        if self.info.transaction_status is not TransactionStatus.INTRANS:
+            self.notes.clear()
+            self._roll_back()
+            raise self.ended_error()
+        try:
+            self.own_cursor.execute(dialect.COMMIT)
+        except BaseException as error:
+            self.notes.clear()
+            if isinstance(error, psycopg.Error):
+                if is_lost(error, self):
+                    raise OutcomeUnknownError(
+                        self.path, code_of(error), first_line(error)
+                    ) from error
+                self._roll_back()
+                raise store_error(error, self) from error
+            self.discard()  # an interrupt: whether it was committed nobody here knows
+            raise
+
+    def _roll_back(self) -> None:
+        """Roll back; a connection on which that can't be done is of no more use, and undone by its loss."""
+        if self.closed or self.info.transaction_status is TransactionStatus.IDLE:
+            return
+        try:
+            self.own_cursor.execute(dialect.ROLLBACK)
+        except psycopg.Error:
+            self.discard()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _close_consumers(self, *, commit: bool) -> None:
+        while self._consumers:
+            tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
+        for reference in self._cursors:
+            cursor = reference()
+            if cursor is not None:
+                cursor.close()
+        self._cursors.clear()
+
+    def discard(self) -> None:
+        """Close it for good, whatever it is in the midst of; the server rolls that back."""
+        self.engine = None
+        with suppress(psycopg.Error):
+            psycopg.Connection.close(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether another transaction can begin on it."""
+        return not self.closed and self.info.transaction_status is TransactionStatus.IDLE
+
+    # What a Tx stands on.
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether its transaction is still open; one that has failed is, until it is rolled back."""
+        return not self.closed and self.info.transaction_status in _OPEN
+
+    def now_ms(self, clock: Clock) -> int:
+        """Return the server's time, read behind the lock; of another clock than the system's its own."""
+        return self._server_ms if type(clock) is SystemClock else check_now(clock.now_ms())
+
+    def server_ms(self) -> int:
+        """Return the server's time, as it is by now: as far as this machine's steady clock can say."""
+        return self._server_ms + int((monotonic() - self._read_s) * 1000)
+
+    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+        """Open one more cursor on this transaction, once it has the locks of that Tx."""
+        wanted = [
+            each
+            for each in locks_of(self.place, schema, scope, None)
+            if self._writes and each not in self._held
+        ]
+        for lock in wanted:
+            try:
+                self.own_cursor.execute(dialect.lock_statement(lock), prepare=False)
+            except psycopg.Error as error:
+                raise store_error(error, self) from error
+            self._held.add(lock)
+        return open_cursor(self, self.prefix, self.schema)
+
+    def consumer_connection(self, scope: str) -> Connection:
+        """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
+        self.touched.add(ANYTHING)
+        found = self._consumers.get(scope)
+        if found is None or not tx_connection.is_usable(found):
+            if found is not None:
+                tx_connection.disconnect(found, self)
+            found = self._consumers[scope] = tx_connection.connect(self, scope, consumer_error)
+        return found
+
+    @property
+    def consumer_dialect(self) -> Dialect:
+        """What a consumer's statements are compiled for."""
+        return dialect.consumer_dialect_for(self.prefix, self.schema)
+
+    def ended_error(self) -> TransactionEndedError:
+        """Return the error of a transaction that is over before its end."""
+        return TransactionEndedError(
+            f"an error has ended the transaction on {self.path!r}; nothing of it was kept"
+        )
+
+    def check_thread(self) -> None:
+        """Raise ThreadError in any thread but the one that began the transaction."""
+        if self._thread != get_ident():
+            raise ThreadError(self._thread, get_ident())
+
+    def check_usable(self) -> None:
+        """Raise TransactionEndedError outside a transaction, and in a forked child."""
+        if self.pid != os.getpid():
+            raise TransactionEndedError(
+                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
+            )
+        self.check_thread()
+        if not self.in_transaction:
+            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
+
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
+        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
+        self._letting_go = True
+        try:
+            yield
+        finally:
+            self._letting_go = False
+
+    # What follows is what SQLAlchemy, or a consumer past it, calls.
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Open a cursor inside the current transaction; it is a :class:`GuardedCursor`."""
+        self.check_usable()
+        is_named = bool(arguments or options.get("name"))  # a server's cursor: streaming results
+        cursor: Any = super().cursor(*arguments, **options) if is_named else GuardedCursor(self)
+        self._cursors.append(weakref.ref(cursor))
+        return cursor
+
+    def commit(self) -> None:
+        """Refuse: the store commits. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self._refuse("commit()")
+
+    def rollback(self) -> None:
+        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self._refuse("rollback()")
+
+    def close(self) -> None:
+        """Refuse: the store closes."""
+        if self.in_transaction:
+            self._refuse("close()")
+        self.discard()
+
+    # What the driver's own setters come to; before the connection has its first transaction it sets some.
+
+    def set_autocommit(self, value: Any) -> None:
+        """Refuse: it would end the transaction."""
+        self._refuse_setting("autocommit")
+        super().set_autocommit(value)
+
+    def set_isolation_level(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("isolation_level")
+        super().set_isolation_level(value)
+
+    def set_read_only(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("read_only")
+        super().set_read_only(value)
+
+    def set_deferrable(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("deferrable")
+        super().set_deferrable(value)
+
+    def _refuse_setting(self, name: str) -> None:
+        if self.in_transaction:
+            self._refuse(f"setting {name}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TransactionControlError(
+            f"{what} on a connection of the store {self.path!r}: the store ends its own "
+            "transaction, by leaving begin() or read(); nothing was changed"
+        )

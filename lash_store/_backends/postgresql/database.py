@@ -1,0 +1,277 @@
+"""One PostgreSQL database that this process has open, for however many stores.
+
+A bounded number of connections, made when they are needed and kept for the next call; no thread
+and no connection belongs to a store. Who of this process is at the database, and who waits, is in
+``turns``.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL
+
+from lash_store._backends.apart import shares
+from lash_store._backends.postgresql import dialect, guard
+from lash_store._backends.postgresql.connection import StoreConnection
+from lash_store._backends.postgresql.driver import code_of, first_line, is_lost, store_error
+from lash_store._backends.postgresql.groups import SERVERS, Groups
+from lash_store._backends.postgresql.turns import Turns
+from lash_store._kernel.options import Settings
+from lash_store._kernel.posix import in_forked_child
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.threads import Pool
+from lash_store._kernel.watching import Version, Watch
+from lash_store.errors import (
+    StoreBusyError,
+    StoreClosedError,
+    StoreEmptyError,
+    StoreOpenError,
+)
+
+POLLS: Final = Pool("lash-store-poll", 2)
+"""Looks whether others have committed: that may wait for a network, so not on the timer."""
+
+
+class Key(NamedTuple):
+    """What tells an open database from others: where it is, and what belongs to its connections."""
+
+    url: str
+    schema: str | None
+    prefix: str
+    pool_size: int
+    prepare_threshold: int | None
+    application_name: str
+
+    @classmethod
+    def of(cls, url: URL, settings: Settings) -> Key:
+        """Return that of a URL, opened with these options."""
+        return cls(
+            url.render_as_string(hide_password=False),
+            settings.schema,
+            settings.prefix,
+            settings.pool_size,
+            settings.prepare_threshold,
+            settings.application_name,
+        )
+
+
+class OpenDatabase:
+    """One open database, usable from any thread; see the head of this module."""
+
+    def __init__(self, url: URL, key: Key) -> None:
+        self.key = key
+        self.path = url._replace(password=None).render_as_string()
+        self.url = url
+        self.place = ""
+        """The schema and the prefix: what the numbers of its locks are made of; known once it is open."""
+        self.schema_name = ""
+        """The schema that our tables are in, by its name."""
+
+        self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The open stores that stand on it."""
+
+        self.held: set[Schema] = set()
+        """The kinds whose tables were compared since it was opened."""
+
+        self.opening = threading.RLock()
+        self.closed = False
+        self._server = (0, monotonic())
+        self._renew()
+
+    def _renew(self) -> None:
+        self._idle: list[StoreConnection] = []
+        self._watcher: StoreConnection | None = None
+        self._polling = threading.Lock()
+        self.groups = Groups(self)
+        self.turns = Turns(self.key.pool_size, self.groups.start)
+        self.watch = Watch(self._read_version, POLLS)
+
+    def server_ms(self) -> int:
+        """Return the server's time as far as it is known here, without asking; see ``server_ms`` of a connection."""
+        at_ms, read_s = self._server
+        return at_ms + int((monotonic() - read_s) * 1000)
+
+    def busy_error(self, since_s: float) -> StoreBusyError:
+        """Return the error of whoever has waited in vain since `since_s`."""
+        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+
+    def note_time(self, connection: StoreConnection) -> None:
+        """Remember the server's time, as a transaction has read it."""
+        self._server = (connection.server_ms(), monotonic())
+
+    def begin(self, begin: Callable[[StoreConnection], None]) -> StoreConnection:
+        """Begin a transaction on a connection that is free; of a turn that was had.
+
+        One that was idle may have been lost meanwhile, by a server that was restarted, say: nothing
+        was begun on it, so another is tried, once.
+        """
+        connection, was_idle = self._take()
+        try:
+            begin(connection)
+        except BaseException as error:
+            self.give_back(connection)
+            if not isinstance(error, psycopg.Error):
+                raise
+            if not (was_idle and is_lost(error, connection)):
+                raise store_error(error, connection) from error
+            self._close_idle()
+            return self.begin(begin)
+        self.note_time(connection)
+        return connection
+
+    def give_back(self, connection: StoreConnection) -> None:
+        """Keep a connection for the next transaction, if one can begin on it."""
+        if connection.is_idle and not self.closed:
+            self._idle.append(connection)
+        else:
+            connection.discard()
+
+    def _take(self) -> tuple[StoreConnection, bool]:
+        if self.closed:
+            raise StoreClosedError(self.path)
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break  # another thread was quicker
+            if connection.is_idle:
+                return connection, True
+        return self.connect(), False
+
+    def connect(self) -> StoreConnection:
+        """Open one more connection; StoreOpenError says why that can't be done."""
+        key = self.key
+        _, options = dialect.dialect_for(key.prefix).create_connect_args(self.url)
+        try:
+            connection = StoreConnection.connect(
+                make_conninfo(**{"application_name": key.application_name, **options}),
+                autocommit=True,
+                prepare_threshold=key.prepare_threshold,
+            )
+        except psycopg.Error as error:
+            raise StoreOpenError(self.path, f"{first_line(error)} ({code_of(error)})") from error
+        connection.adopt(self.path, self.place, prefix=key.prefix, schema=key.schema)
+        return connection
+
+    @contextmanager
+    def _apart(self) -> Iterator[StoreConnection]:
+        """Lend a connection of its own, outside of the turns: for opening."""
+        connection = self.connect()
+        try:
+            yield connection
+        finally:
+            connection.discard()
+
+    def ensure(self, schema: Schema, settings: Settings) -> None:
+        """Make a kind's tables, or compare them, on a connection of its own."""
+        with self._apart() as connection:
+            cursor = connection.own_cursor
+            try:
+                if not self.place:
+                    self.schema_name = guard.server_place(cursor, self.path, settings.schema)
+                    self.place = f"{self.schema_name}.{self.key.prefix}"
+                connection.begin_read()
+                makes = guard.needs_making(cursor, schema, self.path, self.schema_name)
+                connection.end(commit=False)
+                if makes and (settings.read_only or not settings.create):
+                    raise StoreEmptyError.of(self.path, schema.kind)
+                if makes:
+                    connection.begin_write((), budget_ms=settings.busy_timeout_ms, is_full=True)
+                    guard.ensure_schema(cursor, schema, self.path, self.schema_name)
+                    connection.end(commit=True)
+            except psycopg.Error as error:
+                raise store_error(error, connection) from error
+            self.note_time(connection)
+        self.held.add(schema)
+
+    # Waiting for others' commits.
+
+    def _read_version(self) -> Version | None:
+        if self.closed:
+            raise StoreClosedError(self.path)
+        with self._polling:
+            if self._watcher is None or not self._watcher.is_idle:
+                self._watcher = self.connect()
+            try:
+                cursor = self._watcher.own_cursor
+                return "snapshot", cursor.execute(dialect.VERSION).fetchall()[0][0]
+            except psycopg.Error as error:
+                raise store_error(error, self._watcher) from error
+
+    # The end.
+
+    def close(self) -> None:
+        """Close every connection that nobody uses; those in use as their transactions end."""
+        self.closed = True
+        self._close_idle()
+        with self._polling:
+            if self._watcher is not None:
+                self._watcher.discard()
+        self.watch.notify()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().discard()
+
+    def after_fork(self) -> None:
+        """Begin without connections: those that were open are the parent's, and so is what waited.
+
+        They are kept for life, and never touched: closing one would end the parent's session.
+        """
+        inherited = [*self._idle, *([] if self._watcher is None else [self._watcher])]
+        _left_to_parents.extend((inherited, self.groups, self.turns))
+        for connection in self.groups.at_work():
+            if connection.standing is not None:
+                connection.standing.abandon()
+        self.opening = threading.RLock()
+        self._renew()
+
+
+_left_to_parents: Final[list[object]] = []
+
+databases: Final[weakref.WeakValueDictionary[Key, OpenDatabase]] = weakref.WeakValueDictionary()
+"""What this process has open, shared by all stores that are opened alike."""
+
+apart: Final[weakref.WeakSet[OpenDatabase]] = weakref.WeakSet()
+"""What is shared with nobody: it counts as another process's."""
+
+lock = threading.RLock()
+"""Held while an entry is looked up or made; never while anything waits."""
+
+
+def database_of(url: URL, key: Key) -> OpenDatabase:
+    """Return what is open at a URL, or is to be opened."""
+    with lock:
+        if not shares.get():
+            made = OpenDatabase(url, key)
+            apart.add(made)
+            return made
+        found = databases.get(key)
+        if found is None or found.closed:
+            found = databases[key] = OpenDatabase(url, key)
+        return found
+
+
+def forget(database: OpenDatabase) -> None:
+    """Let the next one who opens the URL open it anew."""
+    with lock:
+        if databases.get(database.key) is database:
+            del databases[database.key]
+
+
+@in_forked_child
+def _renew_all() -> None:
+    global lock  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
+    lock = threading.RLock()
+    for pool in (POLLS, SERVERS):
+        pool.renew()
+    for each in (*databases.values(), *apart):
+        each.after_fork()

@@ -1,0 +1,163 @@
+"""How our tables in a database differ from what was declared, by what the catalogue says of them.
+
+Both are written down as lines of text: a column, a key, a reference, a check, an index. An
+application's own indexes on our tables do not count, unless they are unique: those refuse rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy import Table, Text, UniqueConstraint
+from sqlalchemy.schema import ForeignKeyConstraint
+
+from lash_store._backends.postgresql.dialect import dialect_for
+from lash_store._kernel.schema import Schema
+
+_COLUMNS: Final = """\
+SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       coalesce(l.collname, ''), coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_class AS c
+JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
+LEFT JOIN pg_collation AS l ON l.oid = a.attcollation
+WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.relname, a.attnum"""
+
+_RULES: Final = """\
+SELECT c.relname, pg_get_constraintdef(r.oid)
+FROM pg_class AS c JOIN pg_constraint AS r ON r.conrelid = c.oid
+WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND r.contype IN ('p', 'u', 'f', 'c')"""
+
+_INDEXES: Final = """\
+SELECT c.relname, i.relname, x.indisunique, x.indisvalid,
+       ARRAY(SELECT pg_get_indexdef(x.indexrelid, n, true) FROM generate_series(1, x.indnatts) AS n),
+       coalesce(pg_get_expr(x.indpred, x.indrelid), '')
+FROM pg_class AS c JOIN pg_index AS x ON x.indrelid = c.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2)
+  AND NOT EXISTS (SELECT FROM pg_constraint AS r WHERE r.conindid = i.oid AND r.contype IN ('p', 'u'))"""
+
+
+def find_drift(cursor: Any, schema: Schema, place: str) -> list[str]:
+    """Return how our tables differ from what was declared; an application's own indexes do not count."""
+    names = [table.name for table in schema.tables]
+    there = _catalogue(cursor, names, place)
+    differences: list[str] = []
+    for table in schema.tables:
+        declared = _declared(table)
+        found = there.get(table.name)
+        if found is None:
+            differences.append(f"table {table.name}: missing")
+            continue
+        own = {line for line in found if line.startswith("index ") and line not in declared}
+        ours = {f"index {each.name}:" for each in table.indexes}
+        foreign = {
+            line for line in own if line.split(":")[0] + ":" not in ours and "unique" not in line
+        }
+        differences += [f"table {table.name}: lacks {line}" for line in sorted(declared - found)]
+        differences += [
+            f"table {table.name}: has {line}" for line in sorted(found - declared - foreign)
+        ]
+    return differences
+
+
+def _catalogue(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for table, name, kind, is_required, collation, default in cursor.execute(
+        _COLUMNS, (place, names)
+    ).fetchall():
+        default = default.replace(f"'{place}.", "'")  # noqa: PLW2901 # reason: as below
+        text = _column(name, kind, is_required=is_required, collation=collation)
+        found.setdefault(table, set()).add(
+            text + (f" DEFAULT {_plain(default)}" if default else "")
+        )
+    for table, rule in cursor.execute(_RULES, (place, names)).fetchall():
+        if not rule.startswith("NOT NULL"):
+            # The server names a schema that is not looked in by itself.
+            found[table].add(
+                f"rule {_plain(rule.replace(f' REFERENCES {place}.', ' REFERENCES '))}"
+            )
+    for table, name, is_unique, is_valid, columns, where in cursor.execute(
+        _INDEXES, (place, names)
+    ).fetchall():
+        line = _index(name, columns, where, is_unique=is_unique)
+        found[table].add(line if is_valid else f"{line} (invalid)")
+    return found
+
+
+def _declared(table: Table[Any]) -> set[str]:
+    lines: set[str] = set()
+    keys = {column.name for column in table.primary_key.columns}
+    for column in table.columns:
+        is_text = isinstance(column.type, Text)
+        kind = str(column.type.compile(dialect=dialect_for(""))).lower()
+        default = "" if column.server_default is None else _default(column)
+        if column is table.autoincrement_column and column is not None:
+            default = f"nextval('{table.name}_{column.name}_seq'::regclass)"
+        line = _column(
+            column.name,
+            kind,
+            is_required=not column.nullable or column.name in keys,
+            collation="C" if is_text else "",
+        )
+        lines.add(line + (f" DEFAULT {_plain(default)}" if default else ""))
+    of_columns = [rule for column in table.columns for rule in column.constraints]
+    for rule in (*table.constraints, *of_columns):
+        lines |= {f"rule {_plain(text)}" for text in _rule(rule)}
+    for index in table.indexes:
+        text = _condition(index.dialect_options["postgresql"]["where"])
+        lines.add(
+            _index(
+                str(index.name), [each.name for each in index.columns], text, is_unique=index.unique
+            )
+        )
+    return lines
+
+
+def _condition(where: Any) -> str:
+    if where is None:
+        return ""
+    options = {"literal_binds": True, "include_table": False}
+    return str(where.compile(dialect=dialect_for(""), compile_kwargs=options))
+
+
+def _default(column: Any) -> str:
+    given = column.server_default.arg
+    return f"'{given}'" if isinstance(given, str) else str(given)
+
+
+def _rule(rule: Any) -> Iterable[str]:
+    names = ", ".join(column.name for column in getattr(rule, "columns", ()))
+    if isinstance(rule, ForeignKeyConstraint):
+        targets = [each.target_fullname.rpartition(".") for each in rule.elements]
+        text = (
+            f"FOREIGN KEY ({names}) REFERENCES {targets[0][0]}({', '.join(t[2] for t in targets)})"
+        )
+        yield text + (f" ON DELETE {rule.ondelete}" if rule.ondelete else "")
+    elif isinstance(rule, UniqueConstraint):
+        yield f"UNIQUE ({names})"
+    elif hasattr(rule, "sqltext"):
+        yield f"CHECK ({rule.sqltext})"
+    elif names:
+        yield f"PRIMARY KEY ({names})"
+
+
+def _column(name: str, kind: str, *, is_required: bool, collation: str) -> str:
+    collated = f' COLLATE "{collation}"' if collation else ""
+    return f"column {name} {kind}{collated}{' NOT NULL' if is_required else ''}"
+
+
+def _index(name: str, columns: Iterable[str], where: str, *, is_unique: bool) -> str:
+    unique = "unique " if is_unique else ""
+    on = f"index {name}: {unique}({', '.join(columns)})"
+    return on + (f" WHERE {_plain(where)}" if where else "")
+
+
+_CASTS: Final = re.compile(r"::(?:text|bigint|regclass)|[()\"\s]")
+
+
+def _plain(text: str) -> str:
+    """Return a rule or a condition without what a server adds as it writes it down again."""
+    return _CASTS.sub("", text).lower()

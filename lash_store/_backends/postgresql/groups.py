@@ -1,0 +1,389 @@
+"""Running calls: each in a transaction of its own, or what waited for the same together in one.
+
+A thread runs its own call, and with it those of others that would have had to wait for its lock or
+for its connection; for event loops a thread of the library does. One transaction has all their locks,
+taken in order before the first call begins; it is committed once, and nobody is answered before.
+
+An operation of the library nearly always refuses before it has written anything: then the others go
+on. What fails in any other way has ended the transaction of all, so each is done once more, alone,
+from the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, get_ident
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from lash_store._backends.postgresql.locks import together
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
+from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
+from lash_store._kernel.threads import TIMER, Pool
+from lash_store.errors import (
+    LashStoreError,
+    NestedTransactionError,
+    OutcomeUnknownError,
+    StoreBusyError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lash_store._backends.postgresql.connection import StoreConnection
+    from lash_store._backends.postgresql.database import OpenDatabase
+    from lash_store._kernel.logs import Note
+    from lash_store._kernel.watching import Concern
+
+SERVERS: Final = Pool("lash-store-postgresql", 16)
+"""Runs the calls of event loops, for all databases: as many wait for their server at once."""
+
+
+class Groups:
+    """Who runs calls on one database; see the head of this module."""
+
+    def __init__(self, database: OpenDatabase) -> None:
+        self._database = database
+        self._inside: dict[int, StoreConnection] = {}
+        """By thread, the transaction that writes and that it is inside of."""
+
+        self._running: set[Call] = set()
+        """What is done now, blocks included."""
+
+        self._is_looked_after = False
+
+    def at_work(self) -> list[StoreConnection]:
+        """Return the connections on which something is written now."""
+        return list(self._inside.values())
+
+    def check_not_inside(self) -> None:
+        """Raise NestedTransactionError inside a write transaction of this thread."""
+        if get_ident() in self._inside:
+            raise NestedTransactionError(
+                "this thread is inside a transaction on this database already, which would have "
+                "to end first: use that one's `tx`, or another kind's beside it, "
+                "ProcessTx.beside(tx) say, or go on after it"
+            )
+
+    # Standing in line.
+
+    def start(self, call: Call) -> None:
+        """Let a call begin that has waited, and now has its turn."""
+        if isinstance(call, ThreadCall):
+            call.wake()
+        else:
+            SERVERS.submit(lambda: self._lead(call, on_library=True))
+
+    def run(self, call: ThreadCall) -> Any:
+        """Do a call of this thread, or wait until another one has done it; return what it gives."""
+        self.check_not_inside()
+        turns = self._database.turns
+        try:
+            turns.enter(call)
+            while not call.settled:
+                if call.is_admitted and call.waits:
+                    self._lead(call, on_library=False)
+                elif not call.settled:
+                    self._wait(call)
+        except BaseException:
+            if call.take(call):
+                turns.withdraw(call)
+            raise
+        finally:
+            call.wake_next()
+        return call.outcome()
+
+    def enter(self, call: ThreadCall) -> None:
+        """Wait for the turn of a consumer's block, which this thread leads by itself."""
+        self.check_not_inside()
+        turns = self._database.turns
+        try:
+            if not turns.enter(call):
+                while not call.is_admitted:
+                    self._wait(call)
+        except BaseException:
+            call.take(call)
+            turns.withdraw(call)
+            raise
+        call.take(call)
+
+    def submit(self, calls: Sequence[LibraryCall]) -> None:
+        """Let calls that no thread waits for stand in line, from any thread."""
+        for call in calls:
+            if self._database.turns.enter(call):
+                self.start(call)
+            elif not self._is_looked_after:
+                self._is_looked_after = True
+                TIMER.after(LOOK_AGAIN_S, self._look_after)
+
+    def refuse(self, caller: Any) -> None:
+        """Fail what waits for a store that is being closed."""
+        refused = []
+        for call in list(self._database.turns.waiting):
+            if call.caller is caller and call.take(self):
+                call.error = caller.closed_error()
+                refused.append(call)
+                self._database.turns.withdraw(call)
+        settle(refused)
+
+    def _wait(self, call: ThreadCall) -> None:
+        call.wait(call.deadline_s)
+        if call.is_admitted or call.settled:
+            return
+        if call.expire(monotonic()):
+            self._database.turns.withdraw(call)
+            call.settled = True
+            call.outcome()
+
+    def _look_after(self) -> None:
+        now_s = monotonic()
+        waiting = [each for each in self._database.turns.waiting if isinstance(each, LibraryCall)]
+        expired = [call for call in waiting if call.expire(now_s)]
+        for call in expired:
+            self._database.turns.withdraw(call)
+        settle(expired)
+        self._is_looked_after = len(expired) < len(waiting)
+        if self._is_looked_after:
+            TIMER.after(LOOK_AGAIN_S, self._look_after)
+
+    # Leading.
+
+    def _lead(self, first: Call, *, on_library: bool) -> None:
+        """Run a call that has its turn, and what joins it; answer all of them."""
+        turns = self._database.turns
+        group: list[Call] = [first]
+        ended: list[Call] = []
+        try:
+            self._running.add(first)
+            group += turns.joining(first)
+            self._running.update(group)
+            taken = [call for call in group if call.take(group)]
+            left = self._do(taken, on_library=on_library) if taken else []
+            ended = [call for call in taken if call not in left]
+            self._again(left, group)
+        except BaseException as error:
+            # An interrupt is this thread's, whoever's call it strikes; the others are done again.
+            others = [call for call in group if call is not first and call.give_back(group)]
+            turns.put_back(others)
+            if not on_library:
+                first.taken.setdefault("by", first)
+                raise
+            first.error = error
+            ended = [first]
+        finally:
+            self._running.difference_update(group)
+            turns.leave(group)
+            settle(ended)
+
+    def _again(self, calls: Sequence[Call], group: list[Call]) -> None:
+        """Let calls whose transaction was undone be done again, each alone."""
+        if calls:
+            tell([done_again(self._database.path, [call.operation for call in calls])])
+            self._database.turns.put_back([call for call in calls if call.give_back(group)])
+
+    def _do(self, calls: Sequence[Call], *, on_library: bool) -> Sequence[Call]:
+        """Run calls in one transaction; return those that have to be done again."""
+        first = calls[0]
+        try:
+            connection = self._begin(calls)
+        except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
+            return _failed(calls, error)
+        try:
+            with self._is_inside(connection, first):
+                for call in calls:
+                    if not self._run(connection, call, calls, on_library=on_library):
+                        connection.end(commit=False)
+                        return calls
+                news = set(connection.touched), list(connection.notes)
+                left = self._end(connection, calls)
+        except BaseException:
+            connection.end(commit=False)
+            raise
+        finally:
+            self._database.give_back(connection)
+        if left is None:
+            self._announce(*news)
+        return left or []
+
+    def _begin(self, calls: Sequence[Call]) -> StoreConnection:
+        first = calls[0]
+        now_s = monotonic()
+        if now_s - first.since_s >= LONG_WAIT_S and not first.reads:
+            tell([long_wait(self._database.path, first.operation, now_s - first.since_s)])
+        if first.reads:
+            begin: Callable[[StoreConnection], None] = _begin_read(first)
+        else:
+            deadline_s = min(call.deadline_s for call in calls)
+            begin = self.beginning(calls, deadline_s)
+        return self._database.begin(begin)
+
+    def beginning(
+        self, calls: Sequence[Call], deadline_s: float
+    ) -> Callable[[StoreConnection], None]:
+        """Return what begins a transaction that writes, with the locks of these calls."""
+        first = calls[0]
+        locks = together(lock for call in calls for lock in call.locks)
+
+        def begin(connection: StoreConnection) -> None:
+            connection.operation = first.operation or "begin"
+            budget_ms = round(max(0.0, deadline_s - monotonic()) * 1000)
+            connection.begin_write(
+                locks, budget_ms=min(budget_ms, 2**31 - 1), is_full=first.caller.is_full
+            )
+
+        return begin
+
+    @contextmanager
+    def _is_inside(self, connection: StoreConnection, first: Call) -> Iterator[None]:
+        if first.reads:
+            yield
+            return
+        me = get_ident()
+        self._inside[me] = connection
+        try:
+            yield
+        finally:
+            del self._inside[me]
+
+    def _run(
+        self, connection: StoreConnection, call: Call, calls: Sequence[Call], *, on_library: bool
+    ) -> bool:
+        """Run one of the calls; False if the transaction of all has to be undone for it."""
+        connection.operation = call.operation or ("read" if call.reads else "transact")
+        before, connection.has_written = connection.has_written, False
+        call.run(connection, BaseException if on_library else Exception)
+        has_written, connection.has_written = (
+            connection.has_written,
+            before or connection.has_written,
+        )
+        if call.error is None or len(calls) == 1:
+            return True
+        is_refusal = isinstance(call.error, LashStoreError) and not has_written
+        return is_refusal and not isinstance(call.error.__cause__, psycopg.Error)
+
+    def _end(self, connection: StoreConnection, calls: Sequence[Call]) -> Sequence[Call] | None:
+        """Commit, or roll back the one call that has failed; return those to be done again.
+
+        None once something was committed, which others are to hear of.
+        """
+        if len(calls) == 1 and calls[0].error is not None:
+            connection.end(commit=False)
+            return []
+        try:
+            connection.end(commit=not calls[0].reads)
+        except LashStoreError as error:
+            return _failed(calls, error)
+        connection.notes.clear()
+        return [] if calls[0].reads else None
+
+    def _announce(self, touched: set[Concern], notes: list[Note]) -> None:
+        """Tell who waits, and who listens, of what was committed; not inside of it."""
+        self._database.watch.announce(touched)
+        tell(notes)
+
+    def run_together(self, calls: list[ThreadCall]) -> list[Any]:
+        """Run calls as one group, in this order, on this thread; an error in its place: for tests."""
+        self.check_not_inside()
+        first = calls[0]
+        own, first.locks = first.locks, together(lock for call in calls for lock in call.locks)
+        self.enter(first)
+        try:
+            for call in calls[1:]:
+                call.take(first)
+            left = self._do(calls, on_library=False)
+        finally:
+            self._database.turns.leave([first])
+            first.locks = own
+        for call in calls if left else []:
+            call.taken.clear()
+            call.alone = True
+            call.result = call.error = None
+            with suppress(Exception):  # it stands in the call's place
+                self.run(call)
+        return [call.result if call.error is None else call.error for call in calls]
+
+    def wait_for(self, caller: Any) -> None:
+        """Wait until nothing is done any more for a store that is being closed; StoreBusyError."""
+        until_s = monotonic() + caller.budget_s
+        since_s = monotonic()
+        while any(call.caller is caller for call in list(self._running)):
+            if monotonic() > until_s:
+                raise caller.busy_error(since_s)
+            Event().wait(0.002)
+
+    # A consumer's blocks.
+
+    def begin_block(self, call: ThreadCall) -> StoreConnection:
+        """Begin the transaction of a block on this thread, whose turn it is."""
+        try:
+            connection = self._database.begin(self.beginning([call], call.deadline_s))
+        except BaseException:
+            self._database.turns.leave([call])
+            raise
+        self._inside[get_ident()] = connection
+        self._running.add(call)
+        return connection
+
+    def begin_snapshot(self, call: ThreadCall) -> StoreConnection:
+        """Begin the snapshot of a block on this thread, whose turn it is."""
+        try:
+            return self._database.begin(_begin_read(call))
+        except BaseException:
+            self._database.turns.leave([call])
+            raise
+
+    def end_block(self, call: ThreadCall, connection: StoreConnection, *, commit: bool) -> None:
+        """End it; whatever happens, nothing is half done, and others begin."""
+        for thread, each in list(self._inside.items()):
+            if each is connection:
+                del self._inside[thread]
+        touched, notes = set(connection.touched), list(connection.notes)
+        try:
+            connection.end(commit=commit)
+        finally:
+            connection.notes.clear()
+            self._database.give_back(connection)
+            self._running.discard(call)
+            self._database.turns.leave([call])
+        if commit:
+            self._announce(touched, notes)
+
+
+def _begin_read(first: Call) -> Callable[[StoreConnection], None]:
+    def begin(connection: StoreConnection) -> None:
+        connection.operation = first.operation or "read"
+        connection.begin_read()
+
+    return begin
+
+
+def _failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
+    """Let calls fail of what has struck their transaction; return those to be done again instead.
+
+    What may be the fault of one of them, or be over in a moment, each has to find out by itself; a
+    lost connection at COMMIT is the same answer for all: nobody may do that again unasked.
+    """
+    now_s = monotonic()
+    if len(calls) > 1 and not isinstance(error, OutcomeUnknownError):
+        if isinstance(error, StoreBusyError):
+            for call in calls:
+                if call.deadline_s <= now_s:
+                    call.error = call.caller.busy_error(call.since_s)
+            return [call for call in calls if call.error is None]
+        return calls
+    for call in calls:
+        call.error = _own(error)
+        if type(error) is StoreBusyError:
+            call.error = call.caller.busy_error(call.since_s)
+            call.error.__cause__ = error.__cause__
+    return []
+
+
+def _own(error: Exception) -> Exception:
+    """Return the same error again: each caller gets an object of its own."""
+    own = type(error)(*error.args) if isinstance(error, LashStoreError) else error
+    own.__cause__ = error.__cause__
+    return own

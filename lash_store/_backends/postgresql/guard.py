@@ -1,0 +1,124 @@
+"""The version guard on PostgreSQL: what stands in for migrations.
+
+A table of versions, under the prefix, says which kinds a schema of the database has, each in which
+version. What is missing is made at the first open, under a lock; what is there has to be exactly as
+declared, which the catalogue says: columns, keys, references and indexes. What an application has
+added is its own: other tables, and indexes on ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from lash_store._backends.postgresql import dialect
+from lash_store._backends.postgresql.dialect import dialect_for
+from lash_store._backends.postgresql.drift import find_drift
+from lash_store._backends.postgresql.locks import number_of
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import VERSIONS
+from lash_store.errors import (
+    NamesTakenError,
+    SchemaDriftError,
+    SchemaVersionError,
+    StoreEmptyError,
+    StoreOpenError,
+)
+
+_NAMES: Final = """\
+SELECT relname FROM pg_class
+WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)"""
+
+_OPENING: Final = "opening"
+
+
+def server_place(cursor: Any, path: str, schema: str | None) -> str:
+    """Return the schema that our tables are in; StoreOpenError if this is no server for them."""
+    text, current = cursor.execute(dialect.WHAT_IT_IS).fetchall()[0]
+    for name, word in (("CockroachDB", "CockroachDB"), ("YugabyteDB", "-YB-")):
+        if word in text:
+            raise StoreOpenError(
+                path,
+                f"it is {name}, whose advisory locks don't keep others out: PostgreSQL itself is needed",
+            )
+    version = cursor.connection.info.server_version // 10_000
+    if version < dialect.MINIMUM_SERVER:
+        raise StoreOpenError(
+            path, f"PostgreSQL {version} is too old: {dialect.MINIMUM_SERVER} or newer is needed"
+        )
+    place = schema or current
+    if place is None:
+        raise StoreOpenError(path, "the role's search_path leads to no schema: name one by schema=")
+    if schema is not None:
+        known = cursor.execute("SELECT to_regnamespace($1)::text", (schema,)).fetchall()
+        if known[0][0] is None:
+            raise StoreOpenError(path, f"there is no schema {schema!r}: it has to be made first")
+    return str(place)
+
+
+def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
+    """Decide what the guard makes of a database: True if the kind's tables are to be made.
+
+    Raises SchemaVersionError for another version, SchemaDriftError for tables that are not as
+    declared, NamesTakenError for others that have their names. Reads only.
+    """
+    versions = _versions(cursor, schema.prefix, place)
+    if schema.kind not in versions:
+        wanted = [table.name for table in schema.tables if table.name != schema.prefix + VERSIONS]
+        taken = sorted(name for (name,) in cursor.execute(_NAMES, (place, wanted)).fetchall())
+        if taken:
+            raise NamesTakenError(path, taken)
+        return True
+    if versions[schema.kind] != schema.version:
+        raise SchemaVersionError(schema.kind, schema.version, versions[schema.kind], path)
+    differences = find_drift(cursor, schema, place)
+    if differences:
+        raise SchemaDriftError(schema.kind, path, differences)
+    return False
+
+
+def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
+    """Make a kind's tables if they are not there, in the transaction that is open, under a lock.
+
+    Begins, commits and rolls back nothing (K-GUARD-5).
+    """
+    lock = (number_of(f"{place}.{schema.prefix}", _OPENING), False)
+    cursor.execute(dialect.lock_statement(lock), prepare=False)
+    if not needs_making(cursor, schema, path, place):
+        return
+    cursor.execute(f'SET LOCAL search_path = "{place}"', prepare=False)
+    has_versions = bool(_versions(cursor, schema.prefix, place)) or _has_table(
+        cursor, schema.prefix + VERSIONS, place
+    )
+    for statement in _statements(schema, with_versions=not has_versions):
+        cursor.execute(statement, prepare=False)
+    cursor.execute(
+        f"INSERT INTO {schema.prefix}{VERSIONS} (kind, version) VALUES ($1, $2)",  # noqa: S608 # reason: the prefix was checked
+        (schema.kind, schema.version),
+    )
+
+
+def require_there(cursor: Any, schema: Schema, path: str, place: str) -> None:
+    """Raise StoreEmptyError unless the kind's tables are there, as declared: for who can't make any."""
+    if needs_making(cursor, schema, path, place):
+        raise StoreEmptyError.of(path, schema.kind)
+
+
+def _statements(schema: Schema, *, with_versions: bool) -> list[str]:
+    elements: list[CreateTable | CreateIndex] = []
+    for table in schema.tables[0 if with_versions else 1 :]:  # the first is the table of versions
+        elements += [CreateTable(table), *map(CreateIndex, table.indexes)]
+    return [str(each.compile(dialect=dialect_for(schema.prefix))).strip() for each in elements]
+
+
+def _has_table(cursor: Any, name: str, place: str) -> bool:
+    return bool(cursor.execute(_NAMES, (place, [name])).fetchall())
+
+
+def _versions(cursor: Any, prefix: str, place: str) -> dict[str, int]:
+    name = prefix + VERSIONS
+    if not _has_table(cursor, name, place):
+        return {}
+    rows = cursor.execute(f'SELECT kind, version FROM "{place}".{name}').fetchall()  # noqa: S608 # reason: names of ours
+    return dict(rows)

@@ -1,0 +1,382 @@
+"""What one store has of an open PostgreSQL database: its own budget, rights and end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from sqlalchemy import URL
+
+from lash_store._backends.postgresql import database as databases, guard
+from lash_store._backends.postgresql.database import Key, OpenDatabase
+from lash_store._backends.postgresql.driver import store_error
+from lash_store._backends.postgresql.locks import locks_of
+from lash_store._kernel.calls import Call, LibraryCall, LoopCall, ThreadCall, ToldCall
+from lash_store._kernel.checks import check_now, shown
+from lash_store._kernel.locks import key_of
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
+from lash_store.clock import Clock, SystemClock
+from lash_store.errors import (
+    InvalidRecordError,
+    LashStoreError,
+    NestedTransactionError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreClosedError,
+)
+
+if TYPE_CHECKING:
+    from lash_store._backends.postgresql.connection import StoreConnection
+    from lash_store._kernel.watching import Waiter, Watch
+
+R = TypeVar("R")
+
+_NOT_HERE = {
+    "immutable": "is for a file",
+    "linked": "is for a file",
+    "extras": "are SQLite's: an application's own indexes and triggers are its own there",
+    "tables": "are SQLite's: an application makes its own tables there, by migrations say",
+}
+
+
+class PostgresqlHandle:
+    """One store's access to a database that it shares with others; usable from any thread."""
+
+    make_tx: Callable[..., Any]
+    """Makes a Tx of an open transaction and the operation's name, or None: the store says how."""
+
+    reads_in_turn = False
+
+    def __init__(self, database: OpenDatabase, schema: Schema, settings: Settings) -> None:
+        self.database = database
+        self.schema = schema
+        self.settings = settings
+        self.path = database.path
+        self.key = f"{database.path} {database.place} {id(database)}"
+        self.closed = False
+        self.is_full = settings.synchronous == "FULL"
+        self.budget_s = settings.busy_timeout_ms / 1000
+        self._blocks: dict[int, tuple[ThreadCall, StoreConnection, int, Any]] = {}
+        """The consumer's blocks that are open, by what holds them."""
+
+    @classmethod
+    def open(cls, schema: Schema, url: URL, settings: Settings) -> PostgresqlHandle:
+        """Open what a URL leads to."""
+        for name, why in _NOT_HERE.items():
+            given = getattr(settings, name)
+            if given and given != "any":
+                raise InvalidRecordError(name, shown(given), why)
+        key = Key.of(url, settings)
+        return cls._on(databases.database_of(url, key), schema, settings)
+
+    def beside(self, schema: Schema, settings: Settings) -> PostgresqlHandle:
+        """Open another handle on the same database."""
+        if self.closed:
+            raise self.closed_error()
+        return self._on(self.database, schema, settings)
+
+    @classmethod
+    def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> PostgresqlHandle:
+        there = shared(schema, database.key.prefix)
+        with database.opening:
+            if database.closed:
+                raise StoreClosedError(database.path)
+            if there not in database.held:
+                database.ensure(there, settings)
+            handle = cls(database, there, settings)
+            database.handles.add(handle)
+        return handle
+
+    @property
+    def watch(self) -> Watch:
+        """Who waits for commits."""
+        return self.database.watch
+
+    def closed_error(self) -> StoreClosedError:
+        """Return the error of a call on a store that was closed."""
+        return StoreClosedError(self.path)
+
+    def busy_error(self, since_s: float) -> StoreBusyError:
+        """Return the error of a call that was submitted at `since_s` and has spent its budget."""
+        return self.database.busy_error(since_s)
+
+    def read_clock(self, clock: Clock) -> int:
+        """Return the server's time, as far as it is known here; of another clock than the system's its own."""
+        if type(clock) is SystemClock:
+            return self.database.server_ms()
+        return check_now(clock.now_ms())
+
+    # One-call operations.
+
+    def write(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        by_itself: bool = False,  # noqa: FBT001, FBT002 # reason: the protocol's signature
+    ) -> Any:
+        """Do `work` in a write transaction, by itself or with what else waits."""
+        self._check_writable()
+        call = ThreadCall(self, operation, work, budget_s=self.budget_s, by_itself=by_itself)
+        return self.database.groups.run(self._locking(call, work))
+
+    def read(self, operation: str, work: Callable[[Any], Any]) -> Any:
+        """Do `work` in a snapshot."""
+        self._check_open()
+        call = ThreadCall(self, operation, work, budget_s=self.budget_s)
+        call.reads = True
+        return self.database.groups.run(call)
+
+    def submit_write(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        alone: bool = False,
+        is_kept: bool = False,
+    ) -> Awaitable[Any]:
+        """Do `work` in a write transaction, for an event loop."""
+        self._check_writable()
+        self.database.groups.check_not_inside()
+        call = LoopCall(
+            self,
+            operation,
+            work,
+            budget_s=self.budget_s,
+            alone=alone,
+            is_consumers=operation is None,
+            is_kept=is_kept,
+        )
+        self.database.groups.submit([self._locking(call, work)])
+        return call.answer()
+
+    def submit_told(
+        self,
+        calls: Sequence[tuple[str, Callable[[Any], Any], float, Callable[[Call], None]]],
+    ) -> None:
+        """Let calls of the library's own stand in line: operation, work, budget in seconds, whom to tell."""
+        made: list[LibraryCall] = []
+        for operation, work, budget_s, told in calls:
+            call = ToldCall(self, operation, work, budget_s=budget_s, told=told)
+            made.append(self._locking(call, work))
+        self.database.groups.submit(made)
+
+    def submit_read(
+        self,
+        operation: str | None,
+        work: Callable[[Any], Any],
+        *,
+        write_instead: tuple[str, Callable[[Any], Any]] | None = None,
+    ) -> Awaitable[Any]:
+        """Do `work` in a snapshot, for an event loop; if it finds nothing, the write instead."""
+        self._check_open()
+        self.database.groups.check_not_inside()
+        if write_instead is None:
+            return self._read_for_loop(operation, work).answer()
+        return self._read_or_write(operation, work, *write_instead)
+
+    def _read_for_loop(self, operation: str | None, work: Callable[[Any], Any]) -> LoopCall:
+        is_consumers = operation is None
+        call = LoopCall(
+            self,
+            operation,
+            work,
+            budget_s=self.budget_s,
+            reads=True,
+            alone=is_consumers,
+            is_consumers=is_consumers,
+        )
+        self.database.groups.submit([call])
+        return call
+
+    async def _read_or_write(
+        self,
+        operation: str | None,
+        look: Callable[[Any], Any],
+        write: str,
+        work: Callable[[Any], Any],
+    ) -> Any:
+        found = await self._read_for_loop(operation, look).answer()
+        return await self.submit_write(write, work) if found is None else found
+
+    def write_together(
+        self, calls: Sequence[tuple[PostgresqlHandle, str | None, Callable[[Any], Any]]]
+    ) -> list[Any]:
+        """Run calls of handles on this database as one group, in this order: for tests."""
+        for handle, _, _ in calls:
+            if handle.database is not self.database:
+                raise InvalidRecordError(
+                    "calls", shown(handle.path), f"must all be on {self.path!r}"
+                )
+        made = [
+            handle._locking(ThreadCall(handle, operation, work, budget_s=handle.budget_s), work)  # noqa: SLF001 # reason: of the same class
+            for handle, operation, work in calls
+        ]
+        return self.database.groups.run_together(made)
+
+    def ask(self, waiters: Sequence[Waiter]) -> None:
+        """Ask those who wait, in one snapshot, whether there may be something; tell those for whom there is."""
+
+        def look(connection: StoreConnection) -> None:
+            for waiter in waiters:
+                try:
+                    may_have = waiter.probe is None or waiter.probe(connection)
+                except Exception:  # noqa: BLE001 # reason: it finds that out again by itself
+                    may_have = True
+                if may_have:
+                    waiter.notify()
+
+        try:
+            self._look("wait", look)
+        except LashStoreError:
+            for waiter in waiters:
+                waiter.notify()  # each finds out for itself
+
+    # A consumer's blocks.
+
+    def begin_write(self, hold: Any) -> StoreConnection:
+        """Begin a write transaction for a consumer's block, held by `hold`."""
+        self._check_writable()
+        call = self._locking(_block(self), None)
+        groups = self.database.groups
+        groups.enter(call)
+        connection = groups.begin_block(call)
+        return self._opened(hold, call, connection)
+
+    def end_write(self, hold: Any, connection: StoreConnection, *, commit: bool) -> None:
+        """Commit or roll back; whatever happens, the locks are free."""
+        call = self._ended(hold)
+        if call is not None:
+            self.database.groups.end_block(call, connection, commit=commit)
+
+    def begin_read(self, hold: Any, operation: str = "read") -> StoreConnection:
+        """Begin a consumer's snapshot; end it with :meth:`end_read`."""
+        self._check_open()
+        call = _block(self)
+        call.reads, call.operation = True, operation
+        groups = self.database.groups
+        groups.enter(call)
+        return self._opened(hold, call, groups.begin_snapshot(call))
+
+    def end_read(self, hold: Any, connection: StoreConnection) -> None:
+        """End a snapshot."""
+        call = self._ended(hold)
+        if call is not None:
+            self.database.groups.end_block(call, connection, commit=False)
+
+    def _opened(self, hold: Any, call: ThreadCall, connection: StoreConnection) -> StoreConnection:
+        """Note a block that was begun; if an interrupt drops what holds it, it is rolled back."""
+        dropped = weakref.finalize(hold, self._dropped, id(hold))
+        self._blocks[id(hold)] = (call, connection, get_ident(), dropped)
+        return connection
+
+    def _ended(self, hold: Any) -> ThreadCall | None:
+        found = self._blocks.pop(id(hold), None)
+        if found is None:
+            return None  # of a parent process
+        found[3].detach()
+        return found[0]
+
+    def _dropped(self, held_by: int) -> None:
+        found = self._blocks.pop(held_by, None)
+        if found is None:
+            return
+        call, connection, _, _ = found
+        if connection.standing is not None:
+            connection.standing.abandon()
+        self.database.groups.end_block(call, connection, commit=False)
+
+    def check_not_writing(self) -> None:
+        """Raise NestedTransactionError inside a write transaction of this thread."""
+        self.database.groups.check_not_inside()
+
+    def check_schema(self) -> None:
+        """Raise SchemaVersionError or SchemaDriftError unless the tables are as declared."""
+        self._look("check_schema", self._compare)
+
+    def undeclared_extras(self) -> tuple[str, ...]:
+        """Return nothing: what an application has added on a server is not looked at."""
+        return ()
+
+    def submit_check_schema(self) -> Awaitable[Any]:
+        """Do the same for an event loop."""
+        return self.submit_read("check_schema", lambda tx: self._compare(tx.transaction))
+
+    def _look(self, operation: str, look: Callable[[StoreConnection], R]) -> R:
+        hold = _Hold()
+        connection = self.begin_read(hold, operation)
+        try:
+            return look(connection)
+        except psycopg.Error as error:
+            raise store_error(error, connection) from error
+        finally:
+            self.end_read(hold, connection)
+
+    def _compare(self, connection: StoreConnection) -> None:
+        guard.require_there(
+            connection.own_cursor, self.schema, self.path, self.database.schema_name
+        )
+
+    def close(self) -> None:
+        """Refuse what waits, and close the database with the last handle; idempotent.
+
+        A transaction that runs in a block of this handle's is waited for.
+        """
+        if self.closed:
+            return
+        mine = [call for call, _, thread, _ in self._blocks.values() if thread == get_ident()]
+        if not all(call.reads for call in mine):
+            raise NestedTransactionError(
+                "this thread is inside a transaction of this store, which would have to end first"
+            )
+        self.closed = True
+        self.database.groups.refuse(self)
+        try:
+            self.database.groups.wait_for(self)
+        except StoreBusyError:
+            self.closed = False
+            raise
+        with self.database.opening:
+            self.database.handles.discard(self)
+            is_last = not any(True for _ in self.database.handles)
+            if is_last:
+                databases.forget(self.database)
+                self.database.close()
+        self.watch.notify()
+
+    def _locking(self, call: Any, work: Any) -> Any:
+        call.locks = locks_of(
+            self.database.place,
+            self.schema,
+            self.make_tx.args[0].scope,  # type: ignore[attr-defined] # reason: a partial, of the store's context
+            key_of(work),
+        )
+        return call
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise self.closed_error()
+
+    def _check_writable(self) -> None:
+        if self.closed:
+            raise self.closed_error()
+        if self.settings.read_only:
+            raise ReadOnlyStoreError(self.path)
+
+
+class _Hold:
+    """What holds a snapshot of the library's own."""
+
+    __slots__ = ("__weakref__",)
+
+
+def _block(handle: PostgresqlHandle) -> ThreadCall:
+    return ThreadCall(handle, None, _no_work, budget_s=handle.budget_s, by_itself=True)
+
+
+def _no_work(_: Any) -> None:
+    """Stand in line for a block, which does its work by itself."""

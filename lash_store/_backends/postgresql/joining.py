@@ -1,0 +1,322 @@
+"""A consumer's own engine on PostgreSQL, prepared so that a Tx can join its transactions (K-TX-8).
+
+Whoever joins takes its lock then, and reads the clock: what it reads before is not what it decides
+by. So a transaction under REPEATABLE READ, whose snapshot may be older than the lock, is refused: it
+would lose what others have committed in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util import await_only
+
+from lash_store._backends.beginning import Mode, mode_of
+from lash_store._backends.orm_sessions import check_joined
+from lash_store._backends.postgresql import dialect, guard
+from lash_store._backends.postgresql.driver import (
+    StoreCursor,
+    consumer_error,
+    open_cursor,
+    store_error,
+)
+from lash_store._backends.postgresql.locks import Lock, locks_of
+from lash_store._backends.scoping import SCOPES, use_sharing
+from lash_store._backends.tx_connection import explaining
+from lash_store._kernel.backend import Standing
+from lash_store._kernel.checks import check_now, shown
+from lash_store._kernel.extras import OwnTables
+from lash_store._kernel.logs import Note, tell
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
+from lash_store._kernel.watching import Concern
+from lash_store.clock import Clock, SystemClock
+from lash_store.errors import (
+    InvalidRecordError,
+    NotConfiguredError,
+    StoreBusyError,
+    ThreadError,
+)
+
+_INFO: Final = "lash_store"
+_INFO_COMPARED: Final = "lash_store_compared"
+_INFO_PLACE: Final = "lash_store_place"
+
+_HOW: Final = (
+    "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+)
+_TRY_S: Final = 0.01
+
+_explain: Final = explaining(consumer_error)
+
+
+class _OnSameServer(psycopg.Connection[Any]):
+    """A connection of the driver's own for asyncio, as a Tx uses it: in the thread of the event loop.
+
+    Both stand on one connection to the server, which is never closed by this one.
+    """
+
+    def __del__(self, _: Any = None, /) -> None:
+        """Leave it to whose it is."""
+
+
+class Begun:
+    """The record of one transaction of a consumer: how it began, and who has joined it."""
+
+    def __init__(self, raw: psycopg.Connection[Any], mode: Mode, settings: Settings) -> None:
+        self.raw = raw
+        self.mode = mode
+        self.settings = settings
+        self.held: set[Lock] = set()
+        self.joined: list[JoinedTransaction] = []
+        self.notes: list[Note] = []
+        self.is_known = False
+
+
+class JoinedTransaction:
+    """A consumer's transaction, as one Tx stands on it."""
+
+    writes_alone = True
+    is_shared = True
+
+    def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
+        self.own_cursor = cursor
+        self.standing: Standing | None = None
+        self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
+        self.notes = begun.notes
+        self.path = _path_of(connection)
+        self._begun = begun
+        self._connection = connection
+        self._thread = get_ident()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether it is still open."""
+        status = self._begun.raw.info.transaction_status
+        return status in (
+            psycopg.pq.TransactionStatus.INTRANS,
+            psycopg.pq.TransactionStatus.INERROR,
+        )
+
+    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+        """Open one more cursor on this transaction, once it has the locks and the tables of that Tx."""
+        return _held(self._connection, self._begun, schema, scope)
+
+    def check_thread(self) -> None:
+        """Raise ThreadError in any thread but the one that joined it."""
+        if self._thread != get_ident():
+            raise ThreadError(self._thread, get_ident())
+
+    def now_ms(self, clock: Clock) -> int:
+        """Read the server's clock, behind the lock; of another clock than the system's its own."""
+        if type(clock) is not SystemClock:
+            return check_now(clock.now_ms())
+        rows = _executed(self.own_cursor, dialect.NOW)
+        return int(rows[0][0])
+
+    def consumer_connection(self, scope: str) -> Connection:  # noqa: ARG002 # reason: it has its own
+        """Return the consumer's own Connection."""
+        return self._connection
+
+
+def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
+    """Prepare an engine on PostgreSQL; see :func:`lash_store.configure`."""
+    engine = getattr(engine, "sync_engine", engine)
+    if engine.dialect.driver not in ("psycopg", "psycopg_async"):
+        raise NotConfiguredError(
+            f"{engine!r} can't be configured: it has to be on postgresql+psycopg, whose driver a "
+            "Tx's statements are written for"
+        )
+    if settings.extras or settings.tables:
+        given = settings.extras or settings.tables
+        raise InvalidRecordError("tables", shown(given), "are SQLite's: migrations make them there")
+    sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
+    sharing.prefix, sharing.schema = settings.prefix, settings.schema
+
+    def begun(connection: Connection) -> None:
+        _begin(connection, settings, undeclared)
+
+    if not event.contains(engine, "rollback", _end):
+        event.listen(engine, "begin", begun)
+        event.listen(engine, "commit", _committed)
+        event.listen(engine, "rollback", _end)
+        event.listen(engine, "handle_error", _explain)
+
+
+def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
+    """Join the transaction that is open on `connection`; see ``_backends.joining``."""
+    begun = connection.info.get(_INFO)
+    if not isinstance(begun, Begun) or not connection.in_transaction():
+        raise NotConfiguredError(
+            f"{connection!r} has no transaction that a configured engine began: call "
+            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
+        )
+    if schema.is_scoped and hasattr(session, "identity_map"):
+        check_joined(getattr(session, "sync_session", session), scope)
+    cursor = _held(connection, begun, schema, scope)
+    joined = JoinedTransaction(begun, connection, cursor)
+    begun.joined.append(joined)
+    return joined
+
+
+def create_tables(connection: Connection, schemas: Sequence[Schema], settings: Settings) -> None:
+    """Make our tables in the transaction of a consumer's own connection, whoever began it."""
+    if connection.get_transaction() is None:
+        connection.begin()
+    path = _path_of(connection)
+    cursor = open_cursor(_raw(connection), settings.prefix, settings.schema)
+    try:
+        place = guard.server_place(cursor, path, settings.schema)
+        wanted = [shared(schema, settings.prefix) for schema in schemas]
+        for (
+            schema
+        ) in wanted:  # all are looked at first: a refusal leaves nothing of the others behind
+            guard.needs_making(cursor, schema, path, place)
+        for schema in wanted:
+            guard.ensure_schema(cursor, schema, path, place)
+    except psycopg.Error as error:
+        raise store_error(error, cursor.connection) from error
+
+
+def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:  # noqa: ARG001 # reason: the other database's
+    """Refuse: on a server an application's own tables are its migrations' affair."""
+    raise NotConfiguredError(
+        f"{connection!r}: tables of an application's own are not versioned on PostgreSQL ({own.name!r})"
+    )
+
+
+def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
+    """Return a cursor for a Tx, once the transaction has its lock and its tables."""
+    settings, path = begun.settings, _path_of(connection)
+    cursor = open_cursor(begun.raw, settings.prefix, settings.schema)
+    try:
+        if not begun.is_known:
+            _look(connection, begun, cursor, path)
+        place: str = connection.info[_INFO_PLACE]
+        compared: set[Schema] = connection.info.setdefault(_INFO_COMPARED, set())
+        wanted = shared(schema, settings.prefix)
+        if begun.mode == "write":
+            locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, None)
+            _lock(begun, cursor, locks, path)
+        if wanted not in compared:
+            if begun.mode == "read":
+                guard.require_there(cursor, wanted, path, place)
+            elif guard.needs_making(cursor, wanted, path, place):
+                guard.ensure_schema(cursor, wanted, path, place)
+            else:
+                compared.add(wanted)  # what is made here may be rolled back
+    except psycopg.Error as error:
+        raise store_error(error, begun.raw) from error
+    if schema.is_scoped:
+        connection.info[SCOPES].add(scope)
+    return open_cursor(begun.raw, settings.prefix, settings.schema)
+
+
+def _look(connection: Connection, begun: Begun, cursor: StoreCursor, path: str) -> None:
+    """Refuse a transaction in which what is read may be older than a lock; see what only reads."""
+    isolation, read_only = cursor.execute(_HOW).fetchall()[0]
+    if read_only == "on":
+        begun.mode = "read"
+    elif isolation != "read committed":
+        raise NotConfiguredError(
+            f"{connection!r} is in {isolation.upper()}: its snapshot may be older than the lock that "
+            "a Tx takes, and what others have committed in between would be lost; a transaction that "
+            "writes has to be in READ COMMITTED"
+        )
+    if _INFO_PLACE not in connection.info:
+        connection.info[_INFO_PLACE] = guard.server_place(cursor, path, begun.settings.schema)
+    begun.is_known = True
+
+
+def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
+    """Take the lock of a Tx; in an event loop without keeping that waiting, where it can go on."""
+    budget_ms, started_s = begun.settings.busy_timeout_ms, time.monotonic()
+    for lock in locks:
+        if lock in begun.held:
+            continue
+        if not isinstance(begun.raw, _OnSameServer):
+            cursor.execute(
+                "SELECT set_config('lock_timeout', $1, true)", (f"{max(1, budget_ms)}ms",)
+            )
+            cursor.execute(dialect.lock_statement(lock), prepare=False)
+            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
+        else:
+            while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][
+                0
+            ]:
+                waited_ms = round((time.monotonic() - started_s) * 1000)
+                if waited_ms >= budget_ms or not _nap():
+                    raise StoreBusyError(path, waited_ms)
+        begun.held.add(lock)
+
+
+def _nap() -> bool:
+    """Let the event loop go on for a moment; False outside of ``run_sync()``, where it can't."""
+    import asyncio  # noqa: PLC0415 # reason: for who uses it, and has
+
+    nap = asyncio.sleep(_TRY_S)
+    try:
+        await_only(nap)
+    except MissingGreenlet:
+        nap.close()
+        return False
+    return True
+
+
+def _executed(cursor: StoreCursor, statement: str) -> Any:
+    try:
+        return cursor.execute(statement).fetchall()
+    except psycopg.Error as error:
+        raise store_error(error, cursor.connection) from error
+
+
+def _raw(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the driver's connection; of one for asyncio one that stands on the same server's."""
+    dbapi: Any = connection.connection.dbapi_connection
+    raw = getattr(dbapi, "driver_connection", dbapi)
+    if isinstance(raw, psycopg.AsyncConnection):
+        made = _OnSameServer(raw.pgconn)
+        made.prepare_threshold = None  # names of prepared statements are the other one's
+        return made
+    if not isinstance(raw, psycopg.Connection):
+        raise NotConfiguredError(f"{raw!r} is no connection of psycopg's")
+    return raw
+
+
+def _path_of(connection: Connection) -> str:
+    return connection.engine.url._replace(password=None).render_as_string()
+
+
+def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
+    mode = mode_of(connection, undeclared)
+    if mode is None:
+        return
+    connection.info[_INFO] = Begun(_raw(connection), mode, settings)
+    connection.info[SCOPES] = set()
+    if mode == "read":
+        # The driver begins with the first statement: this one is that.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def _committed(connection: Connection) -> None:
+    begun = connection.info.get(_INFO)
+    _end(connection)
+    if begun is not None:
+        tell(begun.notes)
+
+
+def _end(connection: Connection) -> None:
+    begun = connection.info.pop(_INFO, None)
+    connection.info.pop(SCOPES, None)
+    if begun is None:
+        return
+    for joined in begun.joined:
+        if joined.standing is not None:
+            joined.standing.abandon()

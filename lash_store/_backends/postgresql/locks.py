@@ -1,0 +1,45 @@
+"""The locks of the server that writes take, before anything else (K-LOCK-1).
+
+Advisory ones, of a transaction: whatever ends that, the loss of the connection too, frees them. A
+lock is a number; what it is about is hashed into it, the schema and the prefix included, so that
+deployments in one database are strangers. Two that have the same number by chance wait for each
+other, and nothing worse.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TypeAlias
+
+from lash_store._kernel.schema import Schema
+
+Lock: TypeAlias = tuple[int, bool]
+"""Its number, and whether it is shared."""
+
+
+def locks_of(
+    place: str, schema: Schema, scope: str, key: tuple[str, ...] | None
+) -> tuple[Lock, ...]:
+    """Return what a write transaction has to lock: of a session that, of another kind see ``locks``."""
+    if schema.is_scoped:
+        return ((number_of(place, schema.kind, scope), False),)
+    kind = number_of(place, schema.kind)
+    if key is None:
+        return ((kind, False),)
+    return ((kind, True), (number_of(place, schema.kind, *key), False)) if key else ((kind, True),)
+
+
+def together(locks: Iterable[Lock]) -> tuple[Lock, ...]:
+    """Return the locks of several, each once, in the order in which everybody takes them."""
+    wanted: dict[int, bool] = {}
+    for number, is_shared in locks:
+        wanted[number] = wanted.get(number, True) and is_shared
+    return tuple(sorted(wanted.items()))
+
+
+@lru_cache(maxsize=16_384)
+def number_of(*words: str) -> int:
+    """Return the number of a lock, the same in every process: 64 bits, with a sign."""
+    text = "\0".join(f"{len(word)}:{word}" for word in words)
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

@@ -1,0 +1,66 @@
+"""Whose rows a consumer's own statement is about, in a database that many sessions share.
+
+A transaction that a store owns is about its session; on a consumer's own connection it is the one
+that has joined, or the one that an execution option says.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.engine.default import DefaultExecutionContext
+
+from lash_store._kernel.sharing import SCOPE, Sharing, SharingCompiler
+from lash_store.errors import ScopeError
+
+SCOPES: Final = "lash_store_scopes"
+"""Where a consumer's connection says which sessions have joined its transaction."""
+
+SCOPE_OPTION: Final = "lash_store_session"
+"""The execution option that says whose rows a consumer's statement is about."""
+
+
+class SharingContext(DefaultExecutionContext):
+    """Gives each statement on scoped tables the scope that it is about."""
+
+    @classmethod
+    def _init_compiled(cls, *arguments: Any, **keywords: Any) -> Any:
+        dialect, connection, dbapi_connection, options, compiled, parameters, *others = arguments
+        if SCOPE.key in compiled.binds:
+            scope = options.get(SCOPE_OPTION) or _only_scope(connection)
+            parameters = [{**each, SCOPE.key: scope} for each in parameters or [{}]]
+        return super()._init_compiled(
+            dialect,
+            connection,
+            dbapi_connection,
+            options,
+            compiled,
+            parameters,
+            *others,
+            **keywords,
+        )
+
+
+def _only_scope(connection: Connection) -> str:
+    """Return the one session that has joined the transaction of a consumer's own."""
+    scopes = connection.info.get(SCOPES, ())
+    if not scopes:
+        raise ScopeError("this connection")
+    if len(scopes) > 1:
+        raise ScopeError(f"this connection, which several have joined ({', '.join(scopes)}),")
+    (scope,) = scopes
+    return str(scope)
+
+
+def use_sharing(dialect: Dialect, compiler: type[SharingCompiler]) -> Sharing:
+    """Make a consumer's own dialect render our tables in their places; return what says where.
+
+    Until that is told, they are rendered as they are in a file.
+    """
+    found: Sharing | None = getattr(dialect, "sharing", None)
+    if found is None:
+        ours: Any = dialect
+        own = ours.execution_ctx_cls
+        ours.execution_ctx_cls = type("SharingContext", (SharingContext, own), {})
+        ours.statement_compiler = compiler
+        found = ours.sharing = Sharing("")
+    return found

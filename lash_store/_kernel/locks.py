@@ -1,0 +1,36 @@
+"""Which lock makes an operation safe, where a database locks less than all of itself (K-LOCK-1).
+
+In a file one transaction writes at a time, and the operations count on that: they look, decide and
+write. A database that lets several write at once gives each what it needs of that, and no more:
+
+- of sessions the lock on the session, whatever is done in it;
+- of the other kinds an operation says which one thing it is about, where its code stands:
+  ``locked_by(work, process_id)``. It shares the lock on the kind, and has that on the thing alone;
+- whoever says nothing, a consumer's ``begin()`` first of all, has the lock on the kind alone.
+
+The lock is had before anything is read, and held until the end.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+WorkT = TypeVar("WorkT", bound=Callable[..., Any])
+
+
+def locked_by(work: WorkT, *key: str) -> WorkT:
+    """Say that `work` is about one thing of its kind; about none that others change, without a `key`."""
+    said: Any = work
+    said.locked_by = key
+    return work
+
+
+def locked_as(work: WorkT, other: Any) -> WorkT:
+    """Say of `work`, which does what `other` does and more, what that has said."""
+    key = key_of(other)
+    return work if key is None else locked_by(work, *key)
+
+
+def key_of(work: Any) -> tuple[str, ...] | None:
+    """Return what a work has said; None if it said nothing."""
+    said: tuple[str, ...] | None = getattr(work, "locked_by", None)
+    return said

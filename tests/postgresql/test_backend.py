@@ -1,0 +1,562 @@
+"""What PostgreSQL has of its own: locks, the server's clock, lost connections, groups, the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Column, MetaData, Table, Text, func, select, text, update
+
+from lash_store import (
+    AsyncDeployment,
+    Deployment,
+    NewWork,
+    ProcessRegistry,
+    ProcessTx,
+    SessionStore,
+    Success,
+)
+from lash_store._backends.postgresql.locks import locks_of, number_of, together
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.clock import SystemClock
+from lash_store.errors import (
+    ConnectionLostError,
+    DeadlockError,
+    InvalidRecordError,
+    LeaseLostError,
+    NamesTakenError,
+    NestedTransactionError,
+    OutcomeUnknownError,
+    ReadOnlyStoreError,
+    SchemaDriftError,
+    SchemaVersionError,
+    StorageError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreEmptyError,
+    StoreOpenError,
+    TransactionEndedError,
+)
+from lash_store.process.tables import SCHEMA as PROCESS
+from lash_store.session.tables import SCHEMA as SESSION, blobs
+from lash_store.session.tx import SessionTx
+from lash_store.testing import ManualClock, as_another_process, run_as_group
+from tests.support.registries import register, registration
+
+
+@pytest.fixture
+def deployment(url: str, place: str) -> Iterator[Deployment]:
+    with Deployment.open(url, schema=place) as opened:
+        yield opened
+
+
+class Seen:
+    """The statements that were sent."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+
+    def before(self, event: Event) -> None:
+        self.statements.append(event.sql.split()[0])
+
+    def after(self, event: Event) -> None:
+        """Nothing more."""
+
+
+@contextmanager
+def in_thread(work: Any) -> Iterator[list[Any]]:
+    """Run `work` in a thread beside the block; what it gives, or raises, is in the list after it."""
+    given: list[Any] = []
+
+    def run() -> None:
+        try:
+            given.append(work())
+        except Exception as error:  # noqa: BLE001 # reason: it is what is looked at
+            given.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield given
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+# The locks.
+
+
+def test_k_lock_1_a_session_has_its_own_lock_and_other_kinds_share_theirs() -> None:
+    (session,) = locks_of("p", SESSION, "a", None)
+    assert session == (number_of("p", "session", "a"), False)
+    assert locks_of("p", SESSION, "a", ("anything",)) == (session,)
+    (kind,) = locks_of("p", PROCESS, "", None)
+    assert kind == (number_of("p", "process"), False)
+    shared, own = locks_of("p", PROCESS, "", ("x",))
+    assert (shared, own) == ((kind[0], True), (number_of("p", "process", "x"), False))
+    assert locks_of("p", PROCESS, "", ()) == ((kind[0], True),)
+    assert number_of("a", "bc") != number_of("ab", "c")
+    assert all(-(2**63) <= number_of("p", str(n)) < 2**63 for n in range(100))
+
+
+def test_k_lock_2_a_group_takes_each_lock_once_in_one_order() -> None:
+    locks = [(7, True), (3, False), (7, False), (5, True), (5, True)]
+    assert together(locks) == ((3, False), (5, True), (7, False))
+
+
+def test_k_lock_1_other_sessions_and_other_things_do_not_wait(deployment: Deployment) -> None:
+    one, two = (deployment.sessions.create(name, model="m") for name in ("one", "two"))
+    for name in "ab":
+        register(deployment.processes, name)
+    apart: dict[str, Any] = {"busy_timeout_ms": 200, "schema": schema_name(deployment)}
+    with as_another_process(), Deployment.open(str(deployment_url(deployment)), **apart) as other:
+        with one.begin():
+            theirs = other.sessions.open("two")
+            assert theirs is not None
+            theirs.enqueue_work(NewWork([1]))
+            mine = other.sessions.open("one")
+            assert mine is not None
+            with pytest.raises(StoreBusyError):
+                mine.enqueue_work(NewWork([1]))
+        with two.begin() as tx:
+            ProcessTx.beside(tx)  # the lock on the kind, from here on
+            with pytest.raises(StoreBusyError):
+                other.processes.request_cancel("a")
+        assert other.processes.request_cancel("a").event.sequence == 1
+
+
+def schema_name(deployment: Deployment) -> str:
+    handle: Any = deployment.processes._handle
+    return str(handle.database.schema_name)
+
+
+def deployment_url(deployment: Deployment) -> str:
+    handle: Any = deployment.processes._handle
+    return str(handle.database.key.url)
+
+
+def test_k_lock_1_each_operation_takes_them_before_it_reads(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    seen = Seen()
+    with observed_by(seen):
+        store.enqueue_work(NewWork([1]))
+        register(deployment.processes, "a")
+    assert seen.statements == ["BEGIN", "INSERT", "INSERT", "COMMIT", "BEGIN", "INSERT", "COMMIT"]
+
+
+def test_k_lock_1_claim_next_by_many_gives_nobody_the_same(deployment: Deployment) -> None:
+    names = [f"p{n:02}" for n in range(24)]
+    for name in names:
+        register(deployment.processes, name)
+    claimed: list[str] = []
+
+    def claim(owner: str) -> None:
+        while (found := deployment.processes.claim_next(owner_id=owner, ttl_ms=60_000)) is not None:
+            claimed.append(found.record.id)
+
+    threads = [threading.Thread(target=claim, args=(f"o{n}",)) for n in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert sorted(claimed) == names
+
+
+def test_k_lock_2_a_deadlock_is_typed_and_leaves_nothing(url: str, place: str) -> None:
+    with Deployment.open(url, schema=place) as deployment:
+        for name in ("one", "two"):
+            deployment.sessions.create(name, model="m")
+        barrier = threading.Barrier(2)
+
+        def cross(first: str, second: str) -> str:
+            with (
+                as_another_process(),
+                SessionStore.open(url, session_id=first, schema=place) as store,
+            ):
+                with store.begin() as tx:
+                    tx.enqueue_work(NewWork([first]))
+                    barrier.wait(10)
+                    SessionTx.beside(tx, session_id=second).enqueue_work(NewWork([second]))
+                return "done"
+
+        with (
+            in_thread(lambda: cross("one", "two")) as here,
+            in_thread(lambda: cross("two", "one")) as there,
+        ):
+            pass
+        results = [*here, *there]
+        assert "done" in results
+        (error,) = [each for each in results if each != "done"]
+        assert type(error) is DeadlockError
+        assert "trying again is safe" in str(error)
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        stores = [deployment.sessions.open(name) for name in ("one", "two")]
+        assert [each.work_depth().batches for each in stores if each is not None] == [1, 1]
+
+
+def test_k_lock_2_who_waits_for_a_lock_of_this_process_takes_no_connection(
+    url: str, place: str
+) -> None:
+    with Deployment.open(url, schema=place, pool_size=2) as deployment:
+        one, two = (deployment.sessions.create(name, model="m") for name in ("one", "two"))
+        with one.begin() as tx:
+            waiting = [in_thread(lambda: one.enqueue_work(NewWork([1]))) for _ in range(6)]
+            entered = [each.__enter__() for each in waiting]
+            time.sleep(0.1)
+            with in_thread(lambda: two.enqueue_work(NewWork([1]))) as given:
+                pass
+            assert len(given) == 1
+            assert not isinstance(given[0], Exception)
+            tx.enqueue_work(NewWork([1]))
+            assert entered == [[]] * 6
+        for each in waiting:
+            each.__exit__(None, None, None)
+        assert one.work_depth().batches == 7
+
+
+def test_what_waits_together_is_one_transaction(deployment: Deployment) -> None:
+    one = deployment.sessions.create("one", model="m")
+    seen = Seen()
+
+    async def main() -> None:
+        async with AsyncDeployment.open(
+            deployment_url(deployment), schema=schema_name(deployment)
+        ) as opened:
+            store = await opened.sessions.open("one")
+            assert store is not None
+            with observed_by(seen):
+                calls = [store.enqueue_work(NewWork([n])) for n in range(20)]
+                refused = store.transact(lambda _: 1 / 0)
+                given = await asyncio.gather(*calls, refused, return_exceptions=True)
+            assert isinstance(given[-1], ZeroDivisionError)
+            assert len({each.batch_id for each in given[:-1]}) == 20  # type: ignore[union-attr] # reason: all were taken
+
+    asyncio.run(main())
+    assert one.work_depth().batches == 20
+    assert seen.statements.count("COMMIT") < 10
+
+
+def test_a_refusal_in_a_group_is_its_own_and_a_failure_is_done_again(
+    deployment: Deployment,
+) -> None:
+    one = deployment.sessions.create("one", model="m")
+    lease = one.claim_lease(owner_id="ann", ttl_ms=60_000)
+    lost = lease.fence  # type: ignore[union-attr] # reason: it was free
+    one.release_lease(lost)
+
+    def broken(tx: SessionTx) -> None:
+        tx.connection.execute(text("SELECT nothing"))
+
+    given = run_as_group(
+        partial(one.enqueue_work, NewWork([1])),
+        partial(one.renew_lease, lost, ttl_ms=1),
+        partial(one.transact, broken),
+        partial(one.enqueue_work, NewWork([2])),
+    )
+    assert isinstance(given[1], LeaseLostError)
+    assert "nothing" in str(given[2])
+    assert not any(isinstance(each, Exception) for each in (given[0], given[3]))
+    assert one.work_depth().batches == 2
+
+
+# The clock.
+
+
+def test_k_pg_1_the_time_is_the_servers(
+    deployment: Deployment, admin: psycopg.Connection[Any]
+) -> None:
+    class Ahead(SystemClock):
+        """A machine whose clock is an hour ahead: which no server goes by."""
+
+    store = deployment.sessions.create("one", model="m")
+    before = server_ms(admin)
+    with store.begin() as tx:
+        assert before <= tx.now_ms <= server_ms(admin)
+        assert tx.now_ms == SessionTx.beside(tx, session_id="two").now_ms
+    assert abs(store.read_clock() - server_ms(admin)) < 1_000
+    own = SessionStore.open(store, session_id="one", clock=ManualClock(5_000))
+    with own, own.begin() as tx:
+        assert tx.now_ms == 5_000
+    assert Ahead is not None
+
+
+def server_ms(admin: psycopg.Connection[Any]) -> int:
+    row = admin.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_k_pg_1_a_machine_that_is_an_hour_ahead_loses_no_lease(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = deployment.sessions.create("one", model="m")
+    hour_s = 3_600
+    real = time.time_ns
+    monkeypatch.setattr("lash_store.clock.time_ns", lambda: real() + hour_s * 10**9)
+    with store.hold(owner_id="ann", ttl_ms=30_000) as held:
+        held.check()
+        other = SessionStore.open(store, session_id="one")
+        assert type(other.claim_lease(owner_id="bob", ttl_ms=1_000)).__name__ == "LeaseHeld"
+
+
+# Lost connections.
+
+
+def kill_all(admin: psycopg.Connection[Any]) -> None:
+    admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lash_store'"
+    )
+
+
+def test_k_pg_2_a_connection_lost_while_it_was_idle_is_opened_again(
+    deployment: Deployment, admin: psycopg.Connection[Any]
+) -> None:
+    store = deployment.sessions.create("one", model="m")
+    kill_all(admin)
+    time.sleep(0.05)
+    store.enqueue_work(NewWork([1]))
+    assert store.work_depth().batches == 1
+
+
+def test_k_pg_2_a_connection_lost_before_commit_kept_nothing(
+    deployment: Deployment, admin: psycopg.Connection[Any]
+) -> None:
+    store = deployment.sessions.create("one", model="m")
+    with pytest.raises(ConnectionLostError) as caught, store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        kill_all(admin)
+        time.sleep(0.05)
+        tx.enqueue_work(NewWork([2]))
+    assert isinstance(caught.value, StorageError)
+    assert store.work_depth().batches == 0
+
+
+def test_k_pg_2_a_connection_lost_at_commit_is_an_unknown_outcome(
+    deployment: Deployment, admin: psycopg.Connection[Any]
+) -> None:
+    store = deployment.sessions.create("one", model="m")
+    with pytest.raises(OutcomeUnknownError, match="not known") as caught, store.begin() as tx:
+        tx.enqueue_work(NewWork([1], source_key="k"))
+        kill_all(admin)
+        time.sleep(0.05)
+    assert pickle.loads(pickle.dumps(caught.value)).code == caught.value.code
+    # Who has to know sends it again under its key: it is there once, whatever became of the first.
+    for _ in range(2):
+        store.enqueue_work(NewWork([1], source_key="k"))
+    assert store.work_depth().batches == 1
+
+
+def test_an_error_ends_the_transaction_and_the_next_use_says_so(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    with pytest.raises(TransactionEndedError, match="savepoint"), store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with pytest.raises(Exception, match="nothing"):
+            tx.connection.execute(text("SELECT nothing"))
+        tx.enqueue_work(NewWork([2]))
+    with pytest.raises(TransactionEndedError, match="nothing of it was kept"), store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with pytest.raises(Exception, match="nothing"):
+            tx.connection.execute(text("SELECT nothing"))
+    assert store.work_depth().batches == 0
+    with store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        with pytest.raises(Exception, match="nothing"), tx.connection.begin_nested():
+            tx.connection.execute(text("SELECT nothing"))
+    assert store.work_depth().batches == 1
+
+
+# Opening, and the guard.
+
+
+def test_k_pg_4_several_open_at_once_and_one_makes_the_tables(url: str, place: str) -> None:
+    def opened() -> str:
+        with as_another_process(), Deployment.open(url, schema=place) as deployment:
+            return repr(deployment)
+
+    waiting = [in_thread(opened) for _ in range(6)]
+    given = [each.__enter__() for each in waiting]
+    for each in waiting:
+        each.__exit__(None, None, None)
+    assert {str(each[0]).split("/")[0] for each in given} == {"<Deployment 'postgresql+psycopg:"}
+
+
+def test_k_pg_4_drift_is_said_line_by_line(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    Deployment.open(url, schema=place).close()
+    admin.execute(f"SET search_path = {place}")
+    for change, undo, said in [
+        (
+            "ALTER TABLE lash_blobs ADD x int",
+            "ALTER TABLE lash_blobs DROP x",
+            "has column x integer",
+        ),
+        (
+            "ALTER TABLE lash_session_head DROP CONSTRAINT lash_session_head_pkey",
+            "ALTER TABLE lash_session_head ADD PRIMARY KEY (store, singleton)",
+            "lacks rule primarykeystore,singleton",
+        ),
+        (
+            "ALTER INDEX lash_idx_queued_work_claim RENAME TO mine",
+            "ALTER INDEX mine RENAME TO lash_idx_queued_work_claim",
+            "lacks index lash_idx_queued_work_claim",
+        ),
+        (
+            "CREATE UNIQUE INDEX once ON lash_blobs (content)",
+            "DROP INDEX once",
+            "has index once: unique",
+        ),
+    ]:
+        admin.execute(change)
+        with pytest.raises(SchemaDriftError, match=said):
+            SessionStore.open(url, session_id="a", schema=place)
+        admin.execute(undo)
+    admin.execute("CREATE INDEX mine ON lash_graph_nodes (node_json)")  # which is its own affair
+    SessionStore.open(url, session_id="a", schema=place).close()
+    admin.execute("UPDATE lash_versions SET version = 3 WHERE kind = 'session'")
+    with pytest.raises(SchemaVersionError, match="expected version"):
+        SessionStore.open(url, session_id="a", schema=place)
+
+
+def test_k_pg_4_what_is_not_there_is_not_made_for_who_only_reads(url: str, place: str) -> None:
+    options: list[Any] = [{"read_only": True}, {"create": False}]
+    for each in options:
+        with pytest.raises(StoreEmptyError):
+            ProcessRegistry.open(url, schema=place, **each)
+    ProcessRegistry.open(url, schema=place).close()
+    with ProcessRegistry.open(url, schema=place, read_only=True) as registry:
+        assert registry.list_processes() == []
+        with pytest.raises(ReadOnlyStoreError):
+            registry.request_cancel("a")
+
+
+def test_k_pg_4_names_that_are_taken_are_named(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    admin.execute(f"CREATE TABLE {place}.lash_blobs (x int)")
+    with pytest.raises(NamesTakenError, match="lash_blobs"):
+        SessionStore.open(url, session_id="a", schema=place)
+    with SessionStore.open(url, session_id="a", schema=place, prefix="ours_") as store:
+        store.enqueue_work(NewWork([1]))
+
+
+def test_opening_says_why_it_can_not(url: str) -> None:
+    with pytest.raises(StoreOpenError, match=r"no schema 'absent'"):
+        SessionStore.open(url, session_id="a", schema="absent")
+    nowhere = "postgresql+psycopg://ann:secret@127.0.0.1:1/x"
+    with pytest.raises(StoreOpenError) as caught:
+        SessionStore.open(nowhere, session_id="a")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(StoreOpenError, match="psycopg"):
+        SessionStore.open("postgresql+asyncpg://x/y", session_id="a")
+    bad: list[Any] = [
+        {"pool_size": 0},
+        {"schema": "A b"},
+        {"linked": True},
+        {"prepare_threshold": -1},
+    ]
+    for each in bad:
+        with pytest.raises(InvalidRecordError):
+            SessionStore.open(url, session_id="a", **each)
+
+
+def test_two_schemas_and_two_prefixes_know_nothing_of_each_other(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    with (
+        Deployment.open(url, schema=place) as one,
+        Deployment.open(url, schema=place, prefix="two_") as two,
+    ):
+        first = one.sessions.create("s", model="m")
+        with first.begin():
+            two.sessions.create("s", model="m").enqueue_work(NewWork([1]))
+        assert first.work_depth().batches == 0
+        assert [each.file_name for each in one.sessions.list()] == ["s"]
+    assert admin.execute(f"SELECT count(*) FROM {place}.two_queued_work_batches").fetchone() == (1,)
+
+
+def test_a_closed_store_says_so_and_a_nested_transaction_too(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    with store.begin(), pytest.raises(NestedTransactionError):
+        store.enqueue_work(NewWork([1]))
+    store.close()
+    store.close()
+    with pytest.raises(StoreClosedError):
+        store.work_depth()
+
+
+def test_an_interrupt_that_drops_a_block_frees_its_lock(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    block = store.begin()
+    block.__enter__()
+    del block  # as what an interrupt unwinds is dropped
+    store.enqueue_work(NewWork([1]))
+    assert store.work_depth().batches == 1
+
+
+@pytest.mark.posix("forks")
+def test_a_forked_child_has_connections_of_its_own(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    store.enqueue_work(NewWork([1]))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            store.enqueue_work(NewWork([2]))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    store.enqueue_work(NewWork([3]))
+    assert store.work_depth().batches == 3
+
+
+# What composes.
+
+
+def test_consumers_statements_are_in_the_same_transaction(
+    deployment: Deployment, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text), schema=place)
+    admin.execute(f"CREATE TABLE {place}.orders (id text, state text)")
+    store = deployment.sessions.create("one", model="m")
+    lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+    fence = lease.fence  # type: ignore[union-attr] # reason: it was free
+    with store.begin() as tx:
+        tx.connection.execute(orders.insert().values(id="1", state="new"))
+        done = update(orders).values(state="done").where(orders.c.id == "1", fence.holds(tx))
+        assert tx.connection.execute(done).rowcount == 1
+        assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 0
+        with tx.orm() as orm:
+            assert orm.scalar(select(orders.c.state)) == "done"
+        ProcessTx.beside(tx).register_process(registration("p"))
+    store.release_lease(fence)
+    with store.begin() as tx:
+        assert tx.connection.execute(done.values(state="late").where(fence.holds(tx))).rowcount == 0
+    assert deployment.processes.load_process("p") is not None
+    assert deployment.processes.complete_process("p", Success(1)).record is not None
+
+
+def test_ten_thousand_sessions_take_no_thread_and_no_connection_each(
+    deployment: Deployment, admin: psycopg.Connection[Any]
+) -> None:
+    first = deployment.sessions.create("s", model="m")
+    threads = threading.active_count()
+    stores = [SessionStore.open(first, session_id=f"s{n}") for n in range(10_000)]
+    for each in stores[:50]:
+        each.enqueue_work(NewWork([1]))
+    assert threading.active_count() == threads
+    row = admin.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lash_store'"
+    ).fetchone()
+    assert row is not None
+    assert row[0] <= 8
+    for each in stores:
+        each.close()

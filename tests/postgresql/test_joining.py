@@ -1,0 +1,161 @@
+"""Transactions of a consumer's own on PostgreSQL, which a Tx joins (K-TX-8, K-TX-14)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Column, Engine, MetaData, Table, Text, create_engine, make_url, text, update
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+import lash_store
+from lash_store import NewWork, ProcessTx, SessionStore
+from lash_store.errors import (
+    InvalidRecordError,
+    NotConfiguredError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreEmptyError,
+    TransactionEndedError,
+)
+from lash_store.schemas import OwnTables, create_tables, stamp_tables
+from lash_store.session.tables import queued_work_batches
+from lash_store.session.tx import SessionTx
+
+orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text))
+
+
+@pytest.fixture
+def own_url(url: str, place: str) -> str:
+    """The URL as an application has it, whose role looks into one schema first."""
+    seen = make_url(url).update_query_dict({"options": f"-csearch_path={place}"})
+    return seen.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def engine(own_url: str) -> Iterator[Engine]:
+    made = lash_store.configure(create_engine(own_url), busy_timeout_ms=200)
+    yield made
+    made.dispose()
+
+
+def test_k_tx_8_operations_and_statements_are_one_transaction(engine: Engine) -> None:
+    with engine.begin() as connection:
+        orders.metadata.create_all(connection)
+        tx = SessionTx.on(connection, session_id="one")
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        fence = lease.fence  # type: ignore[union-attr] # reason: it is free
+        connection.execute(orders.insert().values(id="1", state="new"))
+        fenced = update(orders).values(state="done").where(fence.holds(tx))
+        assert connection.execute(fenced).rowcount == 1
+    with pytest.raises(ValueError, match="no"), engine.begin() as connection:
+        SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))
+        connection.execute(orders.insert().values(id="2", state="new"))
+        raise ValueError("no")
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="one")
+        assert tx.work_depth().batches == 0
+        assert connection.execute(orders.select()).all() == [("1", "done")]
+        assert connection.execute(queued_work_batches.select()).all() == []
+        assert ProcessTx.beside(tx).list_processes() == []
+    with pytest.raises(TransactionEndedError):
+        tx.work_depth()
+
+
+def test_k_tx_14_an_orm_session_and_a_store_see_the_same(engine: Engine, own_url: str) -> None:
+    with Session(engine) as orm:
+        SessionTx.on(orm, session_id="one").enqueue_work(NewWork([1]))
+        orm.commit()
+    with SessionStore.open(own_url, session_id="one") as store:
+        assert store.work_depth().batches == 1
+
+
+def test_k_pg_3_a_snapshot_that_may_be_older_than_the_lock_is_refused(engine: Engine) -> None:
+    for level in ("REPEATABLE READ", "SERIALIZABLE"):
+        other = engine.execution_options(isolation_level=level)
+        with other.begin() as connection, pytest.raises(NotConfiguredError, match=level):
+            SessionTx.on(connection, session_id="one")
+
+
+def test_a_declared_snapshot_reads_and_refuses_writes(engine: Engine) -> None:
+    reads = engine.execution_options(lash_store_read=True)
+    with reads.begin() as connection, pytest.raises(StoreEmptyError):
+        SessionTx.on(connection, session_id="one")
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))
+    with reads.begin() as connection:
+        tx = SessionTx.on(connection, session_id="one")
+        assert tx.work_depth().batches == 1
+        with pytest.raises(ReadOnlyStoreError):
+            tx.enqueue_work(NewWork([2]))
+
+
+def test_k_lock_1_who_joins_waits_for_the_session_and_no_longer_than_the_budget(
+    engine: Engine, own_url: str
+) -> None:
+    with SessionStore.open(own_url, session_id="one") as store, store.begin():
+        with engine.begin() as connection:
+            SessionTx.on(connection, session_id="two").enqueue_work(NewWork([1]))
+        with engine.begin() as connection, pytest.raises(StoreBusyError):
+            SessionTx.on(connection, session_id="one")
+
+
+def test_what_is_not_configured_is_refused(own_url: str, engine: Engine) -> None:
+    plain = create_engine(own_url)
+    with plain.begin() as connection, pytest.raises(NotConfiguredError, match="configure"):
+        SessionTx.on(connection, session_id="one")
+    plain.dispose()
+    with pytest.raises(NotConfiguredError, match=r"postgresql\+psycopg"):
+        lash_store.configure(create_engine("postgresql+psycopg2://x/y"))
+    own: Any = OwnTables("mine", 1, MetaData())
+    with pytest.raises(InvalidRecordError, match="migrations"):
+        lash_store.configure(create_engine(own_url), tables=[own])
+    with engine.begin() as connection, pytest.raises(NotConfiguredError, match="not versioned"):
+        stamp_tables(connection, own)
+
+
+def test_a_migration_makes_our_tables_and_undoes_them(
+    own_url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    engine = create_engine(own_url)
+    count = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
+    with engine.connect() as connection:
+        create_tables(connection, "session")
+        connection.rollback()
+    assert admin.execute(count, [place]).fetchone() == (0,)
+    with engine.begin() as connection:
+        create_tables(connection)
+        create_tables(connection)  # which are there, and as declared
+    assert admin.execute(count, [place]).fetchone() == (22,)
+    with SessionStore.open(own_url, session_id="one", create=False) as store:
+        store.enqueue_work(NewWork([1]))
+    engine.dispose()
+
+
+def test_k_tx_14_asyncio_joins_as_well(own_url: str) -> None:
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=200)
+        async with engine.begin() as connection:
+            tx = SessionTx.on(connection, session_id="one")
+            tx.enqueue_work(NewWork([1]))
+            await connection.execute(text("SELECT 1"))
+            async with engine.begin() as other:
+                with pytest.raises(StoreBusyError):
+                    SessionTx.on(other, session_id="one")
+
+                def join(sync: Any) -> None:
+                    SessionTx.on(sync, session_id="one")
+
+                with pytest.raises(StoreBusyError):
+                    await other.run_sync(join)
+        async with AsyncSession(engine) as session:
+            await session.connection()
+            assert SessionTx.on(session, session_id="one").work_depth().batches == 1
+            await session.commit()
+        await engine.dispose()
+
+    asyncio.run(main())

@@ -1,0 +1,201 @@
+"""A database on a server in the place of each file: for tests that serve every backend.
+
+Each path has a schema of its own there, with views of our tables under the names that they have in
+a file. What is written to them goes to the tables, to the session ``s``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import count
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+import psycopg
+from sqlalchemy import Table, make_url
+
+from lash_store._backends import is_url, open_handle
+from lash_store._kernel.backend import Handle
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import STORE
+from lash_store.schemas import SCHEMAS, render_all
+from tests.support import layouts
+from tests.support.postgresql import URL
+
+_numbers = count(1)
+_places: dict[str, str] = {}
+"""The schemas that this process has found in the places of files, by what these are called."""
+
+_connections: dict[tuple[int, int], psycopg.Connection[Any]] = {}
+
+
+def open_on_server(schema: Schema, where: Any, settings: Settings) -> Handle:
+    """Open a schema of the server in the place of a file, or of a database in memory."""
+    if is_url(where) or not isinstance(where, (str, os.PathLike, type(None))):
+        return open_handle(schema, where, settings)
+    name = schema_of(where)
+    return open_handle(schema, url(name), replace(settings, pool_size=4, application_name=name))
+
+
+def url(name: str) -> str:
+    """Return the URL of the server's database, seen by who looks into one schema first."""
+    given = make_url(os.environ[URL]).set(drivername="postgresql+psycopg")
+    seen = given.update_query_dict({"options": f"-csearch_path={name}"})
+    return seen.render_as_string(hide_password=False)
+
+
+def schema_of(where: Any) -> str:
+    """Return the schema that stands in the place of a file; of no file, a new one.
+
+    Making one takes longer than most tests, so they are used again: see :func:`clean`.
+    """
+    text = f"{os.getpid()} {next(_numbers)}" if where is None else str(Path(os.fspath(where)))
+    key = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    if key not in _places:
+        _places[key] = _assigned(key)
+    return _places[key]
+
+
+def _assigned(key: str) -> str:
+    connection = admin()
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(1)")  # others come at once
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS public.places (schema text PRIMARY KEY, key text UNIQUE)"
+        )
+        row = connection.execute(
+            "SELECT schema FROM public.places WHERE key = %s", [key]
+        ).fetchone()
+        row = (
+            row
+            or connection.execute(
+                "UPDATE public.places SET key = %s WHERE schema = "
+                "(SELECT schema FROM public.places WHERE key IS NULL LIMIT 1) RETURNING schema",
+                [key],
+            ).fetchone()
+        )
+        if row is not None:
+            return str(row[0])
+        connection.execute("INSERT INTO public.places VALUES (%s, %s)", [f"t_{key}", key])
+    _make(f"t_{key}")
+    return f"t_{key}"
+
+
+def _make(name: str) -> None:
+    connection = admin()
+    with connection.transaction():
+        connection.execute(f"CREATE SCHEMA {name}; SET LOCAL search_path = {name}")
+        connection.execute(render_all(SCHEMAS.values(), dialect="postgresql"))
+        for here, there in layouts.TABLES.values():
+            connection.execute("; ".join(_views(here, there)))
+
+
+def clean() -> None:
+    """Empty the schemas that a test has used, for the next one; one that it has altered is dropped."""
+    there = {*layouts.TABLES, "lash_versions", *(here.name for here, _ in layouts.TABLES.values())}
+    connection = admin()
+    for key, name in list(_places.items()):
+        del _places[key]
+        _end_all(name)  # what a test has left open must not write to the next one's
+        with suppress(psycopg.Error), connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = 500; SET LOCAL search_path = {name}")
+            found = connection.execute(_RELATIONS).fetchall()
+            if {each[0] for each in found} == there:
+                connection.execute(_emptied())
+                connection.execute("UPDATE public.places SET key = NULL WHERE schema = %s", [name])
+            else:
+                connection.execute("DELETE FROM public.places WHERE schema = %s", [name])
+                connection.execute(f"DROP SCHEMA {name} CASCADE")
+
+
+def _end_all(name: str) -> None:
+    connection = admin()
+    for _ in range(200):
+        left = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+            [name],
+        ).fetchall()
+        if not left:
+            return
+        time.sleep(0.005)
+
+
+def _emptied() -> str:
+    reversed_ = list(reversed(layouts.TABLES))  # those that refer to others first
+    deleted = "; ".join(f"DELETE FROM {name}" for name in reversed_)
+    return f"{deleted}; SELECT setval('lash_trigger_subscription_seq_id_seq', 1, false)"
+
+
+_RELATIONS = (
+    "SELECT relname FROM pg_class "
+    "WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'v')"
+)
+
+
+def admin() -> psycopg.Connection[Any]:
+    """Return a connection to the server, past everything that is under test."""
+    mine = os.getpid(), get_ident()
+    found = _connections.get(mine)
+    if found is None or found.closed:
+        found = _connections[mine] = psycopg.connect(os.environ[URL], autocommit=True)
+    return found
+
+
+def _views(here: Table[Any], there: Table[Any]) -> list[str]:
+    names = list(here.columns.keys())
+    listed = ", ".join(names)
+    if STORE not in there.columns:
+        return [f"CREATE OR REPLACE VIEW {here.name} AS SELECT {listed} FROM {there.name}"]
+    given = ", ".join(_given(here, there, name) for name in names)
+    insert = f"INSERT INTO {there.name} ({STORE}, {listed}) VALUES ('{layouts.THE_STORE}', {given})"
+    return [
+        f"CREATE OR REPLACE VIEW {here.name} AS SELECT {listed} FROM {there.name}",
+        f"CREATE OR REPLACE FUNCTION insert_{here.name}() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN {insert}; RETURN NEW; END $$",
+        f"CREATE OR REPLACE TRIGGER inserted INSTEAD OF INSERT ON {here.name} "
+        f"FOR EACH ROW EXECUTE FUNCTION insert_{here.name}()",
+    ]
+
+
+def _given(here: Table[Any], there: Table[Any], name: str) -> str:
+    column: Any = here.columns[name]
+    if column is here._autoincrement_column:
+        highest = f"SELECT coalesce(max({name}), 0) + 1 FROM {there.name}"
+        return f"coalesce(NEW.{name}, ({highest} WHERE {STORE} = '{layouts.THE_STORE}'))"
+    if column.server_default is None:
+        return f"NEW.{name}"
+    default = column.server_default.arg
+    text = f"'{default}'" if isinstance(default, str) else str(default)
+    return f"coalesce(NEW.{name}, {text})"
+
+
+def all_rows(path: Any) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table of ours in the place of a file, as it would be there."""
+    name, connection = schema_of(path), admin()
+    with connection.transaction():
+        connection.execute(f"SET LOCAL search_path = {name}")
+        found = connection.execute(
+            "SELECT relname FROM pg_class "
+            "WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' ORDER BY 1"
+        ).fetchall()
+        rows = {}
+        for (name,) in found:
+            here = layouts.TABLES.get(name)
+            columns = "*" if here is None else ", ".join(here[0].columns.keys())
+            key = name if here is None else here[0].name
+            rows[key] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY 1").fetchall()
+        return rows
+
+
+def run_script(path: Any, script: str) -> None:
+    """Change a database behind the library's back."""
+    name, connection = schema_of(path), admin()
+    with connection.transaction():
+        connection.execute(f"SET LOCAL search_path = {name}")
+        connection.execute(script)
