@@ -26,6 +26,9 @@ CONFORMANCE = ("tests/conformance", "tests/statements", "tests/originals")
 BY_THEMSELVES = ("tests/concurrency", "tests/crash", "tests/packaging")
 """What measures waits, kills processes, or installs: not beside other tests."""
 
+SERVER_MACHINES = ("sessions", "registry", "trigger_machine", "effect_machine", "bad_input")
+"""The property tests that run on a server."""
+
 OTHERS = "tests/others"
 """What needs packages of others, in an environment of its own."""
 
@@ -68,7 +71,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests, or what the arguments name: those that need the machine to themselves apart.
 
-    Then those of the stores again, with one database in the place of each file.
+    Then those of the stores again, with one database in the place of each file, and on a server.
     """
     _install(session, "test")
     if session.posargs:
@@ -80,6 +83,19 @@ def tests(session: nox.Session) -> None:
     shared = ("pytest", "--layout", "shared")
     session.run(*shared, "-n", "2", "tests/conformance", "tests/property", "tests/faults")
     session.run(*shared, "tests/concurrency", "tests/crash")
+    session.run("pytest", "--layout", "postgresql", "-n", "2", "tests/conformance")
+
+
+@nox.session
+def postgresql(session: nox.Session) -> None:
+    """Run on PostgreSQL what the default sessions don't: the machines, with fewer examples."""
+    _install(session, "test")
+    chosen = session.posargs or [
+        *(f"tests/property/test_{name}.py" for name in SERVER_MACHINES),
+        "tests/conformance",
+    ]
+    on_server = ("pytest", "--layout", "postgresql", "-n", "2")
+    session.run(*on_server, *chosen, env={"LASH_STORE_PROFILE": "server"})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

@@ -29,6 +29,9 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=_SLOW_IS_FINE,
 )
+settings.register_profile(
+    "server", max_examples=12, deadline=None, suppress_health_check=_SLOW_IS_FINE
+)
 settings.load_profile(os.environ.get("LASH_STORE_PROFILE", "default"))
 
 

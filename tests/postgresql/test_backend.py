@@ -55,7 +55,7 @@ from tests.support.registries import register, registration
 
 @pytest.fixture
 def deployment(url: str, place: str) -> Iterator[Deployment]:
-    with Deployment.open(url, schema=place) as opened:
+    with Deployment.open(url, schema=place, application_name=place) as opened:
         yield opened
 
 
@@ -309,29 +309,30 @@ def test_k_pg_1_a_machine_that_is_an_hour_ahead_loses_no_lease(
 # Lost connections.
 
 
-def kill_all(admin: psycopg.Connection[Any]) -> None:
+def kill_all(admin: psycopg.Connection[Any], place: str) -> None:
     admin.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lash_store'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+        [place],
     )
 
 
 def test_k_pg_2_a_connection_lost_while_it_was_idle_is_opened_again(
-    deployment: Deployment, admin: psycopg.Connection[Any]
+    deployment: Deployment, admin: psycopg.Connection[Any], place: str
 ) -> None:
     store = deployment.sessions.create("one", model="m")
-    kill_all(admin)
+    kill_all(admin, place)
     time.sleep(0.05)
     store.enqueue_work(NewWork([1]))
     assert store.work_depth().batches == 1
 
 
 def test_k_pg_2_a_connection_lost_before_commit_kept_nothing(
-    deployment: Deployment, admin: psycopg.Connection[Any]
+    deployment: Deployment, admin: psycopg.Connection[Any], place: str
 ) -> None:
     store = deployment.sessions.create("one", model="m")
     with pytest.raises(ConnectionLostError) as caught, store.begin() as tx:
         tx.enqueue_work(NewWork([1]))
-        kill_all(admin)
+        kill_all(admin, place)
         time.sleep(0.05)
         tx.enqueue_work(NewWork([2]))
     assert isinstance(caught.value, StorageError)
@@ -339,12 +340,12 @@ def test_k_pg_2_a_connection_lost_before_commit_kept_nothing(
 
 
 def test_k_pg_2_a_connection_lost_at_commit_is_an_unknown_outcome(
-    deployment: Deployment, admin: psycopg.Connection[Any]
+    deployment: Deployment, admin: psycopg.Connection[Any], place: str
 ) -> None:
     store = deployment.sessions.create("one", model="m")
     with pytest.raises(OutcomeUnknownError, match="not known") as caught, store.begin() as tx:
         tx.enqueue_work(NewWork([1], source_key="k"))
-        kill_all(admin)
+        kill_all(admin, place)
         time.sleep(0.05)
     assert pickle.loads(pickle.dumps(caught.value)).code == caught.value.code
     # Who has to know sends it again under its key: it is there once, whatever became of the first.
@@ -545,7 +546,7 @@ def test_consumers_statements_are_in_the_same_transaction(
 
 
 def test_ten_thousand_sessions_take_no_thread_and_no_connection_each(
-    deployment: Deployment, admin: psycopg.Connection[Any]
+    deployment: Deployment, admin: psycopg.Connection[Any], place: str
 ) -> None:
     first = deployment.sessions.create("s", model="m")
     threads = threading.active_count()
@@ -554,7 +555,7 @@ def test_ten_thousand_sessions_take_no_thread_and_no_connection_each(
         each.enqueue_work(NewWork([1]))
     assert threading.active_count() == threads
     row = admin.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lash_store'"
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [place]
     ).fetchone()
     assert row is not None
     assert row[0] <= 8

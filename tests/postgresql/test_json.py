@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -56,7 +57,7 @@ ALIKE_BUT_FOR_THEIR_TYPE = ['{"a": {"b": 1}}', '{"a": {"b": 12345678901234567890
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[psycopg.Connection]:
-    with postgresql.server() as url, postgresql.schema(url, "members") as connection:
+    with postgresql.server() as url, postgresql.schema(url, f"members_{os.getpid()}") as connection:
         connection.execute("CREATE TABLE records (record_json TEXT)")
         yield connection
 

@@ -7,6 +7,7 @@ statement runs on both with the same arguments, drawn from what is there, and is
 from __future__ import annotations
 
 import inspect
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -122,7 +123,7 @@ def both(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list
     fill(path)
     with (
         closing(sqlite3.connect(path, isolation_level=None)) as lite,
-        postgresql.schema(server, "statements") as postgres,
+        postgresql.schema(server, f"statements_{os.getpid()}") as postgres,
     ):
         lite.execute("PRAGMA foreign_keys = ON")
         cursor = open_cursor(lite, PREFIX)
