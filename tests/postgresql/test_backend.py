@@ -19,6 +19,7 @@ from sqlalchemy import Column, MetaData, Table, Text, func, select, text, update
 from lash_store import (
     AsyncDeployment,
     Deployment,
+    LeaseHeld,
     NewWork,
     ProcessRegistry,
     ProcessTx,
@@ -152,21 +153,31 @@ def test_k_lock_1_each_operation_takes_them_before_it_reads(deployment: Deployme
 
 
 def test_k_lock_1_claim_next_by_many_gives_nobody_the_same(deployment: Deployment) -> None:
-    names = [f"p{n:02}" for n in range(24)]
-    for name in names:
-        register(deployment.processes, name)
-    claimed: list[str] = []
+    """Beside claims by id, which go the other way to the same rows: nobody gets in a deadlock."""
+    processes = deployment.processes
+    for round_ in range(6):
+        names = [f"r{round_}p{n:02}" for n in range(24)]
+        for name in names:
+            register(processes, name)
+        claimed: list[str] = []
 
-    def claim(owner: str) -> None:
-        while (found := deployment.processes.claim_next(owner_id=owner, ttl_ms=60_000)) is not None:
-            claimed.append(found.record.id)
+        def sweep(owner: str, claimed: list[str] = claimed) -> None:
+            while (found := processes.claim_next(owner_id=owner, ttl_ms=600_000)) is not None:
+                claimed.append(found.record.id)
 
-    threads = [threading.Thread(target=claim, args=(f"o{n}",)) for n in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(30)
-    assert sorted(claimed) == names
+        def by_id(owner: str, names: list[str] = names, claimed: list[str] = claimed) -> None:
+            for name in names[::5]:
+                lease = processes.claim_lease(name, owner_id=owner, ttl_ms=600_000)
+                if not isinstance(lease, LeaseHeld):
+                    claimed.append(name)
+
+        works = [partial(sweep, f"o{n}") for n in range(8)] + [partial(by_id, "by id")]
+        waiting = [in_thread(work) for work in works]
+        given = [each.__enter__() for each in waiting]
+        for each in waiting:
+            each.__exit__(None, None, None)
+        assert given == [[None]] * len(works)
+        assert sorted(claimed) == names
 
 
 def test_k_lock_2_a_deadlock_is_typed_and_leaves_nothing(url: str, place: str) -> None:

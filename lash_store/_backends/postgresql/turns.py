@@ -74,7 +74,7 @@ class Turns:
         All of them are blocked by its locks alone, or by the want of a connection. A consumer's work
         goes with nobody: it may take its time, or fail in the midst of what it does.
         """
-        if not self.waiting or first.alone or first.operation is None:
+        if not self.waiting or first.alone or not _may_go_together(first):
             return []
         joined: list[Call] = []
         with self._mutex:
@@ -83,7 +83,7 @@ class Turns:
             for call in list(self.waiting)[:_MOST_LOOKED_AT]:
                 if len(joined) == _MOST_TOGETHER:
                     break
-                fits = call.reads == first.reads and call.operation is not None and call.waits
+                fits = call.reads == first.reads and _may_go_together(call) and call.waits
                 if (
                     fits
                     and call.may_join(on_library=False)
@@ -159,6 +159,16 @@ class Turns:
             del self._held[number]
         else:
             self._held[number] = held - 1
+
+
+def _may_go_together(call: Call) -> bool:
+    """Whether a call may share a transaction: not if a row's own lock decides what it is about.
+
+    Two transactions of several ``claim_next`` could each wait for what the other has claimed.
+    """
+    if call.operation is None:
+        return False
+    return call.reads or not all(is_shared for _, is_shared in call.locks)
 
 
 def _note(locks: Iterable[Lock], wanted: dict[int, bool]) -> None:

@@ -83,9 +83,8 @@ def claim_next(
             if found is None:
                 return None
             process_id, record_json = found
-            record = read_record(
-                process_id, record_json
-            )  # first: nobody can run what can't be read
+            # First: nobody can run what can't be read.
+            record = read_record(process_id, record_json)
             lease = claim_lease(context, process_id, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
             if isinstance(lease, ProcessLease):
                 return ClaimedProcess(lease, record)

@@ -145,7 +145,11 @@ def lock_claimable(
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
 ) -> Select[str, str]:
-    """Read the same, and lock its row where rows have locks: who comes meanwhile passes over it."""
+    """Read the same, and lock its row where rows have locks: who comes meanwhile passes over it.
+
+    But not against who refers to it: a lease that is being claimed by its id would wait for this
+    one, and this one for that.
+    """
     found = next_claimable(
         now_ms=now_ms,
         waiting=waiting,
@@ -153,7 +157,7 @@ def lock_claimable(
         owner_scope_id=owner_scope_id,
         created_before_ms=created_before_ms,
     )
-    return found.with_for_update(of=processes, skip_locked=True)
+    return found.with_for_update(of=processes, skip_locked=True, key_share=True)
 
 
 def matches_filter(
