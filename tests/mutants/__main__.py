@@ -35,12 +35,16 @@ LEASE_TESTS = (
     f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py tests/property/test_bad_input.py "
     f"tests/statements/test_composing.py tests/architecture/test_records.py {QUICK}"
 )
-QUEUE_TESTS = f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py"
+QUEUE_TESTS = (
+    f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py {CONFORMANCE}neighbours.py "
+    f"{CONFORMANCE}logging.py tests/statements/test_composing.py"
+)
 TURN_TESTS = (
     f"{CONFORMANCE}session_turns.py {CONFORMANCE}session_graph.py {CONFORMANCE}session_rest.py"
 )
 EFFECT_TESTS = (
-    f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py {QUICK}"
+    f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py "
+    f"{CONFORMANCE}neighbours.py {QUICK}"
 )
 WRITER_TESTS = f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py tests/property/test_groups.py"
 

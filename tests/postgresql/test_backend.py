@@ -8,8 +8,9 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -33,6 +34,7 @@ from lash_store.errors import (
     ConnectionLostError,
     DeadlockError,
     InvalidRecordError,
+    LashStoreError,
     LeaseLostError,
     NamesTakenError,
     NestedTransactionError,
@@ -363,6 +365,41 @@ def test_k_pg_2_a_connection_lost_at_commit_is_an_unknown_outcome(
     for _ in range(2):
         store.enqueue_work(NewWork([1], source_key="k"))
     assert store.work_depth().batches == 1
+
+
+def test_k_pg_2_of_what_is_cut_off_again_and_again_every_outcome_is_told(
+    deployment: Deployment, admin: psycopg.Connection[Any], place: str
+) -> None:
+    stores = [deployment.sessions.create(f"s{n}", model="m") for n in range(4)]
+    told: dict[str, set[str]] = {"kept": set(), "unknown": set(), "lost": set()}
+    until_s = time.monotonic() + 2
+
+    def enqueue(at: int) -> None:
+        numbers = count()
+        while time.monotonic() < until_s:
+            key = f"{at}-{next(numbers)}"
+            try:
+                stores[at].enqueue_work(NewWork([1], source_key=key))
+            except OutcomeUnknownError:
+                told["unknown"].add(key)
+            except LashStoreError:
+                told["lost"].add(key)
+            else:
+                told["kept"].add(key)
+
+    with ExitStack() as waiting:
+        given = [waiting.enter_context(in_thread(partial(enqueue, at))) for at in range(4)]
+        while time.monotonic() < until_s:
+            kill_all(admin, place)
+            time.sleep(0.005)
+    assert given == [[None]] * 4
+    rows = admin.execute(f"SELECT source_key FROM {place}.lash_queued_work_batches").fetchall()
+    there = {key for (key,) in rows}
+    assert told["kept"] <= there
+    assert not told["lost"] & there
+    assert there <= told["kept"] | told["unknown"]
+    assert told["kept"]
+    assert told["lost"] | told["unknown"]
 
 
 def test_an_error_ends_the_transaction_and_the_next_use_says_so(deployment: Deployment) -> None:
