@@ -44,7 +44,7 @@ class PostgresqlDriver:
         values: Sequence[Any] = (),  # noqa: ARG002 # reason: likewise
     ) -> LashStoreError:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
-        return store_error(error, cursor.connection)
+        return store_error(error, cursor.connection, getattr(cursor, "path", None))
 
 
 class StoreCursor(psycopg.RawCursor[Any]):
@@ -54,6 +54,9 @@ class StoreCursor(psycopg.RawCursor[Any]):
 
     scope: str
     """Whose rows a statement on scoped tables is about; see ``sharing``."""
+
+    path: str | None = None
+    """What the database is called, on a connection of a consumer's own, which doesn't say."""
 
     def execute(self, sql: Any, parameters: Any = None, /, **options: Any) -> Any:  # type: ignore[override] # reason: by position alone
         """Execute one statement, and tell who observes."""
@@ -103,9 +106,9 @@ def whose(connection: Any) -> tuple[str, str]:
     return getattr(connection, "operation", "on"), getattr(connection, "path", "the database")
 
 
-def store_error(error: BaseException, connection: Any) -> LashStoreError:
+def store_error(error: BaseException, connection: Any, path: str | None = None) -> LashStoreError:
     """Return the error of ours that explains `error`, for the caller to raise from it."""
-    _, path = whose(connection)
+    path = path or whose(connection)[1]
     waited_ms = getattr(connection, "budget_ms", 0)
     if isinstance(error, errors.LockNotAvailable):
         return StoreBusyError(path, waited_ms)

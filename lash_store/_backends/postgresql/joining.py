@@ -182,7 +182,7 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
         for schema in wanted:
             guard.ensure_schema(cursor, schema, path, place)
     except psycopg.Error as error:
-        raise store_error(error, cursor.connection) from error
+        raise store_error(error, cursor.connection, path) from error
 
 
 def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:  # noqa: ARG001 # reason: the other database's
@@ -213,10 +213,12 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
             else:
                 compared.add(wanted)  # what is made here may be rolled back
     except psycopg.Error as error:
-        raise store_error(error, begun.raw) from error
+        raise store_error(error, begun.raw, path) from error
     if schema.is_scoped:
         connection.info[SCOPES].add(scope)
-    return open_cursor(begun.raw, settings.prefix, settings.schema)
+    own = open_cursor(begun.raw, settings.prefix, settings.schema)
+    own.path = path
+    return own
 
 
 def _look(connection: Connection, begun: Begun, cursor: StoreCursor, path: str) -> None:
