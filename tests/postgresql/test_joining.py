@@ -90,7 +90,7 @@ def test_a_declared_snapshot_reads_and_refuses_writes(engine: Engine) -> None:
     with reads.begin() as connection:
         tx = SessionTx.on(connection, session_id="one")
         assert tx.work_depth().batches == 1
-        with pytest.raises(ReadOnlyStoreError, match="^'postgresql"):
+        with pytest.raises(ReadOnlyStoreError, match=r"^'postgresql"):
             tx.enqueue_work(NewWork([2]))
 
 
