@@ -44,7 +44,7 @@ TURN_TESTS = (
 )
 EFFECT_TESTS = (
     f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py "
-    f"{CONFORMANCE}neighbours.py {QUICK}"
+    f"{CONFORMANCE}neighbours.py tests/statements/test_composing.py {QUICK}"
 )
 WRITER_TESTS = f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py tests/property/test_groups.py"
 
