@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import func, select
 
 from lash_store import EffectStore, NewWork, SessionStore
 from lash_store.effect.records import EffectClaim, EffectError
-from lash_store.errors import IdempotencyConflictError, LeaseLostError
+from lash_store.effect.statements import is_live_claim
+from lash_store.effect.tables import runtime_effect_replay
+from lash_store.errors import ClaimLostError, IdempotencyConflictError, LeaseLostError
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows
 from tests.support.sessions import claim_of
@@ -143,3 +146,44 @@ def test_s_queue_3_none_at_all_is_refused_and_one_is_taken(store: SessionStore) 
     for _ in range(2):
         store.enqueue_work(NewWork([1]))
     assert len(claim_of(store, max_batches=1).batch_ids) == 1
+
+
+def test_e_renew_1_the_condition_of_a_live_claim_holds_of_that_alone(
+    effects: EffectStore, clock: ManualClock
+) -> None:
+    claim = begun(effects)
+    given = {name: getattr(claim, name) for name in _CLAIM}
+
+    def holds(now_ms: int, **others: Any) -> bool:
+        condition = is_live_claim(**{**given, **others}, now_ms=now_ms)
+        with effects.read() as tx:
+            found = select(func.count()).select_from(runtime_effect_replay).where(condition)
+            return bool(tx.connection.scalar(found) == 1)
+
+    assert holds(clock.now_ms())
+    assert holds(claim.expires_at_ms - 1)
+    assert not holds(claim.expires_at_ms)
+    for name in _CLAIM:
+        for other in ("!", "~"):
+            assert not holds(clock.now_ms(), **{name: other})
+    effects.finish_effect(claim, 1)
+    assert not holds(clock.now_ms())
+
+
+_CLAIM = ("scope_id", "replay_key", "envelope_hash", "owner_id", "token")
+
+
+def test_s_queue_6_a_claim_that_differs_in_one_field_stands_on_nothing(
+    store: SessionStore, path: Path
+) -> None:
+    store.enqueue_work(NewWork([1]))
+    claim = claim_of(store)
+    before = all_rows(path)
+    for field in ("session_id", "claim_id", "token"):
+        for other in ("!", "~"):
+            forged = msgspec.structs.replace(claim, **{field: other})
+            with pytest.raises(ClaimLostError):
+                store.renew_claim(forged, ttl_ms=60_000)
+            with store.read() as tx, pytest.raises(ClaimLostError):
+                tx.require_claim(forged)
+    assert all_rows(path) == before
