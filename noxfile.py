@@ -98,6 +98,14 @@ def postgresql(session: nox.Session) -> None:
     session.run(*on_server, *chosen, env={"LASH_STORE_PROFILE": "server"})
 
 
+@nox.session
+def postgresql16(session: nox.Session) -> None:
+    """Run on the oldest PostgreSQL that there are promises for."""
+    _install(session, "test")
+    chosen = session.posargs or ["tests/postgresql"]
+    session.run("pytest", "-n", "2", *chosen, env={"PGSERVER_POSTGRES_VERSION": "16"})
+
+
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """Run the conformance suite on every Python that is installed."""

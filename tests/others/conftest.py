@@ -1,15 +1,18 @@
+"""Packages of others: what they leave to the garbage collector is theirs."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.others import redis_server
+HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_server.Server]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    with redis_server.running(folder) as running:
-        yield running
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A connection that is collected in another thread than its own complains in whatever test runs then."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+            )
