@@ -72,7 +72,12 @@ class PostgresqlHandle:
             if given and given != "any":
                 raise InvalidRecordError(name, shown(given), why)
         key = Key.of(url, settings)
-        return cls._on(databases.database_of(url, key), schema, settings)
+        while True:
+            database = databases.database_of(url, key)
+            try:
+                return cls._on(database, schema, settings)
+            except StoreClosedError:
+                databases.forget(database)  # the last store has just closed it
 
     def beside(self, schema: Schema, settings: Settings) -> PostgresqlHandle:
         """Open another handle on the same database."""
