@@ -279,6 +279,64 @@ def test_a_refusal_in_a_group_is_its_own_and_a_failure_is_done_again(
     assert one.work_depth().batches == 2
 
 
+class Interrupts:
+    """Interrupts the thread that leads a group once its COMMIT was executed, or before, once."""
+
+    def __init__(self, when: str) -> None:
+        self.when, self.is_over = when, False
+        self.begun: dict[int, int] = {}
+
+    def before(self, event: Event) -> None:
+        me = threading.get_ident()
+        if event.kind == "begin":
+            self.begun[me] = 0
+        elif event.kind == "statement":
+            self.begun[me] = self.begun.get(me, 0) + 1
+        self._strike(event, "before")
+
+    def after(self, event: Event) -> None:
+        self._strike(event, "after")
+
+    def _strike(self, event: Event, when: str) -> None:
+        is_group = (
+            self.begun.get(threading.get_ident(), 0) > 2
+        )  # an enqueueing takes two statements
+        if event.kind == "commit" and when == self.when and is_group and not self.is_over:
+            self.is_over = True
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_k_group_3_an_interrupt_at_commit_does_nobodys_call_twice(
+    deployment: Deployment, when: str
+) -> None:
+    store = deployment.sessions.create("one", model="m")
+    told: list[str] = []
+
+    def enqueue() -> None:
+        try:
+            store.enqueue_work(NewWork([1]))
+        except BaseException as error:  # noqa: BLE001 # reason: an interrupt among them
+            told.append(type(error).__name__)
+        else:
+            told.append("kept")
+
+    struck = Interrupts(when)
+    with observed_by(struck), ExitStack() as waiting:
+        with store.begin():
+            for _ in range(8):
+                waiting.enter_context(in_thread(enqueue))
+            time.sleep(0.2)
+    assert struck.is_over
+    assert told.count("KeyboardInterrupt") == 1
+    unknown = told.count("OutcomeUnknownError")
+    assert told.count("kept") + unknown == 7
+    assert unknown
+    kept = store.work_depth().batches
+    assert told.count("kept") <= kept <= 8
+    assert kept == (8 if when == "after" else told.count("kept"))
+
+
 # The clock.
 
 

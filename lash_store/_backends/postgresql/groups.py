@@ -42,6 +42,18 @@ SERVERS: Final = Pool("lash-store-postgresql", 16)
 """Runs the calls of event loops, for all databases: as many wait for their server at once."""
 
 
+class Group:
+    """The calls that one transaction is for, the leading one first, and how far it has come."""
+
+    __slots__ = ("calls", "is_committed", "is_committing")
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = list(calls)
+        self.is_committing = False
+        """Whether COMMIT was sent, and its answer is not known."""
+        self.is_committed = False
+
+
 class Groups:
     """Who runs calls on one database; see the head of this module."""
 
@@ -154,37 +166,53 @@ class Groups:
     def _lead(self, first: Call, *, on_library: bool) -> None:
         """Run a call that has its turn, and what joins it; answer all of them."""
         turns = self._database.turns
-        group: list[Call] = [first]
+        group = Group([first])
         ended: list[Call] = []
         try:
             self._running.add(first)
-            group += turns.joining(first)
-            self._running.update(group)
-            taken = [call for call in group if call.take(group)]
-            left = self._do(taken, on_library=on_library) if taken else []
+            group.calls += turns.joining(first)
+            self._running.update(group.calls)
+            taken = [call for call in group.calls if call.take(group)]
+            left = self._do(group, taken, on_library=on_library) if taken else []
             ended = [call for call in taken if call not in left]
             self._again(left, group)
         except BaseException as error:
-            # An interrupt is this thread's, whoever's call it strikes; the others are done again.
-            others = [call for call in group if call is not first and call.give_back(group)]
-            turns.put_back(others)
+            # An interrupt is this thread's, whoever's call it strikes.
+            ended = self._without(first, group, error)
             if not on_library:
                 first.taken.setdefault("by", first)
                 raise
             first.error = error
-            ended = [first]
+            ended.append(first)
         finally:
-            self._running.difference_update(group)
-            turns.leave(group)
+            self._running.difference_update(group.calls)
+            turns.leave(group.calls)
             settle(ended)
 
-    def _again(self, calls: Sequence[Call], group: list[Call]) -> None:
+    def _without(self, first: Call, group: Group, error: BaseException) -> list[Call]:
+        """Let the others of a group that was interrupted be done again; return those that have ended.
+
+        If COMMIT was sent, nobody may do them again unasked: they have ended, or nobody knows.
+        """
+        others = [call for call in group.calls if call is not first]
+        if not (group.is_committing or group.is_committed):
+            self._database.turns.put_back([call for call in others if call.give_back(group)])
+            return []
+        ended = [call for call in others if call.taken.get("by") is group]
+        for call in ended:
+            if group.is_committing and call.error is None:
+                call.error = OutcomeUnknownError(
+                    self._database.path, type(error).__name__, "interrupted at COMMIT"
+                )
+        return ended
+
+    def _again(self, calls: Sequence[Call], group: Group) -> None:
         """Let calls whose transaction was undone be done again, each alone."""
         if calls:
             tell([done_again(self._database.path, [call.operation for call in calls])])
             self._database.turns.put_back([call for call in calls if call.give_back(group)])
 
-    def _do(self, calls: Sequence[Call], *, on_library: bool) -> Sequence[Call]:
+    def _do(self, group: Group, calls: Sequence[Call], *, on_library: bool) -> Sequence[Call]:
         """Run calls in one transaction; return those that have to be done again."""
         first = calls[0]
         try:
@@ -198,7 +226,7 @@ class Groups:
                         connection.end(commit=False)
                         return calls
                 news = set(connection.touched), list(connection.notes)
-                left = self._end(connection, calls)
+                left = self._end(connection, group, calls)
         except BaseException:
             connection.end(commit=False)
             raise
@@ -264,7 +292,9 @@ class Groups:
         is_refusal = isinstance(call.error, LashStoreError) and not has_written
         return is_refusal and not isinstance(call.error.__cause__, psycopg.Error)
 
-    def _end(self, connection: StoreConnection, calls: Sequence[Call]) -> Sequence[Call] | None:
+    def _end(
+        self, connection: StoreConnection, group: Group, calls: Sequence[Call]
+    ) -> Sequence[Call] | None:
         """Commit, or roll back the one call that has failed; return those to be done again.
 
         None once something was committed, which others are to hear of.
@@ -273,9 +303,14 @@ class Groups:
             connection.end(commit=False)
             return []
         try:
+            group.is_committing = True
             connection.end(commit=not calls[0].reads)
         except LashStoreError as error:
+            group.is_committing = False
             return _failed(calls, error)
+        # In this order: an interrupt in between leaves the others to be told that nobody knows.
+        group.is_committed = True
+        group.is_committing = False
         connection.notes.clear()
         return [] if calls[0].reads else None
 
@@ -293,7 +328,7 @@ class Groups:
         try:
             for call in calls[1:]:
                 call.take(first)
-            left = self._do(calls, on_library=False)
+            left = self._do(Group(calls), calls, on_library=False)
         finally:
             self._database.turns.leave([first])
             first.locks = own
