@@ -1,6 +1,7 @@
 """Errors of transactions that are used against their rules, and of statements that can't run in them."""
 
 import threading
+from typing import Self
 
 from sqlalchemy.exc import DontWrapMixin
 
@@ -45,6 +46,15 @@ def _thread_name(ident: int) -> str:
 
 class NestedTransactionError(TransactionError):
     """A transaction was opened inside another one of the same store on the same thread."""
+
+    @classmethod
+    def on_this_thread(cls) -> Self:
+        """Say what to do instead."""
+        return cls(
+            "this thread is inside a transaction on this database already, which would have "
+            "to end first: use that one's `tx`, or another kind's beside it, "
+            "ProcessTx.beside(tx) say, or go on after it"
+        )
 
 
 class NotConfiguredError(TransactionError):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from lash_store._backends.postgresql.ending import Group, failed
 from lash_store._backends.postgresql.locks import together
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
@@ -27,7 +28,6 @@ from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
     OutcomeUnknownError,
-    StoreBusyError,
 )
 
 if TYPE_CHECKING:
@@ -40,18 +40,6 @@ if TYPE_CHECKING:
 
 SERVERS: Final = Pool("lash-store-postgresql", 16)
 """Runs the calls of event loops, for all databases: as many wait for their server at once."""
-
-
-class Group:
-    """The calls that one transaction is for, the leading one first, and how far it has come."""
-
-    __slots__ = ("calls", "is_committed", "is_committing")
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self.calls = list(calls)
-        self.is_committing = False
-        """Whether COMMIT was sent, and its answer is not known."""
-        self.is_committed = False
 
 
 class Groups:
@@ -74,11 +62,7 @@ class Groups:
     def check_not_inside(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread."""
         if get_ident() in self._inside:
-            raise NestedTransactionError(
-                "this thread is inside a transaction on this database already, which would have "
-                "to end first: use that one's `tx`, or another kind's beside it, "
-                "ProcessTx.beside(tx) say, or go on after it"
-            )
+            raise NestedTransactionError.on_this_thread()
 
     # Standing in line.
 
@@ -218,7 +202,7 @@ class Groups:
         try:
             connection = self._begin(calls)
         except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
-            return _failed(calls, error)
+            return failed(calls, error)
         try:
             with self._is_inside(connection, first):
                 for call in calls:
@@ -307,7 +291,7 @@ class Groups:
             connection.end(commit=not calls[0].reads)
         except LashStoreError as error:
             group.is_committing = False
-            return _failed(calls, error)
+            return failed(calls, error)
         # In this order: an interrupt in between leaves the others to be told that nobody knows.
         group.is_committed = True
         group.is_committing = False
@@ -393,32 +377,3 @@ def _begin_read(first: Call) -> Callable[[StoreConnection], None]:
         connection.begin_read()
 
     return begin
-
-
-def _failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
-    """Let calls fail of what has struck their transaction; return those to be done again instead.
-
-    What may be the fault of one of them, or be over in a moment, each has to find out by itself; a
-    lost connection at COMMIT is the same answer for all: nobody may do that again unasked.
-    """
-    now_s = monotonic()
-    if len(calls) > 1 and not isinstance(error, OutcomeUnknownError):
-        if isinstance(error, StoreBusyError):
-            for call in calls:
-                if call.deadline_s <= now_s:
-                    call.error = call.caller.busy_error(call.since_s)
-            return [call for call in calls if call.error is None]
-        return calls
-    for call in calls:
-        call.error = _own(error)
-        if type(error) is StoreBusyError:
-            call.error = call.caller.busy_error(call.since_s)
-            call.error.__cause__ = error.__cause__
-    return []
-
-
-def _own(error: Exception) -> Exception:
-    """Return the same error again: each caller gets an object of its own."""
-    own = type(error)(*error.args) if isinstance(error, LashStoreError) else error
-    own.__cause__ = error.__cause__
-    return own

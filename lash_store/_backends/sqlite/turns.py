@@ -72,11 +72,7 @@ class Turns:
     def check_not_mine(self) -> None:
         """Raise NestedTransactionError if it is this thread's turn already."""
         if self._held and self.is_mine:
-            raise NestedTransactionError(
-                "this thread is inside a transaction on this database already, which would have "
-                "to end first: use that one's `tx`, or another kind's beside it, "
-                "ProcessTx.beside(tx) say, or go on after it"
-            )
+            raise NestedTransactionError.on_this_thread()
 
     def try_take(self, hold: Holding) -> bool:
         """Take the turn, if it is nobody's and nobody waits for it."""

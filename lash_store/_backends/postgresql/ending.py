@@ -1,0 +1,50 @@
+"""How a transaction of several calls has ended, and what each of them is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from lash_store._kernel.calls import Call
+from lash_store.errors import LashStoreError, OutcomeUnknownError, StoreBusyError
+
+
+class Group:
+    """The calls that one transaction is for, the leading one first, and how far it has come."""
+
+    __slots__ = ("calls", "is_committed", "is_committing")
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = list(calls)
+        self.is_committing = False
+        """Whether COMMIT was sent, and its answer is not known."""
+        self.is_committed = False
+
+
+def failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
+    """Let calls fail of what has struck their transaction; return those to be done again instead.
+
+    What may be the fault of one of them, or be over in a moment, each has to find out by itself; a
+    lost connection at COMMIT is the same answer for all: nobody may do that again unasked.
+    """
+    now_s = monotonic()
+    if len(calls) > 1 and not isinstance(error, OutcomeUnknownError):
+        if isinstance(error, StoreBusyError):
+            for call in calls:
+                if call.deadline_s <= now_s:
+                    call.error = call.caller.busy_error(call.since_s)
+            return [call for call in calls if call.error is None]
+        return calls
+    for call in calls:
+        call.error = _own(error)
+        if type(error) is StoreBusyError:
+            call.error = call.caller.busy_error(call.since_s)
+            call.error.__cause__ = error.__cause__
+    return []
+
+
+def _own(error: Exception) -> Exception:
+    """Return the same error again: each caller gets an object of its own."""
+    own = type(error)(*error.args) if isinstance(error, LashStoreError) else error
+    own.__cause__ = error.__cause__
+    return own
