@@ -16,10 +16,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -42,7 +42,14 @@ from lash_store.effect.records import EffectClaim
 from lash_store.errors import LashStoreError, LeaseLostError, StorageError, StoreBusyError
 from lash_store.schemas import check_file
 from lash_store.session.records import Checkpoint, UsageDelta
-from lash_store.testing import ManualClock, SequentialIds, run_as_group
+from lash_store.testing import (
+    ManualClock,
+    SequentialIds,
+    fail_at_each_statement,
+    kill_at_each_statement,
+    run_as_group,
+)
+from lash_store.testing.crashing import FaultKind, When
 from tests.support.databases import Rows, all_rows, database_of
 from tests.support.registries import registration
 from tests.support.sessions import chain
@@ -51,14 +58,6 @@ from tests.support.turns import eventually, held, in_line, join, outcome, starte
 Kind = Literal["sessions", "processes", "effects"]
 Calls = list[Callable[[], Any]]
 KINDS: list[Kind] = ["sessions", "processes", "effects"]
-CODES = ["SQLITE_IOERR", "SQLITE_FULL", "SQLITE_BUSY"]
-
-
-def fault(name: str) -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError("the disk")
-    error.sqlite_errorcode = getattr(sqlite3, name)
-    error.sqlite_errorname = name
-    return error
 
 
 class At:
@@ -259,37 +258,79 @@ def in_savepoints(store: Store[Any]) -> None:
     database_of(store).writer._may_need_undoing.update(operations_of(type(store)))
 
 
+class Opened:
+    """The stores of one kind, open on a new file, with the calls that go together."""
+
+    def __init__(self, kind: Kind, path: Path, *, apart: bool) -> None:
+        anew(path)
+        self._stack = ExitStack()
+        self.store, self._calls = self._stack.enter_context(STORES[kind](path))
+        if apart:
+            in_savepoints(self.store)
+        self.results: list[Any] = []
+
+    def run(self) -> None:
+        """Run all calls as one group."""
+        self.results = run_as_group(*self._calls)
+
+    def close(self) -> None:
+        """Close the stores."""
+        self._stack.close()
+
+
 @pytest.mark.parametrize("apart", [False, True], ids=["plain", "savepoints"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("when", get_args(When))
+@pytest.mark.parametrize("fault", get_args(FaultKind))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_at_every_statement_of_a_group(
-    path: Path, *, kind: Kind, code: str, when: str, apart: bool, whole: Callable[[Kind], Whole]
+    path: Path,
+    *,
+    kind: Kind,
+    fault: FaultKind,
+    when: When,
+    apart: bool,
+    whole: Callable[[Kind], Whole],
 ) -> None:
-    may_be = whole(kind)
-    at = fired = 0
-    while True:
-        at += 1
-        with STORES[kind](path) as (store, calls):
-            if apart:
-                in_savepoints(store)
-            failing = At(store.path, at, when, partial(fault, code))
-            with observed_by(failing):
-                results = run_as_group(*calls)
-            found = all_rows(path)
-            may_be.check(results, found, (StorageError, StoreBusyError))
-            check_nothing_is_left(store, path)
-        anew(path)
-        if failing.fired is None:
-            break
-        fired += 1
-        if failing.fired.kind == "savepoint":
-            # It is no call's own: all are run again, and have what they would have had.
-            assert [type(each) for each in results] == may_be.kinds
+    may_be, unharmed = whole(kind), 0
+
+    def check(it: Opened, error: BaseException | None) -> None:
+        nonlocal unharmed
+        assert error is None, repr(error)  # each call has its own
+        may_be.check(it.results, all_rows(path), (StorageError, StoreBusyError))
+        check_nothing_is_left(it.store, path)
+        unharmed += [type(each) for each in it.results] == may_be.kinds
+
+    failed = fail_at_each_statement(
+        lambda: Opened(kind, path, apart=apart),
+        Opened.run,
+        check,
+        close=Opened.close,
+        faults=(fault,),
+        whens=(when,),
+    )
     # begin, commit, five statements or more; and a savepoint with its release for each further call
-    assert fired >= (15 if apart else 7)
-    assert [type(each) for each in results] == may_be.kinds
-    assert without_tokens(found) == may_be.rows[-1][1]
+    assert failed >= (15 if apart else 7)
+    # A savepoint is no call's own: if it fails, all are run again, and have what they would have had.
+    assert unharmed >= (8 if apart else 0)
+
+
+def test_a_group_that_is_killed_at_every_statement_is_kept_whole_or_not_at_all() -> None:
+    def opened(folder: Path) -> SessionStore:
+        return SessionStore.open(folder / "store.db", session_id="s", clock=ManualClock())
+
+    def work(folder: Path) -> None:
+        store = opened(folder)
+        run_as_group(
+            *(partial(store.enqueue_work, NewWork([each])) for each in "abc"),
+            partial(store.claim_lease, owner_id="ann", ttl_ms=60_000),
+        )
+
+    def check(folder: Path, is_done: bool) -> None:
+        with opened(folder) as store:
+            found = len(store.list_work()), store.current_lease() is not None
+        assert found == (3, True) or (found == (0, False) and not is_done)
+
+    assert kill_at_each_statement(work, check, make=lambda folder: opened(folder).close()) >= 7
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["plain", "savepoints"])
