@@ -16,6 +16,8 @@ explorer shows it: a call that waits is passed over, and counted as ``waits``.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,7 +125,8 @@ class _Call:
     def _run(self) -> None:
         _HERE.call = self
         try:
-            self.result = self._function()
+            result = self._function()
+            self.result = asyncio.run(result) if inspect.iscoroutine(result) else result
         except BaseException as error:  # noqa: BLE001 # reason: it is the call's outcome
             self.error = error
         with self._changed:
@@ -218,7 +221,8 @@ def explore(
 
     Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
     call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
-    tried. `only` plays one order, from a message.
+    tried. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
+    by an event loop of its own on its own thread.
     """
     prefix: list[int] | None = list(only or ())
     orders = waits = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -76,6 +77,22 @@ def test_select_then_update_is_caught_and_played_again() -> None:
         explore(Plain, calls, at_most_one, close=Plain.close, only=found.value.order)
     assert again.value.order == found.value.order
     explore(Plain, calls, at_most_one, close=Plain.close, only=[0, 0, 1, 1])  # one after another
+
+
+def test_coroutines_overlap_as_functions_do() -> None:
+    def call(who: str) -> Any:
+        async def takes(it: Plain) -> bool:
+            point("read")
+            ((owner,),) = it.run("SELECT owner FROM lease")
+            await asyncio.sleep(0)
+            point("write")
+            return owner is None and it.run("UPDATE lease SET owner = ?", who) == 1
+
+        return takes
+
+    with pytest.raises(OrderError) as found:
+        explore(Plain, [call("ann"), call("bob")], at_most_one, close=Plain.close)
+    assert set(found.value.steps[:2]) == {"0: read", "1: read"}
 
 
 def test_one_statement_is_sound_in_every_order() -> None:
