@@ -1,9 +1,10 @@
-"""Moving a deployment between a folder of files and one database, either way.
+"""Moving a deployment between a folder of files, a SQLite database and PostgreSQL, any way.
 
 ::
 
     copy_deployment("folder", "sqlite:///app.db")      # or: lash-store copy folder sqlite:///app.db
-    copy_deployment("sqlite:///app.db", "folder")
+    copy_deployment("sqlite:///app.db", "postgresql+psycopg://…")
+    copy_deployment("postgresql+psycopg://…", "folder")
 
 What is copied goes by units: each session, and the processes, triggers and effects. A unit is copied in
 one transaction, out of one snapshot, and compared before it is committed: a digest for each table. So
@@ -20,8 +21,9 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Column, Table, insert, select, union
+from sqlalchemy.exc import DBAPIError
 
-from lash_store._backends import database_path, is_url, open_handle
+from lash_store._backends import continue_numbers, engine_of, is_url, open_handle
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
@@ -83,8 +85,9 @@ def copy_deployment(
 
     `prefix` is that of the tables in a database, `source_prefix` that of the source's if it is another;
     both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
-    stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, and if
-    a digest differs, with nothing of that unit copied; StoreOpenError if there is no source, and what
+    stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, for a value
+    that the target can't hold (a NUL in text, on PostgreSQL), and if a digest differs, with nothing of
+    that unit copied; StoreOpenError if there is no source, and what
     opening raises.
     """
     for name, where in (("source", source), ("target", target)):
@@ -100,14 +103,21 @@ def copy_deployment(
     if is_url(target):
         options["adopt"] = adopt or is_beside
     copied = []
-    for kind, session_id, open_source in _units(source, reading):
-        with ExitStack() as opened:
-            store = opened.enter_context(open_source())
-            there = opened.enter_context(_open_target(kind, session_id, target, options))
-            unit = _copy(store, there, kind, session_id)
-        copied.append(unit)
-        if progress is not None:
-            progress(unit)
+    with ExitStack() as held:
+        for kind, session_id, open_source in _units(source, reading):
+            with ExitStack() as opened:
+                store = opened.enter_context(open_source())
+                there = opened.enter_context(_open_target(kind, session_id, target, options))
+                try:
+                    unit = _copy(store, there, kind, session_id)
+                except DBAPIError as error:
+                    what = _called(kind, session_id)
+                    raise CopyError(there.path, what, str(error.orig)) from error
+                held.close()  # not before: the connections of a server are kept for who comes next
+                held.enter_context(opened.pop_all())
+            copied.append(unit)
+            if progress is not None:
+                progress(unit)
     return copied
 
 
@@ -130,8 +140,7 @@ def _units(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Uni
 def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Unit]:
     if is_url(source):
         url = str(source)
-        if not os.path.exists(database_path(url) or ""):
-            raise StoreOpenError(url, "there is no database to copy")
+        engine_of(url, "copy").dispose()
         for name in _scopes(url, reading):
             yield "session", name, partial(_readable_session, url, name, reading)
         return
@@ -220,7 +229,7 @@ def _open_target(
 
 
 def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | None) -> Copied:
-    what = kind if session_id is None else f"{kind} {session_id!r}"
+    what = _called(kind, session_id)
     extras = source.undeclared_extras()
     with source.read() as here, target.begin() as there:
         tables = [
@@ -242,9 +251,14 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
             )
             for page in result.mappings().partitions(_PAGE):
                 there.connection.execute(insert(new), [dict(row) for row in page])
+            continue_numbers(there.connection, new)
         if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
     return Copied(kind, session_id, rows, was_there=False, extras=extras)
+
+
+def _called(kind: Kind, session_id: str | None) -> str:
+    return kind if session_id is None else f"{kind} {session_id!r}"
 
 
 def _common(table: Table[Any], other: Table[Any]) -> list[Column[Any]]:

@@ -6,18 +6,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from lash_store._backends import (
     RENDERERS,
     create_tables as make_tables,
-    database_path,
+    engine_of,
+    is_server,
     is_url,
+    look_into,
     open_handle,
     opened_apart,
     stamp_tables as make_stamp,
 )
-from lash_store._backends.sqlite.checking import look_into
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.extras import Extra, OwnTables, Trigger
@@ -112,7 +114,8 @@ def schema_of(kind: str) -> Schema:
 def init_file(kind: str, path: str | os.PathLike[str]) -> None:
     """Make an empty or absent file a store of one kind; a file that is one already stays as it is.
 
-    Raises what opening that store raises: StoreOpenError, SchemaVersionError, SchemaDriftError.
+    Or, by a URL, a database that is shared. Raises what opening that store raises: StoreOpenError,
+    SchemaVersionError, SchemaDriftError.
     """
     with opened_apart():  # whatever else this process is doing with it
         open_handle(schema_of(kind), path, Settings()).close()
@@ -154,14 +157,12 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
     Nothing that is there is touched; kinds that are there already stay as they are. Raises
     StoreOpenError if there is no database, and what :func:`create_tables` raises.
     """
-    url = where if isinstance(where, str) and is_url(where) else f"sqlite:///{os.fspath(where)}"
-    path = database_path(url)
-    if path is None or not os.path.exists(path):
-        raise StoreOpenError(str(where), "there is no database to adopt")
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
+    engine = engine_of(where, "adopt")
     try:
         with engine.begin() as connection:
             create_tables(connection, prefix=prefix)
+    except DBAPIError as error:
+        raise StoreOpenError(str(engine.url), str(error.orig)) from error
     finally:
         engine.dispose()
 
@@ -171,14 +172,10 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
 
     Of a shared database all kinds and all sessions are looked at; `path` may be its URL. Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
     """
-    where = database_path(path) if isinstance(path, str) and is_url(path) else path
-    if where is None:
-        raise StoreOpenError(str(path), "there is nothing to check in a new database in memory")
-    found = look_into(where, tuple(SCHEMAS.values()))
-    if found.prefixes:
-        stale = (
-            [] if found.drift else [each for p in found.prefixes for each in _stale(found.path, p)]
-        )
+    found = look_into(path, tuple(SCHEMAS.values()))
+    if found.prefixes or is_server(path):
+        url = path if isinstance(path, str) and is_url(path) else f"sqlite:///{found.path}"
+        stale = [] if found.drift else [each for p in found.prefixes for each in _stale(url, p)]
         return FileReport(
             found.path,
             "shared",
@@ -190,7 +187,7 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     if found.schema is None:
         problem = f"no store of this release has version {found.version}"
         return FileReport(found.path, None, found.version, (problem,))
-    stale = [] if found.drift or found.schema is not SESSION else _stale_count(where)
+    stale = [] if found.drift or found.schema is not SESSION else _stale_count(found.path)
     problems = (*found.drift, *found.damage, *stale)
     return FileReport(found.path, found.schema.kind, found.version, problems, extras=found.extras)
 
@@ -207,8 +204,8 @@ def mend_file(path: str | os.PathLike[str]) -> None:
             store.vacuum_graph()
     elif report.kind == "shared":
         for prefix in report.prefixes:
-            for name in _sessions_of(report.path, prefix):
-                url = f"sqlite:///{report.path}"
+            url = path if isinstance(path, str) and is_url(path) else f"sqlite:///{report.path}"
+            for name in _sessions_of(url, prefix):
                 with SessionStore.open(url, session_id=name, prefix=prefix, extras="any") as store:
                     store.vacuum_graph()
 
@@ -224,11 +221,10 @@ def _stale_count(path: str | os.PathLike[str]) -> list[str]:
     return ["the session's head can't be read"]
 
 
-def _stale(path: str, prefix: str) -> list[str]:
+def _stale(url: str, prefix: str) -> list[str]:
     """Say the same of every session of a shared database."""
     problems = []
-    for name in _sessions_of(path, prefix):
-        url = f"sqlite:///{path}"
+    for name in _sessions_of(url, prefix):
         with (
             opened_apart(),  # this thread may be inside a transaction of its own
             SessionStore.open(
@@ -244,10 +240,9 @@ def _stale(path: str, prefix: str) -> list[str]:
     return problems
 
 
-def _sessions_of(path: str, prefix: str) -> list[str]:
+def _sessions_of(url: str, prefix: str) -> list[str]:
     """Return the sessions of a shared database that have a head."""
     heads = across_sessions(session_head)
-    url = f"sqlite:///{path}"
     with opened_apart(), suppress(StoreEmptyError):
         store = SessionStore.open(
             url, session_id="check", read_only=True, prefix=prefix, extras="any"

@@ -6,16 +6,18 @@ shared: by all stores, and by an application. ``lash_store._kernel.backend`` say
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from lash_store._backends.apart import as_another_process as opened_apart
+from lash_store._backends.findings import Findings
 from lash_store._backends.joining import configure, create_tables, join, stamp_tables
 from lash_store._backends.postgresql.ddl import render as render_for_postgresql
+from lash_store._backends.sqlite.checking import look_into as look_into_file
 from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault
 from lash_store._backends.sqlite.extras import declared_with
@@ -30,15 +32,19 @@ from lash_store.errors import InvalidRecordError, StoreOpenError
 __all__ = [
     "RENDERERS",
     "configure",
+    "continue_numbers",
     "create_tables",
     "database_path",
     "driver_fault",
+    "engine_of",
     "is_in_memory",
     "is_server",
     "is_url",
     "join",
+    "look_into",
     "open_handle",
     "opened_apart",
+    "place_name",
     "remove_database",
     "server_name",
     "stamp_tables",
@@ -64,7 +70,8 @@ _SERVERS: Final = ("postgresql",)
 def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: Settings) -> Handle:
     """Open what a path or a URL leads to, or a database in memory: each is SQLite's."""
     if is_server(where):
-        opened: Handle = _postgresql_handle().open(schema, _server_url(str(where)), settings)
+        handle = _postgresql("handle").PostgresqlHandle
+        opened: Handle = handle.open(schema, _server_url(str(where)), settings)
         return opened
     if is_url(where):
         there = declared_with(shared(schema, settings.prefix), settings)
@@ -72,6 +79,39 @@ def open_handle(schema: Schema, where: str | os.PathLike[str] | None, settings: 
     if settings.adopt:
         raise InvalidRecordError("adopt", "True", "is for a database that is opened by its URL")
     return SqliteHandle.open(declared_with(schema, settings), where, settings)
+
+
+def look_into(where: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findings:
+    """Look into a database, by path or URL, without changing anything in it."""
+    if is_server(where):
+        found: Findings = _postgresql("checking").look_into(_server_url(str(where)), schemas)
+        return found
+    path = database_path(where) if isinstance(where, str) and is_url(where) else where
+    if path is None:
+        raise StoreOpenError(
+            str(where), "there is nothing to look into in a new database in memory"
+        )
+    return look_into_file(path, schemas)
+
+
+def engine_of(where: str | os.PathLike[str], what_for: str) -> Engine:
+    """Return an engine on a database that is there, by path or URL; StoreOpenError if it is not.
+
+    Whether one on a server is there, its first connection tells.
+    """
+    if is_server(where):
+        _postgresql("handle")
+        return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
+    path = database_path(where) if isinstance(where, str) and is_url(where) else os.fspath(where)
+    if path is None or not os.path.exists(path):
+        raise StoreOpenError(str(where), f"there is no database to {what_for}")
+    return create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
+
+
+def continue_numbers(connection: Connection, table: Table[Any]) -> None:
+    """Let the numbers that a table draws go on behind the highest that it has, after rows were copied."""
+    if connection.dialect.name != "sqlite":  # which goes by the rows by itself
+        _postgresql("numbers").continue_numbers(connection, table)
 
 
 def is_url(where: object) -> bool:
@@ -98,6 +138,11 @@ def server_name(url: str) -> str:
     return make_url(url)._replace(password=None).render_as_string()
 
 
+def place_name(where: str) -> str:
+    """Return what a path or a URL is called in messages: as it was given, without a password."""
+    return server_name(where) if is_server(where) else where
+
+
 def _server_url(text: str) -> URL:
     try:
         url = make_url(text)
@@ -111,15 +156,14 @@ def _server_url(text: str) -> URL:
     return url
 
 
-def _postgresql_handle() -> Any:
-    """Return the backend of a server; StoreOpenError if its driver is not installed."""
+def _postgresql(name: str) -> Any:
+    """Return a module of the backend of a server; StoreOpenError if its driver is not installed."""
     try:
-        module = import_module("lash_store._backends.postgresql.handle")
+        return import_module(f"lash_store._backends.postgresql.{name}")
     except ImportError as error:
         raise StoreOpenError(
             "postgresql", f"{error}: pip install 'lash-store[postgres]' brings the driver"
         ) from error
-    return module.PostgresqlHandle
 
 
 def database_path(text: str) -> str | None:

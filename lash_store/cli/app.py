@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lash_store._backends import place_name
 from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
 from lash_store.moving import Copied, copy_deployment
@@ -24,7 +24,9 @@ from lash_store.schemas import (
 )
 
 app = typer.Typer(
-    help="Durable state for agent runtimes, on SQLite.", no_args_is_help=True, add_completion=False
+    help="Durable state for agent runtimes, on SQLite and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 DialectName = StrEnum("DialectName", {each: each for each in DIALECTS})  # type: ignore[misc] # reason: likewise
@@ -44,12 +46,12 @@ def _refusals_told() -> Iterator[None]:
 @app.command()
 def init(
     kind: Annotated[KindName, typer.Argument(help="Which kind of store.")],
-    path: Annotated[Path, typer.Argument(help="The database file to make.")],
+    path: Annotated[str, typer.Argument(help="The database file to make, or a URL.")],
 ) -> None:
-    """Make a database file; one that is there and sound stays as it is."""
+    """Make a database file, or the tables of a kind by a URL; what is there and sound stays as it is."""
     with _refusals_told():
         init_file(str(kind), path)
-    typer.echo(f"{path}  {kind}, version {schema_of(str(kind)).version}")
+    typer.echo(f"{place_name(path)}  {kind}, version {schema_of(str(kind)).version}")
 
 
 @app.command()
@@ -62,7 +64,7 @@ def adopt(
     """Make our tables in an application's database, in one transaction; touch nothing else."""
     with _refusals_told():
         adopt_database(database, prefix=prefix)
-    typer.echo(f"{database}  {', '.join(KINDS)}, under {prefix}")
+    typer.echo(f"{place_name(database)}  {', '.join(KINDS)}, under {prefix}")
 
 
 @app.command()
@@ -79,7 +81,7 @@ def copy(
         bool, typer.Option(help="Make our tables beside those of an application.")
     ] = False,
 ) -> None:
-    """Copy a deployment between a folder and one database; again, if it was interrupted."""
+    """Copy a deployment between a folder, a database and a server, any way; again, if it was interrupted."""
 
     def show(unit: Copied) -> None:
         name = unit.kind if unit.session_id is None else f"session {unit.session_id}"
@@ -126,14 +128,14 @@ def check(
                 mend_file(path)
             report = check_file(path)
         except LashStoreError as error:
-            typer.echo(f"{path}  {error}")
+            typer.echo(f"{place_name(path)}  {error}")
             sound = False
             continue
         what: str = "no store" if report.kind is None else report.kind
         if report.kind != "shared":  # where each kind has a version of its own
             what += f", version {report.version}"
         verdict = "ok" if report.is_sound else "NOT OK"
-        typer.echo(f"{path}  {what}  {verdict}")
+        typer.echo(f"{place_name(path)}  {what}  {verdict}")
         for extra in report.extras:
             typer.echo(f"  beside ours: {extra}")
         for problem in report.problems:

@@ -1,7 +1,8 @@
 """How our tables in a database differ from what was declared, by what the catalogue says of them.
 
 Both are written down as lines of text: a column, a key, a reference, a check, an index. An
-application's own indexes on our tables do not count, unless they are unique: those refuse rows.
+application's own indexes on our tables do not count, unless they are unique: those refuse rows. Nor do
+its triggers.
 """
 
 from __future__ import annotations
@@ -39,28 +40,44 @@ FROM pg_class AS c JOIN pg_index AS x ON x.indrelid = c.oid JOIN pg_class AS i O
 WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2)
   AND NOT EXISTS (SELECT FROM pg_constraint AS r WHERE r.conindid = i.oid AND r.contype IN ('p', 'u'))"""
 
+_TRIGGERS: Final = """\
+SELECT c.relname, t.tgname FROM pg_class AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid
+WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND NOT t.tgisinternal"""
+
 
 def find_drift(cursor: Any, schema: Schema, place: str) -> list[str]:
-    """Return how our tables differ from what was declared; an application's own indexes do not count."""
-    names = [table.name for table in schema.tables]
-    there = _catalogue(cursor, names, place)
+    """Return how our tables differ from what was declared; what an application has added does not count."""
+    differences, _ = compare(cursor, schema, place)
+    return differences
+
+
+def compare(cursor: Any, schema: Schema, place: str) -> tuple[list[str], list[str]]:
+    """Return how our tables differ from what was declared, and what an application has added to them."""
+    there = _catalogue(cursor, [table.name for table in schema.tables], place)
     differences: list[str] = []
+    added: list[str] = []
     for table in schema.tables:
-        declared = _declared(table)
         found = there.get(table.name)
         if found is None:
             differences.append(f"table {table.name}: missing")
             continue
-        own = {line for line in found if line.startswith("index ") and line not in declared}
+        declared = _declared(table)
         ours = {f"index {each.name}:" for each in table.indexes}
-        foreign = {
-            line for line in own if line.split(":")[0] + ":" not in ours and "unique" not in line
-        }
+        own = {line for line in found - declared if _is_an_applications(line, ours)}
         differences += [f"table {table.name}: lacks {line}" for line in sorted(declared - found)]
         differences += [
-            f"table {table.name}: has {line}" for line in sorted(found - declared - foreign)
+            f"table {table.name}: has {line}" for line in sorted(found - declared - own)
         ]
-    return differences
+        added += [f"table {table.name}: {line}" for line in sorted(own)]
+    return differences, added
+
+
+def _is_an_applications(line: str, ours: set[str]) -> bool:
+    """Whether this is a trigger, or an index of another name than ours: one that refuses no rows."""
+    if line.startswith("trigger "):
+        return True
+    name, _, rest = line.partition(":")
+    return line.startswith("index ") and f"{name}:" not in ours and not rest.startswith(" unique")
 
 
 def _catalogue(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]:
@@ -84,6 +101,8 @@ def _catalogue(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]
     ).fetchall():
         line = _index(name, columns, where, is_unique=is_unique)
         found[table].add(line if is_valid else f"{line} (invalid)")
+    for table, text in cursor.execute(_TRIGGERS, (place, names)).fetchall():
+        found[table].add(f"trigger {text}")
     return found
 
 

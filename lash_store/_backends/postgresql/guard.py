@@ -63,15 +63,15 @@ def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
     Raises SchemaVersionError for another version, SchemaDriftError for tables that are not as
     declared, NamesTakenError for others that have their names. Reads only.
     """
-    versions = _versions(cursor, schema.prefix, place)
-    if schema.kind not in versions:
+    known = versions(cursor, schema.prefix, place)
+    if schema.kind not in known:
         wanted = [table.name for table in schema.tables if table.name != schema.prefix + VERSIONS]
         taken = sorted(name for (name,) in cursor.execute(_NAMES, (place, wanted)).fetchall())
         if taken:
             raise NamesTakenError(path, taken)
         return True
-    if versions[schema.kind] != schema.version:
-        raise SchemaVersionError(schema.kind, schema.version, versions[schema.kind], path)
+    if known[schema.kind] != schema.version:
+        raise SchemaVersionError(schema.kind, schema.version, known[schema.kind], path)
     differences = find_drift(cursor, schema, place)
     if differences:
         raise SchemaDriftError(schema.kind, path, differences)
@@ -88,7 +88,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     if not needs_making(cursor, schema, path, place):
         return
     cursor.execute(f'SET LOCAL search_path = "{place}"', prepare=False)
-    has_versions = bool(_versions(cursor, schema.prefix, place)) or _has_table(
+    has_versions = bool(versions(cursor, schema.prefix, place)) or _has_table(
         cursor, schema.prefix + VERSIONS, place
     )
     for statement in _statements(schema, with_versions=not has_versions):
@@ -116,7 +116,8 @@ def _has_table(cursor: Any, name: str, place: str) -> bool:
     return bool(cursor.execute(_NAMES, (place, [name])).fetchall())
 
 
-def _versions(cursor: Any, prefix: str, place: str) -> dict[str, int]:
+def versions(cursor: Any, prefix: str, place: str) -> dict[str, int]:
+    """Return which kinds there are under a prefix, each in which version."""
     name = prefix + VERSIONS
     if not _has_table(cursor, name, place):
         return {}

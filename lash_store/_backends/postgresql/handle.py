@@ -12,6 +12,7 @@ from sqlalchemy import URL
 
 from lash_store._backends.postgresql import database as databases, guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
+from lash_store._backends.postgresql.drift import compare
 from lash_store._backends.postgresql.driver import store_error
 from lash_store._backends.postgresql.locks import locks_of
 from lash_store._kernel.calls import Call, LibraryCall, LoopCall, ThreadCall, ToldCall
@@ -304,8 +305,14 @@ class PostgresqlHandle:
         self._look("check_schema", self._compare)
 
     def undeclared_extras(self) -> tuple[str, ...]:
-        """Return nothing: what an application has added on a server is not looked at."""
-        return ()
+        """Return the indexes and triggers on our tables that an application has added."""
+
+        def look(connection: StoreConnection) -> tuple[str, ...]:
+            place = self.database.schema_name
+            _, added = compare(connection.own_cursor, self.schema, place)
+            return tuple(added)
+
+        return self._look("check_schema", look)
 
     def submit_check_schema(self) -> Awaitable[Any]:
         """Do the same for an event loop."""

@@ -3,9 +3,9 @@
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from lash_store._backends.findings import Findings
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.drift import find_drift, read_catalogue, undeclared
@@ -18,28 +18,6 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
 
 _ANY: Final = Settings(extras="any")
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a file is, and what is wrong with it."""
-
-    path: str
-    schema: Schema | None
-    """The schema that the file is closest to, or None if none has its version."""
-
-    version: int
-    """``PRAGMA user_version``."""
-
-    drift: tuple[str, ...]
-    damage: tuple[str, ...]
-    """Broken pages, and references to rows that are not there."""
-
-    prefixes: tuple[str, ...] = ()
-    """What the names of our tables begin with, in a database that is shared: for each deployment."""
-
-    extras: tuple[str, ...] = ()
-    """Indexes and triggers on our tables that are an application's."""
 
 
 def look_into(path: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findings:

@@ -1,0 +1,27 @@
+"""What was found in a database that may be anything."""
+
+from dataclasses import dataclass
+
+from lash_store._kernel.schema import Schema
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a file is, or a database on a server, and what is wrong with it."""
+
+    path: str
+    schema: Schema | None
+    """The schema that the file is closest to, or None if none has its version."""
+
+    version: int
+    """``PRAGMA user_version``, which is 0 where the versions stand in a table."""
+
+    drift: tuple[str, ...]
+    damage: tuple[str, ...]
+    """Broken pages, and references to rows that are not there."""
+
+    prefixes: tuple[str, ...] = ()
+    """What the names of our tables begin with, in a database that is shared: for each deployment."""
+
+    extras: tuple[str, ...] = ()
+    """Indexes and triggers on our tables that are an application's."""

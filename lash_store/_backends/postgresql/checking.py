@@ -1,0 +1,70 @@
+"""Looking into a database on a server: which of our tables are there, and whether they are as declared.
+
+Pages are the server's to check, and references as well: it lets none be broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import URL
+
+from lash_store._backends.findings import Findings
+from lash_store._backends.postgresql import guard
+from lash_store._backends.postgresql.database import Key, OpenDatabase
+from lash_store._backends.postgresql.drift import compare
+from lash_store._backends.postgresql.driver import store_error
+from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import VERSIONS, shared
+
+_TABLES_OF_VERSIONS: Final = """\
+SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r' AND c.relname LIKE $2
+GROUP BY c.relname HAVING array_agg(a.attname::text ORDER BY a.attnum) = ARRAY['kind', 'version']
+ORDER BY c.relname"""
+
+
+def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
+    """Read one snapshot of the catalogue, while others may write.
+
+    Raises StoreOpenError if the server can't be reached, StorageError if it can't be read.
+    """
+    database = OpenDatabase(url, Key.of(url, Settings()))
+    connection = database.connect()
+    cursor = connection.own_cursor
+    try:
+        connection.operation = "check"
+        place = guard.server_place(cursor, database.path, None)
+        connection.begin_read()
+        pattern = "%" + VERSIONS.replace("_", "\\_")
+        found = cursor.execute(_TABLES_OF_VERSIONS, (place, pattern)).fetchall()
+        prefixes = tuple(name.removesuffix(VERSIONS) for (name,) in found)
+        drift: list[str] = []
+        extras: set[str] = set()
+        for prefix in prefixes:
+            for differences, added in _compared(cursor, prefix, place, schemas):
+                drift += differences
+                extras |= set(added)
+    except psycopg.Error as error:
+        raise store_error(error, connection) from error
+    finally:
+        connection.discard()
+    return Findings(database.path, None, 0, tuple(drift), (), prefixes, tuple(sorted(extras)))
+
+
+def _compared(
+    cursor: Any, prefix: str, place: str, schemas: Sequence[Schema]
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield what is wrong with the tables of each kind that is there, and what stands beside them."""
+    versions = guard.versions(cursor, prefix, place)
+    for schema in schemas:
+        found = versions.get(schema.kind)
+        if found is None:
+            continue
+        if found != schema.version:
+            yield [f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"], []
+        else:
+            yield compare(cursor, shared(schema, prefix), place)
