@@ -57,6 +57,17 @@ class Cursor(Protocol):
     def fetchall(self) -> list[Any]:
         """Return every row of the last statement."""
 
+    # What needs no answer at once: behind a wire it is sent with the next statement that does.
+
+    def later(self, sql: str, parameters: Any, /) -> object:
+        """Execute one statement by then, whose answer nobody waits for."""
+
+    def later_many(self, sql: str, rows: Iterable[Any], /) -> object:
+        """Do so for each row of parameters."""
+
+    def ask(self, sql: str, parameters: Any, /) -> Callable[[], list[Any]]:
+        """Execute one statement by then; return what gives its rows."""
+
 
 class Statement(Protocol):
     """A statement that was compiled, as far as an error of it can be explained by that."""

@@ -42,6 +42,19 @@ _BODIES: Final = {
     except Error_ as error_:
         raise explain_(error_, cursor_, statement_, {values}) from error_
 """,
+    "later": """\
+    try:
+        cursor_.later(SQL_, {values})
+    except Error_ as error_:
+        raise explain_(error_, cursor_, statement_, {values}) from error_
+""",
+    "ask": """\
+    try:
+        answer_ = cursor_.ask(SQL_, {values})
+    except Error_ as error_:
+        raise explain_(error_, cursor_, statement_, {values}) from error_
+    return {answer}
+""",
     "all": """\
     try:
         rows_ = cursor_.execute(SQL_, {values}).fetchall()
@@ -113,10 +126,10 @@ class CompiledStatement:
         return str(self.compiled)
 
     def function(self, name: str, elsewhere: Callable[..., Any], doc: str | None) -> Any:
-        """Generate ``run``, ``one``, ``all`` or ``bind``; `elsewhere` serves another driver's cursor."""
-        if name == "run" and self._result_columns:
+        """Generate ``run``, ``later``, ``one``, ``all``, ``ask`` or ``bind``; `elsewhere` serves another driver's cursor."""
+        if name in ("run", "later") and self._result_columns:
             self._refuse(
-                "run() counts no rows of a statement that returns them: use one() or all()"
+                f"{name}() counts no rows of a statement that returns them: use one() or all()"
             )
         scope: dict[str, Any] = {
             "SQL_": self.sql,
@@ -138,6 +151,9 @@ class CompiledStatement:
             keywords=", ".join(f"{each}={each}" for each in names),
             values=self._values_expression(scope),
             row=row.format("rows_[0]"),
+            answer="answer_"
+            if row == "{0}"
+            else f"lambda: [{row.format('row_')} for row_ in answer_()]",
             rows="rows_" if row == "{0}" else f"[{row.format('row_')} for row_ in rows_]",
         )
         if not names:

@@ -24,6 +24,22 @@ def locked_by(work: WorkT, *key: str) -> WorkT:
     return work
 
 
+def commits_with_first(work: WorkT) -> WorkT:
+    """Say that the first statement of `work` is its last, unless it changes nothing.
+
+    So a server may be told to commit with it, which saves waiting for one answer. What `work` does
+    with what that statement gives can't undo it any more.
+    """
+    said: Any = work
+    said.commits_with_first = True
+    return work
+
+
+def may_commit_with_first(work: Any) -> bool:
+    """Return whether a work has said so."""
+    return getattr(work, "commits_with_first", False)
+
+
 def locked_as(work: WorkT, other: Any) -> WorkT:
     """Say of `work`, which does what `other` does and more, what that has said."""
     key = key_of(other)

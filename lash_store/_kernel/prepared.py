@@ -108,6 +108,16 @@ class Prepared(Generic[P, C_co]):
         return function
 
     @cached_property
+    def later(self) -> Callable[Concatenate[Cursor, P], None]:
+        """Execute once, before the next statement of the transaction, without waiting for an answer.
+
+        For what nobody counts. Behind a wire an error of it comes with that next statement, which may
+        be COMMIT: it ends the transaction all the same.
+        """
+        function: Callable[Concatenate[Cursor, P], None] = self._on_first_use("later")
+        return function
+
+    @cached_property
     def bind(self) -> Callable[Concatenate[Cursor, P], tuple[Any, ...]]:
         """Put the arguments of one execution in order, for :meth:`many` on the same cursor."""
         function: Callable[Concatenate[Cursor, P], tuple[Any, ...]] = self._on_first_use("bind")
@@ -121,6 +131,14 @@ class Prepared(Generic[P, C_co]):
         except driver.error as error:
             raise driver.explain(error, cursor) from error
         return cursor.rowcount
+
+    def later_many(self, cursor: Cursor, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Execute once for each row that :attr:`bind` has ordered, as :attr:`later` does."""
+        driver = cursor.driver
+        try:
+            cursor.later_many(self.compiled_for(driver).sql, rows)
+        except driver.error as error:
+            raise driver.explain(error, cursor) from error
 
     def compiled_for(self, driver: Driver) -> CompiledStatement:
         """Compile for a driver, once; UnpreparableStatementError if that can't be done."""
@@ -199,6 +217,14 @@ class PreparedRows(Prepared[P, C_co], Generic[P, C_co, Row]):
     def all(self) -> Callable[Concatenate[Cursor, P], list[Row]]:
         """Execute once; return every row as a plain tuple."""
         function: Callable[Concatenate[Cursor, P], list[Row]] = self._on_first_use("all")
+        return function
+
+    @cached_property
+    def ask(self) -> Callable[Concatenate[Cursor, P], Callable[[], list[Row]]]:
+        """Execute once, by the next statement of the transaction; return what gives every row."""
+        function: Callable[Concatenate[Cursor, P], Callable[[], list[Row]]] = self._on_first_use(
+            "ask"
+        )
         return function
 
 

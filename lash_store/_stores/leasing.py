@@ -33,7 +33,7 @@ from lash_store._kernel.leases import (
     check_fence,
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store._kernel.locks import locked_by
+from lash_store._kernel.locks import commits_with_first, locked_by
 from lash_store._kernel.logs import takeovers_are_told
 from lash_store._kernel.schema import OURS
 from lash_store._stores.async_store import AsyncStore
@@ -197,7 +197,7 @@ class Leases(Generic[FenceT, LeaseT]):
             term = self._read_term(row)
             return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
 
-        return locked_by(renew, fence.key)
+        return commits_with_first(locked_by(renew, fence.key))
 
     def releasing(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], bool]:
         """End the term of `fence` and keep its fencing number (K-LEASE-4).
@@ -217,7 +217,7 @@ class Leases(Generic[FenceT, LeaseT]):
             )
             return released == 1
 
-        return locked_by(release, fence.key)
+        return commits_with_first(locked_by(release, fence.key))
 
     def requiring(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).

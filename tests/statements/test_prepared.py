@@ -292,8 +292,20 @@ def test_an_argument_may_have_any_name(cursor: StoreCursor) -> None:
 
 def test_run_is_refused_where_rows_come_back(cursor: StoreCursor) -> None:
     counting: Any = prepare(insert_returning)
-    with pytest.raises(UnpreparableStatementError, match="counts no rows"):
-        counting.run(cursor, name="a")
+    for function in (counting.run, counting.later):
+        with pytest.raises(UnpreparableStatementError, match="counts no rows"):
+            function(cursor, name="a")
+
+
+def test_what_may_be_sent_later_is_done_by_the_next_statement(cursor: StoreCursor) -> None:
+    statement = prepare(insert_thing)
+    statement.later(cursor, name="a", body=None, secret="abc")
+    rows = [statement.bind(cursor, name=each, body=None, secret="abc") for each in "bc"]
+    statement.later_many(cursor, rows)
+    asked = prepare(select_things).ask(cursor, state="made")
+    prepare(delete_things).run(cursor)
+    assert asked() == [(at, each, None, "abc") for at, each in enumerate("abc", 1)]
+    assert prepare(insert_returning).ask(cursor, name="d")() == [(1, "d")]
 
 
 def test_many_binds_in_order_and_counts(cursor: StoreCursor) -> None:
@@ -341,8 +353,15 @@ def test_a_driver_error_becomes_a_typed_one(cursor: StoreCursor) -> None:
         statement.run(cursor, name="a", body=None, secret="")
     assert isinstance(failure.value.__cause__, sqlite3.IntegrityError)
     assert failure.value.code == "SQLITE_CONSTRAINT_UNIQUE"
+    row = statement.bind(cursor, name="a", body=None, secret="")
+    for run_many in ("many", "later_many"):
+        with pytest.raises(StorageError):
+            getattr(statement, run_many)(cursor, [row])
     with pytest.raises(StorageError):
-        statement.many(cursor, [statement.bind(cursor, name="a", body=None, secret="")])
+        statement.later(cursor, name="a", body=None, secret="")
+    cursor.execute("DROP TABLE things")
+    with pytest.raises(StorageError):
+        prepare(select_things).ask(cursor, state="made")
 
 
 def test_a_locked_database_becomes_store_busy_error(tmp_path: Any) -> None:

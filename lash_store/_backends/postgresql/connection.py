@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import get_ident
 from time import monotonic
-from typing import Any, NoReturn, Self, cast
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -25,11 +25,11 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     store_error,
 )
+from lash_store._backends.postgresql.guarded import GuardedCursor
 from lash_store._backends.postgresql.locks import Lock, locks_of
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.logs import Note
-from lash_store._kernel.observing import telling
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, SystemClock
@@ -41,50 +41,6 @@ from lash_store.errors import (
 )
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
-
-
-class GuardedCursor(psycopg.Cursor[Any]):
-    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all."""
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        """Execute inside the current transaction."""
-        connection = cast("StoreConnection", self.connection)
-        connection.check_usable()
-        dialect.check_no_control(query)
-        connection.has_written = True
-        with telling(connection.operation, str(query), connection.path):
-            return super().execute(query, params, **options)
-
-    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        """Execute for each parameter set inside the current transaction."""
-        connection = cast("StoreConnection", self.connection)
-        connection.check_usable()
-        dialect.check_no_control(query)
-        connection.has_written = True
-        with telling(connection.operation, str(query), connection.path):
-            super().executemany(query, params_seq, **options)
-
-    def fetchone(self) -> Any:
-        """Fetch inside the transaction, on its thread."""
-        self._check_open()
-        return super().fetchone()
-
-    def fetchmany(self, size: int = 0) -> list[Any]:
-        """Fetch inside the transaction, on its thread."""
-        self._check_open()
-        return super().fetchmany(size)
-
-    def fetchall(self) -> list[Any]:
-        """Fetch inside the transaction, on its thread."""
-        self._check_open()
-        return super().fetchall()
-
-    def _check_open(self) -> None:
-        cast("StoreConnection", self.connection).check_thread()
-        if self.closed:
-            raise TransactionEndedError(
-                "a result was used after its transaction had ended: fetch its rows inside the block"
-            )
 
 
 class StoreConnection(psycopg.Connection[Any]):
@@ -118,6 +74,15 @@ class StoreConnection(psycopg.Connection[Any]):
     _consumers: dict[str, Connection]
     _cursors: list[weakref.ref[Any]]
     _server_ms: int
+    unsent: list[Callable[[], object]]
+    """Statements that go with the next one whose answer is waited for: each sends one."""
+
+    _beginning: str
+    """What has begun the present transaction."""
+
+    _has_committed: bool
+    """Whether that was committed with its last statement."""
+
     _held: set[Lock]
     _thread: int
     _writes: bool
@@ -141,6 +106,8 @@ class StoreConnection(psycopg.Connection[Any]):
         self._held = set()
         self._thread = get_ident()
         self._letting_go, self._writes = False, False
+        self._beginning, self._has_committed = "", False
+        self.unsent = []
 
     # The store's own control.
 
@@ -166,13 +133,59 @@ class StoreConnection(psycopg.Connection[Any]):
     def _begin(self, *statements: str) -> None:
         self._thread = get_ident()
         self.touched.clear()
-        self.has_written = False
-        cursor = self.own_cursor
-        cursor.execute("; ".join((*statements, dialect.NOW)), prepare=False)
+        self._beginning = "; ".join((*statements, dialect.NOW))
+        self._send_beginning(self.own_cursor)
+
+    def _send_beginning(self, cursor: StoreCursor) -> None:
+        self.own_cursor.is_last, self._has_committed = False, False
+        self.unsent.clear()
+        cursor.execute(self._beginning, prepare=False)
         while cursor.nextset():
             pass
         self._server_ms, self._read_s = cursor.fetchall()[0][0], monotonic()
         self.has_written = False
+
+    def send(self, last: Callable[[], object]) -> None:
+        """Send what waits, and then `last`, and wait for all of it at once."""
+        waiting, self.unsent[:] = list(self.unsent), []
+        try:
+            with self.pipeline():
+                for each in (*waiting, last):
+                    each()
+        except psycopg.Error:
+            raise
+        except BaseException:
+            self.discard()  # an interrupt: what of it was done nobody here knows
+            raise
+
+    def send_unsent(self) -> None:
+        """Send what waits, if anything does."""
+        if not self.unsent:
+            return
+        last = self.unsent.pop()
+        try:
+            self.send(last)
+        except psycopg.Error as error:
+            raise store_error(error, self) from error
+
+    def execute_last(self, cursor: StoreCursor, sql: str, parameters: Any) -> None:
+        """Execute what is the last statement of the transaction, and commit, without waiting in between.
+
+        If it changed nothing there was nothing to commit, and a transaction of the same locks begins:
+        whoever sent it looks for the reason next.
+        """
+        ending = open_cursor(self, self.prefix, self.schema)
+        self.unsent.append(lambda: cursor.execute_now(sql, parameters))
+        try:
+            self.send(lambda: ending.execute_now(dialect.COMMIT))
+        except psycopg.Error as error:
+            if is_lost(error, self):
+                raise OutcomeUnknownError(self.path, code_of(error), first_line(error)) from error
+            raise
+        if cursor.rowcount > 0:
+            self._has_committed = True
+        else:
+            self._send_beginning(ending)
 
     def end(self, *, commit: bool) -> None:
         """Commit or roll back, and close what the consumer has open on it."""
@@ -184,6 +197,8 @@ class StoreConnection(psycopg.Connection[Any]):
         if not commit:
             self.notes.clear()
             self._roll_back()
+            return
+        if self._has_committed:
             return
         if self.info.transaction_status is not TransactionStatus.INTRANS:
             self.notes.clear()
@@ -205,6 +220,7 @@ class StoreConnection(psycopg.Connection[Any]):
 
     def _roll_back(self) -> None:
         """Roll back; a connection on which that can't be done is of no more use, and undone by its loss."""
+        self.unsent.clear()
         if self.closed or self.info.transaction_status is TransactionStatus.IDLE:
             return
         try:

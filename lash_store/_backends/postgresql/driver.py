@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Final, cast
 
@@ -58,18 +58,34 @@ class StoreCursor(psycopg.RawCursor[Any]):
     path: str | None = None
     """What the database is called, on a connection of a consumer's own, which doesn't say."""
 
+    is_last = False
+    """Whether its next statement is the last of its transaction, which commits with it if that changes anything."""
+
+    is_patient = False
+    """Whether what needs no answer at once may wait for what does: in operations of the library's own."""
+
     def execute(self, sql: Any, parameters: Any = None, /, **options: Any) -> Any:  # type: ignore[override] # reason: by position alone
         """Execute one statement, and tell who observes."""
-        if not observers:
-            super().execute(sql, parameters, **options)
+        connection: Any = self.connection
+        if self.is_last:
+            self.is_last = False
+            connection.execute_last(self, sql, parameters)
+        elif getattr(connection, "unsent", None):
+            connection.send(lambda: self.execute_now(sql, parameters, **options))
         else:
-            operation, path = whose(self.connection)
-            with telling(operation, sql, path):
-                super().execute(sql, parameters, **options)
+            self.execute_now(sql, parameters, **options)
         if self.rowcount > 0 and not (self.statusmessage or "").startswith("SELECT"):
-            connection: Any = self.connection
             connection.has_written = True
         return self
+
+    def execute_now(self, sql: Any, parameters: Any = None, /, **options: Any) -> None:
+        """Execute one statement, whatever else waits."""
+        if not observers:
+            super().execute(sql, parameters, **options)
+            return
+        operation, path = whose(self.connection)
+        with telling(operation, sql, path):
+            super().execute(sql, parameters, **options)
 
     def executemany(self, sql: Any, rows: Iterable[Any], /) -> None:  # type: ignore[override] # reason: likewise
         """Execute one statement for each row, and tell of it once."""
@@ -79,11 +95,58 @@ class StoreCursor(psycopg.RawCursor[Any]):
             self._reset()
             self._rowcount = 0
             return
+        connection: Any = self.connection
+        if getattr(connection, "unsent", None):
+            connection.send(lambda: self.execute_many_now(sql, given))
+        else:
+            self.execute_many_now(sql, given)
+        connection.has_written = True
+
+    def execute_many_now(self, sql: Any, rows: list[Any], /) -> None:
+        """Execute one statement for each row, whatever else waits."""
         operation, path = whose(self.connection)
         with telling(operation, sql, path):
-            super().executemany(sql, given)
+            super().executemany(sql, rows)
+
+    def later(self, sql: str, parameters: Any, /) -> None:
+        """Send a statement with the next one."""
+        if not self.is_patient:
+            self.execute(sql, parameters)
+            return
         connection: Any = self.connection
         connection.has_written = True
+        self._wait(lambda own: own.execute_now(sql, parameters))
+
+    def later_many(self, sql: str, rows: Iterable[Any], /) -> None:
+        """Send a statement for each row, with the next one."""
+        given = list(rows)
+        if not (self.is_patient and given):
+            self.executemany(sql, given)
+            return
+        connection: Any = self.connection
+        connection.has_written = True
+        self._wait(lambda own: own.execute_many_now(sql, given))
+
+    def ask(self, sql: str, parameters: Any, /) -> Callable[[], list[Any]]:
+        """Send a statement with the next one, or when its rows are wanted."""
+        if not self.is_patient:
+            rows = self.execute(sql, parameters).fetchall()
+            return lambda: rows
+        connection: Any = self.connection
+        own = self._wait(lambda own: own.execute_now(sql, parameters))
+
+        def answer() -> list[Any]:
+            connection.send_unsent()
+            return own.fetchall()
+
+        return answer
+
+    def _wait(self, send: Callable[[StoreCursor], None]) -> StoreCursor:
+        """Put a statement behind what waits; return the cursor of its own that it is sent on."""
+        connection: Any = self.connection
+        own = type(self)(connection)
+        connection.unsent.append(lambda: send(own))
+        return own
 
 
 @cache

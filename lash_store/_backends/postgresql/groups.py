@@ -22,6 +22,7 @@ import psycopg
 from lash_store._backends.postgresql.ending import Group, failed
 from lash_store._backends.postgresql.locks import together
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
+from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
 from lash_store._kernel.threads import TIMER, Pool
 from lash_store.errors import (
@@ -266,7 +267,11 @@ class Groups:
         """Run one of the calls; False if the transaction of all has to be undone for it."""
         connection.operation = call.operation or ("read" if call.reads else "transact")
         before, connection.has_written = connection.has_written, False
+        own = connection.own_cursor
+        own.is_last = len(calls) == 1 and may_commit_with_first(call.work)
+        own.is_patient = call.operation is not None  # a consumer's own work may look at errors
         call.run(connection, BaseException if on_library else Exception)
+        own.is_patient = False
         has_written, connection.has_written = (
             connection.has_written,
             before or connection.has_written,

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -62,6 +62,14 @@ class StoreCursor(sqlite3.Cursor):
     scope: str
     """Whose rows a statement on scoped tables is about; see ``sharing``."""
 
+    later = sqlite3.Cursor.execute
+    later_many = sqlite3.Cursor.executemany
+
+    def ask(self, sql: str, parameters: Any, /) -> Callable[[], list[Any]]:
+        """Execute one statement; there is no wire on which that would take time."""
+        rows = self.execute(sql, parameters).fetchall()
+        return lambda: rows
+
 
 class ObservedCursor(StoreCursor):
     """The same while somebody observes; slower, and therefore another class."""
@@ -79,6 +87,9 @@ class ObservedCursor(StoreCursor):
         operation, path = whose(self.connection)
         with telling(operation, sql, path):
             return super().executemany(sql, rows)
+
+    later = execute
+    later_many = executemany
 
 
 @cache

@@ -12,7 +12,7 @@ from lash_store._kernel.checks import (
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store._kernel.locks import locked_by
+from lash_store._kernel.locks import commits_with_first, locked_by
 from lash_store._kernel.logs import takeovers_are_told
 from lash_store.effect import statements
 from lash_store.effect.context import EffectContext, Tx, Work
@@ -136,7 +136,7 @@ def renew_effect(
             raise _lost(tx, claim)
         return msgspec.structs.replace(claim, expires_at_ms=expires_at_ms)
 
-    return locked_by(renew, claim.scope_id, claim.replay_key)
+    return commits_with_first(locked_by(renew, claim.scope_id, claim.replay_key))
 
 
 def finish_effect(_: EffectContext, claim: EffectClaim, outcome: Any = None) -> Work[Any]:
@@ -152,7 +152,7 @@ def finish_effect(_: EffectContext, claim: EffectClaim, outcome: Any = None) -> 
         _end(tx, claim, "completed", outcome_json, None)
         return decode_json(_TABLE, claim.key, outcome_json)
 
-    return locked_by(finish, claim.scope_id, claim.replay_key)
+    return commits_with_first(locked_by(finish, claim.scope_id, claim.replay_key))
 
 
 def fail_effect(_: EffectContext, claim: EffectClaim, error: EffectError) -> Work[None]:
@@ -166,7 +166,7 @@ def fail_effect(_: EffectContext, claim: EffectClaim, error: EffectError) -> Wor
     def fail(tx: Tx) -> None:
         _end(tx, claim, "failed", None, error_json)
 
-    return locked_by(fail, claim.scope_id, claim.replay_key)
+    return commits_with_first(locked_by(fail, claim.scope_id, claim.replay_key))
 
 
 def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
@@ -182,7 +182,7 @@ def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
         freed = statements.abandon_effect.run(tx.own_cursor, **_claimed(claim), now_ms=tx.now_ms)
         return freed == 1
 
-    return locked_by(abandon, claim.scope_id, claim.replay_key)
+    return commits_with_first(locked_by(abandon, claim.scope_id, claim.replay_key))
 
 
 def look_up(

@@ -335,7 +335,7 @@ def _problem_in(
 
 def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:
     now_ms = tx.now_ms
-    statements.append_event.run(
+    statements.append_event.later(
         tx.own_cursor,
         process_id=process_id,
         sequence=plan.appended.event.sequence,

@@ -77,7 +77,7 @@ def transfer_handles(
         with tx.all_or_nothing():
             for _, _, process_id, descriptor_json, _ in handles:
                 _grant(tx, target, process_id, descriptor_json)
-                statements.revoke_handle.run(cursor, scope_id=source.id, process_id=process_id)
+                statements.revoke_handle.later(cursor, scope_id=source.id, process_id=process_id)
         return len(handles)
 
     return transfer
@@ -176,7 +176,7 @@ def _without_wake_target(tx: Tx, process_id: str, record_json: str) -> str:
 
 
 def _grant(tx: Tx, scope: Scope, process_id: str, descriptor_json: str) -> None:
-    statements.grant_handle.run(
+    statements.grant_handle.later(
         tx.own_cursor,
         session_id=scope.session_id,
         scope_id=scope.id,

@@ -103,7 +103,7 @@ def put_artifact(
     def put(tx: Tx) -> str:
         with tx.all_or_nothing():
             blob_ref = store_blob(tx)
-            statements.put_artifact.run(tx.own_cursor, artifact_ref=name, blob_ref=blob_ref)
+            statements.put_artifact.later(tx.own_cursor, artifact_ref=name, blob_ref=blob_ref)
             return blob_ref
 
     return put

@@ -43,7 +43,7 @@ def put_blob(
     packed = pack_blob(plain, kind, context.profile)
 
     def put(tx: Tx) -> str:
-        statements.put_blob.run(tx.own_cursor, key=key, content=packed)
+        statements.put_blob.later(tx.own_cursor, key=key, content=packed)
         return key
 
     return put

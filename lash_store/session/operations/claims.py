@@ -115,7 +115,7 @@ def renew_claim(_: SessionContext, claim: WorkClaim, *, ttl_ms: int) -> Work[Wor
         require_standing(tx, held)
         # If the clock was set back since, not below what was claimed.
         expires_at_ms = end_of_term(max(tx.now_ms, held.claimed_at_ms), ttl_ms)
-        statements.renew_claim.run(
+        statements.renew_claim.later(
             tx.own_cursor,
             session_id=held.session_id,
             claim_id=held.claim_id,
@@ -161,7 +161,7 @@ def require_standing(tx: Tx, claim: WorkClaim) -> None:
 
 def complete_claim(tx: Tx, claim: WorkClaim) -> None:
     """Remove the batches of a claim that stands."""
-    statements.complete_claim.run(
+    statements.complete_claim.later(
         tx.own_cursor, session_id=claim.session_id, claim_id=claim.claim_id, token=claim.token
     )
 
@@ -221,15 +221,16 @@ def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: 
         )
         for candidate in taken
     ]
-    if statements.claim_batch.many(cursor, rows) != len(taken):
-        raise CorruptRecordError(_TABLE, claim_id, "a row changed between two statements")
-    batches = statements.load_claimed_work.all(
+    statements.claim_batch.later_many(cursor, rows)
+    batches = statements.load_claimed_work.ask(
         cursor, session_id=session_id, claim_id=claim_id, token=token
     )
     items = statements.load_claimed_items.all(
         cursor, session_id=session_id, claim_id=claim_id, token=token
     )
-    found = assembled(batches, items)
+    found = assembled(batches(), items)
+    if len(found) != len(taken):
+        raise CorruptRecordError(_TABLE, claim_id, "a row changed between two statements")
     if len(found) > 1:  # a consumer's order may be another than the queue's
         place = {candidate.batch_id: at for at, candidate in enumerate(taken)}
         found = sorted(found, key=lambda batch: place[batch.batch_id])

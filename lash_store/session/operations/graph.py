@@ -153,7 +153,7 @@ def _second(now_s: int) -> str | None:
 
 def delete_nodes(tx: Tx) -> None:
     """Remove every node, tombstoned ones too."""
-    statements.delete_nodes.run(tx.own_cursor)
+    statements.delete_nodes.later(tx.own_cursor)
 
 
 def is_live_node(tx: Tx, node_id: str) -> bool:

@@ -74,7 +74,7 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
     for name in _LEFT_OUT_WHEN_EMPTY:
         if not written[name]:
             del written[name]
-    statements.save_head.run(
+    statements.save_head.later(
         tx.own_cursor,
         session_id=head.session_id,
         head_json=encode_json(

@@ -43,7 +43,7 @@ def save_meta(_: SessionContext, meta: SessionMeta) -> Work[None]:
     columns = check_meta(meta)
 
     def save(tx: Tx) -> None:
-        statements.save_meta.run(tx.own_cursor, **columns)
+        statements.save_meta.later(tx.own_cursor, **columns)
 
     return save
 

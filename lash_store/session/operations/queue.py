@@ -169,7 +169,7 @@ def _enqueue(tx: Tx, session_id: str, work: WrittenWork) -> WorkBatch | AlreadyQ
         )
         for index, payload in enumerate(work.payloads)
     ]
-    statements.enqueue_item.many(cursor, items)
+    statements.enqueue_item.later_many(cursor, items)
     written: _BatchRow = (
         row[0],
         batch_id,

@@ -105,7 +105,7 @@ def record_usage(_: SessionContext, delta: UsageDelta) -> Work[None]:
     columns = msgspec.structs.asdict(check_usage(delta))
 
     def record(tx: Tx) -> None:
-        statements.record_usage.run(tx.own_cursor, **columns)
+        statements.record_usage.later(tx.own_cursor, **columns)
 
     return record
 
@@ -194,7 +194,7 @@ def _encoded_for_head(commit: WrittenCommit) -> dict[str, msgspec.Raw]:
 def _record_usage(tx: Tx, usage: Sequence[dict[str, Any]]) -> None:
     cursor = tx.own_cursor
     rows = [statements.record_usage.bind(cursor, **columns) for columns in usage]
-    statements.record_usage.many(cursor, rows)
+    statements.record_usage.later_many(cursor, rows)
 
 
 def _write_graph(
@@ -244,7 +244,7 @@ def _saving_receipt(
 
     def save(tx: Tx, session_id: str, receipt: TurnReceipt) -> None:
         shown = msgspec.structs.replace(receipt, manifest=manifest)
-        statements.save_receipt.run(
+        statements.save_receipt.later(
             tx.own_cursor,
             session_id=session_id,
             turn_id=stamp.turn_id,

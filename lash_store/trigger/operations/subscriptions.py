@@ -49,7 +49,7 @@ def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]
                     "updated_at_ms": tx.now_ms,
                 }
             )
-            statements.register_subscription.run(
+            statements.register_subscription.later(
                 tx.own_cursor,
                 subscription_id=subscription_id,
                 registrant_scope_id=registrant_scope_id,
@@ -162,7 +162,7 @@ def _switching(session_id: str | None, handle: str, *, enabled: bool) -> Work[bo
     def switch(tx: Tx) -> bool:
         changed = False
         for subscription_id, _, _, was_enabled, record_json in find(tx):
-            statements.update_subscription.run(
+            statements.update_subscription.later(
                 tx.own_cursor,
                 subscription_id=subscription_id,
                 enabled=int(enabled),

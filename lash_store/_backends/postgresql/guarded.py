@@ -1,0 +1,58 @@
+"""The cursor that a consumer gets on a transaction of the store's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import psycopg
+
+from lash_store._backends.postgresql import dialect
+from lash_store._kernel.observing import telling
+from lash_store.errors import TransactionEndedError
+
+if TYPE_CHECKING:
+    from lash_store._backends.postgresql.connection import StoreConnection
+
+
+class GuardedCursor(psycopg.Cursor[Any]):
+    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        """Execute inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        dialect.check_no_control(query)
+        connection.has_written = True
+        with telling(connection.operation, str(query), connection.path):
+            return super().execute(query, params, **options)
+
+    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        """Execute for each parameter set inside the current transaction."""
+        connection = cast("StoreConnection", self.connection)
+        connection.check_usable()
+        dialect.check_no_control(query)
+        connection.has_written = True
+        with telling(connection.operation, str(query), connection.path):
+            super().executemany(query, params_seq, **options)
+
+    def fetchone(self) -> Any:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchone()
+
+    def fetchmany(self, size: int = 0) -> list[Any]:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchmany(size)
+
+    def fetchall(self) -> list[Any]:
+        """Fetch inside the transaction, on its thread."""
+        self._check_open()
+        return super().fetchall()
+
+    def _check_open(self) -> None:
+        cast("StoreConnection", self.connection).check_thread()
+        if self.closed:
+            raise TransactionEndedError(
+                "a result was used after its transaction had ended: fetch its rows inside the block"
+            )

@@ -1,0 +1,172 @@
+"""What goes over the wire: how many answers an operation waits for, and what becomes of what was not waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from lash_store import (
+    Append,
+    Checkpoint,
+    EffectStore,
+    NewWork,
+    Node,
+    SessionLease,
+    SessionStore,
+    TurnCommit,
+    TurnStamp,
+    WorkClaim,
+)
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.errors import LashStoreError, LeaseLostError, OutcomeUnknownError, StorageError
+from lash_store.session.records import UsageDelta
+from lash_store.testing import run_as_group
+from tests.support.proxy import Proxy, proxy
+
+Admin = psycopg.Connection[Any]
+
+SLOW_S = 0.02
+"""Enough for what is sent together to be there together."""
+
+
+@pytest.fixture
+def wire(url: str) -> Iterator[Proxy]:
+    """A wire that can be made slow."""
+    with proxy(make_url(url)) as made:
+        yield made
+
+
+@pytest.fixture
+def store(wire: Proxy, place: str) -> Iterator[SessionStore]:
+    with SessionStore.open(wire.url, session_id="s", schema=place) as opened:
+        assert isinstance(opened.claim_lease(owner_id="ann", ttl_ms=60_000), SessionLease)
+        yield opened
+
+
+def trips(wire: Proxy, call: Callable[[], Any]) -> tuple[int, Any]:
+    """Return how many answers a call has waited for, and what it gave."""
+    wire.trips = 0
+    try:
+        given = call()
+    except LashStoreError as error:
+        given = error
+    return wire.trips, given
+
+
+def turn(lease: SessionLease, claim: WorkClaim, number: int) -> TurnCommit:
+    """A turn with everything in it."""
+    return TurnCommit(
+        fence=lease.fence,
+        stamp=TurnStamp(f"turn {number}", "hash"),
+        config={"model": "m"},
+        graph=Append(
+            [Node(f"n{number}", f"n{number - 1}" if number else None, {})], leaf=f"n{number}"
+        ),
+        checkpoint=Checkpoint({"n": number}, execution_state=b"%d" % number),
+        usage=[UsageDelta("chat", "m", 1)],
+        completed=[claim],
+    )
+
+
+def test_k_pg_5_an_operation_waits_for_few_answers(store: SessionStore, wire: Proxy) -> None:
+    lease = store.current_lease()
+    assert lease is not None
+    counted: list[list[int]] = []
+    for number in range(10):
+        if (
+            number == 7
+        ):  # until every statement is prepared, which takes an answer of its own, each once
+            wire.delay_s = SLOW_S
+            counted.clear()
+        in_turn = [
+            trips(wire, lambda: store.renew_lease(lease.fence, ttl_ms=60_000)),
+            trips(wire, lambda: store.enqueue_work(NewWork(["x", "y"]))),
+            trips(wire, lambda: store.claim_work(lease.fence, owner_id="ann", ttl_ms=60_000)),
+        ]
+        claim = in_turn[-1][1]
+        assert isinstance(claim, WorkClaim)
+        commit = turn(lease, claim, number)
+        in_turn.append(trips(wire, lambda commit=commit: store.commit_turn(commit)))  # type: ignore[misc] # reason: a default
+        counted.append([count for count, _ in in_turn])
+    renew, enqueue, claim_work, commit_turn = map(max, zip(*counted, strict=True))
+    assert (renew, enqueue, claim_work, commit_turn) == (2, 3, 5, 7)
+    assert trips(wire, lambda: store.release_lease(lease.fence)) == (2, True)
+    assert store.current_lease() is None
+
+
+def test_k_pg_5_steps_are_recorded_with_their_commit(wire: Proxy, place: str) -> None:
+    with EffectStore.open(wire.url, owner_id="ann", schema=place) as store:
+        for number, key in enumerate("abcdefghi"):
+            wire.delay_s = SLOW_S if number > 6 else 0.0
+            claim: Any = store.begin_effect("s", key, "e", ttl_ms=60_000)
+            count, claim = trips(wire, lambda claim=claim: store.renew_effect(claim))  # type: ignore[misc] # reason: a default
+            ended = trips(wire, lambda claim=claim: store.finish_effect(claim, 7))  # type: ignore[misc] # reason: likewise
+            assert number <= 6 or (count, ended) == (2, (2, 7))
+        assert store.count_effects(status="completed") == 9
+
+
+def test_k_pg_6_what_is_refused_has_changed_nothing_and_is_explained(
+    store: SessionStore, wire: Proxy, admin: Admin, place: str
+) -> None:
+    lease = store.current_lease()
+    assert lease is not None
+    store.release_lease(lease.fence)
+    before = admin.execute(f"SELECT * FROM {place}.lash_session_execution_leases").fetchall()
+    _, error = trips(wire, lambda: store.renew_lease(lease.fence, ttl_ms=60_000))
+    assert isinstance(error, LeaseLostError)
+    assert error.reason == "released"
+    assert trips(wire, lambda: store.release_lease(lease.fence))[1] is False
+    after = admin.execute(f"SELECT * FROM {place}.lash_session_execution_leases").fetchall()
+    assert after == before
+
+
+def test_k_pg_6_an_error_of_what_was_not_waited_for_undoes_the_call(
+    store: SessionStore, admin: Admin, place: str
+) -> None:
+    """It comes with a later statement, or with COMMIT, and is the call's."""
+    table = f"{place}.lash_queued_work_items"
+    admin.execute(f"ALTER TABLE {table} ADD CHECK (payload_json NOT LIKE '%poison%')")
+    with pytest.raises(StorageError, match=r"poison|check"):
+        store.enqueue_work(NewWork(["poison"]))
+    assert store.list_work() == []
+    store.enqueue_work(NewWork(["good"]))
+    with store.begin() as tx, pytest.raises(StorageError):  # here it is told at once
+        tx.enqueue_work(NewWork(["poison"]))
+    assert len(store.list_work()) == 1
+
+
+def test_k_pg_6_in_a_group_it_strikes_nobody_else(
+    store: SessionStore, admin: Admin, place: str
+) -> None:
+    table = f"{place}.lash_queued_work_items"
+    admin.execute(f"ALTER TABLE {table} ADD CHECK (payload_json NOT LIKE '%poison%')")
+    work = [NewWork([text]) for text in ("a", "poison", "b")]
+    results = run_as_group(*(partial(store.enqueue_work, each) for each in work))
+    assert [isinstance(each, StorageError) for each in results] == [False, True, False]
+    assert [batch.items[0].payload for batch in store.list_work()] == ["a", "b"]
+
+
+class Cut:
+    """Cuts the wire as a statement is sent."""
+
+    def __init__(self, wire: Proxy, kind: str) -> None:
+        self._wire, self._kind = wire, kind
+
+    def before(self, event: Event) -> None:
+        if event.kind == self._kind:
+            self._wire.close()
+
+    def after(self, _: Event) -> None:
+        """Nothing."""
+
+
+def test_k_pg_6_lost_with_its_commit_nobody_knows(store: SessionStore, wire: Proxy) -> None:
+    lease = store.current_lease()
+    assert lease is not None
+    with observed_by(Cut(wire, "commit")), pytest.raises(OutcomeUnknownError):
+        store.renew_lease(lease.fence, ttl_ms=60_000)
