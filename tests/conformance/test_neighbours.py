@@ -11,16 +11,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, literal_column, select, update
 
 from lash_store import EffectStore, NewWork, SessionStore
 from lash_store.effect.records import EffectClaim, EffectError
 from lash_store.effect.statements import is_live_claim
 from lash_store.effect.tables import runtime_effect_replay
-from lash_store.errors import ClaimLostError, IdempotencyConflictError, LeaseLostError
+from lash_store.errors import (
+    ClaimLostError,
+    CorruptRecordError,
+    IdempotencyConflictError,
+    LeaseLostError,
+)
+from lash_store.session import statements
+from lash_store.session.tables import queued_work_batches, session_execution_leases
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows
-from tests.support.sessions import claim_of
+from tests.support.sessions import claim_of, lease_of
 
 SCOPES, KEYS = ("a", "b", "c"), ("j", "k", "l")
 
@@ -45,13 +52,31 @@ def test_e_renew_1_a_claim_that_differs_in_one_field_holds_nothing(
 ) -> None:
     claim = begun(effects)
     before = all_rows(path)
+    reason = "superseded" if field in ("owner_id", "token") else "never_claimed"
     for other in ("!", "~"):  # which sort before all others, and behind them
         forged = msgspec.structs.replace(claim, **{field: other})
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(LeaseLostError) as lost:
             ENDS[end](effects, forged)
+        assert lost.value.reason == reason
         assert effects.abandon_effect(forged) is False
     assert all_rows(path) == before
     assert ENDS[end](effects, claim) in (1, None) or end == "renew"
+
+
+def test_e_renew_1_why_a_claim_is_lost(effects: EffectStore, clock: ManualClock) -> None:
+    claim = begun(effects)
+    clock.advance(claim.expires_at_ms - clock.now_ms())
+    assert lost_by(effects, claim) == "expired"
+    again = begun(effects)  # by the same owner, under another token
+    assert lost_by(effects, claim) == "superseded"
+    effects.abandon_effect(again)
+    assert lost_by(effects, again) == "released"
+
+
+def lost_by(effects: EffectStore, claim: EffectClaim) -> str:
+    with pytest.raises(LeaseLostError) as lost:
+        effects.renew_effect(claim)
+    return lost.value.reason
 
 
 def test_e_begin_3_a_hash_on_either_side_is_another_step(effects: EffectStore, path: Path) -> None:
@@ -187,3 +212,127 @@ def test_s_queue_6_a_claim_that_differs_in_one_field_stands_on_nothing(
             with store.read() as tx, pytest.raises(ClaimLostError):
                 tx.require_claim(forged)
     assert all_rows(path) == before
+
+
+# Three sessions in one file, the store's own between the others, each with the same source keys.
+
+SESSIONS = ("r", "s", "t")
+
+
+@pytest.fixture
+def full(store: SessionStore) -> SessionStore:
+    for at in range(2):
+        for session_id in SESSIONS:
+            work = [NewWork([session_id, at, 0], source_key=f"k{at}", slot_policy="join")]
+            store.enqueue_all_work(work, session_id=session_id)
+    for at in range(2, 4):
+        for session_id in SESSIONS:
+            store.enqueue_work(NewWork([at, at + 10], slot_policy="join"), session_id=session_id)
+    return store
+
+
+def test_s_queue_9_what_is_read_of_a_session_is_that_sessions(full: SessionStore) -> None:
+    every = {each: full.list_work(session_id=each) for each in SESSIONS}
+    for session_id, batches in every.items():
+        assert {batch.session_id for batch in batches} == {session_id}
+        assert [[item.payload for item in batch.items] for batch in batches] == [
+            [session_id, 0, 0],
+            [session_id, 1, 0],
+            [2, 12],
+            [3, 13],
+        ]
+        depth = full.work_depth(session_id=session_id)
+        assert (depth.batches, depth.claimed, depth.ready) == (4, 0, 4)
+        with full.read() as tx:
+            chosen = statements.select_work.all(tx.own_cursor, session_id=session_id)
+            assert [row[1] for row in chosen] == [batch.batch_id for batch in batches]
+            items = statements.select_items.all(tx.own_cursor, session_id=session_id)
+            assert len(items) == sum(len(batch.items) for batch in batches)
+            for key, batch in (("k0", batches[0]), ("k1", batches[1])):
+                row = statements.find_source.one(
+                    tx.own_cursor, session_id=session_id, source_key=key
+                )
+                assert row == (batch.batch_id,)
+            for batch in batches:
+                of_batch = statements.load_batch_items.all(tx.own_cursor, batch_id=batch.batch_id)
+                assert [row[1] for row in of_batch] == [item.item_id for item in batch.items]
+            middle = batches[1:3]
+            found = statements.load_items.all(
+                tx.own_cursor,
+                session_id=session_id,
+                first_seq=middle[0].enqueue_seq,
+                last_seq=middle[1].enqueue_seq,
+            )
+            assert [row[1] for row in found] == [
+                item.item_id for batch in middle for item in batch.items
+            ]
+
+
+def test_s_queue_9_the_depth_of_nothing_is_nothing(store: SessionStore) -> None:
+    depth = store.work_depth()
+    assert (depth.batches, depth.claimed, depth.ready) == (0, 0, 0)
+
+
+def test_s_queue_4_a_claim_has_the_items_of_its_batches_each_once(full: SessionStore) -> None:
+    claim = claim_of(full, max_batches=4, order_by=queued_work_batches.c.enqueue_seq.desc())
+    assert [[item.payload for item in batch.items] for batch in claim.batches] == [
+        [3, 13],
+        [2, 12],
+        ["s", 1, 0],
+        ["s", 0, 0],
+    ]
+    with full.read() as tx:
+        rows = statements.load_claimed_items.all(
+            tx.own_cursor, session_id="s", claim_id=claim.claim_id, token=claim.token
+        )
+        assert len(rows) == 10
+        seqs = [batch.enqueue_seq for batch in claim.batches]
+        for seq in seqs:
+            assert statements.lapsed_claim.one(tx.own_cursor, enqueue_seq=seq) == (claim.owner_id,)
+        assert statements.lapsed_claim.one(tx.own_cursor, enqueue_seq=max(seqs) + 1) is None
+
+
+def test_k_compose_1_what_is_chosen_is_of_the_session_and_may_be_had(
+    store: SessionStore, clock: ManualClock
+) -> None:
+    now = clock.now_ms()
+    for session_id in SESSIONS:
+        for available_at_ms in (now + 1, now, now - 1):
+            store.enqueue_work(
+                NewWork(
+                    [available_at_ms, "more"], available_at_ms=available_at_ms, slot_policy="join"
+                ),
+                session_id=session_id,
+            )
+    chosen = claim_of(store, max_batches=9, order_by=queued_work_batches.c.available_at_ms)
+    assert [batch.items[0].payload for batch in chosen.batches] == [now - 1, now]
+    assert {batch.session_id for batch in chosen.batches} == {"s"}
+
+
+def test_k_lease_5_numbers_are_compared_by_what_they_are(store: SessionStore) -> None:
+    """Beyond the small ones, two objects may be the same number."""
+    lease = lease_of(store)
+    with store.begin() as tx:
+        tx.connection.execute(update(session_execution_leases).values(lease_fencing_token=10**9))
+    fence = msgspec.structs.replace(lease.fence, fencing_token=int("1" + "0" * 9))
+    with store.read() as tx:
+        tx.require(fence)
+    assert store.release_lease(fence)
+    with pytest.raises(LeaseLostError) as lost:
+        store.renew_lease(fence, ttl_ms=1)
+    assert lost.value.reason == "released"
+
+
+@pytest.mark.sqlite("a column of a server has one type")
+def test_k_codec_2_a_lease_that_can_not_be_read_is_named(store: SessionStore) -> None:
+    lease = lease_of(store)
+    for column, value in (("lease_owner_id", ""), ("lease_claimed_at_ms", "never")):
+        with store.begin() as tx:
+            tx.connection.execute(
+                update(session_execution_leases).values(
+                    {column: literal_column(repr(value)), "lease_expires_at_ms": 2**62}
+                )
+            )
+        with pytest.raises(CorruptRecordError) as corrupt:
+            store.current_lease()
+        assert corrupt.value.key == lease.fence.session_id

@@ -32,8 +32,10 @@ IGNORED = shutil.ignore_patterns(".git", ".venv", ".nox", "dist", "*cache*", "no
 CONFORMANCE = "tests/conformance/test_"
 QUICK = "-k 'not (asyncio or process or ten_seconds or is_killed)'"
 LEASE_TESTS = (
-    f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py tests/property/test_bad_input.py "
-    f"tests/statements/test_composing.py tests/architecture/test_records.py {QUICK}"
+    f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py {CONFORMANCE}neighbours.py "
+    f"{CONFORMANCE}logging.py {CONFORMANCE}process_events.py {CONFORMANCE}waking.py "
+    "tests/property/test_bad_input.py tests/statements/test_composing.py "
+    f"tests/architecture/test_records.py {CONFORMANCE}holding.py {QUICK}"
 )
 QUEUE_TESTS = (
     f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py {CONFORMANCE}neighbours.py "
@@ -44,7 +46,7 @@ TURN_TESTS = (
 )
 EFFECT_TESTS = (
     f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py "
-    f"{CONFORMANCE}neighbours.py tests/statements/test_composing.py {QUICK}"
+    f"{CONFORMANCE}neighbours.py {CONFORMANCE}logging.py tests/statements/test_composing.py {QUICK}"
 )
 WRITER_TESTS = f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py tests/property/test_groups.py"
 
