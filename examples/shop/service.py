@@ -23,6 +23,7 @@ from lash_store import (
     TurnStamp,
     turn_commit_hash,
 )
+from lash_store.errors import LeaseLostError
 from lash_store.session.records import WorkClaim
 from lash_store.session.tables import queued_work_batches
 
@@ -87,12 +88,15 @@ def ship_next(engine: Engine, worker: str, carrier: Callable[[int], None]) -> bo
             tx.release_lease(lease.fence)
             return None
     carrier(order_id)
-    with writing(engine) as (orm, tx):
-        # Fenced in its own WHERE: a worker that was overtaken changes nothing.
-        shipped = update(Order).where(Order.id == order_id, lease.fence.holds(tx))
-        orm.execute(shipped.values(status="shipped"))
-        EffectTx.beside(tx, owner_id=worker).finish_effect(step, "shipped")
-        tx.commit_turn(_turn(lease.fence, claim, order_id))
+    try:
+        with writing(engine) as (orm, tx):
+            # Fenced in its own WHERE: a worker that was overtaken changes nothing.
+            shipped = update(Order).where(Order.id == order_id, lease.fence.holds(tx))
+            orm.execute(shipped.values(status="shipped"))
+            EffectTx.beside(tx, owner_id=worker).finish_effect(step, "shipped")
+            tx.commit_turn(_turn(lease.fence, claim, order_id))
+    except LeaseLostError:
+        return None  # it was too slow: the order waits again, once the claim on it has run out
     return True
 
 

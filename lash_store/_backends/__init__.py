@@ -19,7 +19,7 @@ from lash_store._backends.joining import configure, create_tables, join, stamp_t
 from lash_store._backends.postgresql.ddl import render as render_for_postgresql
 from lash_store._backends.sqlite.checking import look_into as look_into_file
 from lash_store._backends.sqlite.ddl import render
-from lash_store._backends.sqlite.driver import driver_fault
+from lash_store._backends.sqlite.driver import driver_fault as fault_of_sqlite
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
@@ -92,6 +92,14 @@ def look_into(where: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findi
             str(where), "there is nothing to look into in a new database in memory"
         )
     return look_into_file(path, schemas)
+
+
+def driver_fault(kind: str, path: str = "") -> Exception:
+    """Return what the driver of a database raises when a lock can't be had, a disk fails, or is full."""
+    if is_server(path):
+        found: Exception = _postgresql("driver").driver_fault(kind)
+        return found
+    return fault_of_sqlite(kind)
 
 
 def engine_of(where: str | os.PathLike[str], what_for: str) -> Engine:

@@ -69,7 +69,7 @@ def _run_killed(work: Callable[[Path], object], path: Path, at: int) -> bool:
     if child == 0:
         status = 1
         try:
-            with _at_place(at, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            with _at_place(at, lambda _: os.kill(os.getpid(), signal.SIGKILL)):
                 work(path)
             status = 0
         finally:
@@ -140,8 +140,8 @@ def _fail_each(
 def _run_failing(
     work: Callable[[C], object], it: C, at: int, fault: FaultKind, when: When
 ) -> tuple[BaseException | None, _Places]:
-    def fail() -> None:
-        raise driver_fault(fault)
+    def fail(path: str) -> None:
+        raise driver_fault(fault, path)
 
     with _at_place(at, fail, when) as places:
         try:
@@ -154,7 +154,7 @@ def _run_failing(
 class _Places:
     """Counts places, and does something at one of them: before it, or once it was done."""
 
-    def __init__(self, at: int, what: Callable[[], None], when: When) -> None:
+    def __init__(self, at: int, what: Callable[[str], None], when: When) -> None:
         self._left, self._what, self._when = at, what, when
         self._event: Event | None = None
         self.was_reached = False
@@ -184,11 +184,11 @@ class _Places:
 
     def _fire(self) -> None:
         self.has_fired = True
-        self._what()
+        self._what("" if self._event is None else self._event.path)
 
 
 @contextmanager
-def _at_place(at: int, what: Callable[[], None], when: When = "before") -> Iterator[_Places]:
+def _at_place(at: int, what: Callable[[str], None], when: When = "before") -> Iterator[_Places]:
     places = _Places(at, what, when)
     with observed_by(places), at_points(places):
         yield places

@@ -12,13 +12,17 @@ from lash_store.errors import LashStoreError
 from lash_store.schemas import init_file
 from lash_store.session.records import TurnStamp, UsageDelta, turn_commit_hash
 from lash_store.testing import ManualClock, SequentialIds, fail_at_each_statement
+from tests.support import on_server as on_the_server
 from tests.support.databases import Rows, all_rows
+from tests.support.layouts import on_server
 from tests.support.sessions import chain, enqueue, lease_of
 
 EMPTY: Rows = {"user_version": [(0,)], "schema": []}
 
 
 def fresh(path: Path) -> Path:
+    if on_server():
+        on_the_server.empty(path)
     for left in path.parent.glob(f"{path.name}*"):
         left.unlink()
     return path

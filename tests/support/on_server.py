@@ -29,8 +29,13 @@ from tests.support import layouts
 from tests.support.postgresql import URL
 
 _numbers = count(1)
+_SEQUENCE = "lash_trigger_subscription_seq_id_seq"
+
 _places: dict[str, str] = {}
 """The schemas that this process has found in the places of files, by what these are called."""
+
+_kept: set[str] = set()
+"""Those of them that more than one test uses."""
 
 _connections: dict[tuple[int, int], psycopg.Connection[Any]] = {}
 
@@ -55,11 +60,39 @@ def schema_of(where: Any) -> str:
 
     Making one takes longer than most tests, so they are used again: see :func:`clean`.
     """
-    text = f"{os.getpid()} {next(_numbers)}" if where is None else str(Path(os.fspath(where)))
-    key = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    key = _key_of(where)
     if key not in _places:
         _places[key] = _assigned(key)
     return _places[key]
+
+
+def _key_of(where: Any) -> str:
+    text = f"{os.getpid()} {next(_numbers)}" if where is None else str(Path(os.fspath(where)))
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def keep(path: Path) -> None:
+    """Leave what stands in the place of a file there, when a test has ended, for other tests."""
+    _kept.add(_key_of(path))
+
+
+def empty(path: Path) -> None:
+    """Remove every row of what stands in the place of a file."""
+    connection = admin()
+    with connection.transaction():
+        connection.execute(f"SET LOCAL search_path = {schema_of(path)}")
+        connection.execute(_emptied())
+
+
+def copy(source: Path, target: Path) -> None:
+    """Put the rows of one into another, in the place of what is there."""
+    name, connection = schema_of(source), admin()
+    copied = "; ".join(f"INSERT INTO {each} SELECT * FROM {name}.{each}" for each in layouts.TABLES)
+    number = f"(SELECT last_value, is_called FROM {name}.{_SEQUENCE}) AS seq"
+    with connection.transaction():
+        connection.execute(f"SET LOCAL search_path = {schema_of(target)}")
+        connection.execute(f"{_emptied()}; {copied}")
+        connection.execute(f"SELECT setval('{_SEQUENCE}', last_value, is_called) FROM {number}")
 
 
 def _assigned(key: str) -> str:
@@ -101,6 +134,8 @@ def clean() -> None:
     there = {*layouts.TABLES, "lash_versions", *(here.name for here, _ in layouts.TABLES.values())}
     connection = admin()
     for key, name in list(_places.items()):
+        if key in _kept:
+            continue
         del _places[key]
         _end_all(name)  # what a test has left open must not write to the next one's
         with suppress(psycopg.Error), connection.transaction():
@@ -129,7 +164,7 @@ def _end_all(name: str) -> None:
 def _emptied() -> str:
     reversed_ = list(reversed(layouts.TABLES))  # those that refer to others first
     deleted = "; ".join(f"DELETE FROM {name}" for name in reversed_)
-    return f"{deleted}; SELECT setval('lash_trigger_subscription_seq_id_seq', 1, false)"
+    return f"{deleted}; SELECT setval('{_SEQUENCE}', 1, false)"
 
 
 _RELATIONS = (

@@ -24,6 +24,8 @@ from lash_store.effect.records import EffectError
 from lash_store.process.records import ExternalRef, signal_wait
 from lash_store.session.records import SessionMeta, UsageDelta
 from lash_store.testing import ManualClock, SequentialIds
+from tests.support import on_server as on_the_server
+from tests.support.layouts import on_server
 from tests.support.registries import lease_on, register, registration
 from tests.support.sessions import chain, claim_of, enqueue, lease_of, whole_turn
 from tests.support.triggers import draft, occur, subscribe
@@ -185,11 +187,16 @@ class Filled:
         self.kind, self.held = kind, SimpleNamespace()
         self.open, fill = KINDS[kind]
         self.file = folder / f"{kind}.db"
+        if on_server():
+            on_the_server.keep(self.file)
         with self.open(self.file, "early") as store:
             fill(store, self.held)
 
     def copy_to(self, path: Path) -> None:
         """Put the file there, in the place of what is there."""
+        if on_server():
+            on_the_server.copy(self.file, path)
+            return
         for left in path.parent.glob(f"{path.name}*"):
             left.unlink()
         shutil.copyfile(self.file, path)
