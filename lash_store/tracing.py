@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import local
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Executable, FromClause, select
 from sqlalchemy.schema import ExecutableDDLElement
@@ -103,9 +103,6 @@ def log_statements(
         yield
 
 
-_EXPLAIN: Final = "EXPLAIN QUERY PLAN "
-
-
 def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
     """Return the database's plan for a statement in this transaction, a line for each step.
 
@@ -119,15 +116,12 @@ def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
         raise InvalidRecordError(
             "statement", shown(statement), "must be a query, or a change of rows"
         )
-    connection = tx.connection
-    compiled: Any = statement.compile(dialect=connection.dialect)
+    cursor = tx.cursor
+    driver = cursor.driver
+    compiled: Any = statement.compile(dialect=driver.dialect)
     # No plan goes by the values; but how many there are of an expanding IN makes the text.
     state = compiled.construct_expanded_state({SCOPE.key: ""})
-    nothing = (None,) * len(state.positiontup or ())
-    rows = connection.exec_driver_sql(f"{_EXPLAIN}{state.statement}", nothing)
-    depths = {0: -1}
-    lines = []
-    for step, parent, _, detail in rows:
-        depths[step] = depths.get(parent, -1) + 1
-        lines.append("  " * depths[step] + detail)
-    return lines
+    try:
+        return driver.plan(cursor, state.statement, len(state.positiontup or ()))
+    except driver.error as error:
+        raise driver.explain(error, cursor) from error

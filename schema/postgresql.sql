@@ -102,7 +102,9 @@ CREATE TABLE lash_queued_work_batches (
 
 CREATE INDEX lash_idx_queued_work_ready ON lash_queued_work_batches (store, session_id, available_at_ms, enqueue_seq);
 
-CREATE INDEX lash_idx_queued_work_claim ON lash_queued_work_batches (store, session_id, claim_id, claim_token, enqueue_seq);
+CREATE INDEX lash_idx_queued_work_unclaimed ON lash_queued_work_batches (store, session_id, enqueue_seq) WHERE claim_id IS NULL AND claim_token IS NULL;
+
+CREATE INDEX lash_idx_queued_work_claimed ON lash_queued_work_batches (store, session_id, claim_id, claim_token, enqueue_seq) WHERE claim_id IS NOT NULL OR claim_token IS NOT NULL;
 
 CREATE TABLE lash_queued_work_items (
     store TEXT COLLATE "C" NOT NULL CHECK (store <> ''),
@@ -146,7 +148,7 @@ CREATE TABLE lash_processes (
     PRIMARY KEY (process_id)
 );
 
-CREATE INDEX lash_idx_processes_status ON lash_processes (status);
+CREATE INDEX lash_idx_processes_status ON lash_processes (status, created_at_ms, process_id);
 
 CREATE TABLE lash_process_events (
     process_id TEXT COLLATE "C" NOT NULL,

@@ -116,6 +116,13 @@ class Driver(Protocol):
         Of a prepared statement with its values, where it is one.
         """
 
+    def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:
+        """Return the database's plan for a statement with so many parameters, a line for each step.
+
+        Steps inside others are indented.
+        """
+        ...
+
 
 class Standing(Protocol):
     """Whoever stands on a transaction, and has to be told when it ends under them."""

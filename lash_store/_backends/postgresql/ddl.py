@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from lash_store._backends.postgresql.dialect import dialect_for
+from lash_store._backends.postgresql.indexes import indexes_of
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import VERSIONS, shared
 
@@ -26,7 +27,7 @@ def render(schemas: Iterable[Schema], prefix: str) -> str:
         there = shared(schema, prefix)
         elements: list[ExecutableDDLElement] = []
         for table in there.tables[1 if at else 0 :]:  # the first is the table of versions
-            elements += [CreateTable(table), *map(CreateIndex, table.indexes)]
+            elements += [CreateTable(table), *map(CreateIndex, indexes_of(table))]
         texts += [_text(each, prefix) for each in elements]
     noted = ",\n    ".join(f"('{each.kind}', {each.version})" for each in canonical)
     texts.append(

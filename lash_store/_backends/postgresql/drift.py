@@ -15,6 +15,7 @@ from sqlalchemy import Table, Text, UniqueConstraint
 from sqlalchemy.schema import ForeignKeyConstraint
 
 from lash_store._backends.postgresql.dialect import dialect_for
+from lash_store._backends.postgresql.indexes import indexes_of
 from lash_store._kernel.schema import Schema
 
 _COLUMNS: Final = """\
@@ -62,7 +63,7 @@ def compare(cursor: Any, schema: Schema, place: str) -> tuple[list[str], list[st
             differences.append(f"table {table.name}: missing")
             continue
         declared = _declared(table)
-        ours = {f"index {each.name}:" for each in table.indexes}
+        ours = {f"index {each.name}:" for each in indexes_of(table)}
         own = {line for line in found - declared if _is_an_applications(line, ours)}
         differences += [f"table {table.name}: lacks {line}" for line in sorted(declared - found)]
         differences += [
@@ -125,7 +126,7 @@ def _declared(table: Table[Any]) -> set[str]:
     of_columns = [rule for column in table.columns for rule in column.constraints]
     for rule in (*table.constraints, *of_columns):
         lines |= {f"rule {_plain(text)}" for text in _rule(rule)}
-    for index in table.indexes:
+    for index in indexes_of(table):
         text = _condition(index.dialect_options["postgresql"]["where"])
         lines.add(
             _index(

@@ -46,6 +46,11 @@ class PostgresqlDriver:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
         return store_error(error, cursor.connection, getattr(cursor, "path", None))
 
+    def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:  # noqa: ARG002 # reason: likewise
+        """Return the server's plan for a statement, whatever its values, a line for each step."""
+        cursor.execute(f"EXPLAIN (GENERIC_PLAN) {sql}")
+        return [line for (line,) in cursor.fetchall()]
+
 
 class StoreCursor(psycopg.RawCursor[Any]):
     """A cursor for the library's own statements: the driver's, and says whose it is."""

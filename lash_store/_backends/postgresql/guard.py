@@ -15,6 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.postgresql.drift import find_drift
+from lash_store._backends.postgresql.indexes import indexes_of
 from lash_store._backends.postgresql.locks import number_of
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import VERSIONS
@@ -108,7 +109,7 @@ def require_there(cursor: Any, schema: Schema, path: str, place: str) -> None:
 def _statements(schema: Schema, *, with_versions: bool) -> list[str]:
     elements: list[CreateTable | CreateIndex] = []
     for table in schema.tables[0 if with_versions else 1 :]:  # the first is the table of versions
-        elements += [CreateTable(table), *map(CreateIndex, table.indexes)]
+        elements += [CreateTable(table), *map(CreateIndex, indexes_of(table))]
     return [str(each.compile(dialect=dialect_for(schema.prefix))).strip() for each in elements]
 
 

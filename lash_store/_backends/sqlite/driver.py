@@ -46,6 +46,15 @@ class SqliteDriver:
                 return corrupt
         return store_error(error, connection)
 
+    def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:
+        """Return SQLite's plan for a statement, a line for each step."""
+        depths, lines = {0: -1}, []
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * count)
+        for step, parent, _, detail in cursor.fetchall():
+            depths[step] = depths.get(parent, -1) + 1
+            lines.append("  " * depths[step] + detail)
+        return lines
+
 
 _MISSING_TABLE: Final = re.compile(r"no such table: (?:main\.)?(\w+)")
 

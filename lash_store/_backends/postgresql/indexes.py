@@ -1,0 +1,73 @@
+"""The indexes of our tables on a server.
+
+They are those that are declared, but where an order counts. SQLite reads an index on columns that
+are NULL in the order of what follows them; PostgreSQL sorts all of it first, unless the index says
+by its own condition what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Index, MetaData, Table, and_, or_
+
+
+class _Own:
+    """An index of the server's own: its columns, behind the scope if there is one, and what it holds."""
+
+    def __init__(
+        self,
+        name: str,
+        columns: tuple[str, ...],
+        where: Callable[[Any], ColumnElement[bool] | None] = lambda _: None,
+    ) -> None:
+        self.name, self.columns, self.where = name, columns, where
+
+
+_INSTEAD: Final = {
+    # 74 ms to claim the first of 100,000; by these, 0.2.
+    "idx_queued_work_claim": (
+        _Own(
+            "idx_queued_work_unclaimed",
+            ("store", "session_id", "enqueue_seq"),
+            lambda c: and_(c.claim_id.is_(None), c.claim_token.is_(None)),
+        ),
+        _Own(
+            "idx_queued_work_claimed",
+            ("store", "session_id", "claim_id", "claim_token", "enqueue_seq"),
+            lambda c: or_(c.claim_id.is_not(None), c.claim_token.is_not(None)),
+        ),
+    ),
+    "idx_processes_status": (
+        _Own("idx_processes_status", ("status", "created_at_ms", "process_id")),
+    ),
+}
+"""By the canonical index, what stands in its place."""
+
+
+@cache
+def indexes_of(table: Table[Any]) -> tuple[Index, ...]:
+    """Return the indexes that a derived table has on a server, in order."""
+    # On a copy: a derived table is SQLite's too.
+    copied = table.to_metadata(MetaData())
+    made: list[Index] = []
+    for index in table.indexes:
+        prefix, instead = _instead(str(index.name))
+        if instead is None:
+            made.append(index)
+            continue
+        for own in instead:
+            columns = [copied.c[name] for name in own.columns]
+            where = own.where(copied.c)
+            options: dict[str, Any] = {} if where is None else {"postgresql_where": where}
+            made.append(Index(prefix + own.name, *columns, **options))
+    return tuple(made)
+
+
+def _instead(name: str) -> tuple[str, tuple[_Own, ...] | None]:
+    for canonical, instead in _INSTEAD.items():
+        if name.endswith(canonical):
+            return name.removesuffix(canonical), instead
+    return "", None
