@@ -1,0 +1,58 @@
+"""A database that orders text as a dictionary does, not by code points: ours is ordered as on SQLite all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from tests.support import postgresql
+
+RANGES = ("process_handles", "triggers", "effects", "neighbours", "session_queue")
+"""The suites whose statements read ranges of keys, and pages in an order."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """The URL of a database in which "a" comes before "B"; its locale is compiled for this test."""
+    with (
+        tempfile.TemporaryDirectory(prefix="locales", dir="/tmp") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        Path(folder).chmod(0o755)
+        place = f"{folder}/en_US.utf8"
+        subprocess.run(["localedef", "-i", "en_US", "-f", "UTF-8", place], check=True)
+        patch.setenv("LOCPATH", folder)
+        with postgresql.own_server() as server:
+            with psycopg.connect(server.url, autocommit=True) as admin:
+                admin.execute("CREATE DATABASE other TEMPLATE template0 LOCALE 'en_US.utf8'")
+            yield make_url(server.url).set(database="other").render_as_string(hide_password=False)
+
+
+def test_such_a_database_orders_otherwise(elsewhere: str) -> None:
+    with psycopg.connect(elsewhere) as connection:
+        assert connection.execute("SELECT 'a' < 'B', 'a' < 'B' COLLATE \"C\"").fetchone() == (
+            True,
+            False,
+        )
+
+
+def test_the_suites_pass_there(elsewhere: str, root: Path) -> None:
+    files = [f"tests/conformance/test_{name}.py" for name in RANGES]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "--layout", "postgresql", *files],
+        cwd=root,
+        env={**os.environ, postgresql.URL: elsewhere},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-5_000:]
