@@ -13,7 +13,7 @@ import nox
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "venv"  # pip knows the machine's certificates and mirrors
-nox.options.sessions = ["lint", "types", "tests", "others"]
+nox.options.sessions = ["lint", "types", "tests", "postgresql16", "others"]
 
 # The wheel of pyright carries its own JavaScript; with this set it fetches none.
 PYRIGHT = {"PYRIGHT_PYTHON_USE_BUNDLED_PYRIGHT": "1", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
@@ -23,11 +23,23 @@ CONFORMANCE = ("tests/conformance", "tests/statements", "tests/originals")
 """What runs on other Pythons and other versions of the dependencies."""
 
 
-BY_THEMSELVES = ("tests/concurrency", "tests/crash", "tests/packaging")
+BY_THEMSELVES = (
+    "tests/concurrency",
+    "tests/crash",
+    "tests/packaging",
+    "tests/postgresql/test_hammer.py",
+)
 """What measures waits, kills processes, or installs: not beside other tests."""
 
-SERVER_MACHINES = ("sessions", "registry", "trigger_machine", "effect_machine", "bad_input")
-"""The property tests that run on a server."""
+ON_SERVER = (
+    *("pytest", "--layout=postgresql", "-n2"),
+    *("tests/conformance", "tests/faults"),
+    *(
+        f"tests/property/test_{name}.py"
+        for name in ("sessions", "registry", "trigger_machine", "effect_machine", "bad_input")
+    ),
+)
+"""What runs on a server: the property machines with fewer examples, for each call is a round trip or two."""
 
 OTHERS = "tests/others"
 """What needs packages of others, in an environment of its own."""
@@ -38,15 +50,15 @@ def _install(session: nox.Session, group: str) -> None:
     session.install("-e", ".[cli,testing]", *nox.project.dependency_groups(pyproject, group))
 
 
-def _install_from_debian(session: nox.Session, program: str) -> None:
-    """Install a server that a session needs, by the system's package of the same name."""
-    if shutil.which(program) is not None:
+def _install_from_debian(session: nox.Session, package: str, *, place: str = "") -> None:
+    """Install what a session needs, unless there is its program, or what it puts in a `place`."""
+    if os.path.exists(place) or shutil.which(package) is not None:
         return
-    session.log(f"installs Debian's {program}, which is not here")
+    session.log(f"installs Debian's {package}, which is not here")
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     session.run(*sudo, "apt-get", "update", "-q", external=True)
     session.run(
-        *sudo, "apt-get", "install", "-y", "-q", "--no-install-recommends", program, external=True
+        *sudo, "apt-get", "install", "-y", "-q", "--no-install-recommends", package, external=True
     )
 
 
@@ -74,6 +86,8 @@ def tests(session: nox.Session) -> None:
     Then those of the stores again, with one database in the place of each file, and on a server.
     """
     _install(session, "test")
+    _install_from_debian(session, "pgbouncer")
+    _install_from_debian(session, "locales", place="/usr/share/i18n/locales/en_US")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -83,19 +97,15 @@ def tests(session: nox.Session) -> None:
     shared = ("pytest", "--layout", "shared")
     session.run(*shared, "-n", "2", "tests/conformance", "tests/property", "tests/faults")
     session.run(*shared, "tests/concurrency", "tests/crash")
-    session.run("pytest", "--layout", "postgresql", "-n", "2", "tests/conformance")
+    session.run(*ON_SERVER, env={"LASH_STORE_PROFILE": "server"})
 
 
 @nox.session
 def postgresql(session: nox.Session) -> None:
-    """Run on PostgreSQL what the default sessions don't: the machines, with fewer examples."""
+    """Run on PostgreSQL what the default sessions do there, or what the arguments name, by itself."""
     _install(session, "test")
-    chosen = session.posargs or [
-        *(f"tests/property/test_{name}.py" for name in SERVER_MACHINES),
-        "tests/conformance",
-    ]
-    on_server = ("pytest", "--layout", "postgresql", "-n", "2")
-    session.run(*on_server, *chosen, env={"LASH_STORE_PROFILE": "server"})
+    chosen = session.posargs or ON_SERVER[3:]
+    session.run(*ON_SERVER[:3], *chosen, env={"LASH_STORE_PROFILE": "server"})
 
 
 @nox.session

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.canonical("a program of its own opens the file")
+
+
 SESSIONS = 1_000
 
 

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.canonical("a program of its own opens the file")
+
 
 def report(case: str, path: Path, forks: int) -> dict[str, Any]:
     done = subprocess.run(

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.canonical("a program of its own opens the file")
+
+
 INTERRUPTS = int(os.environ.get("LASH_STORE_INTERRUPTS", "500"))
 """How many come in each case; ``nox -s interrupts`` asks for 10,000."""
 
