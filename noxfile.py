@@ -33,10 +33,18 @@ BY_THEMSELVES = (
 
 ON_SERVER = (
     *("pytest", "--layout=postgresql", "-n2"),
-    *("tests/conformance", "tests/faults"),
+    "--at-least=3000",
+    *("tests/conformance", "tests/faults", "tests/property/test_histories.py"),
     *(
         f"tests/property/test_{name}.py"
-        for name in ("sessions", "registry", "trigger_machine", "effect_machine", "bad_input")
+        for name in (
+            "sessions",
+            "registry",
+            "trigger_machine",
+            "effect_machine",
+            "bad_input",
+            "kit",
+        )
     ),
 )
 """What runs on a server: the property machines with fewer examples, for each call is a round trip or two."""
@@ -104,7 +112,7 @@ def tests(session: nox.Session) -> None:
 def postgresql(session: nox.Session) -> None:
     """Run on PostgreSQL what the default sessions do there, or what the arguments name, by itself."""
     _install(session, "test")
-    chosen = session.posargs or ON_SERVER[3:]
+    chosen = session.posargs or ON_SERVER[3:]  # behind how it is run
     session.run(*ON_SERVER[:3], *chosen, env={"LASH_STORE_PROFILE": "server"})
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,7 +31,7 @@ settings.register_profile(
     suppress_health_check=_SLOW_IS_FINE,
 )
 settings.register_profile(
-    "server", max_examples=12, deadline=None, suppress_health_check=_SLOW_IS_FINE
+    "server", max_examples=8, deadline=None, suppress_health_check=_SLOW_IS_FINE
 )
 settings.load_profile(os.environ.get("LASH_STORE_PROFILE", "default"))
 
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "canonical(why): of canonical files alone, not run with --layout shared"
     )
+    config.addinivalue_line("markers", "layouts(why): not run again with --layout shared")
     config.addinivalue_line("markers", "sqlite(why): of SQLite alone, not run on a server")
     config.addinivalue_line(
         "markers", "posix(why): not run without what POSIX has, see tests.support.no_posix"
@@ -54,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--layout", default="canonical", choices=["canonical", "shared", "postgresql"])
+    parser.addoption("--at-least", type=int, default=0, help="how many tests have to have passed")
     parser.addoption("--lease", help="only the tests of one kind of lease, by its name")
 
 
@@ -65,11 +68,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if unstable:
         raise pytest.UsageError(f"ids with an address in them: {unstable}")
     layout = config.getoption("--layout")
-    apart = {"shared": ("canonical",), "postgresql": ("canonical", "sqlite")}.get(layout, ())
+    leave_out = {"shared": ("canonical", "layouts"), "postgresql": ("canonical", "sqlite")}
+    apart = leave_out.get(layout, ())
     items[:] = [item for item in items if not any(map(item.get_closest_marker, apart))]
     kind = config.getoption("--lease")
     if kind is not None:
         items[:] = [item for item in items if _lease_of(item) == kind]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in which fewer tests have passed than there have to be: none was left out unseen."""
+    wanted = session.config.getoption("--at-least")
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not wanted or hasattr(session.config, "workerinput"):
+        return
+    passed = len(reporter.stats.get("passed", ()))
+    if passed < wanted:
+        reporter.write_line(f"{passed} tests passed, and {wanted} have to", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _leave_out_sqlites(items: list[pytest.Item]) -> None:

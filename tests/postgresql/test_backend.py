@@ -511,8 +511,8 @@ def test_k_pg_4_drift_is_said_line_by_line(
             "lacks rule primarykeystore,singleton",
         ),
         (
-            "ALTER INDEX lash_idx_queued_work_claim RENAME TO mine",
-            "ALTER INDEX mine RENAME TO lash_idx_queued_work_claim",
+            "ALTER INDEX lash_idx_queued_work_claimed RENAME TO mine",
+            "ALTER INDEX mine RENAME TO lash_idx_queued_work_claimed",
             "lacks index lash_idx_queued_work_claim",
         ),
         (

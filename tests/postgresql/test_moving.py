@@ -17,6 +17,7 @@ from lash_store.errors import CopyError, StoreOpenError
 from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import KINDS, check_file, mend_file
 from tests.shared.test_moving import Interrupts, contents, fill
+from tests.support.postgresql import placed
 from tests.support.triggers import draft
 
 SESSIONS = 6
@@ -26,7 +27,7 @@ Admin = psycopg.Connection[Any]
 @pytest.fixture
 def there(url: str, place: str) -> str:
     """The URL of a schema of its own, as a command line takes it."""
-    return f"{url}&options=-csearch_path%3D{place}"
+    return placed(url, place)
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from lash_store.testing import (
 )
 from tests.support import commits, locks, logs, queues, steps
 
-pytestmark = pytest.mark.canonical("opens both layouts by itself")
+pytestmark = pytest.mark.layouts("opens both layouts by itself")
 
 OURS = settings()
-ASYNC = settings(max_examples=max(20, settings().max_examples // 4))
+ASYNC = settings(max_examples=min(settings().max_examples, max(20, settings().max_examples // 4)))
 
 TestSession = lock_machine(locks.StoreLocks, reentry="same", settings=OURS).TestCase
 TestShared = lock_machine(locks.SharedStoreLocks, reentry="same", settings=OURS).TestCase

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lash_store.testing import ManualClock
+from tests.support import on_server as on_the_server
+from tests.support.layouts import on_server
 
 
 class OnFile:
@@ -34,6 +36,8 @@ class OnFile:
     def close(self) -> None:
         self.store.close()
         self.folder.cleanup()
+        if on_server():
+            on_the_server.clean()  # or the next run would need a schema of its own
 
 
 SHARED = "sqlite:///{}"

@@ -26,7 +26,7 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import STORE
 from lash_store.schemas import SCHEMAS, render_all
 from tests.support import layouts
-from tests.support.postgresql import URL
+from tests.support.postgresql import URL, placed
 
 _numbers = count(1)
 _SEQUENCE = "lash_trigger_subscription_seq_id_seq"
@@ -51,8 +51,7 @@ def open_on_server(schema: Schema, where: Any, settings: Settings) -> Handle:
 def url(name: str) -> str:
     """Return the URL of the server's database, seen by who looks into one schema first."""
     given = make_url(os.environ[URL]).set(drivername="postgresql+psycopg")
-    seen = given.update_query_dict({"options": f"-csearch_path={name}"})
-    return seen.render_as_string(hide_password=False)
+    return placed(given.render_as_string(hide_password=False), name)
 
 
 def schema_of(where: Any) -> str:

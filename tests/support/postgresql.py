@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from sqlalchemy import make_url
 
 URL = "LASH_STORE_TEST_POSTGRESQL"
 """The environment's variable that names a server to use: ``postgresql://…``."""
@@ -68,6 +69,12 @@ def own_server(*, is_durable: bool = False) -> Iterator[OwnServer]:
                 yield own
             finally:
                 started.cleanup()
+
+
+def placed(url: str, place: str) -> str:
+    """Return the URL of a server for who looks into one schema first, as a command line takes it."""
+    options = {"options": f"-csearch_path={place}"}
+    return make_url(url).update_query_dict(options).render_as_string(hide_password=False)
 
 
 @contextmanager
