@@ -91,11 +91,17 @@ def acknowledged(told: Told, what: str, key: str, call: Any) -> None:
 
 
 def started(
-    url: str, place: str, folder: Path, seconds: float, options: dict[str, Any]
+    url: str,
+    place: str,
+    folder: Path,
+    seconds: float,
+    options: dict[str, Any],
+    *,
+    locks: str = "own",
 ) -> Popen[bytes]:
     """Start a worker in a process of its own."""
     code = (
-        f"from pathlib import Path; from tests.support import hammer; "
+        f"from pathlib import Path; from tests.support import hammer; hammer.under({locks!r}); "
         f"hammer.work({url!r}, {place!r}, Path({str(folder)!r}), {seconds}, {options!r})"
     )
     return Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})

@@ -49,7 +49,7 @@ class OwnServer:
 def own_server(*, is_durable: bool = False) -> Iterator[OwnServer]:
     """Start a server, whatever the environment names; it is stopped, and its files are removed.
 
-    A durable one keeps what was committed when it is stopped without a shutdown.
+    A durable one keeps what was committed when it is stopped without a shutdown, and is as slow as that is.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own: of a folder for sockets that it makes then
@@ -62,8 +62,10 @@ def own_server(*, is_durable: bool = False) -> Iterator[OwnServer]:
                 own = OwnServer(started)
                 with psycopg.connect(own.url, autocommit=True) as connection:
                     # It ends with the tests: nothing on it has to outlive a loss of power.
-                    lasting = () if is_durable else ("full_page_writes", "synchronous_commit")
-                    for setting in ("fsync", *lasting):
+                    quick = (
+                        () if is_durable else ("fsync", "full_page_writes", "synchronous_commit")
+                    )
+                    for setting in quick:
                         connection.execute(f"ALTER SYSTEM SET {setting} = off")
                     connection.execute("SELECT pg_reload_conf()")
                 yield own
