@@ -48,7 +48,11 @@ EFFECT_TESTS = (
     f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py "
     f"{CONFORMANCE}neighbours.py {CONFORMANCE}logging.py tests/statements/test_composing.py {QUICK}"
 )
-WRITER_TESTS = f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py tests/property/test_groups.py"
+WRITER_TESTS = (
+    f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py "
+    f"{CONFORMANCE}handles.py {CONFORMANCE}cancelling.py {CONFORMANCE}logging.py "
+    f"{CONFORMANCE}wakeups.py tests/property/test_groups.py tests/crash/test_group_faults.py"
+)
 
 TARGETS = {
     "lash_store/_kernel/liveness.py": LEASE_TESTS,
