@@ -15,7 +15,7 @@ from sqlalchemy import func, literal_column, select, update
 
 from lash_store import EffectStore, NewWork, SessionStore
 from lash_store.effect.records import EffectClaim, EffectError
-from lash_store.effect.statements import is_live_claim
+from lash_store.effect.statements import is_live_claim, select_effects
 from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import (
     ClaimLostError,
@@ -121,6 +121,19 @@ def test_e_list_1_scopes_statuses_and_pages(effects: EffectStore, clock: ManualC
         age = effects.oldest_in_progress_ms(scope_id=scope)
         assert age == clock.now_ms() - began_ms[scope, "l"]
     assert effects.oldest_in_progress_ms() == clock.now_ms() - began_ms["a", "l"]
+
+
+def test_e_list_1_the_oldest_of_a_scope_is_that_scopes(
+    effects: EffectStore, clock: ManualClock
+) -> None:
+    for scope in ("a", "c", "b"):  # those on either side are older
+        begun(effects, scope)
+        clock.advance(10)
+    assert effects.oldest_in_progress_ms(scope_id="b") == 10
+    assert effects.oldest_in_progress_ms() == 30
+    with effects.read() as tx:
+        every = select_effects.all(tx.own_cursor)
+    assert sorted(row[:2] for row in every) == [("a", "k"), ("b", "k"), ("c", "k")]
 
 
 def test_e_list_1_what_is_forgotten_and_pruned_is_that_alone(
@@ -246,6 +259,8 @@ def test_s_queue_9_what_is_read_of_a_session_is_that_sessions(full: SessionStore
         with full.read() as tx:
             chosen = statements.select_work.all(tx.own_cursor, session_id=session_id)
             assert [row[1] for row in chosen] == [batch.batch_id for batch in batches]
+            all_work = statements.select_all_work.all(tx.own_cursor)
+            assert len(all_work) == sum(map(len, every.values()))
             items = statements.select_items.all(tx.own_cursor, session_id=session_id)
             assert len(items) == sum(len(batch.items) for batch in batches)
             for key, batch in (("k0", batches[0]), ("k1", batches[1])):

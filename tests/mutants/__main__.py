@@ -39,7 +39,7 @@ LEASE_TESTS = (
 )
 QUEUE_TESTS = (
     f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py {CONFORMANCE}neighbours.py "
-    f"{CONFORMANCE}logging.py tests/statements/test_composing.py"
+    f"{CONFORMANCE}logging.py tests/statements/test_composing.py {CONFORMANCE}session_turns.py"
 )
 TURN_TESTS = (
     f"{CONFORMANCE}session_turns.py {CONFORMANCE}session_graph.py {CONFORMANCE}session_rest.py"
