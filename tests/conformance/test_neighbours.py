@@ -165,6 +165,17 @@ def test_e_list_1_what_is_forgotten_and_pruned_is_that_alone(
     assert left() == [("a", "k"), ("a", "l"), ("b", "l"), ("c", "k"), ("c", "l")]
 
 
+@pytest.mark.parametrize("younger", [("a", "k"), ("c", "k"), ("b", "j"), ("b", "l")])
+def test_e_list_1_what_is_pruned_is_what_is_old(
+    effects: EffectStore, clock: ManualClock, younger: tuple[str, str]
+) -> None:
+    effects.finish_effect(begun(effects, "b", "k"), 1)
+    clock.advance(10)
+    effects.finish_effect(begun(effects, *younger), 1)
+    assert effects.prune_effects(clock.now_ms()) == 1
+    assert [(each.scope_id, each.replay_key) for each in effects.list_effects()] == [younger]
+
+
 def test_s_queue_9_the_depth_tells_claimed_ready_and_not_yet(
     store: SessionStore, clock: ManualClock
 ) -> None:
