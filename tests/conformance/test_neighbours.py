@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import func, literal_column, select, update
 
-from lash_store import EffectStore, NewWork, SessionStore
+from lash_store import EffectStore, NewWork, ProcessRegistry, SessionStore
 from lash_store.effect.records import EffectClaim, EffectError
 from lash_store.effect.statements import is_live_claim, select_effects
 from lash_store.effect.tables import runtime_effect_replay
@@ -27,6 +27,7 @@ from lash_store.session import statements
 from lash_store.session.tables import queued_work_batches, session_execution_leases
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows
+from tests.support.registries import lease_on, register
 from tests.support.sessions import claim_of, lease_of
 
 SCOPES, KEYS = ("a", "b", "c"), ("j", "k", "l")
@@ -362,3 +363,19 @@ def test_k_codec_2_a_lease_that_can_not_be_read_is_named(store: SessionStore) ->
         with pytest.raises(CorruptRecordError) as corrupt:
             store.current_lease()
         assert corrupt.value.key == lease.fence.session_id
+
+
+def test_p_event_7_an_event_is_seen_again_by_whoever_was_not_superseded(
+    registry: ProcessRegistry, clock: ManualClock
+) -> None:
+    register(registry)
+    fence = lease_on(registry, ttl_ms=10).fence
+    first = registry.append_event("p", "tick", 1, replay_key="k", fence=fence)
+    clock.advance(10)  # its term is over, and nobody has another
+    again = registry.append_event("p", "tick", 1, replay_key="k", fence=fence)
+    assert again.event == first.event
+    with pytest.raises(LeaseLostError):
+        registry.append_event("p", "tick", 1, replay_key="new", fence=fence)
+    lease_on(registry, owner_id="bob")
+    with pytest.raises(LeaseLostError):
+        registry.append_event("p", "tick", 1, replay_key="k", fence=fence)

@@ -33,7 +33,7 @@ CONFORMANCE = "tests/conformance/test_"
 QUICK = "-k 'not (asyncio or process or ten_seconds or is_killed)'"
 LEASE_TESTS = (
     f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py {CONFORMANCE}neighbours.py "
-    f"{CONFORMANCE}logging.py {CONFORMANCE}process_events.py {CONFORMANCE}waking.py "
+    f"{CONFORMANCE}logging.py {CONFORMANCE}waking.py "
     "tests/property/test_bad_input.py tests/statements/test_composing.py "
     f"tests/architecture/test_records.py {CONFORMANCE}holding.py {QUICK}"
 )
