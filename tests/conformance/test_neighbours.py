@@ -365,7 +365,7 @@ def test_k_codec_2_a_lease_that_can_not_be_read_is_named(store: SessionStore) ->
         assert corrupt.value.key == lease.fence.session_id
 
 
-def test_p_event_7_an_event_is_seen_again_by_whoever_was_not_superseded(
+def test_p_event_11_an_event_is_seen_again_by_whoever_was_not_superseded(
     registry: ProcessRegistry, clock: ManualClock
 ) -> None:
     register(registry)

@@ -25,7 +25,7 @@ from lash_store import (
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import LashStoreError, LeaseLostError, OutcomeUnknownError, StorageError
 from lash_store.session.records import UsageDelta
-from lash_store.testing import run_as_group
+from lash_store.testing import ManualClock, run_as_group
 from tests.support.proxy import Proxy, proxy
 
 Admin = psycopg.Connection[Any]
@@ -170,3 +170,35 @@ def test_k_pg_6_lost_with_its_commit_nobody_knows(store: SessionStore, wire: Pro
     assert lease is not None
     with observed_by(Cut(wire, "commit")), pytest.raises(OutcomeUnknownError):
         store.renew_lease(lease.fence, ttl_ms=60_000)
+
+
+class Broken(ManualClock):
+    """A clock that can't be read for once."""
+
+    is_broken = False
+
+    def now_ms(self) -> int:
+        if self.is_broken:
+            raise RuntimeError("no time")
+        return super().now_ms()
+
+
+def test_k_pg_5_a_call_that_fails_before_its_first_statement_commits_nothing_else(
+    url: str, place: str, admin: Admin
+) -> None:
+    clock = Broken()
+    with SessionStore.open(
+        url, session_id="s", schema=place, clock=clock, application_name=place
+    ) as store:
+        lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+        assert isinstance(lease, SessionLease)
+        clock.is_broken = True
+        with pytest.raises(RuntimeError, match="no time"):
+            store.renew_lease(lease.fence, ttl_ms=1)
+        clock.is_broken = False
+        states = admin.execute(
+            "SELECT state FROM pg_stat_activity WHERE application_name = %s", (place,)
+        ).fetchall()
+        assert states == [("idle",)]
+        store.renew_lease(lease.fence, ttl_ms=60_000)
+        assert store.release_lease(lease.fence)

@@ -271,7 +271,7 @@ class Groups:
         own.is_last = len(calls) == 1 and may_commit_with_first(call.work)
         own.is_patient = call.operation is not None  # a consumer's own work may look at errors
         call.run(connection, BaseException if on_library else Exception)
-        own.is_patient = False
+        own.is_last = own.is_patient = False
         has_written, connection.has_written = (
             connection.has_written,
             before or connection.has_written,

@@ -22,6 +22,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
         dialect.check_no_control(query)
+        connection.send_unsent()
         connection.has_written = True
         with telling(connection.operation, str(query), connection.path):
             return super().execute(query, params, **options)
@@ -31,6 +32,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
         dialect.check_no_control(query)
+        connection.send_unsent()
         connection.has_written = True
         with telling(connection.operation, str(query), connection.path):
             super().executemany(query, params_seq, **options)
