@@ -202,3 +202,27 @@ def test_k_pg_5_a_call_that_fails_before_its_first_statement_commits_nothing_els
         assert states == [("idle",)]
         store.renew_lease(lease.fence, ttl_ms=60_000)
         assert store.release_lease(lease.fence)
+
+
+class Confused:
+    """The driver loses its way as COMMIT goes over the wire."""
+
+    def before(self, _: Event) -> None:
+        """Nothing."""
+
+    def after(self, event: Event) -> None:
+        if event.kind == "commit":
+            raise psycopg.OperationalError("cannot exit pipeline mode while busy")
+
+
+@pytest.mark.parametrize("which", ["enqueue", "renew"])
+def test_k_pg_6_what_the_driver_can_not_say_nobody_knows(store: SessionStore, which: str) -> None:
+    """It was committed here; it might not have been."""
+    lease = store.current_lease()
+    assert lease is not None
+    with observed_by(Confused()), pytest.raises(OutcomeUnknownError):
+        if which == "enqueue":
+            store.enqueue_work(NewWork(["x"]))
+        else:
+            store.renew_lease(lease.fence, ttl_ms=90_000)
+    assert len(store.list_work()) == (which == "enqueue")

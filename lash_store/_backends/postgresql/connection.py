@@ -152,7 +152,10 @@ class StoreConnection(psycopg.Connection[Any]):
             with self.pipeline():
                 for each in (*waiting, last):
                     each()
-        except psycopg.Error:
+        except psycopg.Error as error:
+            is_drivers = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+            if is_drivers and error.sqlstate is None:
+                self.discard()  # what the server has done of it, the driver can't say any more
             raise
         except BaseException:
             self.discard()  # an interrupt: what of it was done nobody here knows
