@@ -87,6 +87,9 @@ def acknowledged(told: Told, what: str, key: str, call: Any) -> None:
     except OutcomeUnknownError:
         told.write("unknown", key)
         raise
+    except LashStoreError:
+        told.write(f"not {what}", key)
+        raise
     told.write(what, key)
 
 
@@ -158,6 +161,8 @@ def check(admin: psycopg.Connection[Any], place: str, folder: Path) -> dict[str,
     assert not set(done) & set(queued), "a batch is completed, and waits"
     assert completed <= set(done), "a turn was acknowledged, and is not there"
     assert enqueued <= set(done) | set(queued), "a batch was acknowledged, and is lost"
+    refused = set(told.get("not enqueued", ()))
+    assert not refused & (set(done) | set(queued)), "a batch was refused, and is there"
     leaf: dict[str, str | None] = {}
     for store, node_id, parent in nodes:
         assert parent == leaf.get(store), f"the graph of {store} forks at {node_id}"
