@@ -33,7 +33,7 @@ BY_THEMSELVES = (
 
 ON_SERVER = (
     *("pytest", "--layout=postgresql", "-n2"),
-    "--at-least=3000",
+    "--at-least=2100",
     *("tests/conformance", "tests/faults", "tests/property/test_histories.py"),
     *(
         f"tests/property/test_{name}.py"
@@ -226,6 +226,25 @@ def interrupts(session: nox.Session) -> None:
         "tests/crash/test_interrupts.py",
         *session.posargs,
         env={"LASH_STORE_INTERRUPTS": "10000"},
+    )
+
+
+@nox.session
+def many(session: nox.Session) -> None:
+    """Run with many sessions, forks and seconds what the default run has fewer of."""
+    _install(session, "test")
+    _install_from_debian(session, "pgbouncer")
+    session.run(
+        "pytest",
+        "tests/concurrency/test_bounds.py",
+        "tests/concurrency/test_forks.py",
+        "tests/postgresql/test_hammer.py",
+        *session.posargs,
+        env={
+            "LASH_STORE_SESSIONS": "1000",
+            "LASH_STORE_FORKS": "500",
+            "LASH_STORE_HAMMER_S": "60",
+        },
     )
 
 

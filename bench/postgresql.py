@@ -1,4 +1,4 @@
-"""PostgreSQL: a renewal beside the bare cursor, appends by their locks, an event loop's calls together.
+"""PostgreSQL: a renewal beside the bare cursor, appends by their locks, an event loop's calls together, a long queue.
 
     python -m bench.postgresql
 
@@ -20,6 +20,7 @@ from sqlalchemy import make_url
 
 from lash_store import AsyncDeployment, Deployment, NewWork, SessionLease, SessionStore
 from lash_store._backends.postgresql import handle
+from lash_store.session import statements
 from tests.support import postgresql
 from tests.support.registries import register
 
@@ -49,6 +50,7 @@ def main() -> None:
             compare_renewals(store, admin)
             compare_locks(deployment)
         asyncio.run(compare_loops(url))
+        time_long_queue(url, admin)
         admin.execute(f"DROP SCHEMA {PLACE} CASCADE")
 
 
@@ -115,7 +117,51 @@ async def compare_loops(url: str) -> None:
         )
 
 
-def microseconds(call: Callable[[], None], times: int = 400) -> float:
+def time_long_queue(url: str, admin: psycopg.Connection[Any]) -> None:
+    """Time claims of the first of 100,000 batches that wait, among a million rows of many sessions."""
+    table = f"{PLACE}.lash_queued_work_batches"
+    with SessionStore.open(url, session_id="long", schema=PLACE) as store:
+        store.enqueue_work(NewWork([1]))
+        row = admin.execute(f"SELECT * FROM {table} WHERE store = 'long'")
+        names = [column.name for column in row.description or ()]
+        for scope, rows in (("'long'", 100_000), ("'other ' || g % 1000", 900_000)):
+            drawn = {
+                "store": scope,
+                "session_id": scope,
+                "enqueue_seq": "g + 1",
+                "batch_id": "'b' || g",
+            }
+            values = ", ".join(drawn.get(name, name) for name in names)
+            admin.execute(
+                f"INSERT INTO {table} SELECT {values} FROM {table}, generate_series(1, {rows}) AS g "
+                "WHERE store = 'long' AND enqueue_seq = 1"
+            )
+        admin.execute("ANALYZE")
+        lease = store.claim_lease(owner_id="ann", ttl_ms=MANY)
+        assert isinstance(lease, SessionLease)
+
+        def look() -> None:
+            with store.read() as tx:
+                now_ms = tx.now_ms
+                began_s = perf_counter()
+                statements.claimable_work.all(
+                    tx.own_cursor, session_id="long", now_ms=now_ms, max_batches=1
+                )
+                looks.append(perf_counter() - began_s)
+
+        looks: list[float] = []
+        for _ in range(300):
+            look()
+        whole = microseconds(
+            lambda: store.claim_work(lease.fence, owner_id="ann", ttl_ms=MANY), times=300
+        )
+        print(
+            f"100,000 that wait among 1,000,000 rows: the first is found in "
+            f"{statistics.median(looks) * 1000:.2f} ms, a claim takes {whole / 1000:.2f} ms"
+        )
+
+
+def microseconds(call: Callable[[], object], times: int = 400) -> float:
     """Return how long a call takes."""
     began_s = perf_counter()
     for _ in range(times):

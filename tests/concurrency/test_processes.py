@@ -21,7 +21,7 @@ from lash_store.schemas import KINDS, check_file, init_file
 from tests.support.databases import all_rows, database_of
 from tests.support.processes import Says, workers
 
-ROUNDS = 50
+ROUNDS = 20
 
 
 def open_again_and_again(say: Says, folder: Path) -> None:
@@ -36,7 +36,7 @@ def open_again_and_again(say: Says, folder: Path) -> None:
 
 @pytest.mark.canonical("what stands in the file")
 def test_k_guard_2_twenty_processes_open_the_same_new_file_at_once(tmp_path: Path) -> None:
-    """Fifty times over, all four kinds in turn: nobody fails, every file is sound."""
+    """Twenty times over, all four kinds in turn: nobody fails, every file is sound."""
     with workers(20, open_again_and_again, tmp_path) as openers:
         for opener in openers:
             opener.receive()

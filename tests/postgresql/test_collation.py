@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from tests.support import postgresql
 
-RANGES = ("process_handles", "triggers", "effects", "neighbours", "session_queue")
+RANGES = ("process_handles", "triggers", "neighbours")
 """The suites whose statements read ranges of keys, and pages in an order."""
 
 
