@@ -95,8 +95,11 @@ class LockMachine(Machine):
 
     @initialize(data=st.data(), among_ten=st.integers(0, 9), step=st.sampled_from((0, 1)))
     def begin(self, data: st.DataObject, among_ten: int, step: int) -> None:
-        """Nine runs of ten begin with a takeover: Hypothesis gives many a run no time to come to one."""
-        if among_ten > 0:
+        """Six runs of ten begin with a takeover: Hypothesis gives many a run no time to come to one.
+
+        Not more: of a lock that has no terms nothing else would be seen.
+        """
+        if among_ten > 3:
             self.do("acquire", self.actors[0], self._ttl(among_ten))
             self.do("write", self.actors[0])
             if self.holder is not None:
