@@ -99,7 +99,7 @@ class LockMachine(Machine):
 
         Not more: of a lock that has no terms nothing else would be seen.
         """
-        if among_ten > 3:
+        if among_ten > _BEGIN_WITH_NOTHING:
             self.do("acquire", self.actors[0], self._ttl(among_ten))
             self.do("write", self.actors[0])
             if self.holder is not None:
@@ -368,6 +368,9 @@ class LockMachine(Machine):
     def _ttl(self, at: int) -> int:
         return self.ttls[at % len(self.ttls)] * self.tick_ms
 
+
+_BEGIN_WITH_NOTHING = 3
+"""The last of those runs, of ten from 0, that begin with nothing."""
 
 _WHY = {
     "two-holders": "its term has not ended",
