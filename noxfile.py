@@ -31,8 +31,8 @@ BY_THEMSELVES = (
 )
 """What measures waits, kills processes, or installs: not beside other tests."""
 
-ON_SERVER = (
-    *("pytest", "--layout=postgresql", "-n2"),
+ON_SERVER = ("pytest", "--layout=postgresql", "-n2")
+SERVED = (
     "--at-least=2100",
     *("tests/conformance", "tests/faults", "tests/property/test_histories.py"),
     *(
@@ -70,6 +70,12 @@ def _install_from_debian(session: nox.Session, package: str, *, place: str = "")
     )
 
 
+def _install_beside_a_server(session: nox.Session) -> None:
+    """Install what the server's own tests put before it, and a locale that orders otherwise."""
+    _install_from_debian(session, "pgbouncer")
+    _install_from_debian(session, "locales", place="/usr/share/i18n/locales/en_US")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, and who may import whom."""
@@ -94,8 +100,7 @@ def tests(session: nox.Session) -> None:
     Then those of the stores again, with one database in the place of each file, and on a server.
     """
     _install(session, "test")
-    _install_from_debian(session, "pgbouncer")
-    _install_from_debian(session, "locales", place="/usr/share/i18n/locales/en_US")
+    _install_beside_a_server(session)
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -105,21 +110,22 @@ def tests(session: nox.Session) -> None:
     shared = ("pytest", "--layout", "shared")
     session.run(*shared, "-n", "2", "tests/conformance", "tests/property", "tests/faults")
     session.run(*shared, "tests/concurrency", "tests/crash")
-    session.run(*ON_SERVER, env={"LASH_STORE_PROFILE": "server"})
+    session.run(*ON_SERVER, *SERVED, env={"LASH_STORE_PROFILE": "server"})
 
 
 @nox.session
 def postgresql(session: nox.Session) -> None:
     """Run on PostgreSQL what the default sessions do there, or what the arguments name, by itself."""
     _install(session, "test")
-    chosen = session.posargs or ON_SERVER[3:]  # behind how it is run
-    session.run(*ON_SERVER[:3], *chosen, env={"LASH_STORE_PROFILE": "server"})
+    chosen = session.posargs or SERVED
+    session.run(*ON_SERVER, *chosen, env={"LASH_STORE_PROFILE": "server"})
 
 
 @nox.session
 def postgresql16(session: nox.Session) -> None:
     """Run on the oldest PostgreSQL that there are promises for."""
     _install(session, "test")
+    _install_beside_a_server(session)
     chosen = session.posargs or ["tests/postgresql"]
     session.run("pytest", "-n", "2", *chosen, env={"PGSERVER_POSTGRES_VERSION": "16"})
 
@@ -233,7 +239,7 @@ def interrupts(session: nox.Session) -> None:
 def many(session: nox.Session) -> None:
     """Run with many sessions, forks and seconds what the default run has fewer of."""
     _install(session, "test")
-    _install_from_debian(session, "pgbouncer")
+    _install_beside_a_server(session)
     session.run(
         "pytest",
         "tests/concurrency/test_bounds.py",

@@ -23,7 +23,7 @@ import msgspec
 from sqlalchemy import Column, Table, insert, select, union
 from sqlalchemy.exc import DBAPIError
 
-from lash_store._backends import continue_numbers, engine_of, is_url, open_handle
+from lash_store._backends import is_url, open_handle, require_there
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
@@ -112,7 +112,8 @@ def copy_deployment(
                     unit = _copy(store, there, kind, session_id)
                 except DBAPIError as error:
                     what = _called(kind, session_id)
-                    raise CopyError(there.path, what, str(error.orig)) from error
+                    cause = str(error.orig).splitlines()[0]  # others may show values
+                    raise CopyError(there.path, what, cause) from error
                 held.close()  # not before: the connections of a server are kept for who comes next
                 held.enter_context(opened.pop_all())
             copied.append(unit)
@@ -140,7 +141,7 @@ def _units(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Uni
 def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Unit]:
     if is_url(source):
         url = str(source)
-        engine_of(url, "copy").dispose()
+        require_there(url, "copy")
         for name in _scopes(url, reading):
             yield "session", name, partial(_readable_session, url, name, reading)
         return
@@ -251,7 +252,7 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
             )
             for page in result.mappings().partitions(_PAGE):
                 there.connection.execute(insert(new), [dict(row) for row in page])
-            continue_numbers(there.connection, new)
+            there.own_cursor.driver.continue_numbers(there.own_cursor, new)
         if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
     return Copied(kind, session_id, rows, was_there=False, extras=extras)

@@ -14,11 +14,12 @@ from lash_store._backends import (
     create_tables as make_tables,
     engine_of,
     is_server,
-    is_url,
     look_into,
     open_handle,
     opened_apart,
+    require_there,
     stamp_tables as make_stamp,
+    url_of,
 )
 from lash_store._backends.sqlite.ddl import canonical_statements, render
 from lash_store._kernel.checks import check_choice
@@ -157,7 +158,8 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
     Nothing that is there is touched; kinds that are there already stay as they are. Raises
     StoreOpenError if there is no database, and what :func:`create_tables` raises.
     """
-    engine = engine_of(where, "adopt")
+    require_there(where, "adopt")
+    engine = engine_of(where)
     try:
         with engine.begin() as connection:
             create_tables(connection, prefix=prefix)
@@ -173,8 +175,8 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     Of a shared database all kinds and all sessions are looked at; `path` may be its URL. Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
     """
     found = look_into(path, tuple(SCHEMAS.values()))
-    if found.prefixes or is_server(path):
-        url = path if isinstance(path, str) and is_url(path) else f"sqlite:///{found.path}"
+    if found.prefixes:
+        url = url_of(path)
         stale = [] if found.drift else [each for p in found.prefixes for each in _stale(url, p)]
         return FileReport(
             found.path,
@@ -185,7 +187,11 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
             found.extras,
         )
     if found.schema is None:
-        problem = f"no store of this release has version {found.version}"
+        problem = (
+            "there are no tables of any store in this schema"
+            if is_server(path)
+            else f"no store of this release has version {found.version}"
+        )
         return FileReport(found.path, None, found.version, (problem,))
     stale = [] if found.drift or found.schema is not SESSION else _stale_count(found.path)
     problems = (*found.drift, *found.damage, *stale)
@@ -204,9 +210,10 @@ def mend_file(path: str | os.PathLike[str]) -> None:
             store.vacuum_graph()
     elif report.kind == "shared":
         for prefix in report.prefixes:
-            url = path if isinstance(path, str) and is_url(path) else f"sqlite:///{report.path}"
-            for name in _sessions_of(url, prefix):
-                with SessionStore.open(url, session_id=name, prefix=prefix, extras="any") as store:
+            for name in _sessions_of(url_of(path), prefix):
+                with SessionStore.open(
+                    url_of(path), session_id=name, prefix=prefix, extras="any"
+                ) as store:
                     store.vacuum_graph()
 
 

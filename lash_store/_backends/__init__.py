@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from lash_store._backends.apart import as_another_process as opened_apart
@@ -32,7 +32,6 @@ from lash_store.errors import InvalidRecordError, StoreOpenError
 __all__ = [
     "RENDERERS",
     "configure",
-    "continue_numbers",
     "create_tables",
     "database_path",
     "driver_fault",
@@ -46,8 +45,10 @@ __all__ = [
     "opened_apart",
     "place_name",
     "remove_database",
+    "require_there",
     "server_name",
     "stamp_tables",
+    "url_of",
 ]
 
 
@@ -86,7 +87,7 @@ def look_into(where: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findi
     if is_server(where):
         found: Findings = _postgresql("checking").look_into(_server_url(str(where)), schemas)
         return found
-    path = database_path(where) if isinstance(where, str) and is_url(where) else where
+    path = _path_of(where)
     if path is None:
         raise StoreOpenError(
             str(where), "there is nothing to look into in a new database in memory"
@@ -102,24 +103,27 @@ def driver_fault(kind: str, path: str = "") -> Exception:
     return fault_of_sqlite(kind)
 
 
-def engine_of(where: str | os.PathLike[str], what_for: str) -> Engine:
-    """Return an engine on a database that is there, by path or URL; StoreOpenError if it is not.
-
-    Whether one on a server is there, its first connection tells.
-    """
-    if is_server(where):
-        _postgresql("handle")
-        return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
-    path = database_path(where) if isinstance(where, str) and is_url(where) else os.fspath(where)
-    if path is None or not os.path.exists(path):
+def require_there(where: str | os.PathLike[str], what_for: str) -> None:
+    """Raise StoreOpenError if there is no database, by path or URL; of one on a server, its opening tells."""
+    if not is_server(where) and not os.path.exists(_path_of(where) or ""):
         raise StoreOpenError(str(where), f"there is no database to {what_for}")
-    return create_engine(f"sqlite:///{path}", connect_args={"timeout": 15})
 
 
-def continue_numbers(connection: Connection, table: Table[Any]) -> None:
-    """Let the numbers that a table draws go on behind the highest that it has, after rows were copied."""
-    if connection.dialect.name != "sqlite":  # which goes by the rows by itself
-        _postgresql("numbers").continue_numbers(connection, table)
+def engine_of(where: str | os.PathLike[str]) -> Engine:
+    """Return an engine on a database, by path or URL."""
+    if is_server(where):
+        _postgresql("handle")  # or the driver is missing
+        return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
+    return create_engine(url_of(where), connect_args={"timeout": 15})
+
+
+def url_of(where: str | os.PathLike[str]) -> str:
+    """Return the URL of a database that is given by its path or its URL."""
+    return str(where) if is_url(where) else f"sqlite:///{os.fspath(where)}"
+
+
+def _path_of(where: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
+    return database_path(str(where)) if is_url(where) else where
 
 
 def is_url(where: object) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, Table
 
 from lash_store._kernel.calls import Call
 from lash_store._kernel.logs import Note
@@ -122,6 +122,9 @@ class Driver(Protocol):
         Steps inside others are indented.
         """
         ...
+
+    def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
+        """Let the numbers that a table draws go on behind the highest that it has, after rows were copied."""
 
 
 class Standing(Protocol):

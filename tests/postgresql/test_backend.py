@@ -574,6 +574,16 @@ def test_opening_says_why_it_can_not(url: str) -> None:
             SessionStore.open(url, session_id="a", **each)
 
 
+def test_k_pg_5_a_client_library_without_pipelines_is_refused(
+    url: str, place: str, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
+    with pytest.raises(StoreOpenError, match="libpq 14"):
+        SessionStore.open(url, session_id="a", schema=place)
+    tables = admin.execute("SELECT FROM pg_tables WHERE schemaname = %s", (place,)).fetchall()
+    assert tables == []
+
+
 def test_two_schemas_and_two_prefixes_know_nothing_of_each_other(
     url: str, place: str, admin: psycopg.Connection[Any]
 ) -> None:

@@ -135,10 +135,13 @@ def rows_of(admin: Admin, place: str) -> dict[str, list[Any]]:
 
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, list(arguments))
+    assert isinstance(result.exception, SystemExit | None), result.exception
     return result.exit_code, result.output
 
 
 def test_every_command_takes_a_url(folder: Path, tmp_path: Path, there: str) -> None:
+    code, text = run("check", there)
+    assert (code, "no tables of any store" in text) == (1, True)
     code, text = run("init", "trigger", there)
     assert (code, "trigger, version" in text) == (0, True)
     assert run("check", there)[0] == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import func, make_url, select
 
 from lash_store import (
     Append,
@@ -24,7 +24,9 @@ from lash_store import (
 )
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import LashStoreError, LeaseLostError, OutcomeUnknownError, StorageError
+from lash_store.session import statements
 from lash_store.session.records import UsageDelta
+from lash_store.session.tables import usage_deltas
 from lash_store.testing import ManualClock, run_as_group
 from tests.support.proxy import Proxy, proxy
 
@@ -149,6 +151,23 @@ def test_k_pg_6_in_a_group_it_strikes_nobody_else(
     results = run_as_group(*(partial(store.enqueue_work, each) for each in work))
     assert [isinstance(each, StorageError) for each in results] == [False, True, False]
     assert [batch.items[0].payload for batch in store.list_work()] == ["a", "b"]
+
+
+def test_k_pg_6_a_consumers_statement_goes_behind_what_waits(store: SessionStore) -> None:
+    def work(tx: Any) -> int:
+        statements.record_usage.later(
+            tx.own_cursor,
+            source="chat",
+            model="m",
+            input_tokens=1,
+            output_tokens=0,
+            cached_input_tokens=0,
+            reasoning_tokens=0,
+        )
+        found: int = tx.connection.scalar(select(func.count()).select_from(usage_deltas))
+        return found
+
+    assert store._handle.write("record_usage", work) == 1
 
 
 class Cut:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, cast
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._kernel.backend import Cursor, Driver, Statement
@@ -26,6 +26,10 @@ from lash_store.errors import (
     StoreBusyError,
     TransactionEndedError,
 )
+
+_CONTINUE: Final = """\
+SELECT setval(drawn::regclass, greatest(max({column}), pg_sequence_last_value(drawn::regclass)))
+FROM pg_get_serial_sequence($1, $2) AS drawn, {table} WHERE drawn IS NOT NULL GROUP BY drawn"""
 
 
 class PostgresqlDriver:
@@ -50,6 +54,14 @@ class PostgresqlDriver:
         """Return the server's plan for a statement, whatever its values, a line for each step."""
         cursor.execute(f"EXPLAIN (GENERIC_PLAN) {sql}")
         return [line for (line,) in cursor.fetchall()]
+
+    def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
+        """Let a table's sequence go on behind the highest number in it; a sequence goes never back."""
+        column = table.autoincrement_column
+        if column is not None:
+            name = f"{cursor.connection.place}{table.name}"  # a schema and a prefix, which were checked
+            cursor.execute(_CONTINUE.format(column=column.name, table=name), (name, column.name))
+            cursor.fetchall()
 
 
 class StoreCursor(psycopg.RawCursor[Any]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import psycopg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from lash_store._backends.postgresql import dialect
@@ -36,6 +37,8 @@ _OPENING: Final = "opening"
 
 def server_place(cursor: Any, path: str, schema: str | None) -> str:
     """Return the schema that our tables are in; StoreOpenError if this is no server for them."""
+    if not psycopg.Pipeline.is_supported():
+        raise StoreOpenError(path, "libpq 14 or newer is needed: psycopg[binary] brings one")
     text, current = cursor.execute(dialect.WHAT_IT_IS).fetchall()[0]
     for name, word in (("CockroachDB", "CockroachDB"), ("YugabyteDB", "-YB-")):
         if word in text:

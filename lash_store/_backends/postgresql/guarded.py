@@ -19,23 +19,24 @@ class GuardedCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         """Execute inside the current transaction."""
-        connection = cast("StoreConnection", self.connection)
-        connection.check_usable()
-        dialect.check_no_control(query)
-        connection.send_unsent()
-        connection.has_written = True
+        connection = self._entered(query)
         with telling(connection.operation, str(query), connection.path):
             return super().execute(query, params, **options)
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Execute for each parameter set inside the current transaction."""
+        connection = self._entered(query)
+        with telling(connection.operation, str(query), connection.path):
+            super().executemany(query, params_seq, **options)
+
+    def _entered(self, query: Any) -> StoreConnection:
+        """Return the connection, if a statement of the consumer's own may be sent on it now."""
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
         dialect.check_no_control(query)
         connection.send_unsent()
         connection.has_written = True
-        with telling(connection.operation, str(query), connection.path):
-            super().executemany(query, params_seq, **options)
+        return connection
 
     def fetchone(self) -> Any:
         """Fetch inside the transaction, on its thread."""

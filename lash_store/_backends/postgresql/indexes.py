@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Index, MetaData, Table, and_, or_
 
 
 class _Own:
-    """An index of the server's own: its columns, behind the scope if there is one, and what it holds."""
+    """An index of the server's own: its columns, and which rows it holds; all of them without a condition."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class _Own:
 
 
 _INSTEAD: Final = {
-    # 74 ms to claim the first of 100,000; by these, 0.2.
+    # To find the first of 100,000 took 74 ms; by these it takes 0.1 to 0.3.
     "idx_queued_work_claim": (
         _Own(
             "idx_queued_work_unclaimed",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Table
 
 from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._backends.sqlite.undecodable import undecodable_text
@@ -54,6 +54,9 @@ class SqliteDriver:
             depths[step] = depths.get(parent, -1) + 1
             lines.append("  " * depths[step] + detail)
         return lines
+
+    def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
+        """Do nothing: SQLite goes by the rows."""
 
 
 _MISSING_TABLE: Final = re.compile(r"no such table: (?:main\.)?(\w+)")
