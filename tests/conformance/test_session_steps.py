@@ -80,6 +80,8 @@ REFUSED: dict[str, Callable[[SessionStore], object]] = {
     "claim_work for no lease": lambda s: s.claim_work(BAD, owner_id="o", ttl_ms=1),
     "claim_work_batches": lambda s: s.claim_work_batches(FENCE, "text", owner_id="o", ttl_ms=1),
     "renew_claim": lambda s: s.renew_claim(BAD, ttl_ms=1),
+    "complete_work": lambda s: s.complete_work(FENCE, BAD),
+    "complete_and_claim_work": lambda s: s.complete_and_claim_work(FENCE, BAD, ttl_ms=1),
     "abandon_claim": lambda s: s.abandon_claim(BAD),
     "cancel_work": lambda s: s.cancel_work(""),
     "commit_turn": lambda s: s.commit_turn(BAD),

@@ -77,6 +77,8 @@ def test_a_claim(store: SessionStore, path: Path, value: object, data: st.DataOb
     for call in (
         lambda: store.renew_claim(bad, ttl_ms=1),
         lambda: store.abandon_claim(bad),
+        lambda: store.complete_work(lease_of(store).fence, bad),
+        lambda: store.complete_and_claim_work(lease_of(store).fence, bad, ttl_ms=1),
         lambda: commit(store, completed=[bad]),
     ):
         attempt(path, call)

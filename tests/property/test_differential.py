@@ -46,6 +46,8 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("claim_work"), st.integers(0, 3)),
     st.tuples(st.just("renew_claim"), st.integers(0, 50)),
     st.tuples(st.just("abandon_claim"), st.none()),
+    st.tuples(st.just("complete_work"), st.none()),
+    st.tuples(st.just("complete_and_claim_work"), st.integers(0, 3)),
     st.tuples(st.just("commit"), st.tuples(st.booleans(), st.integers(0, 3), st.booleans())),
     st.tuples(st.just("append"), st.integers(0, 3)),
     st.tuples(st.just("wait"), st.integers(0, 60)),
@@ -98,6 +100,17 @@ class Face:
 
     def do_renew_claim(self, ttl_ms: int) -> Any:
         return self.claim and self.call("renew_claim", self.claim, ttl_ms=ttl_ms)
+
+    def do_complete_work(self, _: None) -> Any:
+        return self.claim and self.call("complete_work", self.fence, self.claim)
+
+    def do_complete_and_claim_work(self, most: int) -> Any:
+        found = self.claim and self.call(
+            "complete_and_claim_work", self.fence, self.claim, ttl_ms=30, max_batches=most
+        )
+        if isinstance(found, WorkClaim):
+            self.claim = found
+        return found
 
     def do_abandon_claim(self, _: None) -> Any:
         return self.claim and self.call("abandon_claim", self.claim)

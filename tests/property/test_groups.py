@@ -202,6 +202,15 @@ SESSIONS: dict[str, Action] = {
     "renew claim": lambda w, s, n: partial(
         s.renew_claim, w.pick(WorkClaim, n.a, NO_CLAIM), ttl_ms=TTL
     ),
+    "complete": lambda w, s, n: partial(
+        s.complete_work, w.pick(SessionFence, n.a, NO_FENCE), w.pick(WorkClaim, n.b, NO_CLAIM)
+    ),
+    "complete and claim": lambda w, s, n: partial(
+        s.complete_and_claim_work,
+        w.pick(SessionFence, n.a, NO_FENCE),
+        w.pick(WorkClaim, n.b, NO_CLAIM),
+        ttl_ms=TTL,
+    ),
     "abandon": lambda w, s, n: partial(s.abandon_claim, w.pick(WorkClaim, n.a, NO_CLAIM)),
     "cancel": lambda w, s, n: partial(s.cancel_work, batch_id(w, n.a)),
     "turn": session_turn,

@@ -197,6 +197,41 @@ class SessionMachine(RuleBasedStateMachine):
             if batch.token == claim.token:
                 batch.ends_ms = self.clock.now_ms() + TTL
 
+    @rule(fence=fences, claim=claims, stale=MOSTLY_LIVE)
+    def complete_work(self, fence: SessionFence, claim: WorkClaim, *, stale: bool) -> None:
+        fence = self._fence(fence, stale=stale)
+        if not self.model.holds(fence, self.clock.now_ms()):
+            self._refused(LeaseLostError, lambda: self.store.complete_work(fence, claim))
+        elif not self._stands(claim):
+            self._refused(ClaimLostError, lambda: self.store.complete_work(fence, claim))
+        else:
+            self.store.complete_work(fence, claim)
+            self.model.queue = [b for b in self.model.queue if b.token != claim.token]
+
+    @rule(target=claims, fence=fences, claim=claims, stale=MOSTLY_LIVE)
+    def complete_and_claim_work(self, fence: SessionFence, claim: WorkClaim, *, stale: bool) -> Any:
+        now_ms = self.clock.now_ms()
+        fence = self._fence(fence, stale=stale)
+        kind = LeaseLostError if not self.model.holds(fence, now_ms) else ClaimLostError
+        if kind is LeaseLostError or not self._stands(claim):
+            self._refused(
+                kind, lambda: self.store.complete_and_claim_work(fence, claim, ttl_ms=TTL)
+            )
+            return multiple()
+        self.model.queue = [b for b in self.model.queue if b.token != claim.token]
+        ready = [
+            batch
+            for batch in self.model.queue
+            if batch.record.available_at_ms <= now_ms and not batch.is_claimed(now_ms)
+        ]
+        following = self.store.complete_and_claim_work(fence, claim, ttl_ms=TTL)
+        if following is None:
+            assert not ready
+            return multiple()
+        assert following.batches == (ready[0].record,)
+        ready[0].token, ready[0].ends_ms = following.token, now_ms + TTL
+        return following
+
     @rule(claim=claims)
     def abandon_claim(self, claim: WorkClaim) -> None:
         carrying = [batch for batch in self.model.queue if batch.token == claim.token]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lash_store import NewWork, SessionStore, TurnCommit
+from lash_store import NewWork, SessionStore
 from lash_store.testing import ManualClock
 from tests.support.broken import Broken
 from tests.support.on_file import SHARED, OnFile
@@ -14,7 +14,7 @@ TTL = 1_000
 
 
 class StoreQueue(OnFile):
-    """The work queue of a session: claims under its lease, completed by a turn."""
+    """The work queue of a session: claims under its lease."""
 
     def open(self, where: str) -> SessionStore:
         return SessionStore.open(where, session_id="s", clock=self.clock)
@@ -31,7 +31,7 @@ class StoreQueue(OnFile):
         return None if claim is None else (claim.batches[0].items[0].payload, claim)
 
     def complete(self, worker: str, handle: Any) -> None:
-        self.store.commit_turn(TurnCommit(fence=self.fence(), completed=[handle]))
+        self.store.complete_work(self.fence(), handle)
 
     def abandon(self, worker: str, handle: Any) -> None:
         self.store.abandon_claim(handle)

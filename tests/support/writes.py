@@ -121,6 +121,10 @@ WRITES: dict[str, dict[str, Write]] = {
             h.fence, h.waiting[1:], owner_id="ann", ttl_ms=9
         ),
         "renew_claim": lambda s, h: s.renew_claim(h.claim, ttl_ms=LONG_MS),
+        "complete_work": lambda s, h: s.complete_work(h.fence, h.claim),
+        "complete_and_claim_work": lambda s, h: s.complete_and_claim_work(
+            h.fence, h.claim, ttl_ms=9
+        ),
         "abandon_claim": lambda s, h: s.abandon_claim(h.claim),
         "cancel_work": lambda s, h: s.cancel_work(h.waiting[0]),
         "discard_work": lambda s, h: s.discard_work(h.waiting[0]),

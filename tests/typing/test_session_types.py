@@ -95,7 +95,7 @@ def test_builders_of_the_queue() -> None:
         )
     assert_type(
         s.claimable_work(session_id="s", now_ms=1, max_batches=1),
-        Select[int, str, str, str, str, int],
+        Select[int, str, str, str | None, str, str, str, int, int, int],
     )
     assert_type(
         s.work_depth(session_id="s", now_ms=1),

@@ -41,6 +41,8 @@ class SessionOperations(Operations):
     claim_work = writes(claims.claim_work)
     claim_work_batches = writes(claims.claim_work_batches)
     renew_claim = writes(claims.renew_claim)
+    complete_work = writes(claims.complete_work)
+    complete_and_claim_work = writes(claims.complete_and_claim_work)
     abandon_claim = writes(claims.abandon_claim)
     cancel_work = writes(queue.cancel_work)
     discard_work = writes(queue.discard_work)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 from sqlalchemy import ColumnElement
 
 from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
@@ -60,11 +61,15 @@ def claim_work(
     require_lease = LEASES.requiring(context, fence)
 
     def claim(tx: Tx) -> WorkClaim | None:
-        require_lease(tx)
-        taken = _prefix(tx, fence.session_id, boundary, max_batches, choice)
+        try:
+            taken = _prefix(tx, fence.session_id, boundary, max_batches, choice)
+        except CorruptRecordError:
+            require_lease(tx)  # whoever has lost it is told that
+            raise
         if not taken:
+            require_lease(tx)
             return None
-        return _claim(tx, fence.session_id, taken, owner, ttl_ms)
+        return _claim(tx, fence, taken, owner, ttl_ms)
 
     return claim
 
@@ -97,7 +102,7 @@ def claim_work_batches(
         taken = _prefix(tx, fence.session_id, boundary, len(wanted))
         if [candidate.batch_id for candidate in taken] != wanted:
             return None
-        return _claim(tx, fence.session_id, taken, owner, ttl_ms)
+        return _claim(tx, fence, taken, owner, ttl_ms)
 
     return claim
 
@@ -166,6 +171,77 @@ def complete_claim(tx: Tx, claim: WorkClaim) -> None:
     )
 
 
+def complete_work(context: SessionContext, fence: SessionFence, claim: WorkClaim) -> Work[None]:
+    """Remove the batches of a claim from the queue: they are done (S-QUEUE-11).
+
+    What ``commit_turn`` does with the claims it names, for work that changes nothing else of the
+    session. Raises LeaseLostError unless the session lease of `fence` is live, then ClaimLostError
+    unless the claim, of the same session, stands on exactly its batches; nothing is removed then.
+    """
+    held = check_claim(claim)
+    require_lease = LEASES.requiring(context, fence)
+
+    def complete(tx: Tx) -> None:
+        with tx.all_or_nothing():
+            removed = () if held.session_id != fence.session_id else _removed(tx, fence, held)
+            if sorted(removed) != sorted(held.batch_ids):
+                if not removed:
+                    require_lease(tx)
+                raise ClaimLostError(held.claim_id, held.batch_ids, removed)
+
+    return complete
+
+
+def complete_and_claim_work(
+    context: SessionContext,
+    fence: SessionFence,
+    claim: WorkClaim,
+    *,
+    ttl_ms: int,
+    max_batches: int = 1,
+    boundary: Boundary = "idle",
+    where: ColumnElement[bool] | None = None,
+    order_by: OrderBy | None = None,
+) -> Work[WorkClaim | None]:
+    """Complete a claim and take what is next, for the same owner, in one transaction (S-QUEUE-11).
+
+    As ``complete_work`` and then ``claim_work``: None if nothing more is to be had. Raises what
+    they raise; nothing is removed or taken then.
+    """
+    complete = complete_work(context, fence, claim)
+    take = claim_work(
+        context,
+        fence,
+        owner_id=claim.owner_id,
+        ttl_ms=ttl_ms,
+        max_batches=max_batches,
+        boundary=boundary,
+        where=where,
+        order_by=order_by,
+    )
+
+    def complete_and_claim(tx: Tx) -> WorkClaim | None:
+        with tx.all_or_nothing():
+            complete(tx)
+            return take(tx)
+
+    return complete_and_claim
+
+
+def _removed(tx: Tx, fence: SessionFence, claim: WorkClaim) -> list[str]:
+    rows = statements.complete_work.all(
+        tx.own_cursor,
+        session_id=claim.session_id,
+        claim_id=claim.claim_id,
+        token=claim.token,
+        lease_owner_id=fence.owner_id,
+        lease_token=fence.token,
+        lease_fencing_token=fence.fencing_token,
+        now_ms=tx.now_ms,
+    )
+    return [batch_id for (batch_id,) in rows]
+
+
 def _take_nothing(_: Tx) -> None:
     """Claim no batches at all."""
 
@@ -197,12 +273,14 @@ def _note_takeover(tx: Tx, candidate: Candidate, owner_id: str) -> None:
         tx.note_takeover("the batch", candidate.batch_id, before[0], owner_id)
 
 
-def _claim(tx: Tx, session_id: str, taken: Prefix, owner_id: str, ttl_ms: int) -> WorkClaim:
+def _claim(tx: Tx, fence: SessionFence, taken: Prefix, owner_id: str, ttl_ms: int) -> WorkClaim:
     with tx.all_or_nothing():
-        return _take(tx, session_id, taken, owner_id, end_of_term(tx.now_ms, ttl_ms))
+        return _take(tx, fence, taken, owner_id, end_of_term(tx.now_ms, ttl_ms))
 
 
-def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: int) -> WorkClaim:
+def _take(
+    tx: Tx, fence: SessionFence, taken: Prefix, owner_id: str, expires_at_ms: int
+) -> WorkClaim:
     cursor, token = tx.own_cursor, new_token(tx.context.ids)
     fencing_token = taken[0].claim_fencing_token + 1
     claim_id = f"qwc:{taken[0].enqueue_seq}:{fencing_token}"
@@ -218,29 +296,27 @@ def _take(tx: Tx, session_id: str, taken: Prefix, owner_id: str, expires_at_ms: 
             token=token,
             now_ms=tx.now_ms,
             expires_at_ms=expires_at_ms,
+            session_id=fence.session_id,
+            lease_owner_id=fence.owner_id,
+            lease_token=fence.token,
+            lease_fencing_token=fence.fencing_token,
         )
         for candidate in taken
     ]
     statements.claim_batch.later_many(cursor, rows)
-    batches = statements.load_claimed_work.ask(
-        cursor, session_id=session_id, claim_id=claim_id, token=token
-    )
     items = statements.load_claimed_items.all(
-        cursor, session_id=session_id, claim_id=claim_id, token=token
+        cursor, session_id=fence.session_id, claim_id=claim_id, token=token
     )
-    found = assembled(batches(), items)
-    if len(found) != len(taken):
+    if len({batch_id for batch_id, *_ in items}) != len(taken):
+        LEASES.require(tx, fence)
         raise CorruptRecordError(_TABLE, claim_id, "a row changed between two statements")
-    if len(found) > 1:  # a consumer's order may be another than the queue's
-        place = {candidate.batch_id: at for at, candidate in enumerate(taken)}
-        found = sorted(found, key=lambda batch: place[batch.batch_id])
     return WorkClaim(
-        session_id=session_id,
+        session_id=fence.session_id,
         claim_id=claim_id,
         owner_id=owner_id,
         token=token,
         fencing_token=fencing_token,
         claimed_at_ms=tx.now_ms,
         expires_at_ms=expires_at_ms,
-        batches=tuple(found),
+        batches=tuple(assembled([astuple(each)[:-1] for each in taken], items)),
     )

@@ -1,7 +1,7 @@
 """The work queue: what is put into it, and what it looks like."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from lash_store._kernel.checks import check_count, check_kind, check_name
 from lash_store._kernel.codecs import decode_json, read_as
@@ -212,18 +212,20 @@ def _with_items(tx: Tx, rows: list[_BatchRow]) -> list[WorkBatch]:
     return assembled(rows, items)
 
 
-def assembled(rows: list[_BatchRow], items: list[tuple[str, str, str]]) -> list[WorkBatch]:
-    """Build batches from their rows and the rows of their items, which may be of more."""
+def assembled(
+    rows: Sequence[tuple[Any, ...]], items: Iterable[tuple[str, str | None, str | None]]
+) -> list[WorkBatch]:
+    """Build batches from their rows and the rows of their items, which may be of more, or NULL."""
     by_batch: dict[str, list[WorkItem]] = {}
     wanted = {row[1] for row in rows}
     for batch_id, item_id, payload_json in items:
-        if batch_id in wanted:
+        if batch_id in wanted and item_id is not None and payload_json is not None:
             payload = decode_json(queued_work_items.name, item_id, payload_json)
             by_batch.setdefault(batch_id, []).append(WorkItem(item_id, payload))
     return [_record(row, by_batch.get(row[1], [])) for row in rows]
 
 
-def _record(row: _BatchRow, items: list[WorkItem]) -> WorkBatch:
+def _record(row: tuple[Any, ...], items: list[WorkItem]) -> WorkBatch:
     seq, batch_id, session_id, source_key, delivery, slot, merge_key_json, available, enqueued = row
     parts = {
         "enqueue_seq": seq,

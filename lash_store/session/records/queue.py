@@ -123,13 +123,17 @@ class WorkDepth(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """What the prefix rule looks at, of a batch that is available and under no live claim."""
+    """A batch that is available and under no live claim, as it stands but for its items."""
 
     enqueue_seq: int
     batch_id: str
+    session_id: str
+    source_key: str | None
     delivery_policy: str
     slot_policy: str
     merge_key_json: str
+    available_at_ms: int
+    enqueued_at_ms: int
     claim_fencing_token: int
 
 

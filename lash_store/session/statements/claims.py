@@ -1,5 +1,7 @@
 """Statements on the claims of what waits in the work queue."""
 
+from typing import Any, TypeAlias
+
 from sqlalchemy import (
     ColumnElement,
     Delete,
@@ -11,11 +13,12 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.sql.dml import ReturningDelete
 
 from lash_store._kernel.dialects import indexed_by
 from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
-from lash_store.session.tables import queued_work_batches, queued_work_items
+from lash_store.session.tables import EXECUTION_LEASES, queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
@@ -27,14 +30,16 @@ def has_live_claim(*, now_ms: int) -> ColumnElement[bool]:
     return _claim.is_live(now_ms=now_ms)
 
 
+Candidates: TypeAlias = Select[int, str, str, str | None, str, str, str, int, int, int]
+"""Batches that may be claimed: enqueue_seq, batch_id, session_id, source_key, delivery_policy,
+slot_policy, merge_key_json, available_at_ms, enqueued_at_ms, claim_fencing_token."""
+
+
 @prepare
-def claimable_work(
-    *, session_id: str, now_ms: int, max_batches: int
-) -> Select[int, str, str, str, str, int]:
+def claimable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candidates:
     """Read the first batches that are available and under no live claim (S-QUEUE-3, S-QUEUE-10).
 
-    Columns: enqueue_seq, batch_id, delivery_policy, slot_policy, merge_key_json,
-    claim_fencing_token. Three ranges of the claim index, merged; together they are exactly
+    Columns as in ``Candidates``. Three ranges of the claim index, merged; together they are exactly
     "no live claim", half-set rows of a foreign program included:
 
     - never claimed: both columns NULL. In that index such rows stand in enqueue order, so the
@@ -51,14 +56,7 @@ def claimable_work(
     )
     ranges = [
         indexed_by(
-            select(
-                _batches.enqueue_seq,
-                _batches.batch_id,
-                _batches.delivery_policy,
-                _batches.slot_policy,
-                _batches.merge_key_json,
-                _batches.claim_fencing_token,
-            ).where(
+            _candidates(_batches).where(
                 _batches.session_id == session_id,
                 condition,
                 _batches.available_at_ms <= now_ms,
@@ -74,24 +72,10 @@ def claimable_work(
         for condition in (never, claimed, half_set)
     ]
     merged = union_all(*(select(each) for each in ranges)).subquery()
-    found = merged.c
-    return (
-        select(
-            found.enqueue_seq,
-            found.batch_id,
-            found.delivery_policy,
-            found.slot_policy,
-            found.merge_key_json,
-            found.claim_fencing_token,
-        )
-        .order_by(found.enqueue_seq)
-        .limit(max_batches)
-    )
+    return _candidates(merged.c).order_by(merged.c.enqueue_seq).limit(max_batches)
 
 
-def choosable_work(
-    *, session_id: str, now_ms: int, max_batches: int
-) -> Select[int, str, str, str, str, int]:
+def choosable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candidates:
     """What ``claimable_work`` reads, for a condition and an order of a consumer's own.
 
     Beside the columns of ``queued_work_batches`` those of ``queued_work_items`` may be used: they
@@ -99,14 +83,7 @@ def choosable_work(
     """
     first = and_(_items.batch_id == _batches.batch_id, _items.item_index == 0)
     return (
-        select(
-            _batches.enqueue_seq,
-            _batches.batch_id,
-            _batches.delivery_policy,
-            _batches.slot_policy,
-            _batches.merge_key_json,
-            _batches.claim_fencing_token,
-        )
+        _candidates(_batches)
         .outerjoin(queued_work_items, first)
         .where(
             _batches.session_id == session_id,
@@ -116,6 +93,22 @@ def choosable_work(
         .order_by(_batches.enqueue_seq)
         .limit(max_batches)
     )
+
+
+def _candidates(batches: Any) -> Candidates:
+    chosen: Candidates = select(
+        batches.enqueue_seq,
+        batches.batch_id,
+        batches.session_id,
+        batches.source_key,
+        batches.delivery_policy,
+        batches.slot_policy,
+        batches.merge_key_json,
+        batches.available_at_ms,
+        batches.enqueued_at_ms,
+        batches.claim_fencing_token,
+    )
+    return chosen
 
 
 @prepare
@@ -135,11 +128,25 @@ def claim_batch(
     token: str,
     now_ms: int,
     expires_at_ms: int,
+    session_id: str,
+    lease_owner_id: str,
+    lease_token: str,
+    lease_fencing_token: int,
 ) -> Update:
-    """Put a claim on one batch; no row changes if somebody else has a live one on it."""
+    """Put a claim on one batch, under the live lease on its session.
+
+    No row changes once that is lost, or if somebody else has a live claim on the batch.
+    """
+    leased = EXECUTION_LEASES.holds(
+        key=session_id,
+        owner_id=lease_owner_id,
+        token=lease_token,
+        fencing_token=lease_fencing_token,
+        now_ms=now_ms,
+    )
     return (
         update(queued_work_batches)
-        .where(_batches.enqueue_seq == enqueue_seq, ~has_live_claim(now_ms=now_ms))
+        .where(_batches.enqueue_seq == enqueue_seq, ~has_live_claim(now_ms=now_ms), leased)
         .values(
             {
                 _batches.claim_id: claim_id,
@@ -171,11 +178,16 @@ def claimed_work(*, session_id: str, claim_id: str, token: str) -> Select[str]:
 
 
 @prepare
-def load_claimed_items(*, session_id: str, claim_id: str, token: str) -> Select[str, str, str]:
-    """Read the items of the batches that carry a claim, in order."""
+def load_claimed_items(
+    *, session_id: str, claim_id: str, token: str
+) -> Select[str, str | None, str | None]:
+    """Read the batches that carry a claim and their items, in order: batch_id, item_id, payload_json.
+
+    A batch without items, which only a foreign program makes, has one row of NULLs.
+    """
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    items = select(_items.batch_id, _items.item_id, _items.payload_json).join(
-        queued_work_batches, _batches.batch_id == _items.batch_id
+    items = select(_batches.batch_id, _items.item_id, _items.payload_json).join_from(
+        queued_work_batches, queued_work_items, _items.batch_id == _batches.batch_id, isouter=True
     )
     # Else, among many sessions in one database, it would read all items of this one.
     by_claim = indexed_by(items, queued_work_batches, "idx_queued_work_claim")
@@ -207,6 +219,32 @@ def abandon_claim(*, session_id: str, claim_id: str, token: str) -> Update:
             }
         )
     )
+
+
+@prepare
+def complete_work(
+    *,
+    session_id: str,
+    claim_id: str,
+    token: str,
+    lease_owner_id: str,
+    lease_token: str,
+    lease_fencing_token: int,
+    now_ms: int,
+) -> ReturningDelete[str]:
+    """Remove every batch that carries a claim, with its items, under the live lease on its session.
+
+    Returns their ids (S-QUEUE-11); none once that lease is lost.
+    """
+    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
+    leased = EXECUTION_LEASES.holds(
+        key=session_id,
+        owner_id=lease_owner_id,
+        token=lease_token,
+        fencing_token=lease_fencing_token,
+        now_ms=now_ms,
+    )
+    return delete(queued_work_batches).where(carries, leased).returning(_batches.batch_id)
 
 
 @prepare

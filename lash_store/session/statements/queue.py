@@ -17,7 +17,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from lash_store._kernel.dialects import by_primary_key, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.sharing import across_sessions
-from lash_store.session.statements.claims import carries_claim, has_live_claim
+from lash_store.session.statements.claims import has_live_claim
 from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
@@ -114,15 +114,6 @@ def list_pending_work(
 def load_work(*, batch_id: str) -> Select[int, str, str, str | None, str, str, str, int, int]:
     """Read one batch, of any session."""
     return _select_batches().where(_batches.batch_id == batch_id)
-
-
-@prepare
-def load_claimed_work(
-    *, session_id: str, claim_id: str, token: str
-) -> Select[int, str, str, str | None, str, str, str, int, int]:
-    """Read the batches that carry a claim, in order."""
-    carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    return _select_batches().where(carries).order_by(_batches.enqueue_seq)
 
 
 @prepare

@@ -1,3 +1,5 @@
 UPDATE queued_work_batches SET claim_id=%(p_claim_id)s::VARCHAR, claim_owner_id=%(p_owner_id)s::VARCHAR, claim_token=%(p_token)s::VARCHAR, claim_fencing_token=(queued_work_batches.claim_fencing_token + %(claim_fencing_token_1)s::BIGINT), claim_claimed_at_ms=%(p_now_ms)s::BIGINT, claim_expires_at_ms=%(p_expires_at_ms)s::BIGINT
-WHERE queued_work_batches.enqueue_seq = %(p_enqueue_seq)s::BIGINT AND NOT (queued_work_batches.claim_token IS NOT NULL AND queued_work_batches.claim_expires_at_ms > %(p_now_ms)s::BIGINT)
+WHERE queued_work_batches.enqueue_seq = %(p_enqueue_seq)s::BIGINT AND NOT (queued_work_batches.claim_token IS NOT NULL AND queued_work_batches.claim_expires_at_ms > %(p_now_ms)s::BIGINT) AND (EXISTS (SELECT *
+FROM session_execution_leases
+WHERE session_execution_leases.session_id = %(p_session_id)s::VARCHAR AND session_execution_leases.lease_owner_id = %(p_lease_owner_id)s::VARCHAR AND session_execution_leases.lease_token = %(p_lease_token)s::VARCHAR AND session_execution_leases.lease_fencing_token = %(p_lease_fencing_token)s::BIGINT AND session_execution_leases.lease_expires_at_ms > %(p_now_ms)s::BIGINT))
 -- claim_fencing_token_1 = 1
