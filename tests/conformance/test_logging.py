@@ -86,7 +86,7 @@ def test_k_log_1_a_program_that_does_not_listen_is_told_nothing(tmp_path: Path) 
     assert done.stdout == done.stderr == ""
 
 
-def test_k_log_1_takeovers_of_sessions_processes_steps_and_batches(
+def test_k_log_1_takeovers_of_each_kind(
     store: SessionStore, clock: ManualClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = store.path
