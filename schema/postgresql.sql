@@ -148,7 +148,7 @@ CREATE TABLE lash_processes (
     PRIMARY KEY (process_id)
 );
 
-CREATE INDEX lash_idx_processes_status ON lash_processes (status, created_at_ms, process_id);
+CREATE INDEX lash_idx_processes_claim_order ON lash_processes (status, created_at_ms, process_id);
 
 CREATE TABLE lash_process_events (
     process_id TEXT COLLATE "C" NOT NULL,

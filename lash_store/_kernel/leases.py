@@ -205,8 +205,9 @@ class LeaseTable:
     Every table that carries a lease has one of these; the order of its columns is its own. With
     `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one.
 
-    ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease`` and ``release_lease``
-    are prepared statements: called, each gives its SQLAlchemy construct, to compose.
+    ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease``, ``release_lease`` and
+    ``release_live_lease`` are prepared statements: called, each gives its SQLAlchemy construct, to
+    compose.
     """
 
     def __init__(
@@ -234,6 +235,7 @@ class LeaseTable:
         self.claim_lease = prepare(self._claim_lease)
         self.renew_lease = prepare(self._renew_lease)
         self.release_lease = prepare(self._release_lease)
+        self.release_live_lease = prepare(self._release_live_lease)
         self.current_lease = prepare(self._current_lease)
 
     def is_live(self, *, now_ms: int) -> ColumnElement[bool]:
@@ -342,13 +344,19 @@ class LeaseTable:
     def _release_lease(self, *, key: str, owner_id: str, token: str, fencing_token: int) -> Update:
         """End the exact term, live or expired, and keep its fencing number (K-LEASE-4)."""
         term = self.is_term(key=key, owner_id=owner_id, token=token, fencing_token=fencing_token)
-        cleared = {
-            self.owner_id: None,
-            self.token: None,
-            self.claimed_at_ms: 0,
-            self.expires_at_ms: 0,
-        }
-        return update(self.table).where(term).values(cleared)
+        return update(self.table).where(term).values(self._cleared())
+
+    def _release_live_lease(
+        self, *, key: str, owner_id: str, token: str, fencing_token: int, now_ms: int
+    ) -> Update:
+        """End the exact live term; no row changes for any other: to require and release at once."""
+        live = self.is_live_term(
+            key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
+        )
+        return update(self.table).where(live).values(self._cleared())
+
+    def _cleared(self) -> dict[Any, Any]:
+        return {self.owner_id: None, self.token: None, self.claimed_at_ms: 0, self.expires_at_ms: 0}
 
     def _term(
         self,

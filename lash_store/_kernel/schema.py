@@ -53,6 +53,10 @@ class Schema:
     extras: tuple[str, ...] | None = ()
     """What an application has declared on our tables, as DDL; None for whatever there is."""
 
+    optional: tuple[Index, ...] = ()
+    """Indexes that a database of its own may have: an application adds them by ``extras``, and they
+    are no drift. A shared database has them by itself, each in the place of what it replaces."""
+
     own: tuple[Any, ...] = ()
     """The tables that an application has declared as its own, each an ``extras.OwnTables``."""
 
@@ -65,6 +69,10 @@ class Schema:
     def __post_init__(self) -> None:
         if self.indexes is not None:
             return
+        for index in self.optional:
+            # Building one has added it to the table, which is to be made without it.
+            assert index.table is not None
+            index.table.indexes.discard(index)
         object.__setattr__(
             self, "indexes", {each.name: tuple(each.indexes) for each in self.tables}
         )
@@ -78,6 +86,20 @@ class Schema:
         """Return our own indexes on one of the tables, in the canonical order."""
         assert self.indexes is not None
         return self.indexes[table.name]
+
+    def shared_indexes_of(self, table: Table[Any]) -> list[Index]:
+        """Return those that the table has in a shared database: the optional ones, too."""
+        optional = [each for each in self.optional if each.table is table]
+        replaced = {each.info.get(REPLACES) for each in optional}
+        kept = [each for each in self.indexes_of(table) if each.name not in replaced]
+        return [*kept, *optional]
+
+
+REPLACES: Final = "lash_store_replaces"
+"""In the info of an optional index: the name of the index that nobody needs beside it."""
+
+SQLITE_ONLY: Final = "lash_store_sqlite_only"
+"""In the info of an index: whether no other database can have it."""
 
 
 class UnnamedCheck(CheckConstraint):

@@ -127,13 +127,13 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
             implicit_returning=False,
         )
     )
-    for index in schema.indexes_of(table):
+    for index in schema.shared_indexes_of(table):
         names = [*first, *(column.name for column in index.columns)]
         if numbered is not None and not index.unique and numbered not in names:
             names.append(numbered)  # what SQLite puts behind each index by itself: the rowid
         options = {f"{name}_where": index.dialect_options[name]["where"] for name in _WITH_WHERE}
         there = (made.c[name] for name in names)
-        Index(f"{prefix}{index.name}", *there, unique=index.unique, **options)
+        Index(f"{prefix}{index.name}", *there, unique=index.unique, info=index.info, **options)
     return made
 
 

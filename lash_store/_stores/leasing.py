@@ -219,6 +219,23 @@ class Leases(Generic[FenceT, LeaseT]):
 
         return commits_with_first(locked_by(release, fence.key))
 
+    def release_live(self, tx: Tx[Any], fence: FenceT) -> None:
+        """Require that `fence` is live in this transaction, and end its term (K-LEASE-4, K-LEASE-6).
+
+        In one statement, for who acts on a term for the last time. Raises LeaseLostError.
+        """
+        check_fence(fence, self.fence)
+        ended = self.table.release_live_lease.run(
+            self._cursor(tx),
+            key=fence.key,
+            owner_id=fence.owner_id,
+            token=fence.token,
+            fencing_token=fence.fencing_token,
+            now_ms=tx.now_ms,
+        )
+        if ended != 1:
+            raise _lost(fence, self.load_term(tx, fence.key))
+
     def requiring(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
 

@@ -1,9 +1,22 @@
 """The tables of a process database, column for column as in ``schema/process.sql``."""
 
-from sqlalchemy import Column, ForeignKey, Index, MetaData, Named, Table, Text, TypedColumns, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    MetaData,
+    Named,
+    Table,
+    Text,
+    TypedColumns,
+    or_,
+    text,
+)
 
+from lash_store._kernel.dialects import IsNoJson, JsonText
 from lash_store._kernel.leases import LeaseTable
-from lash_store._kernel.schema import Int, Schema, ordered_indexes
+from lash_store._kernel.schema import REPLACES, SQLITE_ONLY, Int, Schema, ordered_indexes
 
 metadata = MetaData()
 
@@ -91,11 +104,46 @@ Index(
 Index("idx_process_handle_grants_session", process_handle_grants.c.session_id)
 Index("idx_process_handle_grants_process", process_handle_grants.c.process_id)
 
+CLAIM_ORDER = Index(
+    "idx_processes_claim_order",
+    processes.c.status,
+    processes.c.created_at_ms,
+    processes.c.process_id,
+    info={REPLACES: "idx_processes_status"},
+)
+"""For ``extras`` of a file: by it ``claim_next`` finds the oldest process, however many wait.
+
+Without it each call sorts all that run: the canonical schema has no index for that order. A shared
+database has it by itself; a file that has it may be opened without naming it.
+"""
+
+
+def is_wake() -> ColumnElement[bool]:
+    """A condition on ``process_events``: the event woke somebody, or can't be read."""
+    wakes = JsonText(process_events.c.event_json, "semantics", "wake").is_not(None)
+    # What can't be read may be a wake: whoever reads it says so.
+    return or_(wakes, IsNoJson(process_events.c.event_json))
+
+
+WAKE_EVENTS = Index(
+    "idx_process_events_wakes",
+    process_events.c.process_id,
+    process_events.c.sequence,
+    sqlite_where=is_wake(),
+    info={SQLITE_ONLY: True},  # whether a text is JSON may change there with the server's version
+)
+"""For ``extras`` of a file: by it wakes are found in a log of any length that has few of them.
+
+Each append looks into its event for that. A shared SQLite database has it by itself; a file that has
+it may be opened without naming it.
+"""
+
 SCHEMA = Schema(
     kind="process",
     version=7,
     metadata=metadata,
     tables=(processes, process_events, process_wake_acks, process_handle_grants, process_leases),
+    optional=(CLAIM_ORDER, WAKE_EVENTS),
 )
 
 PROCESS_LEASES = LeaseTable(

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from lash_store import LeaseHeld, SessionFence, SessionLease, SessionStore
 from lash_store._backends.sqlite import dialect
+from lash_store._stores.store import Store
 from lash_store.errors import (
     LeaseLostError,
     NestedTransactionError,
@@ -216,7 +217,7 @@ def test_a_commit_that_fails_is_a_typed_error_and_keeps_nothing(
     assert isinstance(store.claim_lease(owner_id="ann", ttl_ms=1), SessionLease)
 
 
-def traced(store: SessionStore, call: Callable[[], object]) -> list[str]:
+def traced(store: Store[Any], call: Callable[[], object]) -> list[str]:
     """The statements that SQLite runs on the store's connections, begin and end shortened."""
     seen: list[str] = []
     connections = database_of(store).connections.all

@@ -139,6 +139,7 @@ CONDITIONS: Final = {
     "effect.is_live_claim",
     "process.is_live",
     "process.is_pending_wake",
+    "process.is_wake",
     "process.matches_filter",
     "process.targets_session",
     "trigger.is_registered_by",

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Index, MetaData, Table, and_, or_
 
+from lash_store._kernel.schema import SQLITE_ONLY
+
 
 class _Own:
     """An index of the server's own: its columns, and which rows it holds; all of them without a condition."""
@@ -40,9 +42,6 @@ _INSTEAD: Final = {
             lambda c: or_(c.claim_id.is_not(None), c.claim_token.is_not(None)),
         ),
     ),
-    "idx_processes_status": (
-        _Own("idx_processes_status", ("status", "created_at_ms", "process_id")),
-    ),
 }
 """By the canonical index, what stands in its place."""
 
@@ -54,6 +53,8 @@ def indexes_of(table: Table[Any]) -> tuple[Index, ...]:
     copied = table.to_metadata(MetaData())
     made: list[Index] = []
     for index in table.indexes:
+        if index.info.get(SQLITE_ONLY):
+            continue
         prefix, instead = _instead(str(index.name))
         if instead is None:
             made.append(index)

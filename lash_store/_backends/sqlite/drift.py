@@ -15,7 +15,7 @@ from lash_store._backends.sqlite.dialect import (
     read_own_versions,
     read_versions,
 )
-from lash_store._backends.sqlite.extras import own_statements
+from lash_store._backends.sqlite.extras import optional_statements, own_statements
 from lash_store._kernel.checks import shown
 from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.schema import Schema
@@ -88,12 +88,12 @@ def find_drift(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:
     found = _found(schema, catalogue)
     if found == declared_text(schema):
         return []
-    accepted_texts = _declared(schema)
+    required = declared_text(schema).keys() - extra_text(schema).keys()
     differences = []
-    for key, accepted in accepted_texts.items():
+    for key, accepted in _declared(schema).items():
         label = " ".join(key)
         if key not in found:
-            if key not in extra_text(schema):
+            if key in required:
                 differences.append(f"{label}: missing")
         elif _tokens(found[key]) not in accepted:
             differences += _explain(label, accepted[0], _tokens(found[key]))
@@ -129,12 +129,14 @@ def _found(schema: Schema | OwnTables, catalogue: Catalogue) -> Objects:
 def _declared(schema: Schema | OwnTables) -> dict[tuple[str, str], tuple[tuple[str, ...], ...]]:
     """Map each object to the texts that are accepted for it, as tokens.
 
-    The canonical text, and the one that ``metadata.create_all()`` runs: it says the same.
+    The canonical text, and the one that ``metadata.create_all()`` runs: it says the same. What a
+    database may have without anybody declaring it is among them.
     """
-    texts = declared_text(schema)
     if isinstance(schema, OwnTables):
-        return {key: (_tokens(text),) for key, text in texts.items()}
-    stock = objects_of((*stock_statements(schema), *(schema.extras or ())))
+        return {key: (_tokens(text),) for key, text in declared_text(schema).items()}
+    extras = dict.fromkeys((*(schema.extras or ()), *optional_statements(schema)))
+    texts = objects_of((*canonical_statements(schema), *extras))
+    stock = objects_of((*stock_statements(schema), *extras))
     return {key: (_tokens(text), _tokens(stock[key])) for key, text in texts.items()}
 
 

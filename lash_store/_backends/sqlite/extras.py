@@ -51,7 +51,16 @@ def statement_of(extra: Extra, schema: Schema) -> str:
     return _compiled(CreateIndex(_index_on(place, extra, is_scoped=schema.is_scoped)))
 
 
+def optional_statements(schema: Schema) -> tuple[str, ...]:
+    """Return the DDL of what a database may have without anybody declaring it."""
+    if schema.prefix:
+        return ()
+    return tuple(statement_of(each, schema) for each in schema.optional)
+
+
 def _place(extra: Extra, schema: Schema) -> Table[Any] | None:
+    if extra in schema.optional and schema.prefix:
+        return None  # what it is for, the shared layout's own index does
     assert extra.table is not None
     ours = ours_of(extra.table)
     assert ours is not None

@@ -1,7 +1,7 @@
 """The operations of a process registry, by aggregate, and their list."""
 
 from lash_store._stores.operations import Operations, reads, writes
-from lash_store.process.operations import events, handles, leases, processes
+from lash_store.process.operations import events, handles, leases, processes, wakes
 
 
 class ProcessOperations(Operations):
@@ -24,9 +24,9 @@ class ProcessOperations(Operations):
     recent_events = reads(events.recent_events)
     count_through = reads(events.count_through)
     first_event_after = reads(events.first_event_after)
-    wake_events_after = reads(events.wake_events_after)
-    ack_wake = writes(events.ack_wake)
-    pending_wakes = reads(events.pending_wakes)
+    wake_events_after = reads(wakes.wake_events_after)
+    ack_wake = writes(wakes.ack_wake)
+    pending_wakes = reads(wakes.pending_wakes)
 
     grant_handle = writes(handles.grant_handle)
     revoke_handle = writes(handles.revoke_handle)

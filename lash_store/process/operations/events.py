@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import bound, check_name, check_pair, check_text
+from lash_store._kernel.checks import bound, check_name, check_text
 from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._kernel.findings import answers
 from lash_store._kernel.leases import check_fence
@@ -18,13 +18,11 @@ from lash_store.errors import InvalidRecordError, LeaseLostError, NotFoundError
 from lash_store.process import statements
 from lash_store.process.context import Tx, Work
 from lash_store.process.operations.leases import LEASES
-from lash_store.process.operations.processes import record_of, state_of, write_record
+from lash_store.process.operations.processes import state_of, write_record
 from lash_store.process.records.events import (
     Appended,
     Completed,
-    PendingWake,
     ProcessEvent,
-    delivery_of,
     read_event,
 )
 from lash_store.process.records.leases import ProcessFence
@@ -35,11 +33,9 @@ from lash_store.process.records.plan import (
     Replay,
     Standing,
     Write,
-    caused_by,
     plan_append,
-    wake_target,
 )
-from lash_store.process.records.processes import read_members
+from lash_store.process.records.processes import read_members, read_record
 
 _schemas_lately: Final[dict[str, str]] = {}
 """What schema an event type had in its last append: most likely the next one's as well."""
@@ -76,7 +72,8 @@ def append_event(
     process that has ended. Nothing is written then.
     """
     new = _new_event(event_type, payload, replay_key, wake_target)
-    return _appending(check_name("process_id", process_id), new, fence)
+    append = _appending(check_name("process_id", process_id), new, fence)
+    return locked_by(lambda tx: append(tx)[0], process_id)
 
 
 def complete_process(
@@ -100,18 +97,16 @@ def complete_process(
     name = check_name("process_id", process_id)
     replay_key = f"process:{name}:terminal:{event_type}"
     payload = {"await_output": _decode_payload(encode_raw(written))}
-    append = _appending(name, _new_event(event_type, payload, replay_key, None), fence)
+    append = _appending(name, _new_event(event_type, payload, replay_key, None), fence, ends=True)
 
     def complete(tx: Tx) -> Completed:
         with tx.all_or_nothing():
-            appended = append(tx)
+            appended, state, record_json = append(tx)
             if appended.event.semantics.terminal is None:
                 raise InvalidRecordError(
                     "event_type", event_type, f"process {name!r} declares that it ends nothing"
                 )
-            if fence is not None:
-                LEASES.release(tx, fence)
-            record = record_of(tx, name)
+            record = read_record(name, record_json, state)
         return Completed(record, appended.event, appended.wake, appended.is_replay)
 
     return locked_by(complete, name)
@@ -127,7 +122,8 @@ def request_cancel(_: Context, process_id: str, *, reason: str | None = None) ->
     digest = stable_hash([CANCEL_REQUESTED, payload])
     name = check_name("process_id", process_id)
     replay_key = f"process:{name}:cancel_requested:{digest}"
-    return _appending(name, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None)
+    append = _appending(name, _new_event(CANCEL_REQUESTED, payload, replay_key, None), None)
+    return locked_by(lambda tx: append(tx)[0], name)
 
 
 def events_after(
@@ -145,7 +141,7 @@ def events_after(
         rows = statements.events_after.all(
             tx.own_cursor, process_id=name, after_sequence=after, limit=most
         )
-        return _events(tx, name, rows)
+        return events_of(tx, name, rows)
 
     return list_page
 
@@ -159,7 +155,7 @@ def recent_events(_: Context, process_id: str, *, limit: int = 100) -> Work[list
 
     def list_newest(tx: Tx) -> list[ProcessEvent]:
         rows = statements.recent_events.all(tx.own_cursor, process_id=name, limit=most)
-        return _events(tx, name, rows[::-1])
+        return events_of(tx, name, rows[::-1])
 
     return list_newest
 
@@ -182,66 +178,6 @@ def count_through(_: Context, process_id: str, event_type: str, through_sequence
         return found
 
     return count
-
-
-def wake_events_after(
-    _: Context, process_id: str, after_sequence: int = 0, *, limit: int = 1_000
-) -> Work[list[ProcessEvent]]:
-    """Return a page of the wakes of a process that nobody has acknowledged (P-EVENT-8).
-
-    In order, from behind `after_sequence`. Raises NotFoundError for an unknown process.
-    """
-    name, after = check_name("process_id", process_id), bound("after_sequence", after_sequence)
-    most = bound("limit", limit)
-
-    def list_page(tx: Tx) -> list[ProcessEvent]:
-        rows = statements.wake_events_after.all(
-            tx.own_cursor, process_id=name, after_sequence=after, limit=most
-        )
-        return _events(tx, name, rows)
-
-    return list_page
-
-
-def ack_wake(_: Context, process_id: str, sequence: int) -> Work[bool]:
-    """Remember that a wake was delivered, so that it is not shown again (P-EVENT-8).
-
-    True if this call acknowledged it, False if that was done before. Raises NotFoundError
-    for an unknown process and for an event that is not there: the wake of an event still to
-    come would never be shown.
-    """
-    number = bound("sequence", sequence)
-    name = check_name("process_id", process_id)
-
-    def acknowledge(tx: Tx) -> bool:
-        state_of(tx, name)
-        if statements.find_event.one(tx.own_cursor, process_id=name, sequence=number) is None:
-            raise NotFoundError("event", f"{name}:{sequence}")
-        return statements.ack_wake.run(tx.own_cursor, process_id=name, sequence=number) == 1
-
-    return locked_by(acknowledge, name)
-
-
-def pending_wakes(
-    _: Context, *, after: tuple[str, int] = ("", 0), limit: int = 100
-) -> Work[list[PendingWake]]:
-    """Return a page of the wakes of all processes that nobody has acknowledged (P-EVENT-12).
-
-    By process id and sequence, from behind `after`: pass those of the last one for the next
-    page. Their deliveries go to the processes' wake targets as they are now. What a crash
-    kept from being enqueued is among them: enqueue it, then ``ack_wake``.
-    """
-    process_id, sequence = check_pair("after", after)
-    name, number = check_text("after", process_id), bound("after", sequence)
-    most = bound("limit", limit)
-
-    def list_page(tx: Tx) -> list[PendingWake]:
-        rows = statements.pending_wakes.all(
-            tx.own_cursor, after_process_id=name, after_sequence=number, limit=most
-        )
-        return [_pending_wake(*row) for row in rows]
-
-    return list_page
 
 
 def first_event_after(
@@ -280,13 +216,19 @@ def highest_sequence(_: Context, process_id: str) -> Work[int]:
     return find
 
 
-def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Work[Appended]:
+def _appending(
+    process_id: str, new: NewEvent, fence: ProcessFence | None, *, ends: bool = False
+) -> Work[tuple[Appended, str, str]]:
+    """Append; return what that gave, and the process's state and record_json after it.
+
+    What `ends` a process gives the lease of `fence` back as well.
+    """
     if fence is not None:
         check_fence(fence, ProcessFence)
     expected = _schemas_lately.get(new.event_type)
     known_problems = {} if expected is None else _problems_in(expected, new)
 
-    def append(tx: Tx) -> Appended:
+    def append(tx: Tx) -> tuple[Appended, str, str]:
         row = statements.load_standing.one(tx.own_cursor, process_id=process_id)
         if row is None:
             raise NotFoundError("process", process_id)
@@ -294,25 +236,25 @@ def _appending(process_id: str, new: NewEvent, fence: ProcessFence | None) -> Wo
         standing = Standing(process_id, read_members(process_id, record_json), status, highest)
         known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
         if fence is not None:
-            _require_fence(tx, process_id, fence, new, known)
+            _require_fence(tx, process_id, fence, new, known, ends=ends)
         plan = plan_append(
             standing, new, known, partial(_problem_in, tx, new, known_problems), now_ms=tx.now_ms
         )
         if isinstance(plan, Replay):
-            if plan.record_json is not None and plan.state is not None:
-                at_ms = plan.appended.event.occurred_at_ms
-                write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
-            return plan.appended
-        if (
-            tx.operation is not None
-        ):  # which saves making a context manager, on the hottest path here
+            if plan.record_json is None or plan.state is None:
+                return plan.appended, status, record_json
+            at_ms = plan.appended.event.occurred_at_ms
+            write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
+            return plan.appended, plan.state, plan.record_json
+        # Which saves making a context manager, on the hottest path here.
+        if ends or tx.operation is not None:
             _write(tx, process_id, new, plan)
         else:
             with tx.all_or_nothing():
                 _write(tx, process_id, new, plan)
-        return plan.appended
+        return plan.appended, plan.state, plan.record_json
 
-    return locked_by(append, process_id)
+    return append
 
 
 def _problems_in(expected: str, new: NewEvent) -> dict[str, Problem | None]:
@@ -349,12 +291,22 @@ def _write(tx: Tx, process_id: str, new: NewEvent, plan: Write) -> None:
 
 
 def _require_fence(
-    tx: Tx, process_id: str, fence: ProcessFence, new: NewEvent, known: KnownEvent | None
+    tx: Tx,
+    process_id: str,
+    fence: ProcessFence,
+    new: NewEvent,
+    known: KnownEvent | None,
+    *,
+    ends: bool,
 ) -> None:
     if fence.process_id != process_id:
         raise LeaseLostError(fence, None, "never_claimed")
     if known is not None and known.payload_hash == new.payload_hash:
         LEASES.require_not_superseded(tx, fence)
+        if ends:  # what the first try held on to is over as well
+            LEASES.release(tx, fence)
+    elif ends:
+        LEASES.release_live(tx, fence)
     else:
         LEASES.require(tx, fence)
 
@@ -367,7 +319,8 @@ def _known(tx: Tx, process_id: str, replay_key: str) -> KnownEvent | None:
     return KnownEvent(payload_hash, read_event(process_id, sequence, event_json))
 
 
-def _events(tx: Tx, process_id: str, rows: list[tuple[int, str]]) -> list[ProcessEvent]:
+def events_of(tx: Tx, process_id: str, rows: list[tuple[int, str]]) -> list[ProcessEvent]:
+    """Build the events of a page; NotFoundError if it is empty since there is no such process."""
     if not rows:
         state_of(tx, process_id)
     return [read_event(process_id, sequence, text) for sequence, text in rows]
@@ -388,12 +341,3 @@ def _new_event(
         None if replay_key is None else check_name("replay_key", replay_key),
         target,
     )
-
-
-def _pending_wake(process_id: str, sequence: int, event_json: str, record_json: str) -> PendingWake:
-    event, members = (
-        read_event(process_id, sequence, event_json),
-        read_members(process_id, record_json),
-    )
-    target = wake_target(process_id, members)
-    return PendingWake(event, delivery_of(event, target, caused_by(process_id, members)))

@@ -45,7 +45,7 @@ def claim_lease(
 
 
 def claim_next(
-    context: Context,
+    _: Context,
     *,
     owner_id: str,
     ttl_ms: int,
@@ -85,7 +85,7 @@ def claim_next(
             process_id, record_json = found
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json)
-            lease = claim_lease(context, process_id, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
+            lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
                 return ClaimedProcess(lease, record)
             # It was free as it was looked at: somebody else was quicker, and the next look sees that.

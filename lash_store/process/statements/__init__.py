@@ -35,6 +35,7 @@ from lash_store.process.statements.leases import (
     current_lease as current_lease,
     is_live as is_live,
     release_lease as release_lease,
+    release_live_lease as release_live_lease,
     renew_lease as renew_lease,
     select_leases as select_leases,
 )
@@ -53,3 +54,4 @@ from lash_store.process.statements.processes import (
     update_process as update_process,
     wake_targets as wake_targets,
 )
+from lash_store.process.tables import is_wake as is_wake

@@ -2,9 +2,14 @@
 
 from sqlalchemy import ColumnElement, Insert, Select, and_, exists, func, insert, or_, select
 
-from lash_store._kernel.dialects import IsNoJson, JsonText, upsert_insert
+from lash_store._kernel.dialects import upsert_insert
 from lash_store._kernel.prepared import prepare
-from lash_store.process.tables import process_events, process_wake_acks, processes
+from lash_store.process.tables import (
+    is_wake,
+    process_events,
+    process_wake_acks,
+    processes,
+)
 
 _events = process_events.c
 
@@ -108,9 +113,7 @@ def is_pending_wake() -> ColumnElement[bool]:
         process_wake_acks.c.process_id == _events.process_id,
         process_wake_acks.c.sequence == _events.sequence,
     )
-    wakes = JsonText(_events.event_json, "semantics", "wake").is_not(None)
-    # What can't be read may be a wake: whoever reads it says so.
-    return and_(or_(wakes, IsNoJson(_events.event_json)), ~acknowledged)
+    return and_(is_wake(), ~acknowledged)
 
 
 @prepare

@@ -8,3 +8,4 @@ current_lease = PROCESS_LEASES.current_lease
 claim_lease = PROCESS_LEASES.claim_lease
 renew_lease = PROCESS_LEASES.renew_lease
 release_lease = PROCESS_LEASES.release_lease
+release_live_lease = PROCESS_LEASES.release_live_lease
