@@ -28,6 +28,20 @@ def is_library_thread() -> bool:
     return getattr(_here, "is_ours", False)
 
 
+def start_thread(name: str, run: Callable[[], object]) -> bool:
+    """Start one more thread of the library's; tell whether there is one."""
+
+    def run_as_ours() -> None:
+        _here.is_ours = True
+        run()
+
+    try:
+        threading.Thread(target=run_as_ours, name=name, daemon=True).start()
+    except RuntimeError:  # the interpreter is shutting down, or has no thread left
+        return False
+    return True
+
+
 class Pool:
     """Threads that run one job after another, at most `most` of them."""
 
@@ -62,18 +76,13 @@ class Pool:
         self._jobs.put(job)
 
     def _start(self) -> bool:
-        thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or has no thread left
-            return False
-        return True
+        jobs = self._jobs
+        return start_thread(self.name, lambda: self._run(jobs))
 
     def _run(self, jobs: SimpleQueue[Job]) -> None:
-        _here.is_ours = True
         while True:
             job = jobs.get()
-            _do(job)
+            do(job)
             # What a job leaves behind must not live until the next one comes.
             del job
             with self._lock:
@@ -126,15 +135,11 @@ class Timer:
             return
         with self._lock:
             if not self._runs:
-                thread = threading.Thread(
-                    target=self._run, args=(self._added, self._bell), name=self.name, daemon=True
-                )
-                with suppress(RuntimeError):  # the interpreter is shutting down: nothing comes due
-                    thread.start()
-                    self._runs = True
+                added, bell = self._added, self._bell
+                # None where the interpreter is shutting down: nothing comes due any more.
+                self._runs = start_thread(self.name, lambda: self._run(added, bell))
 
     def _run(self, added: deque[tuple[float, int, Job]], bell: Bell) -> None:
-        _here.is_ours = True
         due: list[tuple[float, int, Job]] = []
         while True:
             while added:
@@ -144,11 +149,11 @@ class Timer:
                 bell.wait(wait_s)
                 continue
             job = heappop(due)[2]
-            _do(job)
+            do(job)
             del job
 
 
-def _do(job: Job) -> None:
+def do(job: Job) -> None:
     """Do a job, and report an error that it has not seen to: the thread has others to do."""
     try:
         job()

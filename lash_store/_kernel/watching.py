@@ -4,14 +4,17 @@ A writer of this process says what its commit has touched, and only those are to
 whose last look went over it, or who wait for just that. For commits of other processes somebody
 looks, while there are waiters, at SQLite's *data version* on the connection that writes: a number
 that changes when another connection has committed. That reads no data, begins no transaction, and
-takes a few microseconds. What they have touched nobody knows: those who can say in a moment whether
-there is anything for them are asked in one snapshot, all together, and the others are told.
+takes a few microseconds. When to look the system says, where it tells who writes to a file; else an
+interval, which is short while others commit. What they have touched nobody knows: those who can say in
+a moment whether there is anything for them are asked in one snapshot, all together, and the others are
+told.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, Protocol
 
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.threads import TIMER, WORKS, Pool
@@ -27,7 +30,19 @@ ANYTHING: Final[Concern] = ("", "", None)
 """What a consumer's own statement may touch."""
 
 POLL_S: Final = 0.02
-"""How often the data version is read: a commit of another process is seen after 20 ms at most."""
+"""How often the data version is read while nobody else commits: one is seen after 20 ms at most."""
+
+SOON_S: Final = 0.002
+"""How often it is read while others do."""
+
+_LIVELY_S: Final = 1.0
+"""For how long others are taken to commit still."""
+
+_RARELY_S: Final = 0.1
+"""How often it is read where the system says when to, in case that it does not."""
+
+_MISSES: Final = 3
+"""How many commits the system may leave out, before it is relied on no more."""
 
 _POLL_OF_MANY_S: Final = 0.00004
 """Of many databases that are waited on, each is looked at so much later for every other."""
@@ -53,14 +68,40 @@ class Waiter:
         self.concerns: frozenset[Concern] = frozenset()
 
 
+class Teller(Protocol):
+    """Who says that a database was written to; ``noticing.Notices`` of one file."""
+
+    def watch(self, told: Callable[[], None]) -> int | None:
+        """Call `told` each time; return a number for :meth:`forget`, None if that can't be done."""
+
+    def forget(self, number: int, told: Callable[[], None]) -> None:
+        """Call it no more."""
+
+
 class Watch:
     """The waiters on one open database."""
 
     def __init__(
-        self, read_version: Callable[[], Version | None] | None, polls_on: Pool | None = None
+        self,
+        read_version: Callable[[], Version | None] | None,
+        polls_on: Pool | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self._polls_on = polls_on
         """Whose threads read it, where that may wait; else the timer does."""
+
+        self._teller = teller
+        self._told_by: int | None = None
+        """The number under which the teller tells it."""
+
+        self._is_due = False
+        """Whether the timer will look, since that could not be done at once."""
+
+        self._missed = 0
+        """How many commits were seen by interval since one was that was told."""
+
+        self._changed_s = 0.0
+        """When somebody else was seen to have committed, on the monotonic clock."""
 
         self._read_version = read_version
         """Reads the data version; it gives None if that can't be read just now without waiting."""
@@ -92,6 +133,7 @@ class Watch:
         """Tell `waiter` from now on; `ask` asks several, each of which has a probe, in one snapshot."""
         with self._lock:
             if not self.waiters and self._read_version is not None:
+                self._be_told()  # before it is read, or what is committed in between is not told
                 # Now, not on the timer: what is committed before that first looks must be noticed.
                 self._seen = {}
                 version = self._read_version()
@@ -153,6 +195,7 @@ class Watch:
         if self._seen.get(who) == number:
             return
         self._seen[who] = number
+        self._changed_s = monotonic()
         with self._lock:
             probed = [each for each in self.waiters if each.probe is not None]
             others = [each for each in self.waiters if each.probe is None]
@@ -171,42 +214,87 @@ class Watch:
             probed = [each for each in self.waiters if each.probe is not None]
         ask(probed)
 
+    def _be_told(self) -> None:
+        """Ask to be told of writes, once more: another file may stand in the place of the first."""
+        if self._teller is None or self._missed >= _MISSES:
+            return
+        before, self._told_by = self._told_by, self._teller.watch(self._look_now)
+        if before is not None and before != self._told_by:
+            self._teller.forget(before, self._look_now)
+
+    def _be_told_no_more(self) -> None:
+        if self._teller is not None and self._told_by is not None:
+            self._teller.forget(self._told_by, self._look_now)
+            self._told_by = None
+
     def _poll_later(self) -> None:
-        TIMER.after(max(POLL_S, _POLL_OF_MANY_S * len(_polled)), self._poll)
+        if self._told_by is not None:
+            interval_s = _RARELY_S
+        elif self._polls_on is None and monotonic() - self._changed_s < _LIVELY_S:
+            interval_s = SOON_S
+        else:
+            interval_s = POLL_S
+        TIMER.after(max(interval_s, _POLL_OF_MANY_S * len(_polled)), self._poll)
 
     def _poll(self) -> None:
         with self._lock:
             if not self.waiters:
-                self._is_polled = False
-                _polled.discard(id(self))
+                self._stop()
                 return
+            self._be_told()
         if self._polls_on is None:
             self._look_and_again()
         else:
             self._polls_on.submit(self._look_and_again)
 
+    def _stop(self) -> None:
+        self._is_polled = False
+        _polled.discard(id(self))
+        self._be_told_no_more()
+
     def _look_and_again(self) -> None:
+        before_s = self._changed_s
         try:
             self._look()
         finally:
+            if self._told_by is not None and self._changed_s != before_s:
+                self._missed += 1
+                if self._missed >= _MISSES:
+                    self._be_told_no_more()
             if self._is_polled:
                 self._poll_later()
 
-    def _look(self) -> None:
+    def _look_now(self) -> None:
+        """Look, told that somebody has written."""
+        if not self.waiters:
+            return
+        before_s = self._changed_s
+        if self._look():
+            self._missed = 0 if self._changed_s != before_s else self._missed
+        elif not self._is_due:
+            self._is_due = True  # whoever has the turn may have no time for it
+            TIMER.after(SOON_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._is_due = False
+        self._look_now()
+
+    def _look(self) -> bool:
+        """Read the version, and tell everybody if it is another; False if it could not be read."""
         assert self._read_version is not None
         try:
             version = self._read_version()
         except StoreClosedError:
             with self._lock:
-                self._is_polled = False
-                _polled.discard(id(self))
+                self._stop()
             self.notify()  # each waiter finds out for itself
-            return
         except LashStoreError:
             self.notify()  # the same; but the trouble may pass
         else:
-            if version is not None:
-                self.see(version)
+            if version is None:
+                return False
+            self.see(version)
+        return True
 
 
 in_forked_child(_polled.clear)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lash_store._backends.sqlite import dialect, opened
 from lash_store._backends.sqlite.driver import store_error
-from lash_store._backends.sqlite.files import IN_MEMORY, Identity, identity_of
+from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX, Identity, identity_of
+from lash_store._backends.sqlite.noticing import FileNotices
 from lash_store._backends.sqlite.opening import open_reader, open_writer
 from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
-from lash_store._kernel.watching import POLL_S, Concern, Version, Watch
+from lash_store._kernel.watching import SOON_S, Concern, Version, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ class Connections:
         self.read_version: Callable[[], Version | None] = self.data_version
         """Reads what changes when somebody else commits; the writer, once there is one, knows better."""
 
-        self.watch = Watch(None if self.in_memory else self._version)
+        self.watch = (
+            Watch(None)
+            if self.in_memory
+            else Watch(self._version, teller=FileNotices(path + WAL_SUFFIX))
+        )
         self.looked_s = 0.0
         """When whoever had the turn last looked what others have committed."""
 
@@ -175,7 +180,7 @@ class Connections:
         if not self.watch.waiters:
             return ()
         touched, writer.touched = writer.touched, set()
-        if not self.in_memory and monotonic() - self.looked_s > POLL_S:
+        if not self.in_memory and monotonic() - self.looked_s > SOON_S:
             with suppress(sqlite3.Error):  # the next one will see it
                 self.watch.see(self.version_of(writer))
         return touched

@@ -21,7 +21,8 @@ IN_MEMORY: Final = ":memory:"
 QUEUE_SUFFIX: Final = "-queue"
 """The sidecar of the queue of writers, beside the database as SQLite's own are."""
 
-_SIDECARS: Final = ("-wal", "-shm", QUEUE_SUFFIX)
+WAL_SUFFIX: Final = "-wal"
+_SIDECARS: Final = (WAL_SUFFIX, "-shm", QUEUE_SUFFIX)
 
 _opening = threading.Lock()
 """Held while a file is pre-created. Closing a descriptor drops every lock that this process
@@ -97,7 +98,7 @@ def set_sidecars_aside(path: str, inodes: set[int]) -> None:
 
     Beside the file, with the inode in the name: what was committed to a lost file is kept.
     """
-    for suffix in ("-wal", "-shm"):
+    for suffix in (WAL_SUFFIX, "-shm"):
         with suppress(FileNotFoundError):
             inode = os.stat(f"{path}{suffix}").st_ino
             if inode in inodes:

@@ -68,6 +68,9 @@ class Leader(ABC):
         self._ended: deque[Group] = deque()
         """Groups that are over and whose callers may not have been told yet."""
 
+        self._unread_since_s: float | None = None
+        """Since when nobody could read the data version, as somebody has the turn."""
+
         self._bound_s: float | None = None
         """How long a group lets others join, where a test says so."""
 
@@ -88,8 +91,11 @@ class Leader(ABC):
             return connections.data_version()
         connections.check_file()
         if not self.turns.try_take(hold):
-            is_long = monotonic() - connections.looked_s > 2 * POLL_S
+            now_s = monotonic()
+            since_s = self._unread_since_s = self._unread_since_s or now_s
+            is_long = now_s - max(since_s, connections.looked_s) > 2 * POLL_S
             return connections.data_version() if is_long else None
+        self._unread_since_s = None
         writer = connections.writer
         try:
             is_between = writer is not None and not self._began and self._group is None
