@@ -17,6 +17,7 @@ which type checkers tell from others'::
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, overload
 
@@ -35,7 +36,7 @@ from lash_store._kernel.leases import (
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
 from lash_store._kernel.locks import commits_with_first, locked_by
 from lash_store._kernel.logs import takeovers_are_told
-from lash_store._kernel.schema import OURS
+from lash_store._kernel.schema import OURS, declared
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.holding import Holding
 from lash_store._stores.store import Store
@@ -174,9 +175,8 @@ class Leases(Generic[FenceT, LeaseT]):
         """Move the end of the live term to `ttl_ms` milliseconds from now (K-LEASE-3).
 
         Token, fencing number and claimed-at stay. If the clock was set back to before the claim, the
-        end is `ttl_ms` after the claim: a renewal never takes away what was claimed. Raises LeaseLostError, and changes nothing,
-        unless `fence` is the live term in all four values: an expired term can't be renewed,
-        even if nobody has taken over.
+        end is `ttl_ms` after the claim: a renewal never takes away what was claimed. LeaseLostError, and
+        nothing changed, unless `fence` is the live term in all four values, taken over or not.
         """
         check_fence(fence, self.fence)
         check_count("ttl_ms", ttl_ms)
@@ -242,13 +242,7 @@ class Leases(Generic[FenceT, LeaseT]):
         In a write transaction the answer holds until its end: nobody else can write meanwhile.
         """
         check_fence(fence, self.fence)
-
-        def require(tx: Tx[Any]) -> None:
-            term = self.load_term(tx, fence.key)
-            if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
-                raise _lost(fence, term)
-
-        return require
+        return lambda tx: self._check_live(tx, fence, self.load_term(tx, fence.key))
 
     def requiring_any(self, context: Context, fence: Fence) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
@@ -260,7 +254,29 @@ class Leases(Generic[FenceT, LeaseT]):
         check_kind("fence", fence, Fence)
         if isinstance(fence, self.fence) or _is_ours(fence):
             return self.requiring(context, fence)  # type: ignore[arg-type] # reason: which refuses another kind's
-        return Leases(type(fence)).requiring(context, fence)
+        return leases_of(type(fence)).requiring(context, fence)
+
+    def require_beside(self, tx: Tx[Any], fence: FenceT) -> None:
+        """Raise LeaseLostError unless `fence` is live, in the transaction of another kind of store.
+
+        Raises InvalidRecordError if that kind's leases are elsewhere: in a file of their own.
+        """
+        cursor, ours = self._cursor(tx), self.table.table.info.get(OURS)
+        if ours is not None:
+            assert tx.transaction is not None
+            schema = next(each for each in declared if ours.table in each.tables)
+            if not tx.transaction.is_shared:
+                why = f"the leases of the {schema.kind} store are in another file"
+                raise InvalidRecordError("fence", type(fence).__name__, why)
+            scope = fence.key if ours.is_scoped else ""
+            cursor = tx.transaction.further_cursor(schema, scope)
+            cursor.scope = scope
+        row = self.table.current_lease.one(cursor, key=fence.key)
+        self._check_live(tx, fence, None if row is None else self._read_term(row))
+
+    def _check_live(self, tx: Tx[Any], fence: FenceT, term: LeaseTerm | None) -> None:
+        if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
+            raise _lost(fence, term)
 
     def require_not_superseded(self, tx: Tx[Any], fence: FenceT) -> None:
         """Raise LeaseLostError if somebody else was given a term after that of `fence`.
@@ -344,6 +360,12 @@ class BoundLeases(Generic[FenceT, LeaseT]):
     def current(self, key: str) -> LeaseT | None:
         """Return the term on `key` that is live now, or None if the lease is free."""
         return self._leases.current(self._tx, key)
+
+
+@cache
+def leases_of(kind: type[FenceT]) -> Leases[FenceT, Lease[FenceT]]:
+    """Return the operations on the leases that one kind of fence stands for."""
+    return Leases(kind)
 
 
 def _is_ours(fence: Fence) -> bool:

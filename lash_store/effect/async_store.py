@@ -77,6 +77,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         function as well, and LeaseLostError is raised (E-RUN-4).
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
+        if step.under is not None:
+            return await self._run_under(step, function)
         held: list[EffectClaim] = []
         try:
             begun, sent_ms = await self._begin(step, held)
@@ -131,6 +133,48 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 return
             await asyncio.sleep(min(left_ms / 1000, LONGEST_NAP_S))
 
+    async def _run_under(self, step: Step, function: Callable[[], Awaitable[Any]]) -> Any:
+        store = self._store or await self._opened()
+        handle = store._handle  # noqa: SLF001 # reason: its own store
+        found: Any = await handle.submit_read("look_up_effect", step.look_up)
+        while isinstance(found, Busy):
+            await self._wait_out(step, found)
+            found = await handle.submit_read("look_up_effect", step.look_up)
+        if found is not None:
+            return step.outcome_of(found)
+        check_not_inside(self._key, step)
+        given: Any = None
+        outcome, failed, cause = None, None, None
+        with Inside(self._key, step, None):
+            try:
+                given = function()
+                outcome = await given if inspect.isawaitable(given) else None
+            except Exception as error:
+                cause, failed = error, step.error_of(error)
+                if failed is None:
+                    raise
+        if failed is None:
+            check_awaitable(given)
+        record = step.recording(store._context, outcome, failed)  # noqa: SLF001 # reason: its own store
+
+        async def go_on() -> Any:
+            recorded: Any
+            while isinstance(recorded := await handle.submit_write("record_effect", record), Busy):
+                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
+            return recorded
+
+        # Even if the caller is cancelled: it is there, and may not be lost.
+        recorded = await finish_first(go_on())
+        if isinstance(recorded, ReplayedFailure):
+            raise step.failure(recorded.error) from cause
+        return recorded.outcome
+
+    async def _wait_out(self, step: Step, busy: Busy) -> None:
+        check_not_inside(self._key, step)
+        assert self._store is not None  # which has found that
+        left_ms = max(1, busy.retry_at_ms - self._store.read_clock())
+        await self._wait_for("look_up_effect", step, left_ms)
+
     @property
     def _key(self) -> str:
         assert self._store is not None  # a step has been begun
@@ -142,10 +186,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         outcome: Any = None
         ending = _Ending(kept)
         try:
-            awaitable = function()
-            is_awaitable = inspect.isawaitable(awaitable)
-            if is_awaitable:
-                outcome = await awaitable
+            given = function()
+            outcome = await given if inspect.isawaitable(given) else None
         except asyncio.CancelledError:
             if ending.is_ours():
                 assert kept.lost is not None
@@ -160,8 +202,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             raise step.failure(failed) from error
         else:
             ending.is_ours()  # or it has passed over it; recording will be refused
-            if not is_awaitable:
-                raise InvalidRecordError("function", shown(function), "must give an awaitable")
+            check_awaitable(given)
             return await self._record(kept, "finish_effect", finish_effect, outcome)
         finally:
             KEEPER.drop(kept)
@@ -186,9 +227,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             )
             if not isinstance(found, Busy):
                 return found, sent_ms
-            check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - store.read_clock())
-            await self._wait_for("look_up_effect", step, left_ms)
+            await self._wait_out(step, found)
 
     async def _record(
         self, kept: Kept, operation: str, function: Callable[..., Any], outcome: Any
@@ -222,6 +261,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     async def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well
             await self.abandon_effect(claim)
+
+
+def check_awaitable(given: object) -> None:
+    """Raise InvalidRecordError unless it was something to await that a step's function gave."""
+    if not inspect.isawaitable(given):
+        raise InvalidRecordError("function", shown(given), "must give an awaitable")
 
 
 class _Ending:

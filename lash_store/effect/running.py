@@ -16,9 +16,16 @@ import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.keeping import KEEPER, Kept
+from lash_store._kernel.leases import Fence
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.holding import Held
-from lash_store.effect.operations.attempts import begin, check_step, look_up, renew_effect
+from lash_store.effect.operations.attempts import (
+    begin,
+    check_step,
+    look_up,
+    record_effect,
+    renew_effect,
+)
 from lash_store.effect.records import (
     TTL_MS,
     Begun,
@@ -63,9 +70,12 @@ class StepOptions(RecordedOptions, total=False):
     """How a step is run; see :class:`RecordedOptions` for the others.
 
     ``envelope_hash``  the consumer's own hash of what the step does, in place of an envelope
+    ``under``          the fence of a lease that the caller holds, and nobody runs the step without:
+                       then it needs no claim of its own, and ``ttl_ms`` means nothing
     """
 
     envelope_hash: str | None
+    under: Fence | None
 
 
 LONGEST_NAP_S: Final = 86_400.0
@@ -81,6 +91,7 @@ class Step(msgspec.Struct, frozen=True):
     ttl_ms: int
     strict: bool
     terminal: Any
+    under: Any
 
     @property
     def names(self) -> tuple[str, str]:
@@ -106,6 +117,19 @@ class Step(msgspec.Struct, frozen=True):
     def beginning(self) -> Callable[[EffectTx], Begun]:
         """What claims it, as the work of a transaction."""
         return locked_by(partial(Step.begin, self), *self.names)
+
+    def recording(
+        self, context: Any, outcome: Any, error: EffectError | None
+    ) -> Callable[[EffectTx], Replayed | ReplayedFailure | Busy]:
+        """What records how it ended under the lease that it is run under, as the work of a transaction."""
+        return record_effect(
+            context,
+            self.under,
+            *self.names,
+            outcome=outcome,
+            envelope_hash=self.envelope_hash,
+            error=error,
+        )
 
     @property
     def key(self) -> str:
@@ -186,6 +210,7 @@ def check_run(
     ttl_ms: int = TTL_MS,
     terminal: Terminal = (),
     strict: bool = False,
+    under: Fence | None = None,
 ) -> Step:
     """Check what is to be run; InvalidRecordError before anything is read."""
     check_step(scope_id, replay_key)
@@ -194,7 +219,9 @@ def check_run(
     kinds = check_terminal(terminal)
     check_kind("strict", strict, bool)
     digest = hash_of(envelope, envelope_hash)
-    return Step(scope_id, replay_key, digest, check_ttl(ttl_ms), strict, kinds)
+    if under is not None:
+        check_kind("under", under, Fence)
+    return Step(scope_id, replay_key, digest, check_ttl(ttl_ms), strict, kinds, under)
 
 
 def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:

@@ -115,12 +115,17 @@ def begin_effect(
             _effects.lease_expires_at_ms,
             _effects.updated_at_ms,
         ),
-        where=and_(
-            _effects.envelope_hash == envelope_hash,
-            _effects.status == _IN_PROGRESS,
-            _claim.is_free(now_ms=now_ms),
-        ),
+        where=_is_free(envelope_hash, now_ms),
     ).returning(_effects.due_at_ms)
+
+
+def _is_free(envelope_hash: str, now_ms: int) -> ColumnElement[bool]:
+    """The row is of this very step, which has not ended, and nobody is at it."""
+    return and_(
+        _effects.envelope_hash == envelope_hash,
+        _effects.status == _IN_PROGRESS,
+        _claim.is_free(now_ms=now_ms),
+    )
 
 
 def _is_claim(
@@ -194,6 +199,49 @@ def finish_effect(
         _effects.updated_at_ms: now_ms,
     }
     return update(runtime_effect_replay).where(live).values(ended)
+
+
+@prepare
+def record_effect(
+    *,
+    scope_id: str,
+    replay_key: str,
+    envelope_hash: str,
+    now_ms: int,
+    status: str,
+    outcome_json: str | None,
+    error_json: str | None,
+) -> ReturningInsert[str]:
+    """Record how a step ended that nobody has begun, or whose claim has run out (E-RUN-5).
+
+    Returns its key; no row while it is claimed, once it has ended, and if it was begun with another
+    envelope. Who may do so is for another statement to say.
+    """
+    fresh = upsert_insert(runtime_effect_replay).values(
+        scope_id=scope_id,
+        replay_key=replay_key,
+        envelope_hash=envelope_hash,
+        status=status,
+        outcome_json=outcome_json,
+        error_json=error_json,
+        lease_expires_at_ms=0,
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+    )
+    return fresh.on_conflict_do_update(
+        index_elements=[_effects.scope_id, _effects.replay_key],
+        set_={
+            **offered(
+                fresh,
+                _effects.status,
+                _effects.outcome_json,
+                _effects.error_json,
+                _effects.updated_at_ms,
+            ),
+            **_NOBODY,
+        },
+        where=_is_free(envelope_hash, now_ms),
+    ).returning(_effects.replay_key)
 
 
 @prepare

@@ -85,8 +85,13 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         raised as it is (E-FIN-2). Raises LeaseLostError, with nothing recorded, if the claim was
         lost while the function ran; InvalidRecordError if it gave what is no JSON; and what
         ``begin_effect`` raises.
+
+        `under` a lease that the caller holds, a step takes one write (E-RUN-5): the lease is what keeps
+        others from it, and has to be live as the outcome is recorded, or that is LeaseLostError.
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
+        if step.under is not None:
+            return self._run_under(step, function)
         begun, sent_ms = self._begin(step)
         if not isinstance(begun, EffectClaim):
             return step.outcome_of(begun)
@@ -152,6 +157,33 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 return
             time.sleep(min(left_ms / 1000, LONGEST_NAP_S))
 
+    def _run_under(self, step: Step, function: Callable[[], Any]) -> Any:
+        found = self._handle.read("look_up_effect", step.look_up)
+        while isinstance(found, Busy):
+            self._wait_out(step, found)
+            found = self._handle.read("look_up_effect", step.look_up)
+        if found is not None:
+            return step.outcome_of(found)
+        check_not_inside(self._key, step)
+        outcome, failed, cause = None, None, None
+        with Inside(self._key, step, None):
+            try:
+                outcome = function()
+            except Exception as error:
+                cause, failed = error, step.error_of(error)
+                if failed is None:
+                    raise
+        record = step.recording(self._context, outcome, failed)
+        while isinstance(recorded := self._handle.write("record_effect", record), Busy):
+            self._wait_out(step, recorded)  # somebody has begun it, without the lease
+        if isinstance(recorded, ReplayedFailure):
+            raise step.failure(recorded.error) from cause
+        return recorded.outcome
+
+    def _wait_out(self, step: Step, busy: Busy) -> None:
+        check_not_inside(self._key, step)
+        self._wait_for(step, max(1, busy.retry_at_ms - self.read_clock()))
+
     def _bring_about(self, step: Step, kept: Kept, function: Callable[[], Any]) -> Any:
         claim = kept.term
         failed: EffectError | None = None
@@ -181,9 +213,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 found = self._handle.write("begin_effect", step.beginning)
             if not isinstance(found, Busy):
                 return found, sent_ms
-            check_not_inside(self._key, step)
-            left_ms = max(1, found.retry_at_ms - self.read_clock())
-            self._wait_for(step, left_ms)
+            self._wait_out(step, found)
 
     def _record(self, kept: Kept, record: Callable[[], R]) -> R:
         """Record an outcome; while the write lock can't be had, try for as long as the claim holds."""

@@ -32,6 +32,7 @@ from lash_store.process.operations import ProcessOperations, events, handles, pr
 from lash_store.process.records import EventType, ExternalRef, Success, signal_wait
 from lash_store.trigger.operations import TriggerOperations, deliveries, subscriptions
 from lash_store.trigger.records import Fixed
+from tests.support.leased import JOBS, JobFence, metadata as jobs_metadata
 from tests.support.registries import TARGET, TICK, lease_on, register, registration
 from tests.support.triggers import ONE, draft, occur, subscribe
 
@@ -72,9 +73,20 @@ def filled(kind: Any, clock: Any) -> Any:
         subscribe(store)
         occur(store)
     else:
+        with store.begin() as tx:
+            jobs_metadata.create_all(tx.connection)
+            JOBS.claim(tx, "job", owner_id="ann", ttl_ms=1_000)
         store.begin_effect("s", "k", 1)
         store.finish_effect(store.begin_effect("s", "done", 1), 5)
     return store
+
+
+def job_of(store: EffectStore) -> JobFence:
+    """The fence of the lease on a table of the tests' own."""
+    with store.read() as tx:
+        lease = JOBS.current(tx, "job")
+    assert lease is not None
+    return lease.fence
 
 
 def arguments(store: Any) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -142,6 +154,7 @@ def arguments(store: Any) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "renew_effect": call(claim),
         "finish_effect": call(claim, {"x": [1]}),
         "fail_effect": call(claim, EffectError("code", "message")),
+        "record_effect": call(job_of(store), "s", "new", {"x": [1]}, {"x": [1]}),
         "abandon_effect": call(claim),
         "begin_sleep": call("s", "sleep", 5),
         "look_up_sleep": call("s", "sleep", 5),
@@ -221,6 +234,7 @@ REFUSED: dict[Any, dict[str, Callable[[Any], object]]] = {
         "renew_effect": lambda on: on.renew_effect(CLAIM, ttl_ms=0),
         "finish_effect": lambda on: on.finish_effect(CLAIM, NAN),
         "fail_effect": lambda on: on.fail_effect(CLAIM, EffectError("code", "\ud800")),
+        "record_effect": lambda on: on.record_effect(CLAIM, "s", "k"),
         "abandon_effect": lambda on: on.abandon_effect(None),
         "begin_sleep": lambda on: on.begin_sleep("s", " ", 1),
         "forget_scope": lambda on: on.forget_scope(" "),

@@ -26,6 +26,7 @@ from lash_store.session.records import SessionMeta, UsageDelta
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support import on_server as on_the_server
 from tests.support.layouts import on_server
+from tests.support.leased import JOBS, metadata as jobs_metadata
 from tests.support.registries import lease_on, register, registration
 from tests.support.sessions import chain, claim_of, enqueue, lease_of, whole_turn
 from tests.support.triggers import draft, occur, subscribe
@@ -94,6 +95,9 @@ def fill_effects(store: EffectStore, held: Any) -> None:
     assert isinstance(held.claim, EffectClaim)
     store.run("s", "done", ENVELOPE, lambda: 1)
     store.run("s", "done too", ENVELOPE, lambda: 2)
+    with store.begin() as tx:
+        jobs_metadata.create_all(tx.connection)
+        held.job = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=LONG_MS)
 
 
 KINDS: dict[str, tuple[Callable[..., Store[Any]], Callable[[Any, Any], None]]] = {
@@ -176,6 +180,7 @@ WRITES: dict[str, dict[str, Write]] = {
         "renew_effect": lambda s, h: s.renew_effect(h.claim),
         "finish_effect": lambda s, h: s.finish_effect(h.claim, {"a": 1}),
         "fail_effect": lambda s, h: s.fail_effect(h.claim, EffectError("c", "m")),
+        "record_effect": lambda s, h: s.record_effect(h.job.fence, "s", "new", ENVELOPE, 3),
         "abandon_effect": lambda s, h: s.abandon_effect(h.claim),
         "begin_sleep": lambda s, _: s.begin_sleep("s", "z", 5),
         "forget_scope": lambda s, _: s.forget_scope("s"),

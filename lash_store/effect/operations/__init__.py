@@ -14,6 +14,7 @@ class EffectOperations(Operations):
     renew_effect = writes(attempts.renew_effect)
     finish_effect = writes(attempts.finish_effect)
     fail_effect = writes(attempts.fail_effect)
+    record_effect = writes(attempts.record_effect)
     abandon_effect = writes(attempts.abandon_effect)
     begin_sleep = writes(sleeps.begin_sleep)
     look_up_sleep = reads(sleeps.look_up_sleep)

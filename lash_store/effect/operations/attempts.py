@@ -11,9 +11,11 @@ from lash_store._kernel.checks import (
     check_words,
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
+from lash_store._kernel.leases import Fence
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
 from lash_store._kernel.locks import commits_with_first, locked_by
 from lash_store._kernel.logs import takeovers_are_told
+from lash_store._stores.leasing import leases_of
 from lash_store.effect import statements
 from lash_store.effect.context import EffectContext, Tx, Work
 from lash_store.effect.records import (
@@ -169,6 +171,58 @@ def fail_effect(_: EffectContext, claim: EffectClaim, error: EffectError) -> Wor
     return commits_with_first(locked_by(fail, claim.scope_id, claim.replay_key))
 
 
+def record_effect(
+    _: EffectContext,
+    fence: Fence,
+    scope_id: str,
+    replay_key: str,
+    envelope: Any = None,
+    outcome: Any = None,
+    *,
+    envelope_hash: str | None = None,
+    error: EffectError | None = None,
+) -> Work[Replayed | ReplayedFailure | Busy]:
+    """Record how a step ended, under a lease that the caller holds, in one write (E-RUN-5).
+
+    For steps that nobody runs but under that lease: they need no claim of their own. `fence` is that of
+    a process or of a session in a shared database, or of a table of your own in the same one. With
+    `error` the step failed for good, else it gave `outcome`, JSON. Returns how it stands: what was
+    recorded now or, if it had ended before, then; Busy, with nothing recorded, while somebody is at it
+    who has begun it.
+
+    Raises LeaseLostError, and records nothing, unless the lease is live; IdempotencyConflictError if
+    the step was begun with another envelope; InvalidRecordError for bad arguments, and for a fence whose
+    leases are in another file.
+    """
+    check_kind("fence", fence, Fence)
+    check_step(scope_id, replay_key)
+    digest = hash_of(envelope, envelope_hash)
+    failed = None if error is None else written_error(error)
+    given = encode_json(free_json("outcome", outcome)) if error is None else None
+    leases, key = leases_of(type(fence)), key_of(scope_id, replay_key)
+
+    def record(tx: Tx) -> Replayed | ReplayedFailure | Busy:
+        leases.require_beside(tx, fence)
+        tx.touch(key)
+        row = statements.record_effect.one(
+            tx.own_cursor,
+            scope_id=scope_id,
+            replay_key=replay_key,
+            envelope_hash=digest,
+            now_ms=tx.now_ms,
+            status="completed" if failed is None else "failed",
+            outcome_json=given,
+            error_json=failed,
+        )
+        if row is None:
+            return claimed_or_ended(tx, scope_id, replay_key, digest)
+        if error is not None:
+            return ReplayedFailure(error)
+        return Replayed(decode_json(_TABLE, key, given or ""))
+
+    return locked_by(record, scope_id, replay_key)
+
+
 def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
     """Give a step back for the next attempt, which may begin at once (E-FIN-2).
 
@@ -228,6 +282,13 @@ def begin(
             key = key_of(scope_id, replay_key)
             tx.note_takeover("the step", key, before.owner_id, owner_id)
         return EffectClaim(scope_id, replay_key, digest, owner_id, token, expires_at_ms, row[0])
+    return claimed_or_ended(tx, scope_id, replay_key, digest)
+
+
+def claimed_or_ended(
+    tx: Tx, scope_id: str, replay_key: str, digest: str
+) -> Replayed | ReplayedFailure | Busy:
+    """Say why a step is not to be had; IdempotencyConflictError for another one."""
     found = standing_of(tx, scope_id, replay_key, digest)
     if found is None:
         raise CorruptRecordError(_TABLE, key_of(scope_id, replay_key), "it could not be claimed")

@@ -1,0 +1,325 @@
+"""E-RUN-5: steps under a lease that the caller holds, in one write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import (
+    AsyncDeployment,
+    Busy,
+    Deployment,
+    EffectClaim,
+    EffectStore,
+    ProcessLease,
+    Replayed,
+    SessionLease,
+)
+from lash_store.effect.records import EffectError, ReplayedFailure
+from lash_store.errors import (
+    EffectFailedError,
+    IdempotencyConflictError,
+    InvalidRecordError,
+    LeaseLostError,
+    NestedTransactionError,
+)
+from lash_store.testing import ManualClock
+from tests.conformance.test_transactions import traced
+from tests.support.databases import all_rows
+from tests.support.leased import JOBS, metadata as jobs_metadata
+from tests.support.registries import registration
+
+pytestmark = pytest.mark.canonical("opens both layouts by itself")
+
+TTL = 1_000
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, clock: ManualClock) -> Iterator[Deployment]:
+    with Deployment.open(f"sqlite:///{tmp_path / 'a.db'}", clock=clock) as opened:
+        opened.processes.register_process(registration("p"))
+        opened.sessions.create("chat", model="m")
+        yield opened
+
+
+def on_process(deployment: Deployment, owner_id: str = "ann") -> Any:
+    lease = deployment.processes.claim_lease("p", owner_id=owner_id, ttl_ms=TTL)
+    assert isinstance(lease, ProcessLease)
+    return lease.fence
+
+
+def on_session(deployment: Deployment, owner_id: str = "ann") -> Any:
+    opened = deployment.sessions.open("chat")
+    assert opened is not None
+    with opened as session:
+        lease = session.claim_lease(owner_id=owner_id, ttl_ms=TTL)
+        assert isinstance(lease, SessionLease)
+        return lease.fence
+
+
+def on_table(deployment: Deployment, owner_id: str = "ann") -> Any:
+    with deployment.effects.begin() as tx:
+        jobs_metadata.create_all(tx.connection)
+        lease: Any = JOBS.claim(tx, "job", owner_id=owner_id, ttl_ms=TTL)
+    return lease.fence
+
+
+LEASES = {"process": on_process, "session": on_session, "table": on_table}
+leased = pytest.mark.parametrize("kind", LEASES)
+
+
+@leased
+def test_e_run_5_a_step_under_a_lease_is_run_once_and_replayed(
+    deployment: Deployment, kind: str
+) -> None:
+    fence, effects, calls = LEASES[kind](deployment), deployment.effects, []
+
+    def call() -> Any:
+        calls.append(1)
+        return {"b": (1, 2)}
+
+    for _ in range(2):
+        assert effects.run("s", "k", "e", call, under=fence) == {"b": [1, 2]}
+    assert effects.run("s", "k", "e", call) == {
+        "b": [1, 2]
+    }  # the record is a step's like any other
+    assert calls == [1]
+    assert [each.status for each in effects.list_effects()] == ["completed"]
+    assert effects.begin_effect("s", "k", "e") == Replayed({"b": [1, 2]})
+
+
+@leased
+def test_e_run_5_a_lease_that_is_lost_records_nothing(
+    deployment: Deployment, clock: ManualClock, kind: str, tmp_path: Path
+) -> None:
+    claim = LEASES[kind]
+    fence, effects, calls = claim(deployment), deployment.effects, []
+    clock.advance(TTL - 1)
+    assert effects.run("s", "just in time", "e", lambda: 1, under=fence) == 1
+    before = all_rows(tmp_path / "a.db")
+
+    def too_long() -> None:
+        calls.append(1)
+        clock.advance(1)
+
+    with pytest.raises(LeaseLostError, match="expired"):
+        effects.run("s", "k", "e", too_long, under=fence)
+    with pytest.raises(LeaseLostError, match="expired"):
+        effects.record_effect(fence, "s", "k", "e", 1)
+    with effects.begin() as tx, pytest.raises(LeaseLostError):
+        tx.record_effect(fence, "s", "k", "e", 1)
+    assert calls == [1]
+    assert all_rows(tmp_path / "a.db") == before
+    taken = claim(deployment, "bob")
+    with pytest.raises(LeaseLostError, match="superseded"):
+        effects.record_effect(fence, "s", "k", "e", 1)
+    assert effects.record_effect(taken, "s", "k", "e", 2) == Replayed(2)
+    # What it has recorded under a term is there for whoever comes later.
+    with pytest.raises(LeaseLostError):
+        effects.record_effect(fence, "s", "k", "e", 1)
+    assert effects.run("s", "k", "e", lambda: 9, under=fence) == 2
+
+
+def test_e_run_5_how_it_ended_before_is_what_counts(deployment: Deployment) -> None:
+    fence, effects = on_process(deployment), deployment.effects
+    assert effects.record_effect(fence, "s", "k", "e", 1) == Replayed(1)
+    assert effects.record_effect(fence, "s", "k", "e", 2) == Replayed(1)
+    error = EffectError("c", "m")
+    assert effects.record_effect(fence, "s", "bad", "e", error=error) == ReplayedFailure(error)
+    assert effects.record_effect(fence, "s", "bad", "e", 2) == ReplayedFailure(error)
+    for key in ("k", "bad"):
+        with pytest.raises(IdempotencyConflictError):
+            effects.record_effect(fence, "s", key, "another", 2)
+        with pytest.raises(IdempotencyConflictError):
+            effects.run("s", key, "another", lambda: 2, under=fence)
+
+
+def test_e_run_5_failures_are_recorded_as_those_of_any_step(deployment: Deployment) -> None:
+    fence, effects, calls = on_process(deployment), deployment.effects, []
+
+    def fail(error: Exception) -> Any:
+        calls.append(1)
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(EffectFailedError, match="no"):
+            effects.run(
+                "s", "k", "e", lambda: fail(ValueError("no")), under=fence, terminal=ValueError
+            )
+        assert len(calls) == 1
+    for count in (2, 3):  # for now only: the next attempt calls it again
+        with pytest.raises(OSError, match="for now"):
+            effects.run("s", "l", "e", lambda: fail(OSError("for now")), under=fence)
+        assert len(calls) == count
+
+
+def test_e_run_5_who_has_begun_it_without_the_lease_is_waited_for(
+    deployment: Deployment, clock: ManualClock
+) -> None:
+    fence, effects = on_process(deployment), deployment.effects
+    claim = effects.begin_effect("s", "k", "e", ttl_ms=100, owner_id="eve")
+    assert isinstance(claim, EffectClaim)
+    assert effects.record_effect(fence, "s", "k", "e", 1) == Busy("eve", claim.expires_at_ms, None)
+    clock.advance(99)
+    assert isinstance(effects.record_effect(fence, "s", "k", "e", 1), Busy)
+    clock.advance(1)  # nobody is at it any more
+    assert effects.record_effect(fence, "s", "k", "e", 1) == Replayed(1)
+    with pytest.raises(LeaseLostError):
+        effects.finish_effect(claim, 2)
+    late = effects.begin_effect("s", "l", "e", ttl_ms=100, owner_id="eve")
+    assert isinstance(late, EffectClaim)
+
+    def meanwhile() -> int:
+        effects.finish_effect(late, "eve's")
+        return 1
+
+    clock.advance(50)
+    effects.renew_effect(late, ttl_ms=10)
+    clock.advance(10)  # free, so that it is called; and then ended by somebody else
+    with pytest.raises(LeaseLostError):
+        effects.run("s", "l", "e", meanwhile, under=fence)
+    again = effects.begin_effect("s", "m", "e", ttl_ms=100, owner_id="eve")
+    assert isinstance(again, EffectClaim)
+    effects.abandon_effect(again)
+
+    def begins_and_ends() -> int:
+        other = effects.begin_effect("s", "m", "e", owner_id="eve")
+        assert isinstance(other, EffectClaim)
+        effects.finish_effect(other, "eve's")
+        return 1
+
+    assert effects.run("s", "m", "e", begins_and_ends, under=fence) == "eve's"
+
+
+def test_e_run_5_a_step_inside_itself_is_refused(deployment: Deployment) -> None:
+    fence, effects = on_process(deployment), deployment.effects
+
+    def inside() -> Any:
+        return effects.run("s", "k", "e", lambda: 1, under=fence)
+
+    with pytest.raises(NestedTransactionError):
+        effects.run("s", "k", "e", inside, under=fence)
+    assert effects.run("s", "k", "e", lambda: 1, under=fence) == 1
+
+
+def test_e_run_5_bad_arguments_are_refused_before_anything(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    fence, effects = on_process(deployment), deployment.effects
+    before, calls = all_rows(tmp_path / "a.db"), []
+    bad: Any = (
+        lambda: effects.record_effect("fence", "s", "k"),  # type: ignore[arg-type] # reason: what is refused
+        lambda: effects.record_effect(fence, "", "k"),
+        lambda: effects.record_effect(fence, "s", " "),
+        lambda: effects.record_effect(fence, "s", "k", {1}),
+        lambda: effects.record_effect(fence, "s", "k", "e", {1}),
+        lambda: effects.record_effect(fence, "s", "k", "e", error="no"),  # type: ignore[arg-type] # reason: the same
+        lambda: effects.run("s", "k", "e", lambda: calls.append(1), under="fence"),  # type: ignore[arg-type] # reason: the same
+    )
+    for call in bad:
+        with pytest.raises(InvalidRecordError):
+            call()
+    with pytest.raises(InvalidRecordError):
+        effects.run("s", "k", "e", lambda: {1}, under=fence)
+    assert calls == []
+    assert all_rows(tmp_path / "a.db") == before
+    with EffectStore.open(tmp_path / "own.db") as own:
+        for run in (
+            lambda: own.record_effect(fence, "s", "k"),
+            lambda: own.run("s", "k", "e", lambda: 1, under=fence),
+        ):
+            with pytest.raises(InvalidRecordError, match="process store are in another file"):
+                run()
+        assert own.list_effects() == []
+
+
+def test_e_run_5_in_a_file_a_lease_on_a_table_of_ones_own(tmp_path: Path) -> None:
+    with EffectStore.open(tmp_path / "own.db") as own:
+        with own.begin() as tx:
+            jobs_metadata.create_all(tx.connection)
+            lease: Any = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=60_000)
+        assert own.run("s", "k", "e", lambda: 1, under=lease.fence) == 1
+        with own.begin() as tx:
+            JOBS.release(tx, lease.fence)
+        with pytest.raises(LeaseLostError, match="released"):
+            own.run("s", "l", "e", lambda: 1, under=lease.fence)
+
+
+def test_e_run_5_takes_one_write(deployment: Deployment) -> None:
+    fence, effects = on_process(deployment), deployment.effects
+    effects.run("s", "first", "e", lambda: 1, under=fence)
+    seen = traced(effects, lambda: effects.run("s", "k", "e", lambda: 1, under=fence))
+    writes = ["BEGIN IMMEDIATE", "SELECT", "INSERT", "COMMIT"]
+    assert [each for each in seen if each != "PRAGMA"] == [
+        "BEGIN DEFERRED",
+        "SELECT",
+        "ROLLBACK",
+        *writes,
+    ]
+
+
+def test_e_run_5_asyncio(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with AsyncDeployment.open(f"sqlite:///{tmp_path / 'a.db'}") as deployment:
+            await deployment.processes.register_process(registration("p"))
+            lease: Any = await deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+            fence, effects, calls = lease.fence, deployment.effects, []
+
+            async def call() -> int:
+                calls.append(1)
+                return 7
+
+            async def fail() -> int:
+                raise ValueError("no")
+
+            async def inside() -> Any:
+                return await effects.run("s", "i", "e", call, under=fence)
+
+            for _ in range(2):
+                assert await effects.run("s", "k", "e", call, under=fence) == 7
+            assert calls == [1]
+            for _ in range(2):
+                with pytest.raises(EffectFailedError):
+                    await effects.run("s", "f", "e", fail, under=fence, terminal=ValueError)
+            with pytest.raises(ValueError, match="no"):
+                await effects.run("s", "g", "e", fail, under=fence)
+            with pytest.raises(NestedTransactionError):
+                await effects.run("s", "i", "e", inside, under=fence)
+            not_async: Any = lambda: 1  # noqa: E731 # reason: what is refused
+            with pytest.raises(InvalidRecordError, match="awaitable"):
+                await effects.run("s", "h", "e", not_async, under=fence)
+
+            def refuse() -> Any:
+                raise ValueError("at once")
+
+            with pytest.raises(EffectFailedError, match="at once"):
+                await effects.run("s", "j", "e", refuse, under=fence, terminal=ValueError)
+            await deployment.processes.release_lease(fence)
+            with pytest.raises(LeaseLostError, match="released"):
+                await effects.run("s", "l", "e", call, under=fence)
+
+            # Cancelled, it calls nobody any more and records nothing; the next attempt begins at once.
+            lease = await deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+            began = asyncio.Event()
+
+            async def never() -> None:
+                began.set()
+                await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(effects.run("s", "c", "e", never, under=lease.fence))
+            await began.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await effects.run("s", "c", "e", call, under=lease.fence) == 7
+
+    asyncio.run(main())
