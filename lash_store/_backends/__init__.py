@@ -16,7 +16,6 @@ from sqlalchemy.exc import ArgumentError
 from lash_store._backends.apart import as_another_process as opened_apart
 from lash_store._backends.findings import Findings
 from lash_store._backends.joining import configure, create_tables, join, stamp_tables
-from lash_store._backends.postgresql.ddl import render as render_for_postgresql
 from lash_store._backends.sqlite.checking import look_into as look_into_file
 from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault as fault_of_sqlite
@@ -56,9 +55,15 @@ def _canonical(schemas: Iterable[Schema], _: str) -> str:
     return "\n".join(map(render, schemas))
 
 
+def _for_postgresql(schemas: Iterable[Schema], prefix: str) -> str:
+    from lash_store._backends.postgresql.ddl import render  # noqa: PLC0415 # reason: loads its dialect
+
+    return render(schemas, prefix)
+
+
 RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
     "sqlite": _canonical,
-    "postgresql": render_for_postgresql,
+    "postgresql": _for_postgresql,
 }
 """By dialect, what writes the DDL of some kinds, under a prefix where there is one."""
 

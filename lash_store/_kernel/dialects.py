@@ -7,7 +7,7 @@ PostgreSQL alike; what does not comes from here.
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import (
     Boolean,
@@ -21,7 +21,7 @@ from sqlalchemy import (
     literal_column,
     or_,
 )
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import dml
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -31,10 +31,39 @@ from sqlalchemy.types import UserDefinedType
 from lash_store._kernel.checks import shown
 from lash_store.errors import InvalidRecordError
 
-UpsertInsert = postgresql.Insert
-upsert_insert = postgresql.insert
-"""``INSERT … ON CONFLICT``: the clause is a syntax extension in SQLAlchemy 2.1, and
-PostgreSQL's carries all that SQLite's compiler reads, so one construct compiles for both."""
+
+class _DoNothing(dml.OnConflictDoNothing):
+    inherit_cache = True
+    constraint_target = None
+    """What PostgreSQL's compiler asks for beside all that SQLite's does."""
+
+
+class _DoUpdate(dml.OnConflictDoUpdate):
+    inherit_cache = True
+    constraint_target = None
+
+
+class UpsertInsert(dml.Insert):
+    """``INSERT … ON CONFLICT``, one construct for both: PostgreSQL's own would load all of its drivers."""
+
+    inherit_cache = True
+
+    def on_conflict_do_nothing(self, index_elements: Any = None, index_where: Any = None) -> Self:
+        """Leave the row that is there as it is."""
+        return self.ext(_DoNothing(index_elements, index_where))
+
+    def on_conflict_do_update(
+        self,
+        index_elements: Any = None,
+        index_where: Any = None,
+        set_: Any = None,
+        where: Any = None,
+    ) -> Self:
+        """Change the row that is there."""
+        return self.ext(_DoUpdate(index_elements, index_where, set_, where))
+
+
+upsert_insert = UpsertInsert
 
 
 def offered(fresh: UpsertInsert, *columns: Column[Any]) -> dict[Column[Any], Any]:

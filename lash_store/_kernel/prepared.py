@@ -256,7 +256,9 @@ def prepare(builder: Callable[..., Any]) -> Any:
     """
     if isinstance(builder, Prepared):
         return builder
-    returns = get_type_hints(builder).get("return")
+    returns = getattr(builder, "__annotations__", {}).get("return")
+    if isinstance(returns, str):
+        returns = get_type_hints(builder)["return"]
     if returns is None:
         raise UnpreparableStatementError(
             f"{name_of(builder)} can't be prepared: it is not annotated with what it returns"

@@ -131,13 +131,11 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
         names = [*first, *(column.name for column in index.columns)]
         if numbered is not None and not index.unique and numbered not in names:
             names.append(numbered)  # what SQLite puts behind each index by itself: the rowid
-        options = {f"{name}_where": index.dialect_options[name]["where"] for name in _WITH_WHERE}
+        where = index.dialect_options["sqlite"]["where"]
         there = (made.c[name] for name in names)
-        Index(f"{prefix}{index.name}", *there, unique=index.unique, info=index.info, **options)
+        name = f"{prefix}{index.name}"
+        Index(name, *there, unique=index.unique, info=index.info, sqlite_where=where)
     return made
-
-
-_WITH_WHERE: Final = ("sqlite", "postgresql")
 
 
 def _rules(table: Table[Any]) -> list[Any]:

@@ -99,7 +99,6 @@ Index(
     process_events.c.idempotency_key,
     unique=True,
     sqlite_where=_keyed,
-    postgresql_where=_keyed,
 )
 Index("idx_process_handle_grants_session", process_handle_grants.c.session_id)
 Index("idx_process_handle_grants_process", process_handle_grants.c.process_id)

@@ -192,7 +192,6 @@ Index(
     "idx_attachment_manifest_uncommitted",
     attachment_manifest.c.committed_at_ms,
     sqlite_where=_uncommitted,
-    postgresql_where=_uncommitted,
 )
 
 SCHEMA = Schema(

@@ -107,6 +107,8 @@ def _members(kind: type) -> Iterator[str]:
     members: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         if base.__module__.startswith("lash_store"):
+            for name in list(vars(base)):
+                getattr(base, name, None)  # a store's operations are made as they are asked for
             members.update(vars(base))
     if issubclass(kind, msgspec.Struct):
         for field in msgspec.structs.fields(kind):

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, create_engine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from lash_store._backends.postgresql.indexes import indexes_of
+from lash_store._kernel.sharing import shared
 from lash_store.errors import InvalidRecordError
 from lash_store.schemas import KINDS, SCHEMAS, init_file, render, render_all, schema_of
 from tests.support.databases import object_texts, pragma_facts
@@ -113,8 +115,8 @@ def test_partial_indexes_are_partial_on_postgresql() -> None:
     rendered = "\n".join(
         str(CreateIndex(index).compile(dialect=POSTGRESQL))
         for schema in SCHEMAS.values()
-        for table in schema.tables
-        for index in table.indexes
+        for table in shared(schema, "").tables
+        for index in indexes_of(table)
     )
     assert "WHERE committed_at_ms IS NULL" in rendered
     assert "CREATE UNIQUE INDEX idx_process_events_key" in rendered

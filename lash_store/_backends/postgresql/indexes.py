@@ -7,7 +7,7 @@ by its own condition what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
@@ -57,14 +57,22 @@ def indexes_of(table: Table[Any]) -> tuple[Index, ...]:
             continue
         prefix, instead = _instead(str(index.name))
         if instead is None:
-            made.append(index)
+            # What SQLite is told of which rows it holds stands there alone: to say it of PostgreSQL
+            # where tables are declared would load its drivers for everybody.
+            where = index.dialect_options["sqlite"]["where"]
+            made.append(_made(index.name, copied, index.columns.keys(), where, unique=index.unique))
             continue
-        for own in instead:
-            columns = [copied.c[name] for name in own.columns]
-            where = own.where(copied.c)
-            options: dict[str, Any] = {} if where is None else {"postgresql_where": where}
-            made.append(Index(prefix + own.name, *columns, **options))
+        made += [
+            _made(prefix + own.name, copied, own.columns, own.where(copied.c)) for own in instead
+        ]
     return tuple(made)
+
+
+def _made(
+    name: Any, table: Table[Any], columns: Iterable[str], where: Any, *, unique: bool = False
+) -> Index:
+    options: dict[str, Any] = {} if where is None else {"postgresql_where": where}
+    return Index(name, *(table.c[each] for each in columns), unique=unique, **options)
 
 
 def _instead(name: str) -> tuple[str, tuple[_Own, ...] | None]:
