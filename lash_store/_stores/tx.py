@@ -1,7 +1,7 @@
 """What every store's transaction class has: the clock's one reading, the connection, its end."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _SAVEPOINT: Final = "SAVEPOINT lash_store"
 _UNDO: Final = "ROLLBACK TO SAVEPOINT lash_store"
 _RELEASE: Final = "RELEASE SAVEPOINT lash_store"
+
+_WITH_ALL: Final = nullcontext()
+"""A block that is undone with everything else, or not at all; it holds nothing, so one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +151,17 @@ class Tx(Generic[ContextT_co]):
         note = taken_over(self.transaction.path, what, key, before, now)
         self.transaction.notes.append(note)
 
-    @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
+    def all_or_nothing(self) -> AbstractContextManager[None]:
         """Undo what the block wrote if an exception leaves it, though the transaction goes on.
 
         For operations of several writes: a consumer may catch their error inside ``begin()``.
         """
         if self.operation is not None:
-            yield  # and the whole transaction is rolled back
-            return
+            return _WITH_ALL  # the whole transaction is rolled back
+        return self._savepoint()
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
         cursor = self.own_cursor
         assert self.transaction is not None
         notes = self.transaction.notes

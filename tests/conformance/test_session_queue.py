@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_s_queue_1_bad_work_is_refused_before_anything_is_written(
     with store.begin() as tx, pytest.raises(InvalidRecordError):
         tx.enqueue_all_work([NewWork(["fine"]), bad])
     assert all_rows(path) == before
+
+
+def test_s_queue_1_what_comes_back_is_plain(store: SessionStore) -> None:
+    class Word(StrEnum):
+        SLOT, POLICY = "join", "earliest_safe_boundary"
+
+    given: Any = {"delivery_policy": Word.POLICY, "slot_policy": Word.SLOT, "source_key": Word.SLOT}
+    payload: Any = {"list": [1]}
+    batch = store.enqueue_work(NewWork([payload, Word.SLOT], **given))
+    assert isinstance(batch, WorkBatch)
+    assert [batch] == store.list_work()
+    for value in (batch.delivery_policy, batch.slot_policy, batch.source_key):
+        assert type(value) is str
+    payload["list"].append(2)
+    batch.items[0].payload["list"].append(3)
+    assert store.list_work()[0].items[0].payload == {"list": [1]}
 
 
 def test_s_queue_2_a_source_is_enqueued_once_while_its_batch_exists(

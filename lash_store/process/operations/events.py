@@ -1,5 +1,6 @@
 """The event logs of processes."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
@@ -246,12 +247,8 @@ def _appending(
             at_ms = plan.appended.event.occurred_at_ms
             write_record(tx, process_id, plan.state, plan.record_json, updated_at_ms=at_ms)
             return plan.appended, plan.state, plan.record_json
-        # Which saves making a context manager, on the hottest path here.
-        if ends or tx.operation is not None:
+        with nullcontext() if ends else tx.all_or_nothing():
             _write(tx, process_id, new, plan)
-        else:
-            with tx.all_or_nothing():
-                _write(tx, process_id, new, plan)
         return plan.appended, plan.state, plan.record_json
 
     return append

@@ -170,21 +170,27 @@ def _enqueue(tx: Tx, session_id: str, work: WrittenWork) -> WorkBatch | AlreadyQ
         for index, payload in enumerate(work.payloads)
     ]
     statements.enqueue_item.later_many(cursor, items)
-    written: _BatchRow = (
+    # Built from what was written, which was checked: none of it is the caller's own.
+    return WorkBatch(
         row[0],
         batch_id,
         session_id,
         work.source_key,
         work.delivery_policy,
         work.slot_policy,
-        work.merge_key_json,
+        decode_json(_TABLE, batch_id, work.merge_key_json),
         work.available_at_ms,
         tx.now_ms,
+        tuple(
+            [
+                WorkItem(
+                    f"{batch_id}:item:{index}",
+                    decode_json(queued_work_items.name, batch_id, text),
+                )
+                for index, text in enumerate(work.payloads)
+            ]
+        ),
     )
-    return assembled(
-        [written],
-        [(batch_id, f"{batch_id}:item:{index}", text) for index, text in enumerate(work.payloads)],
-    )[0]
 
 
 def _batch(tx: Tx, batch_id: str) -> WorkBatch | None:

@@ -1,7 +1,7 @@
 """Work that waits for a session: batches, what is claimed of them, and which prefix a claim takes."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -180,8 +180,7 @@ class WrittenWork(msgspec.Struct, frozen=True):
 def written_work(work: NewWork) -> WrittenWork:
     """Check a batch and encode what it holds."""
     check_kind("work", work, NewWork)
-    if work.source_key is not None:
-        check_name("source_key", work.source_key)
+    source_key = None if work.source_key is None else check_name("source_key", work.source_key)
     check_count("available_at_ms", work.available_at_ms)
     check_choice("delivery_policy", work.delivery_policy, DELIVERY_POLICIES)
     check_choice("slot_policy", work.slot_policy, SLOT_POLICIES)
@@ -193,9 +192,9 @@ def written_work(work: NewWork) -> WrittenWork:
         for at, payload in enumerate(work.payloads)
     ]
     return WrittenWork(
-        work.source_key,
-        work.delivery_policy,
-        work.slot_policy,
+        source_key,
+        cast("DeliveryPolicy", str.__str__(work.delivery_policy)),
+        cast("SlotPolicy", str.__str__(work.slot_policy)),
         encode_json(_merge_key(work.merge_key)),
         work.available_at_ms,
         tuple(payloads),
