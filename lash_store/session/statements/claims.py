@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningDelete
 
-from lash_store._kernel.dialects import indexed_by
+from lash_store._kernel.dialects import by_primary_key, indexed_by
 from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import EXECUTION_LEASES, queued_work_batches, queued_work_items
@@ -39,13 +39,15 @@ slot_policy, merge_key_json, available_at_ms, enqueued_at_ms, claim_fencing_toke
 def claimable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candidates:
     """Read the first batches that are available and under no live claim (S-QUEUE-3, S-QUEUE-10).
 
-    Columns as in ``Candidates``. Three ranges of the claim index, merged; together they are exactly
-    "no live claim", half-set rows of a foreign program included:
+    Columns as in ``Candidates``. Three ranges of the claim index; together they are exactly "no live
+    claim", half-set rows of a foreign program included:
 
     - never claimed: both columns NULL. In that index such rows stand in enqueue order, so the
       scan ends at the first candidates, however long the queue is;
     - claimed, without a token or expired: reads every claimed row, of which there are few;
     - a token without a claim id, expired.
+
+    The numbers alone come from them, and the rows are read by these.
     """
     never = and_(_batches.claim_id.is_(None), _batches.claim_token.is_(None))
     claimed = and_(_batches.claim_id.is_not(None), _claim.is_free(now_ms=now_ms))
@@ -54,25 +56,22 @@ def claimable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candida
         _batches.claim_token.is_not(None),
         _claim.is_over(now_ms=now_ms),
     )
-    ranges = [
-        indexed_by(
-            _candidates(_batches).where(
-                _batches.session_id == session_id,
-                condition,
-                _batches.available_at_ms <= now_ms,
-            ),
-            queued_work_batches,
-            # With statistics of a queue in which nothing is claimed, the planner would read
-            # all of it in enqueue order; without, it would sort every ready row.
-            "idx_queued_work_claim",
+
+    def numbers(condition: ColumnElement[bool]) -> Select[int]:
+        ready = select(_batches.enqueue_seq).where(
+            _batches.session_id == session_id, condition, _batches.available_at_ms <= now_ms
         )
-        .order_by(_batches.enqueue_seq)
-        .limit(max_batches)
-        .subquery()
-        for condition in (never, claimed, half_set)
-    ]
-    merged = union_all(*(select(each) for each in ranges)).subquery()
-    return _candidates(merged.c).order_by(merged.c.enqueue_seq).limit(max_batches)
+        # With statistics of a queue in which nothing is claimed, the planner would read
+        # all of it in enqueue order; without, it would sort every ready row.
+        return indexed_by(ready, queued_work_batches, "idx_queued_work_claim")
+
+    first = numbers(never).order_by(_batches.enqueue_seq).limit(max_batches).subquery()
+    ready = union_all(select(first.c.enqueue_seq), numbers(claimed), numbers(half_set)).subquery()
+    # An outer join, though each number has its row: or a planner that has statistics of a short
+    # queue would read all of it, and look for each of its numbers among these.
+    found = by_primary_key(_candidates(_batches), queued_work_batches).select_from(ready)
+    found = found.outerjoin(queued_work_batches, _batches.enqueue_seq == ready.c.enqueue_seq)
+    return found.order_by(ready.c.enqueue_seq).limit(max_batches)
 
 
 def choosable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candidates:
