@@ -279,6 +279,15 @@ def bench(session: nox.Session) -> None:
         session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
 
 
+@nox.session(python="3.12")
+def peers(session: nox.Session) -> None:
+    """Measure the same work beside other packages, and draw the plots of the README."""
+    _install(session, "peers")
+    target = "bench/results/peers.json"
+    session.run("python", "-m", "bench.peers", "--json", target, *session.posargs)
+    session.run("python", "-m", "bench.peers.plots", target, "docs/plots")
+
+
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the sdist into dist/."""
