@@ -62,7 +62,7 @@ def _draw_bars(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_workers(path: Path, rows: list[dict[str, Any]]) -> None:
-    drawn, axes = plt.subplots(figsize=(7, 3.6))
+    drawn, axes = plt.subplots(figsize=(8.5, 3.6))
     for name in dict.fromkeys(row["contestant"] for row in rows):
         own = [row for row in rows if row["contestant"] == name]
         processes = [row["case"].split()[0] for row in own]
@@ -80,7 +80,8 @@ def _draw_workers(path: Path, rows: list[dict[str, Any]]) -> None:
     )
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, frameon=False)
+    axes.set_xlabel("processes", fontsize=8)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _save(drawn, path)
 
 

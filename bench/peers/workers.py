@@ -18,6 +18,11 @@ JOBS: Final = 4_000
 PROCESSES: Final = (1, 2, 4, 8)
 CONTESTANTS: Final = ("raw", "session", "shared", "registry", "litequeue", "huey", "honker")
 
+_NAMES: Final = {
+    "session": "lash_store, sessions in eight files",
+    "shared": "lash_store, eight sessions in one database",
+}
+
 
 def measure(rounds: int) -> list[dict[str, Any]]:
     """Measure jobs a second, at ``synchronous=NORMAL``."""
@@ -30,7 +35,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             figures.append(
                 {
                     "case": f"{processes} processes",
-                    "contestant": QUEUES[name].name,  # type: ignore[attr-defined] # reason: a class
+                    "contestant": _NAMES.get(name) or QUEUES[name].name,  # type: ignore[attr-defined] # reason: a class
                     "unit": "jobs a second",
                     **found,
                 }
