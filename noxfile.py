@@ -275,6 +275,7 @@ def bench(session: nox.Session) -> None:
         "effects",
         "together",
         "crowd",
+        "imports",
     ):
         session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
 

@@ -55,8 +55,8 @@ class Queue(ABC):
         """Take the next job; None if there is none."""
 
     @abstractmethod
-    def complete(self, job: Any) -> None:
-        """Say that it is done."""
+    def complete(self, job: Any) -> Any:
+        """Say that it is done; return what the package says to that."""
 
     def following(self, job: Any) -> Any:
         """Say that it is done, and take the next."""
@@ -251,8 +251,8 @@ class LiteQueue(Queue):
     def claim(self) -> Any:
         return self.queue.pop()
 
-    def complete(self, job: Any) -> None:
-        self.queue.done(job.message_id, claim_id=job.claim_id)
+    def complete(self, job: Any) -> Any:
+        return self.queue.done(job.message_id, claim_id=job.claim_id)
 
 
 class Huey(Queue):
@@ -293,8 +293,8 @@ class Honker(Queue):
     def claim(self) -> Any:
         return self.queue.claim_one(WORKER)
 
-    def complete(self, job: Any) -> None:
-        self.queue.ack(job.id, WORKER)
+    def complete(self, job: Any) -> Any:
+        return self.queue.ack(job.id, WORKER)
 
     def put_many(self, count: int) -> None:
         with self.database.transaction() as tx:
@@ -325,8 +325,8 @@ class PersistQueue(Queue):
         except persistqueue.exceptions.Empty:
             return None
 
-    def complete(self, job: Any) -> None:
-        self.queue.ack(id=job["pqid"])
+    def complete(self, job: Any) -> Any:
+        return self.queue.ack(id=job["pqid"])
 
 
 QUEUES: Final[dict[str, Callable[[Path, Synchronous], Queue]]] = {

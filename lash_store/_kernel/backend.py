@@ -152,6 +152,9 @@ class OpenTransaction(Protocol):
     notes: list[Note]
     """What is to be logged of it once it is committed."""
 
+    savepoints: list[str]
+    """Those of ``Tx.all_or_nothing`` that it is inside of."""
+
     path: str
     """What its database is called in messages."""
 

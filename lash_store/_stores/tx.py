@@ -17,10 +17,6 @@ from lash_store.errors import TransactionEndedError
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-_SAVEPOINT: Final = "SAVEPOINT lash_store"
-_UNDO: Final = "ROLLBACK TO SAVEPOINT lash_store"
-_RELEASE: Final = "RELEASE SAVEPOINT lash_store"
-
 _WITH_ALL: Final = nullcontext()
 """A block that is undone with everything else, or not at all; it holds nothing, so one is enough."""
 
@@ -164,19 +160,26 @@ class Tx(Generic[ContextT_co]):
     def _savepoint(self) -> Iterator[None]:
         cursor = self.own_cursor
         assert self.transaction is not None
-        notes = self.transaction.notes
+        notes, outer = self.transaction.notes, self.transaction.savepoints
         noted = len(notes)
-        _execute(cursor, _SAVEPOINT)
+        # A name for each depth: one that was set though its statement failed must not be taken for an
+        # outer one, or what was written before it would stay.
+        name = f"lash_store_{len(outer) + 1}"
+        outer.append(name)
         try:
-            yield
-            _execute(cursor, _RELEASE)
-        except BaseException:
-            transaction = self.transaction
-            if transaction is not None and transaction.in_transaction:
-                _execute(cursor, _UNDO)
-                _execute(cursor, _RELEASE)
-                del notes[noted:]
-            raise
+            _execute(cursor, f"SAVEPOINT {name}")
+            try:
+                yield
+                _execute(cursor, f"RELEASE SAVEPOINT {name}")
+            except BaseException:
+                transaction = self.transaction
+                if transaction is not None and transaction.in_transaction:
+                    _execute(cursor, f"ROLLBACK TO SAVEPOINT {name}")
+                    _execute(cursor, f"RELEASE SAVEPOINT {name}")
+                    del notes[noted:]
+                raise
+        finally:
+            outer.remove(name)
 
     @classmethod
     def _on_same(cls, tx: "Tx[Any]", context: Any) -> Self:
@@ -199,6 +202,7 @@ class _Same:
         self.standing: Standing | None = None
         self.touched = tx.transaction.touched
         self.notes = tx.transaction.notes
+        self.savepoints = tx.transaction.savepoints
         self.path = tx.transaction.path
         self.is_shared = tx.transaction.is_shared
         self.writes_alone = tx.transaction.writes_alone

@@ -51,7 +51,7 @@ EFFECT_TESTS = (
 WRITER_TESTS = (
     f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py "
     f"{CONFORMANCE}handles.py {CONFORMANCE}cancelling.py {CONFORMANCE}logging.py "
-    f"{CONFORMANCE}wakeups.py tests/property/test_groups.py tests/crash/test_group_faults.py"
+    f"{CONFORMANCE}wakeups.py {CONFORMANCE}data_version.py tests/property/test_groups.py tests/crash/test_group_faults.py"
 )
 
 TARGETS = {

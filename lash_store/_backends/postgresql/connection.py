@@ -68,6 +68,7 @@ class StoreConnection(psycopg.Connection[Any]):
     engine: Engine | None
     touched: set[Concern]
     notes: list[Note]
+    savepoints: list[str]
     has_written: bool
     """Whether the current transaction has changed anything, as far as that can be seen."""
 
@@ -98,7 +99,7 @@ class StoreConnection(psycopg.Connection[Any]):
         self.operation = "open"
         self.standing = None
         self.engine = None
-        self.touched, self.notes = set(), []
+        self.touched, self.notes, self.savepoints = set(), [], []
         self.has_written, self.writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
         self._consumers, self._cursors = {}, []

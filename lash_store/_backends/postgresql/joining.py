@@ -77,6 +77,7 @@ class Begun:
         self.held: set[Lock] = set()
         self.joined: list[JoinedTransaction] = []
         self.notes: list[Note] = []
+        self.savepoints: list[str] = []
         self.is_known = False
 
 
@@ -91,6 +92,7 @@ class JoinedTransaction:
         self.standing: Standing | None = None
         self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
         self.notes = begun.notes
+        self.savepoints = begun.savepoints
         self.path = _path_of(connection)
         self._begun = begun
         self._connection = connection

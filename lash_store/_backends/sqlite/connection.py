@@ -131,6 +131,7 @@ class StoreConnection(sqlite3.Connection):
     notes: list[Note]
     """What is to be logged of the current transaction once it is committed."""
 
+    savepoints: list[str]
     changed: Changed
     """What a consumer has changed for the connection, to be undone at the end."""
 
@@ -156,8 +157,7 @@ class StoreConnection(sqlite3.Connection):
         self.standing = None
         self.engine = None
         self.changed = Changed(self)
-        self.touched = set()
-        self.notes = []
+        self.touched, self.notes, self.savepoints = set(), [], []
         self._consumers = {}
         self._compared = {}
         self._letting_go = False

@@ -62,6 +62,7 @@ class Begun:
         self.sharing = sharing
         self.joined: list[JoinedTransaction] = []
         self.notes: list[Note] = []
+        self.savepoints: list[str] = []
 
 
 class JoinedTransaction:
@@ -75,6 +76,7 @@ class JoinedTransaction:
         self.is_shared = bool(begun.sharing.prefix)
         self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
         self.notes = begun.notes
+        self.savepoints = begun.savepoints
         self.path = _path_of(connection)
         self._begun = begun
         self._raw = begun.raw
