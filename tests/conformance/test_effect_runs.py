@@ -92,13 +92,13 @@ def test_e_run_1_many_threads_one_call(path: Path) -> None:
 
     def slow() -> int:
         calls.append(1)
-        time.sleep(0.2)
+        time.sleep(0.6)
         return len(calls)
 
     with EffectStore.open(path) as effects:
         threads = [
             threading.Thread(
-                target=lambda: outcomes.append(effects.run("s", "k", ENVELOPE, slow, ttl_ms=60))
+                target=lambda: outcomes.append(effects.run("s", "k", ENVELOPE, slow, ttl_ms=300))
             )
             for _ in range(8)
         ]

@@ -13,6 +13,7 @@ from lash_store import (
     EffectStore,
     NewWork,
     ProcessRegistry,
+    ProcessTx,
     Scope,
     SessionStore,
     Success,
@@ -96,8 +97,13 @@ def fill_effects(store: EffectStore, held: Any) -> None:
     store.run("s", "done", ENVELOPE, lambda: 1)
     store.run("s", "done too", ENVELOPE, lambda: 2)
     with store.begin() as tx:
-        jobs_metadata.create_all(tx.connection)
-        held.job = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=LONG_MS)
+        if on_server():  # where the tests copy our tables only
+            beside = ProcessTx.beside(tx)
+            beside.register_process(registration("p"))
+            held.lease = beside.claim_lease("p", owner_id="ann", ttl_ms=LONG_MS)
+        else:
+            jobs_metadata.create_all(tx.connection)
+            held.lease = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=LONG_MS)
 
 
 KINDS: dict[str, tuple[Callable[..., Store[Any]], Callable[[Any, Any], None]]] = {
@@ -180,7 +186,7 @@ WRITES: dict[str, dict[str, Write]] = {
         "renew_effect": lambda s, h: s.renew_effect(h.claim),
         "finish_effect": lambda s, h: s.finish_effect(h.claim, {"a": 1}),
         "fail_effect": lambda s, h: s.fail_effect(h.claim, EffectError("c", "m")),
-        "record_effect": lambda s, h: s.record_effect(h.job.fence, "s", "new", ENVELOPE, 3),
+        "record_effect": lambda s, h: s.record_effect(h.lease.fence, "s", "new", ENVELOPE, 3),
         "abandon_effect": lambda s, h: s.abandon_effect(h.claim),
         "begin_sleep": lambda s, _: s.begin_sleep("s", "z", 5),
         "forget_scope": lambda s, _: s.forget_scope("s"),
