@@ -4,6 +4,8 @@
 that the canonical DDL does not have; no row holds a NULL there.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
     ForeignKey,
@@ -225,3 +227,18 @@ EXECUTION_LEASES = LeaseTable(
     reentrant=True,  # S-LEASE-1
 )
 """The session execution lease: who may run turns of a session."""
+
+
+def batch_columns(batches: Any) -> tuple[Any, ...]:
+    """Return the columns of a batch itself, in the order in which every read of batches has them."""
+    return (
+        batches.enqueue_seq,
+        batches.batch_id,
+        batches.session_id,
+        batches.source_key,
+        batches.delivery_policy,
+        batches.slot_policy,
+        batches.merge_key_json,
+        batches.available_at_ms,
+        batches.enqueued_at_ms,
+    )

@@ -1,6 +1,6 @@
 """Being told by the system that a file was written to.
 
-Linux tells who asks (inotify) within some 50 microseconds; elsewhere, and where it has no watch left,
+Linux tells who asks (inotify) at once; elsewhere, and where it has no watch left,
 somebody has to look by interval. No descriptor of the file is opened for it: closing one would drop
 SQLite's locks. One thread for the process sleeps until it is told.
 """
@@ -43,7 +43,8 @@ class Notices:
         """Begin anew: a child has none of its parent's threads."""
         if self._descriptor is not None:
             os.close(self._descriptor)  # the parent's own is another
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may come to it while its own thread is inside.
+        self._lock = threading.RLock()
         self._told: dict[int, set[Told]] = {}
         self._descriptor = None
         self._is_impossible = False

@@ -73,8 +73,9 @@ def append_event(
     process that has ended. Nothing is written then.
     """
     new = _new_event(event_type, payload, replay_key, wake_target)
-    append = _appending(check_name("process_id", process_id), new, fence)
-    return locked_by(lambda tx: append(tx)[0], process_id)
+    name = check_name("process_id", process_id)
+    append = _appending(name, new, fence)
+    return locked_by(lambda tx: append(tx)[0], name)
 
 
 def complete_process(

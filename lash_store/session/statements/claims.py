@@ -18,7 +18,12 @@ from sqlalchemy.sql.dml import ReturningDelete
 from lash_store._kernel.dialects import by_primary_key, indexed_by
 from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
-from lash_store.session.tables import EXECUTION_LEASES, queued_work_batches, queued_work_items
+from lash_store.session.tables import (
+    EXECUTION_LEASES,
+    batch_columns,
+    queued_work_batches,
+    queued_work_items,
+)
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
@@ -95,18 +100,7 @@ def choosable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candida
 
 
 def _candidates(batches: Any) -> Candidates:
-    chosen: Candidates = select(
-        batches.enqueue_seq,
-        batches.batch_id,
-        batches.session_id,
-        batches.source_key,
-        batches.delivery_policy,
-        batches.slot_policy,
-        batches.merge_key_json,
-        batches.available_at_ms,
-        batches.enqueued_at_ms,
-        batches.claim_fencing_token,
-    )
+    chosen: Candidates = select(*batch_columns(batches), batches.claim_fencing_token)
     return chosen
 
 
@@ -136,13 +130,7 @@ def claim_batch(
 
     No row changes once that is lost, or if somebody else has a live claim on the batch.
     """
-    leased = EXECUTION_LEASES.holds(
-        key=session_id,
-        owner_id=lease_owner_id,
-        token=lease_token,
-        fencing_token=lease_fencing_token,
-        now_ms=now_ms,
-    )
+    leased = _is_leased(session_id, lease_owner_id, lease_token, lease_fencing_token, now_ms)
     return (
         update(queued_work_batches)
         .where(_batches.enqueue_seq == enqueue_seq, ~has_live_claim(now_ms=now_ms), leased)
@@ -156,6 +144,19 @@ def claim_batch(
                 _batches.claim_expires_at_ms: expires_at_ms,
             }
         )
+    )
+
+
+def _is_leased(
+    session_id: str, owner_id: str, token: str, fencing_token: int, now_ms: int
+) -> ColumnElement[bool]:
+    """The session's lease is this very term, and live."""
+    return EXECUTION_LEASES.holds(
+        key=session_id,
+        owner_id=owner_id,
+        token=token,
+        fencing_token=fencing_token,
+        now_ms=now_ms,
     )
 
 
@@ -236,13 +237,7 @@ def complete_work(
     Returns their ids (S-QUEUE-11); none once that lease is lost.
     """
     carries = carries_claim(session_id=session_id, claim_id=claim_id, token=token)
-    leased = EXECUTION_LEASES.holds(
-        key=session_id,
-        owner_id=lease_owner_id,
-        token=lease_token,
-        fencing_token=lease_fencing_token,
-        now_ms=now_ms,
-    )
+    leased = _is_leased(session_id, lease_owner_id, lease_token, lease_fencing_token, now_ms)
     return delete(queued_work_batches).where(carries, leased).returning(_batches.batch_id)
 
 

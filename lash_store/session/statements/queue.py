@@ -18,7 +18,7 @@ from lash_store._kernel.dialects import by_primary_key, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.sharing import across_sessions
 from lash_store.session.statements.claims import has_live_claim
-from lash_store.session.tables import queued_work_batches, queued_work_items
+from lash_store.session.tables import batch_columns, queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
@@ -59,15 +59,7 @@ def select_items(*, session_id: str) -> Select[str, int, str, str]:
 
 def _select_work(batches: Any) -> SelectedWork:
     chosen: SelectedWork = select(
-        batches.enqueue_seq,
-        batches.batch_id,
-        batches.session_id,
-        batches.source_key,
-        batches.delivery_policy,
-        batches.slot_policy,
-        batches.merge_key_json,
-        batches.available_at_ms,
-        batches.enqueued_at_ms,
+        *batch_columns(batches),
         batches.claim_id,
         batches.claim_owner_id,
         batches.claim_fencing_token,
@@ -78,17 +70,10 @@ def _select_work(batches: Any) -> SelectedWork:
 
 
 def _select_batches() -> Select[int, str, str, str | None, str, str, str, int, int]:
-    return select(
-        _batches.enqueue_seq,
-        _batches.batch_id,
-        _batches.session_id,
-        _batches.source_key,
-        _batches.delivery_policy,
-        _batches.slot_policy,
-        _batches.merge_key_json,
-        _batches.available_at_ms,
-        _batches.enqueued_at_ms,
+    chosen: Select[int, str, str, str | None, str, str, str, int, int] = select(
+        *batch_columns(_batches)
     )
+    return chosen
 
 
 @prepare
