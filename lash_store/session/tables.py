@@ -4,7 +4,7 @@
 that the canonical DDL does not have; no row holds a NULL there.
 """
 
-from typing import Any
+from typing import Final
 
 from sqlalchemy import (
     Column,
@@ -228,17 +228,15 @@ EXECUTION_LEASES = LeaseTable(
 )
 """The session execution lease: who may run turns of a session."""
 
-
-def batch_columns(batches: Any) -> tuple[Any, ...]:
-    """Return the columns of a batch itself, in the order in which every read of batches has them."""
-    return (
-        batches.enqueue_seq,
-        batches.batch_id,
-        batches.session_id,
-        batches.source_key,
-        batches.delivery_policy,
-        batches.slot_policy,
-        batches.merge_key_json,
-        batches.available_at_ms,
-        batches.enqueued_at_ms,
-    )
+BATCH_COLUMNS: Final = (
+    "enqueue_seq",
+    "batch_id",
+    "session_id",
+    "source_key",
+    "delivery_policy",
+    "slot_policy",
+    "merge_key_json",
+    "available_at_ms",
+    "enqueued_at_ms",
+)
+"""What a batch itself is, in the order in which every read of batches has it; the rest is its claim's."""

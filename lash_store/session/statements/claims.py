@@ -19,8 +19,8 @@ from lash_store._kernel.dialects import by_primary_key, indexed_by
 from lash_store._kernel.liveness import Liveness
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import (
+    BATCH_COLUMNS,
     EXECUTION_LEASES,
-    batch_columns,
     queued_work_batches,
     queued_work_items,
 )
@@ -100,7 +100,9 @@ def choosable_work(*, session_id: str, now_ms: int, max_batches: int) -> Candida
 
 
 def _candidates(batches: Any) -> Candidates:
-    chosen: Candidates = select(*batch_columns(batches), batches.claim_fencing_token)
+    chosen: Candidates = select(
+        *(batches[name] for name in BATCH_COLUMNS), batches.claim_fencing_token
+    )
     return chosen
 
 

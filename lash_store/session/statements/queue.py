@@ -18,7 +18,7 @@ from lash_store._kernel.dialects import by_primary_key, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.sharing import across_sessions
 from lash_store.session.statements.claims import has_live_claim
-from lash_store.session.tables import batch_columns, queued_work_batches, queued_work_items
+from lash_store.session.tables import BATCH_COLUMNS, queued_work_batches, queued_work_items
 
 _batches = queued_work_batches.c
 _items = queued_work_items.c
@@ -59,7 +59,7 @@ def select_items(*, session_id: str) -> Select[str, int, str, str]:
 
 def _select_work(batches: Any) -> SelectedWork:
     chosen: SelectedWork = select(
-        *batch_columns(batches),
+        *(batches[name] for name in BATCH_COLUMNS),
         batches.claim_id,
         batches.claim_owner_id,
         batches.claim_fencing_token,
@@ -71,7 +71,7 @@ def _select_work(batches: Any) -> SelectedWork:
 
 def _select_batches() -> Select[int, str, str, str | None, str, str, str, int, int]:
     chosen: Select[int, str, str, str | None, str, str, str, int, int] = select(
-        *batch_columns(_batches)
+        *(_batches[name] for name in BATCH_COLUMNS)
     )
     return chosen
 
