@@ -129,18 +129,20 @@ def test_e_run_5_a_lease_that_is_lost_records_nothing(
     assert effects.run("s", "k", "e", lambda: 9, under=fence) == 2
 
 
-def test_e_run_5_how_it_ended_before_is_what_counts(deployment: Deployment) -> None:
+def test_e_run_5_how_it_ended_before_is_what_counts(deployment: Deployment, tmp_path: Path) -> None:
     fence, effects = on_process(deployment), deployment.effects
     assert effects.record_effect(fence, "s", "k", "e", 1) == Replayed(1)
     assert effects.record_effect(fence, "s", "k", "e", 2) == Replayed(1)
     error = EffectError("c", "m")
     assert effects.record_effect(fence, "s", "bad", "e", error=error) == ReplayedFailure(error)
     assert effects.record_effect(fence, "s", "bad", "e", 2) == ReplayedFailure(error)
+    before = all_rows(tmp_path / "a.db")
     for key in ("k", "bad"):
         with pytest.raises(IdempotencyConflictError):
             effects.record_effect(fence, "s", key, "another", 2)
         with pytest.raises(IdempotencyConflictError):
             effects.run("s", key, "another", lambda: 2, under=fence)
+    assert all_rows(tmp_path / "a.db") == before
 
 
 def test_e_run_5_failures_are_recorded_as_those_of_any_step(deployment: Deployment) -> None:

@@ -419,8 +419,10 @@ def test_s_queue_3_who_has_lost_the_lease_is_told_that_before_what_cannot_be_rea
     with pytest.raises(CorruptRecordError):
         store.claim_work(fence, owner_id="w", ttl_ms=1)
     store.release_lease(fence)
+    before = all_rows(path)
     with pytest.raises(LeaseLostError):
         store.claim_work(fence, owner_id="w", ttl_ms=1)
+    assert all_rows(path) == before
 
 
 def test_s_queue_4_a_batch_without_items_can_be_claimed(store: SessionStore, path: Path) -> None:
