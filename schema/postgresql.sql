@@ -244,6 +244,8 @@ CREATE TABLE lash_trigger_deliveries (
 
 CREATE INDEX lash_idx_trigger_deliveries_process ON lash_trigger_deliveries (process_id);
 
+CREATE INDEX lash_idx_trigger_deliveries_subscription ON lash_trigger_deliveries (subscription_id);
+
 CREATE TABLE lash_runtime_effect_replay (
     scope_id TEXT COLLATE "C" NOT NULL,
     replay_key TEXT COLLATE "C" NOT NULL,

@@ -175,7 +175,9 @@ def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:  # noqa: 
         if not levels:
             raise _too_deep(place)
         written = {
-            _text(place, key): _free((place, key), value[key], form, levels - 1)
+            key: item
+            if type(item := value[key]) is str and item.isascii()  # as most are
+            else _free((place, key), item, form, levels - 1)
             for key in in_order(_with_text_keys(place, value))
         }
     elif kind is list or kind is tuple:
@@ -218,6 +220,8 @@ def _with_text_keys(place: _Place, value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
             raise _refused(place, key, "a key must be a str")
+        if not key.isascii():
+            _text(place, key)
     return value
 
 

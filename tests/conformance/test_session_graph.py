@@ -18,6 +18,7 @@ from lash_store import SessionStore
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
 from lash_store.errors import CorruptRecordError, InvalidRecordError, NodeConflictError
 from lash_store.session import statements, tables
+from lash_store.session.operations import graph
 from lash_store.session.records import (
     Append,
     Checkpoint,
@@ -31,6 +32,7 @@ from lash_store.session.records import (
     UsageDelta,
 )
 from lash_store.session.records.blobs import pack_blob
+from tests.conformance.test_transactions import traced
 from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, run_script
 from tests.support.sessions import chain, commit, lease_of, node
@@ -287,6 +289,57 @@ class TestGraph:
         far = store.load_path()
         assert far is not None
         assert ids(far) == ["far"]
+
+    @pytest.mark.parametrize("looks", [(1, 1), (2, 4), (256, 4096)])
+    @given(data=st.data())
+    def test_s_graph_2_a_path_is_the_same_however_it_lies(
+        self, looks: tuple[int, int], data: st.DataObject
+    ) -> None:
+        """Against a walk over a dict: parents before and behind, absent and hidden ones, cycles."""
+        names = [f"n{at}" for at in range(data.draw(st.integers(1, 24)))]
+        near = [[*names[max(0, at - 3) : at], None] for at in range(len(names))]
+        anywhere = st.sampled_from([*names, "absent"])
+        parents = {
+            name: data.draw(st.sampled_from(near[at]) | anywhere) for at, name in enumerate(names)
+        }
+        hidden = set(data.draw(st.lists(st.sampled_from(names), max_size=3)))
+        leaf = data.draw(anywhere)
+        limit = data.draw(st.none() | st.integers(0, 30))
+        path: list[str] = []
+        at: str | None = leaf
+        while at in parents and at not in hidden and at not in path and len(path) != limit:
+            path.insert(0, at)
+            at = parents[at]
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            SessionStore.open(None, session_id="s") as store,
+        ):
+            patch.setattr(graph, "_FIRST_LOOK", looks[0])
+            patch.setattr(graph, "_LARGEST_LOOK", looks[1])
+            commit(store, Append([node(name, parents[name]) for name in names], names[-1]))
+            store.tombstone_nodes(hidden)
+            if at in path:
+                with pytest.raises(CorruptRecordError, match="its own ancestor"):
+                    store.load_path(leaf, limit=limit)
+            else:
+                found = store.load_path(leaf, limit=limit)
+                assert found is not None
+                assert (ids(found), found.leaf_node_id) == (path, leaf)
+
+    @pytest.mark.sqlite("traces its statements")
+    def test_s_graph_2_a_path_in_one_piece_is_read_in_few_looks(self, store: SessionStore) -> None:
+        """Looks of 256 and 512 nodes; what lies scattered is read by its parents at once."""
+        far = [node(f"f{at}", f"f{at - 1}" if at else None) for at in range(3)]
+        aside = [node(f"a{at}", None) for at in range(300)]
+        long = [node(f"n{at}", f"n{at - 1}" if at else "f2") for at in range(600)]
+        commit(store, Append([far[0], *aside, *far[1:], *long], "n599"))
+        head = "SELECT"
+        path = store.load_path()
+        assert path is not None
+        assert ids(path) == [each.node_id for each in (*far, *long)]
+        of_head = 1
+        assert traced(store, store.load_path).count("SELECT") == of_head + 3
+        assert traced(store, lambda: store.load_path(limit=600)).count("SELECT") == of_head + 2
 
     @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "d"]])
     def test_s_graph_2_a_cycle_is_an_error_not_an_endless_query(

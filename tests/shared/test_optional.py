@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import pytest
 from sqlalchemy import Index
 from typer.testing import CliRunner
 
-from lash_store import ProcessRegistry, Success
+from lash_store import ProcessRegistry, Success, TriggerStore, TriggerTx
 from lash_store._backends.postgresql.indexes import indexes_of
 from lash_store._kernel.sharing import shared
 from lash_store.cli.app import app
 from lash_store.errors import CorruptRecordError, SchemaDriftError
 from lash_store.process.tables import CLAIM_ORDER, SCHEMA, WAKE_EVENTS, processes
 from lash_store.testing import ManualClock
+from lash_store.trigger.tables import DELIVERIES_OF_SUBSCRIPTION
 from tests.conformance.test_transactions import traced
 from tests.support.databases import run_script
 from tests.support.registries import register, registration
+from tests.support.triggers import occur, subscribe
 
 pytestmark = pytest.mark.canonical("opens both layouts by itself")
 
@@ -43,7 +46,7 @@ def index_names(path: Path) -> list[str]:
         return sorted(name.removeprefix("lash_") for (name,) in rows)
 
 
-def steps_of(registry: ProcessRegistry, call: Callable[[Any], object]) -> int:
+def steps_of(store: ProcessRegistry | TriggerStore, call: Callable[[Any], object]) -> int:
     """How many instructions of SQLite's a call takes, and then undo it."""
     counted = 0
 
@@ -54,7 +57,7 @@ def steps_of(registry: ProcessRegistry, call: Callable[[Any], object]) -> int:
     class UndoneError(Exception):
         pass
 
-    with pytest.raises(UndoneError), registry.begin() as tx:
+    with pytest.raises(UndoneError), store.begin() as tx:
         tx.cursor.connection.set_progress_handler(tick, 1)
         try:
             call(tx)
@@ -106,6 +109,30 @@ def test_p_event_8_wakes_are_found_in_a_log_without_any(
             assert registry.pending_wakes() == []
     for few, many in taken.values():
         assert many <= few * 1.1
+
+
+@pytest.mark.parametrize("layout", ["file", "shared"])
+@pytest.mark.parametrize("analysed", [False, True])
+def test_t_sub_4_deleting_does_not_depend_on_the_deliveries_of_others(
+    path: Path, layout: str, *, analysed: bool
+) -> None:
+    shared_url = f"sqlite:///{path}"
+    where, extras = (path, [DELIVERIES_OF_SUBSCRIPTION]) if layout == "file" else (shared_url, [])
+    taken = {}
+    with TriggerStore.open(where, extras=extras) as store:
+        for count in (FEW, MANY):
+            with store.begin() as tx:
+                mine = subscribe(tx, source_key=f"{count} mine")
+                subscribe(tx, source_key=f"{count} others")
+                keys = [*(f"{count} others" for _ in range(count)), f"{count} mine"]
+                for at, key in enumerate(keys):
+                    occurred = occur(tx, at, f"{count}-{at}", key)
+                    assert len(tx.reserve_deliveries(occurred.occurrence_id).deliveries) == 1
+            if analysed:
+                run_script(path, "ANALYZE")
+            delete = partial(TriggerTx.delete_subscription, session_id="one", handle=mine.handle)
+            taken[count] = steps_of(store, delete)
+    assert taken[MANY] <= taken[FEW] * 1.1
 
 
 @pytest.mark.parametrize("layout", ["file", "shared"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lash_store import Scope, TriggerDraft, TriggerStore
+from lash_store import Scope, TriggerDraft, TriggerStore, TriggerTx
 from lash_store.process.records import BySession, EngineCall, PayloadSchema, ProcessIdentity
 from lash_store.trigger.records import FromEvent, Occurrence, Subscription
 
@@ -25,12 +25,17 @@ def draft(**parts: Any) -> TriggerDraft:
     return TriggerDraft(**given)
 
 
-def subscribe(triggers: TriggerStore, **parts: Any) -> Subscription:
+def subscribe(triggers: TriggerStore | TriggerTx, **parts: Any) -> Subscription:
     return triggers.register_subscription(draft(**parts))
 
 
-def occur(triggers: TriggerStore, payload: Any = 1, key: str = "once") -> Occurrence:
-    return triggers.record_occurrence("cron", "daily", payload, idempotency_key=key)
+def occur(
+    triggers: TriggerStore | TriggerTx,
+    payload: Any = 1,
+    key: str = "once",
+    source_key: str = "daily",
+) -> Occurrence:
+    return triggers.record_occurrence("cron", source_key, payload, idempotency_key=key)
 
 
 INTEGERS = PayloadSchema({"type": "integer"})

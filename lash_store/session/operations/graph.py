@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_name, check_names
-from lash_store._kernel.codecs import decode_object, encode_json, encode_raw
+from lash_store._kernel.codecs import decode_object, encode_json
 from lash_store.errors import CorruptRecordError, NodeConflictError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
@@ -18,6 +18,10 @@ from lash_store.session.records.graph import read_node
 from lash_store.session.tables import graph_nodes
 
 _TABLE: Final = graph_nodes.name
+
+_FIRST_LOOK: Final = 256
+_LARGEST_LOOK: Final = 4096
+"""How many nodes before a leaf are read at once, for its path: the first time, and at most."""
 
 
 def load_graph(_: SessionContext) -> Work[Graph | None]:
@@ -52,13 +56,7 @@ def load_path(
         leaf = head.leaf_node_id if chosen is None else chosen
         if leaf is None:
             return Graph((), None)
-        rows = (
-            statements.load_path.all(tx.own_cursor, leaf_node_id=leaf)
-            if count is None
-            else statements.load_path_end.all(tx.own_cursor, leaf_node_id=leaf, limit=count)
-        )
-        nodes = {node_id: _node(node_id, text) for node_id, text in rows}
-        return Graph(_in_order(leaf, nodes), leaf)
+        return Graph(_path(tx, leaf, count), leaf)
 
     return load
 
@@ -125,10 +123,10 @@ def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
     encoded = [_encoded(node) for node in nodes]
 
     def append(tx: Tx) -> None:
-        cursor, timestamp = tx.own_cursor, encode_raw(rfc_3339(tx.now_ms))
+        cursor, timestamp = tx.own_cursor, encode_json(rfc_3339(tx.now_ms))
         rows = [
-            statements.insert_node.bind(cursor, node_id=node_id, node_json=_dated(node, timestamp))
-            for node_id, node in zip(ids, encoded, strict=True)
+            statements.insert_node.bind(cursor, node_id=node_id, node_json=timestamp.join(parts))
+            for node_id, parts in zip(ids, encoded, strict=True)
         ]
         added = statements.insert_node.many(cursor, rows)
         if added < len(ids):
@@ -161,16 +159,16 @@ def is_live_node(tx: Tx, node_id: str) -> bool:
     return statements.load_node.one(tx.own_cursor, node_id=node_id) is not None
 
 
-def _encoded(node: dict[str, Any]) -> str | dict[str, msgspec.Raw | None]:
-    """Encode a node, or what there is of it as long as it has no timestamp."""
+def _encoded(node: dict[str, Any]) -> tuple[str, ...]:
+    """Encode a node, in two parts where its timestamp, between them, is still to be given."""
     if node["timestamp"] is not None:
-        return encode_json(node)
-    parts: dict[str, msgspec.Raw | None] = {k: encode_raw(value) for k, value in node.items()}
-    return parts | {"timestamp": None}
-
-
-def _dated(node: str | dict[str, msgspec.Raw | None], timestamp: msgspec.Raw) -> str:
-    return node if isinstance(node, str) else encode_json(node | {"timestamp": timestamp})
+        return (encode_json(node),)
+    names = list(node)
+    own = names.index("timestamp") + 1  # the consumer's own fields stand behind it
+    head = {name: node[name] for name in names[: own - 1]}
+    fields = {name: node[name] for name in names[own:]}
+    rest = f",{encode_json(fields)[1:]}" if fields else "}"
+    return f'{encode_json(head)[:-1]},"timestamp":', rest
 
 
 def _known(tx: Tx, ids: Sequence[str], added: int) -> str:
@@ -187,13 +185,40 @@ def _node(node_id: str, text: str) -> Node:
         raise CorruptRecordError(_TABLE, node_id, str(error)) from error
 
 
-def _in_order(leaf: str, nodes: dict[str, Node]) -> tuple[Node, ...]:
-    """Follow the parents from the leaf; the rows came in no order, and may hold a cycle."""
-    path: list[Node] = []
+def _path(tx: Tx, leaf: str, limit: int | None) -> tuple[Node, ...]:
+    """Follow the parents from the leaf, the newest `limit` nodes of them; return them root first.
+
+    A conversation's path mostly lies in one piece before its leaf, so the nodes there are read
+    without asking SQL for parents, ever more at once; once fewer than half of them are on the path,
+    the statement that follows the parents reads the rest.
+    """
+    path: dict[str, Node] = {}
+    found: dict[str, str] = {}
     at: str | None = leaf
-    while at is not None and at in nodes:
-        path.append(nodes.pop(at))
-        at = path[-1].parent_node_id
-    if at is not None and any(node.node_id == at for node in path):
+    count, asked, begun = _FIRST_LOOK, 0, 0
+    while at is not None and at not in path and len(path) != limit:
+        if at not in found:
+            used, begun = len(path) - begun, len(path)
+            left = None if limit is None else limit - len(path)
+            if used * 2 >= asked:
+                asked = count if left is None else min(count, left)
+                found, count = _nearby(tx, at, asked), min(count * 2, _LARGEST_LOOK)
+            else:
+                found = _ancestors(tx, at, left)
+            if at not in found:  # absent or hidden
+                break
+        path[at] = node = _node(at, found[at])
+        at = node.parent_node_id
+    if at is not None and at in path:
         raise CorruptRecordError(_TABLE, at, "the node is its own ancestor")
-    return tuple(reversed(path))
+    return tuple(reversed(path.values()))
+
+
+def _nearby(tx: Tx, node_id: str, count: int) -> dict[str, str]:
+    return dict(statements.nodes_up_to.all(tx.own_cursor, node_id=node_id, count=count))
+
+
+def _ancestors(tx: Tx, leaf: str, limit: int | None) -> dict[str, str]:
+    if limit is None:
+        return dict(statements.load_path.all(tx.own_cursor, leaf_node_id=leaf))
+    return dict(statements.load_path_end.all(tx.own_cursor, leaf_node_id=leaf, limit=limit))

@@ -75,9 +75,9 @@ def written_node(node: Node) -> dict[str, Any]:
     for name in _NAMED:
         if name in fields:
             raise InvalidRecordError(f"node {node.node_id!r}", name, "is a field of Node itself")
-    written: dict[str, Any] = {"node_id": check_node_id("node_id", node.node_id)}
+    written: dict[str, Any] = {"node_id": check_name("node_id", node.node_id)}
     if node.parent_node_id is not None:
-        written["parent_node_id"] = check_node_id("parent_node_id", node.parent_node_id)
+        written["parent_node_id"] = check_name("parent_node_id", node.parent_node_id)
     if node.caused_by is not None:
         written["caused_by"] = written_cause(node.caused_by)
     if node.agent_frame_id is not None:
@@ -86,14 +86,18 @@ def written_node(node: Node) -> dict[str, Any]:
     return {**written, "timestamp": moment, **fields}
 
 
-def check_node_id(field: str, value: str) -> str:
-    """Return `value` if it can name a node: SQL reads JSON text up to a NUL only."""
-    if "\0" in check_name(field, value):
-        raise InvalidRecordError(field, ascii(value), "a node id holds no NUL")
-    return check_name(field, value)
-
-
 def read_node(written: dict[str, Any]) -> Node:
     """Build a node from its stored form; every field that is not named is among `fields`."""
-    named = {name: written.pop(name) for name in _NAMED if name in written}
-    return msgspec.convert({"parent_node_id": None, **named, "fields": written}, Node)
+    take = written.pop
+    node_id, parent_node_id = take("node_id", None), take("parent_node_id", None)
+    caused_by, frame = take("caused_by", None), take("agent_frame_id", None)
+    node = Node(node_id, parent_node_id, written, caused_by, frame, take("timestamp", None))
+    if (
+        type(node_id) is not str
+        or not (parent_node_id is None or type(parent_node_id) is str)
+        or not (caused_by is None or type(caused_by) is dict)
+        or not (frame is None or type(frame) is str)
+        or not (node.timestamp is None or type(node.timestamp) is str)
+    ):
+        msgspec.convert(msgspec.structs.asdict(node), Node)  # which names what is no node
+    return node

@@ -21,7 +21,6 @@ from lash_store.session.records.graph import (
     Node,
     ReplaceFull,
     Unchanged,
-    check_node_id,
     written_node,
 )
 from lash_store.session.records.leases import SessionFence
@@ -206,7 +205,7 @@ def _written_frames(agent_frames: Sequence[Json]) -> list[Any]:
 def _written_delta(delta: GraphDelta) -> WrittenDelta:
     if not isinstance(delta, GraphDelta):
         raise InvalidRecordError("graph", shown(delta), "must be Unchanged, Append or ReplaceFull")
-    leaf = None if delta.leaf is None else check_node_id("leaf", delta.leaf)
+    leaf = None if delta.leaf is None else check_name("leaf", delta.leaf)
     if isinstance(delta, Unchanged):
         return WrittenDelta(replaces=False, keeps_leaf=leaf is None, leaf=leaf, nodes=())
     nodes = _written_nodes(delta.nodes)

@@ -48,6 +48,7 @@ from lash_store.session.statements.graph import (
     load_path_end as load_path_end,
     newest_ancestry as newest_ancestry,
     newest_nodes as newest_nodes,
+    nodes_up_to as nodes_up_to,
     select_nodes as select_nodes,
     tombstone_node as tombstone_node,
     vacuum_nodes as vacuum_nodes,

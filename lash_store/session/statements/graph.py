@@ -101,6 +101,31 @@ def load_path_end(*, leaf_node_id: str, limit: int) -> Select[str, str]:
 
 
 @prepare
+def nodes_up_to(*, node_id: str, count: int) -> Select[str, str]:
+    """Read what is live of the `count` nodes up to a live one by seq, the newest first.
+
+    Node id and node_json. A conversation's path mostly stands there in one piece, so it is read
+    without a look at each node's parent. Hidden nodes count: a row that is passed over is one too.
+    """
+    last = graph_nodes.alias()
+    seq = select(last.c.seq).where(last.c.node_id == node_id, last.c.tombstoned == 0)
+    rows = (
+        select(
+            graph_nodes.c.seq,
+            graph_nodes.c.node_id,
+            graph_nodes.c.node_json,
+            graph_nodes.c.tombstoned,
+        )
+        .where(graph_nodes.c.seq <= seq.scalar_subquery())
+        .order_by(graph_nodes.c.seq.desc())
+        .limit(count)
+        .subquery()
+    )
+    live = select(rows.c.node_id, rows.c.node_json).where(rows.c.tombstoned == 0)
+    return live.order_by(rows.c.seq.desc())
+
+
+@prepare
 def count_nodes() -> Select[int]:
     """Count the live nodes, by looking at all of them."""
     return select(func.count().label("nodes")).select_from(graph_nodes).where(_live)

@@ -1,0 +1,10 @@
+SELECT anon_1.node_id, anon_1.node_json
+FROM (SELECT graph_nodes.seq AS seq, graph_nodes.node_id AS node_id, graph_nodes.node_json AS node_json, graph_nodes.tombstoned AS tombstoned
+FROM graph_nodes
+WHERE graph_nodes.seq <= (SELECT graph_nodes_1.seq
+FROM graph_nodes AS graph_nodes_1
+WHERE graph_nodes_1.node_id = %(p_node_id)s::VARCHAR AND graph_nodes_1.tombstoned = %(tombstoned_1)s::BIGINT) ORDER BY graph_nodes.seq DESC
+LIMIT %(p_count)s::BIGINT) AS anon_1
+WHERE anon_1.tombstoned = %(tombstoned_2)s::BIGINT ORDER BY anon_1.seq DESC
+-- tombstoned_1 = 0
+-- tombstoned_2 = 0
