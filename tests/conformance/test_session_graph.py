@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,9 @@ from lash_store.session.records import (
     TurnCommit,
     Unchanged,
     UsageDelta,
+    blobs,
 )
-from lash_store.session.records.blobs import pack_blob
+from lash_store.session.records.blobs import pack_blob, unpack_blob
 from tests.conformance.test_transactions import traced
 from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, run_script
@@ -333,7 +336,6 @@ class TestGraph:
         aside = [node(f"a{at}", None) for at in range(300)]
         long = [node(f"n{at}", f"n{at - 1}" if at else "f2") for at in range(600)]
         commit(store, Append([far[0], *aside, *far[1:], *long], "n599"))
-        head = "SELECT"
         path = store.load_path()
         assert path is not None
         assert ids(path) == [each.node_id for each in (*far, *long)]
@@ -452,6 +454,23 @@ class TestBlobs:
         key = sha(b"content")
         run_script(path, f"INSERT INTO blobs VALUES ('{key}', x'{stored.hex()}')")
         assert store.load_blob(key) == b"content"
+
+    def test_s_blob_2_either_library_compresses_and_both_are_read(self) -> None:
+        """isal, which the tests have, and zlib, which is there without the extra."""
+        content = b"some words " * 1_000
+        script = (
+            "import sys; sys.modules['isal'] = None\n"
+            "from lash_store.session.records.blobs import compress, pack_blob\n"
+            "assert compress.__module__ == 'zlib'\n"
+            "sys.stdout.buffer.write(pack_blob(b'some words ' * 1_000, 'ToolState', 'balanced'))"
+        )
+        command = [sys.executable, "-c", script]
+        by_zlib = subprocess.run(command, check=True, capture_output=True).stdout
+        by_isal = pack_blob(content, "ToolState", "balanced")
+        assert vars(blobs)["compress"].__module__ == "isal.isal_zlib"
+        for stored in (by_zlib, by_isal):
+            assert len(stored) < 500
+            assert unpack_blob(sha(content), stored) == content
 
     def test_s_blob_1_the_hash_decides_between_forms(self, store: SessionStore, path: Path) -> None:
         """Content that is itself an envelope, stored bare."""

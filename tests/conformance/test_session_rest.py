@@ -33,11 +33,13 @@ from lash_store.session.records import (
     Append,
     Attachment,
     Checkpoint,
+    Manifest,
     NewWork,
     Node,
     Relation,
     SessionMeta,
     TurnCommit,
+    TurnReceipt,
     TurnStamp,
 )
 from lash_store.session.records.blobs import pack_blob
@@ -487,6 +489,49 @@ class TestCollectEvery:
                 receipt = store.commit_turn(turn)
             assert receipt.head_revision == 2
             assert store.commit_turn(turn) == receipt  # and it does not collect again
+
+    def test_s_commit_9_a_receipt_does_not_repeat_the_checkpoints_state(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        """Its manifest is read from the checkpoint, as long as that is stored."""
+        fence = lease_of(store).fence
+        turn = TurnCommit(fence=fence, stamp=TurnStamp("t", "h"), checkpoint=FULL)
+        receipt = store.commit_turn(turn)
+        assert receipt.manifest is not None
+        assert receipt.manifest.turn_state == FULL.turn_state
+        (row,) = all_rows(path)["runtime_turn_commits"]
+        assert row[3] == f'{{"head_revision":1,"checkpoint_ref":"{receipt.checkpoint_ref}"}}'
+        assert store.commit_turn(turn) == store.load_receipt("t") == receipt
+        store.commit_turn(TurnCommit(fence=fence, checkpoint=Checkpoint("newer")))
+        assert store.collect_blobs().deleted
+        left = msgspec.structs.replace(receipt, manifest=None)
+        assert store.commit_turn(turn) == store.load_receipt("t") == left
+
+    def test_s_commit_9_a_manifest_in_a_receipt_is_read_as_it_is(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        """As the original program writes it."""
+        turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h"), checkpoint=FULL)
+        store.commit_turn(turn)
+        written = '{"head_revision":1,"checkpoint_ref":"gone","manifest":{"turn_state":{"n":1}}}'
+        run_script(path, f"UPDATE runtime_turn_commits SET result_json = '{written}'")
+        expected = TurnReceipt(1, "gone", Manifest({"n": 1}))
+        assert store.commit_turn(turn) == store.load_receipt("t") == expected
+
+    def test_s_commit_9_a_receipt_whose_checkpoint_is_corrupt_says_so(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h"), checkpoint=FULL)
+        receipt = store.commit_turn(turn)
+        run_script(
+            path, f"UPDATE blobs SET content = x'c1' WHERE hash = '{receipt.checkpoint_ref}'"
+        )
+        before = all_rows(path)
+        with pytest.raises(CorruptRecordError, match="blobs"):
+            store.commit_turn(turn)
+        with pytest.raises(CorruptRecordError, match="blobs"):
+            store.load_receipt("t")
+        assert all_rows(path) == before
 
     def test_s_gc_2_an_option_collects_after_every_nth_commit(self, path: Path) -> None:
         with SessionStore.open(path, session_id="s", collect_every=2) as store:

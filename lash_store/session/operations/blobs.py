@@ -146,9 +146,17 @@ def read_blob(tx: Tx, key: str) -> bytes | None:
 
 def read_manifest(tx: Tx, checkpoint_ref: str) -> Manifest:
     """Read a checkpoint's manifest, on an open transaction; see :func:`load_manifest`."""
+    manifest = find_manifest(tx, checkpoint_ref)
+    if manifest is None:
+        raise CorruptRecordError(_TABLE, checkpoint_ref, "the checkpoint's manifest is missing")
+    return manifest
+
+
+def find_manifest(tx: Tx, checkpoint_ref: str) -> Manifest | None:
+    """Read a checkpoint's manifest if it is stored; CorruptRecordError for what is none."""
     content = read_blob(tx, checkpoint_ref)
     if content is None:
-        raise CorruptRecordError(_TABLE, checkpoint_ref, "the checkpoint's manifest is missing")
+        return None
     written = decode_msgpack(_TABLE, checkpoint_ref, content)
     try:
         return msgspec.convert(written, Manifest)

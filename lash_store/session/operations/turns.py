@@ -21,13 +21,12 @@ from lash_store.errors import (
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
 from lash_store.session.operations.attachments import stamp_attachments
-from lash_store.session.operations.blobs import store_checkpoint
+from lash_store.session.operations.blobs import find_manifest, store_checkpoint
 from lash_store.session.operations.claims import complete_claim, require_standing
 from lash_store.session.operations.graph import append_nodes, delete_nodes, is_live_node
 from lash_store.session.operations.head import read_head, save_head
 from lash_store.session.operations.leases import LEASES
 from lash_store.session.records import SessionHead, WorkClaim
-from lash_store.session.records.checkpoints import WrittenCheckpoint, shown_manifest
 from lash_store.session.records.turns import (
     TurnCommit,
     TurnReceipt,
@@ -95,7 +94,7 @@ def load_receipt(context: SessionContext, turn_id: str) -> Work[TurnReceipt | No
 
     def load(tx: Tx) -> TurnReceipt | None:
         row = statements.load_receipt.one(tx.own_cursor, session_id=session_id, turn_id=name)
-        return None if row is None else _read_receipt(name, row[3])
+        return None if row is None else _read_receipt(tx, name, row[3])
 
     return load
 
@@ -137,7 +136,7 @@ def _receipt(tx: Tx, stamp: TurnStamp, session_id: str) -> TurnReceipt | None:
         return None
     if row[2] != stamp.commit_hash:
         raise TurnConflictError(session_id, stamp.turn_id)
-    return _read_receipt(stamp.turn_id, row[3])
+    return _read_receipt(tx, stamp.turn_id, row[3])
 
 
 def _check_completed(tx: Tx, claims: Sequence[WorkClaim], session_id: str) -> None:
@@ -159,7 +158,6 @@ def _writing(
     usage = [msgspec.structs.asdict(delta) for delta in commit.usage]
     append = append_nodes(commit.graph.nodes) if commit.graph.nodes else None
     encoded = _encoded_for_head(commit)
-    save_receipt = None if stamp is None else _saving_receipt(stamp, checkpoint)
     completed, attachment_ids = commit.completed, commit.attachment_ids
 
     def write(tx: Tx, head: SessionHead) -> TurnReceipt:
@@ -174,8 +172,8 @@ def _writing(
         if attachment_ids:
             stamp_attachments(tx, head.session_id, attachment_ids)
         receipt = TurnReceipt(moved.head_revision, checkpoint_ref, manifest)
-        if save_receipt is not None:
-            save_receipt(tx, head.session_id, receipt)
+        if stamp is not None:
+            _save_receipt(tx, stamp, head.session_id, receipt)
         return receipt
 
     return write
@@ -236,25 +234,21 @@ def _moved(
     )
 
 
-def _saving_receipt(
-    stamp: TurnStamp, checkpoint: WrittenCheckpoint | None
-) -> Callable[[Tx, str, TurnReceipt], None]:
-    """Encode what a receipt says of the checkpoint; return what saves a receipt under a stamp."""
-    manifest = None if checkpoint is None else encode_raw(shown_manifest(checkpoint.manifest))
-
-    def save(tx: Tx, session_id: str, receipt: TurnReceipt) -> None:
-        shown = msgspec.structs.replace(receipt, manifest=manifest)
-        statements.save_receipt.later(
-            tx.own_cursor,
-            session_id=session_id,
-            turn_id=stamp.turn_id,
-            commit_hash=stamp.commit_hash,
-            result_json=encode_json(shown),
-            committed_at_ms=tx.now_ms,
-        )
-
-    return save
+def _save_receipt(tx: Tx, stamp: TurnStamp, session_id: str, receipt: TurnReceipt) -> None:
+    """Write a receipt without its manifest, which stands among the blobs under the checkpoint_ref."""
+    statements.save_receipt.later(
+        tx.own_cursor,
+        session_id=session_id,
+        turn_id=stamp.turn_id,
+        commit_hash=stamp.commit_hash,
+        result_json=encode_json(msgspec.structs.replace(receipt, manifest=None)),
+        committed_at_ms=tx.now_ms,
+    )
 
 
-def _read_receipt(turn_id: str, text: str) -> TurnReceipt:
-    return read_as(TurnReceipt, _TABLE, turn_id, decode_object(_TABLE, turn_id, text))
+def _read_receipt(tx: Tx, turn_id: str, text: str) -> TurnReceipt:
+    receipt = read_as(TurnReceipt, _TABLE, turn_id, decode_object(_TABLE, turn_id, text))
+    if receipt.manifest is None and receipt.checkpoint_ref is not None:
+        manifest = find_manifest(tx, receipt.checkpoint_ref)
+        return msgspec.structs.replace(receipt, manifest=manifest)
+    return receipt  # the original writes the manifest into it

@@ -7,6 +7,12 @@ import msgspec
 
 from lash_store._kernel.codecs import content_hash, encode_msgpack, on_any_stack
 
+try:
+    # With the extra `isal`: the same format by Intel's library, in an eighth of the time.
+    from isal.isal_zlib import compress
+except ImportError:
+    from zlib import compress
+
 _decode = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 BlobKind = Literal[
@@ -47,13 +53,13 @@ _COMPRESS_FROM: Final[dict[Profile, float]] = {
 def pack_blob(content: bytes, kind: BlobKind, profile: Profile) -> bytes:
     """Return what is stored for `content`: a MessagePack map with named fields (S-BLOB-1)."""
     hints = _HINTS[kind]
-    compress = bool(hints) and len(content) >= _COMPRESS_FROM[profile]
+    is_long = bool(hints) and len(content) >= _COMPRESS_FROM[profile]
     descriptor: dict[str, Any] = {"kind": kind, **({"hints": hints} if hints else {})}
     return encode_msgpack(
         {
             "descriptor": descriptor,
-            "compression": "Zlib" if compress else "None",
-            "content": zlib.compress(content) if compress else content,
+            "compression": "Zlib" if is_long else "None",
+            "content": compress(content) if is_long else content,
         }
     )
 

@@ -114,12 +114,6 @@ def hashed_checkpoint(manifest: Manifest) -> dict[str, Any]:
     return {**hashed, "plugin_snapshot_revision": manifest.plugin_snapshot_revision}
 
 
-def shown_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return what of a manifest stands in a turn's receipt, as JSON."""
-    shown: dict[str, Any] = msgspec.to_builtins(manifest)
-    return {**shown, "turn_state": free_json("turn_state", manifest.turn_state)}
-
-
 def manifest_of(content: bytes) -> Manifest | None:
     """Read a manifest, or None if `content` is none."""
     try:

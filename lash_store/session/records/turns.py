@@ -78,7 +78,11 @@ class TurnCommit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TurnReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a commit did: the head's revision after it, and the checkpoint that it stored."""
+    """What a commit did: the head's revision after it, and the checkpoint that it stored.
+
+    The manifest is stored with the checkpoint alone: that of a turn that is sent again, or looked
+    up, is None once the checkpoint was collected (S-COMMIT-9).
+    """
 
     head_revision: int
     checkpoint_ref: str | None = None
