@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
-from uuid import uuid4
 
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -50,7 +50,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 def _state() -> str:
     """Some text that no compression makes short."""
-    return "".join(uuid4().hex for _ in range(_SIZE // 32))
+    return token_hex(_SIZE // 2)
 
 
 def _commit(folder: Path, synchronous: Synchronous) -> Callable[[], object]:
