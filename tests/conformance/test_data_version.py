@@ -100,9 +100,6 @@ def test_k_wait_3_in_the_midst_of_a_transaction_it_is_not_read(opened: SessionSt
     writer._began = True
     assert writer.data_version() is None
     writer._began = False
-    writer._group = object()
-    assert writer.data_version() is None
-    writer._group = None
     assert writer.data_version() is not None
     assert writer.turns.is_free
 

@@ -63,7 +63,7 @@ class Leader(ABC):
         """What the present leader, or one that was interrupted, has run."""
 
         self._began = False
-        """Whether there may be a transaction to end: the leader that began it may be gone."""
+        """Whether there may be a transaction to end, or a group: who began it may be gone."""
 
         self._ended: deque[Group] = deque()
         """Groups that are over and whose callers may not have been told yet."""
@@ -98,7 +98,7 @@ class Leader(ABC):
         self._unread_since_s = None
         writer = connections.writer
         try:
-            is_between = writer is not None and not self._began and self._group is None
+            is_between = writer is not None and not self._began
             return connections.version_of(writer) if writer is not None and is_between else None
         except sqlite3.Error as error:
             assert writer is not None
@@ -122,7 +122,7 @@ class Leader(ABC):
 
     def _try_begin(self, operation: str) -> float | None:
         """Begin a transaction in this turn; if another process writes, return when to try again."""
-        if self._began or self._group is not None:
+        if self._began:
             self._put_right()
         connections = self._connections
         connection = connections.checked_writer()

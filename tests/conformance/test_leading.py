@@ -1,0 +1,283 @@
+"""Who leads a group, whom it lets join and for how long, and what an interrupted leader leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import AsyncSessionStore, NewWork, SessionLease, SessionStore
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.fairness import WriteQueue
+from lash_store._backends.sqlite.leading import Group
+from lash_store._backends.sqlite.turns import Hold
+from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall
+from lash_store._kernel.observing import observed_by
+from lash_store.errors import StoreBusyError
+from lash_store.testing import ManualClock
+from tests.conformance.test_groups import Recorder
+from tests.support.databases import all_rows, database_of
+from tests.support.turns import PATIENCE_S, eventually, in_line, join, outcome, started
+
+pytestmark = pytest.mark.sqlite("its writer, and who joins its transactions")
+
+
+def locked_by_another(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection
+
+
+def claim(store: SessionStore) -> Any:
+    return store.claim_lease(owner_id="ann", ttl_ms=60_000)
+
+
+def ends_of_two_claims(path: Path, bound_s: float | None) -> list[str]:
+    """What is begun and ended if another thread claims while the first one's claim has the turn."""
+    recorder, threads = Recorder(), list[threading.Thread]()
+
+    class Meanwhile:
+        def now_ms(self) -> int:
+            if not threads:
+                threads.extend(started(lambda: claim(second)))
+                eventually(lambda: in_line(second) == 1)
+            return 1
+
+    with (
+        SessionStore.open(path, session_id="s", clock=Meanwhile()) as first,
+        SessionStore.open(path, session_id="t", clock=ManualClock()) as second,
+    ):
+        database_of(first).writer._bound_s = bound_s
+        with observed_by(recorder):
+            assert isinstance(claim(first), SessionLease)
+            join(*threads)
+        assert second.current_lease() is not None
+    return [kind for kind in recorder.kinds if kind in {"begin", "commit", "rollback"}]
+
+
+def test_k_group_1_who_comes_while_a_lone_call_runs_joins_its_transaction(path: Path) -> None:
+    assert ends_of_two_claims(path, None) == ["begin", "commit"]
+
+
+def test_k_group_4_nobody_joins_once_the_bound_is_reached(path: Path) -> None:
+    assert ends_of_two_claims(path, 0.0) == ["begin", "commit"] * 2
+
+
+def test_k_wait_3_a_try_for_the_lock_in_vain_leaves_the_version_to_be_read(path: Path) -> None:
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=20) as store:
+        store.enqueue_work(NewWork([1]))
+        writer = database_of(store).writer
+        with closing(locked_by_another(path)):
+            with pytest.raises(StoreBusyError):
+                store.enqueue_work(NewWork([2]))
+            assert writer.data_version() is not None
+            assert not writer._began
+
+
+@pytest.mark.parametrize("facade", ["thread", "loop"])
+def test_k_tx_3_an_error_of_sqlite_at_begin_is_the_calls_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch, facade: str
+) -> None:
+    """Also of one that stands among the processes that wait, and whoever comes after it goes on."""
+    with SessionStore.open(path, session_id="s") as store:
+        claim(store)
+        database = database_of(store)
+        assert database.connections.queue is not None
+        monkeypatch.setattr(WriteQueue, "may_try", lambda queue, now_s: False)
+
+        def fail(queue: object, connection: object, now_s: float) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        async def in_loop() -> None:
+            async with AsyncSessionStore.open(path, session_id="s") as same:
+                await same.enqueue_work(NewWork([1]))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(WriteQueue, "try_begin", fail)
+            refused = outcome(
+                (lambda: asyncio.run(asyncio.wait_for(in_loop(), PATIENCE_S)))
+                if facade == "loop"
+                else (lambda: store.enqueue_work(NewWork([1])))
+            )
+        assert "disk I/O error" in str(refused)
+        assert database.writer.turns.is_free
+        monkeypatch.undo()
+        store.enqueue_work(NewWork([2]))
+        assert len(all_rows(path)["queued_work_batches"]) == 1
+
+
+def test_k_group_3_what_is_put_back_leaves_nothing_begun(store: SessionStore) -> None:
+    claim(store)
+    database, hold, group = database_of(store), Hold(), Group()
+    writer, connection = database.writer, database.connections.writer
+    assert connection is not None
+    call = ThreadCall(store._handle, "claim_lease", lambda _: None, budget_s=PATIENCE_S)
+    assert writer.turns.try_take(hold)
+    writer._began, writer._group = True, group
+    connection.begin(dialect.BEGIN_WRITE)
+    assert call.take(group)
+    group.calls.append(call)
+    writer._put_back(connection, group.calls, group)
+    assert not connection.in_transaction
+    assert vars(writer)["_group"] is None
+    assert not vars(writer)["_began"]
+    assert call.waits
+    assert call.alone
+    assert writer.turns.first() is call
+    assert call.take(call)
+    assert writer.turns.first() is None
+    assert writer.turns.give_back(hold)
+    assert writer.data_version() is not None
+
+
+@pytest.mark.parametrize("behind_s", [0.0, LOOK_AGAIN_S / 2])
+def test_k_tx_10_a_thread_within_its_budget_is_not_passed_over(
+    store: SessionStore, behind_s: float
+) -> None:
+    writer = database_of(store).writer
+    call = ThreadCall(store._handle, None, lambda _: None, budget_s=-behind_s)
+    writer.turns.waiting.append(call)
+    writer._pass_over_overdue()
+    assert call.waits
+    call.take(call)
+
+
+def test_k_tx_10_a_thread_that_should_have_given_up_long_ago_is_passed_over(
+    store: SessionStore,
+) -> None:
+    """An interrupt may have struck before it withdrew its call: others wait behind it."""
+    writer = database_of(store).writer
+    gone = ThreadCall(store._handle, None, lambda _: None, budget_s=-2 * LOOK_AGAIN_S)
+    writer.turns.waiting.append(gone)
+    begun_s = time.monotonic()
+    assert isinstance(claim(store), SessionLease)
+    assert time.monotonic() - begun_s < PATIENCE_S
+    assert not gone.waits
+
+
+def test_k_group_1_a_group_for_tests_has_a_bound_of_its_own(
+    store: SessionStore, path: Path
+) -> None:
+    writer = database_of(store).writer
+    seen: list[float | None] = []
+
+    def work(_: object) -> None:
+        seen.append(writer._bound_s)
+
+    writer.write_together([(store._handle, "renew_lease", work)] * 2)
+    assert seen == [inf, inf]
+    assert writer._bound_s is None
+
+
+def test_k_group_2_a_snapshot_in_memory_waits_for_its_own_turn(clock: ManualClock) -> None:
+    """Nobody else runs it: it holds the turn until its end."""
+    got: list[Any] = []
+    threads = list[threading.Thread]()
+
+    class Meanwhile:
+        def now_ms(self) -> int:
+            if not threads:
+                threads.extend(started(lambda: got.append(outcome(store.current_lease))))
+                eventually(lambda: in_line(store) == 1)
+            return 1
+
+    with SessionStore.open(None, session_id="s", clock=Meanwhile()) as store:
+        lease = claim(store)
+        join(*threads)
+        assert got == [lease]
+
+
+def test_k_tx_10_a_snapshot_in_memory_that_was_dropped_is_ended_by_the_next(
+    clock: ManualClock,
+) -> None:
+    with SessionStore.open(None, session_id="s", clock=clock) as store:
+        claim(store)
+        database, hold = database_of(store), Hold()
+        connection = database.writer.begin_read(store._handle, hold, "read", budget_s=1)
+        assert connection.in_transaction
+        del hold
+        assert store.enqueue_work(NewWork([1])) is not None
+
+
+def test_k_tx_3_a_block_that_stood_in_line_waits_for_another_process_too(
+    path: Path, store: SessionStore
+) -> None:
+    claim(store)
+    writer, hold, is_begun, may_end = database_of(store).writer, Hold(), [], threading.Event()
+
+    def block() -> None:
+        with store.begin():
+            is_begun.append(1)
+            assert may_end.wait(PATIENCE_S)
+
+    assert writer.turns.try_take(hold)
+    threads = started(block)
+    eventually(lambda: in_line(store) == 1)
+    with closing(locked_by_another(path)) as other:
+        writer.give_back(hold)
+        eventually(lambda: writer.turns.is_free and in_line(store) == 1)
+        time.sleep(2 * LOOK_AGAIN_S)
+        assert is_begun == []
+        other.rollback()
+        eventually(lambda: is_begun)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    may_end.set()
+    join(*threads)
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), MemoryError("none")])
+def test_k_tx_3_an_error_of_a_later_try_is_the_calls_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The timer tries for an event loop's call, and goes on with others'."""
+    tries: list[float] = []
+
+    def fail(queue: object, connection: object, now_s: float) -> float:
+        tries.append(now_s)
+        if len(tries) < 3:
+            return 0.001
+        raise error
+
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            await store.enqueue_work(NewWork([1]))
+            with monkeypatch.context() as patched:
+                patched.setattr(WriteQueue, "may_try", lambda queue, now_s: False)
+                patched.setattr(WriteQueue, "try_begin", fail)
+                with pytest.raises(Exception, match=str(error)):
+                    await asyncio.wait_for(store.enqueue_work(NewWork([2])), PATIENCE_S)
+            await asyncio.wait_for(store.enqueue_work(NewWork([3])), PATIENCE_S)
+
+    asyncio.run(main())
+    assert len(tries) == 3
+    assert len(all_rows(path)["queued_work_batches"]) == 2
+
+
+def test_k_tx_10_a_loops_call_goes_on_though_its_leader_is_gone(
+    path: Path, store: SessionStore
+) -> None:
+    """Whoever had the turn was interrupted and woke nobody: the timer sees that."""
+
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as looped:
+            await looped.enqueue_work(NewWork([1]))
+            writer, hold = database_of(store).writer, Hold()
+            await asyncio.to_thread(eventually, lambda: not writer._looked_after)
+            assert writer.turns.try_take(hold)
+            task = asyncio.ensure_future(looped.enqueue_work(NewWork([2])))
+            await asyncio.to_thread(eventually, lambda: len(writer.turns.waiting) == 1)
+            assert not writer._scheduled
+            del hold
+            await asyncio.wait_for(task, PATIENCE_S / 6)
+            await asyncio.to_thread(eventually, lambda: not writer._looked_after)
+
+    asyncio.run(main())
+    assert len(all_rows(path)["queued_work_batches"]) == 2
