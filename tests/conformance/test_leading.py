@@ -271,7 +271,7 @@ def test_k_tx_10_a_loops_call_goes_on_though_its_leader_is_gone(
             await looped.enqueue_work(NewWork([1]))
             writer, hold = database_of(store).writer, Hold()
             await asyncio.to_thread(eventually, lambda: not writer._looked_after)
-            assert writer.turns.try_take(hold)
+            assert await asyncio.to_thread(writer.turns.try_take, hold)
             task = asyncio.ensure_future(looped.enqueue_work(NewWork([2])))
             await asyncio.to_thread(eventually, lambda: len(writer.turns.waiting) == 1)
             assert not writer._scheduled
