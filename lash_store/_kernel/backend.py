@@ -166,8 +166,14 @@ class OpenTransaction(Protocol):
     def in_transaction(self) -> bool:
         """Whether it is still open: a database may roll one back by itself."""
 
-    def further_cursor(self, schema: Schema, scope: str) -> Cursor:
-        """Return one more cursor, for another Tx on it, once it holds that Tx's schema."""
+    def further_cursor(
+        self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
+    ) -> Cursor:
+        """Return one more cursor, for another Tx on it, once it holds that Tx's schema.
+
+        Where a database locks less than all of itself, it has the lock on the kind then, or of who
+        looks at the thing of one `key` alone that on this.
+        """
         ...
 
     def check_thread(self) -> None:

@@ -14,6 +14,8 @@ The lock is had before anything is read, and held until the end.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from lash_store._kernel.schema import Schema
+
 WorkT = TypeVar("WorkT", bound=Callable[..., Any])
 
 
@@ -21,6 +23,13 @@ def locked_by(work: WorkT, *key: str) -> WorkT:
     """Say that `work` is about one thing of its kind; about none that others change, without a `key`."""
     said: Any = work
     said.locked_by = key
+    return work
+
+
+def locked_beside(work: WorkT, schema: Schema, scope: str, *key: str) -> WorkT:
+    """Say that `work` looks at one thing of another kind of store as well, which must not change."""
+    said: Any = work
+    said.locked_beside = (schema, scope, key)
     return work
 
 
@@ -44,6 +53,12 @@ def locked_as(work: WorkT, other: Any) -> WorkT:
     """Say of `work`, which does what `other` does and more, what that has said."""
     key = key_of(other)
     return work if key is None else locked_by(work, *key)
+
+
+def beside_of(work: Any) -> tuple[Schema, str, tuple[str, ...]] | None:
+    """Return what a work has said of another kind: its schema, the scope, the thing."""
+    said: tuple[Schema, str, tuple[str, ...]] | None = getattr(work, "locked_beside", None)
+    return said
 
 
 def key_of(work: Any) -> tuple[str, ...] | None:

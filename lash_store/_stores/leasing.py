@@ -34,19 +34,15 @@ from lash_store._kernel.leases import (
     check_fence,
 )
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
-from lash_store._kernel.locks import commits_with_first, locked_by
+from lash_store._kernel.locks import WorkT, commits_with_first, locked_beside, locked_by
 from lash_store._kernel.logs import takeovers_are_told
-from lash_store._kernel.schema import OURS, declared
+from lash_store._kernel.schema import OURS, Schema, declared
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.holding import Holding
+from lash_store._stores.lost import is_term, lost
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context, Tx
-from lash_store.errors import (
-    CorruptRecordError,
-    InvalidRecordError,
-    LeaseLostError,
-    LeaseLostReason,
-)
+from lash_store.errors import CorruptRecordError, InvalidRecordError, LeaseLostError
 
 LeaseT = TypeVar("LeaseT", bound=Lease[Any])
 
@@ -193,7 +189,7 @@ class Leases(Generic[FenceT, LeaseT]):
                 ttl_ms=ttl_ms,
             )
             if row is None:
-                raise _lost(fence, self.load_term(tx, fence.key))
+                raise lost(fence, self.load_term(tx, fence.key))
             term = self._read_term(row)
             return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
 
@@ -234,7 +230,7 @@ class Leases(Generic[FenceT, LeaseT]):
             now_ms=tx.now_ms,
         )
         if ended != 1:
-            raise _lost(fence, self.load_term(tx, fence.key))
+            raise lost(fence, self.load_term(tx, fence.key))
 
     def requiring(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
@@ -261,22 +257,34 @@ class Leases(Generic[FenceT, LeaseT]):
 
         Raises InvalidRecordError if that kind's leases are elsewhere: in a file of their own.
         """
-        cursor, ours = self._cursor(tx), self.table.table.info.get(OURS)
+        cursor, ours = self._cursor(tx), self._stands_in(fence)
         if ours is not None:
             assert tx.transaction is not None
-            schema = next(each for each in declared if ours.table in each.tables)
+            schema, scope = ours
             if not tx.transaction.is_shared:
                 why = f"the leases of the {schema.kind} store are in another file"
                 raise InvalidRecordError("fence", type(fence).__name__, why)
-            scope = fence.key if ours.is_scoped else ""
-            cursor = tx.transaction.further_cursor(schema, scope)
+            cursor = tx.transaction.further_cursor(schema, scope, (fence.key,))
             cursor.scope = scope
         row = self.table.current_lease.one(cursor, key=fence.key)
         self._check_live(tx, fence, None if row is None else self._read_term(row))
 
+    def locked_beside(self, work: WorkT, fence: FenceT) -> WorkT:
+        """Say of `work`, which does :meth:`require_beside`, that the lease must not change meanwhile."""
+        ours = self._stands_in(fence)
+        return work if ours is None else locked_beside(work, *ours, fence.key)
+
+    def _stands_in(self, fence: FenceT) -> tuple[Schema, str] | None:
+        """The kind of store and the scope that a lease of ours belongs to; None of a consumer's own."""
+        ours = self.table.table.info.get(OURS)
+        if ours is None:
+            return None
+        schema = next(each for each in declared if ours.table in each.tables)
+        return schema, fence.key if ours.is_scoped else ""
+
     def _check_live(self, tx: Tx[Any], fence: FenceT, term: LeaseTerm | None) -> None:
-        if term is None or not _is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
-            raise _lost(fence, term)
+        if term is None or not is_term(term, fence) or not is_live(term, now_ms=tx.now_ms):
+            raise lost(fence, term)
 
     def require_not_superseded(self, tx: Tx[Any], fence: FenceT) -> None:
         """Raise LeaseLostError if somebody else was given a term after that of `fence`.
@@ -285,9 +293,9 @@ class Leases(Generic[FenceT, LeaseT]):
         the term of who did the work once, and released it with that, is over without any harm.
         """
         check_fence(fence, self.fence)
-        lost = _lost(fence, self.load_term(tx, fence.key))
-        if lost.reason in ("superseded", "never_claimed"):
-            raise lost
+        found = lost(fence, self.load_term(tx, fence.key))
+        if found.reason in ("superseded", "never_claimed"):
+            raise found
 
     def current(self, tx: Tx[Any], key: str) -> LeaseT | None:
         """Return the term on `key` that is live now, or None if the lease is free."""
@@ -371,30 +379,3 @@ def leases_of(kind: type[FenceT]) -> Leases[FenceT, Lease[FenceT]]:
 def _is_ours(fence: Fence) -> bool:
     leases: LeaseTable | None = getattr(fence, "leases", None)
     return leases is None or OURS in leases.table.info
-
-
-def _is_term(term: LeaseTerm, fence: Fence) -> bool:
-    """``LeaseTable.is_term`` on a row that was read."""
-    return (
-        term.owner_id == fence.owner_id
-        and term.token == fence.token
-        and term.fencing_token == fence.fencing_token
-    )
-
-
-def _lost(fence: Fence, actual: LeaseTerm | None) -> LeaseLostError:
-    return LeaseLostError(fence, actual, _lost_reason(fence, actual))
-
-
-def _lost_reason(fence: Fence, actual: LeaseTerm | None) -> LeaseLostReason:
-    """Say why `fence` is not live, given the row as it stands (K-LEASE-5).
-
-    Meant for a fence that was just refused: a term that matches in full has expired.
-    """
-    if actual is None or actual.fencing_token < fence.fencing_token:
-        return "never_claimed"
-    if actual.fencing_token > fence.fencing_token:
-        return "superseded"
-    if actual.token is None:
-        return "released"
-    return "expired" if _is_term(actual, fence) else "never_claimed"

@@ -58,6 +58,7 @@ TARGETS = {
     "lash_store/_kernel/liveness.py": LEASE_TESTS,
     "lash_store/_kernel/leases.py": LEASE_TESTS,
     "lash_store/_stores/leasing.py": LEASE_TESTS,
+    "lash_store/_stores/lost.py": LEASE_TESTS,
     "lash_store/session/statements/claims.py": QUEUE_TESTS,
     "lash_store/session/statements/queue.py": QUEUE_TESTS,
     "lash_store/session/operations/claims.py": QUEUE_TESTS,

@@ -24,6 +24,7 @@ from lash_store import (
     NewWork,
     ProcessRegistry,
     ProcessTx,
+    Replayed,
     SessionStore,
     Success,
 )
@@ -52,7 +53,7 @@ from lash_store.errors import (
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
-from lash_store.testing import ManualClock, as_another_process, run_as_group
+from lash_store.testing import ManualClock, Parked, as_another_process, run_as_group
 from tests.support.registries import register, registration
 
 
@@ -112,6 +113,35 @@ def test_k_lock_1_a_session_has_its_own_lock_and_other_kinds_share_theirs() -> N
 def test_k_lock_2_a_group_takes_each_lock_once_in_one_order() -> None:
     locks = [(7, True), (3, False), (7, False), (5, True), (5, True)]
     assert together(locks) == ((3, False), (5, True), (7, False))
+
+
+def test_k_lock_1_a_step_under_a_processs_lease_locks_that_process_alone(
+    deployment: Deployment,
+) -> None:
+    """And the step, and the session where it is a session's lease: all at once, in one order."""
+    fences: list[Any] = []
+    for name in "ab":
+        register(deployment.processes, name)
+        fences.append(deployment.processes.claim_lease(name, owner_id="w", ttl_ms=60_000))
+    session = deployment.sessions.create("chat", model="m")
+    fences.append(session.claim_lease(owner_id="w", ttl_ms=60_000))
+    of_a, of_b, of_session = (each.fence for each in fences)
+    record = deployment.effects.record_effect
+    apart: dict[str, Any] = {"busy_timeout_ms": 200, "schema": schema_name(deployment)}
+    with as_another_process(), Deployment.open(str(deployment_url(deployment)), **apart) as other:
+        with Parked(lambda: record(of_a, "s", "of a", "e", 1), at="insert") as parked:
+            assert other.effects.record_effect(of_b, "s", "of b", "e", 1) == Replayed(1)
+            assert other.effects.record_effect(of_session, "s", "c", "e", 1) == Replayed(1)
+            with pytest.raises(StoreBusyError):
+                other.processes.release_lease(of_a)
+            assert other.processes.release_lease(of_b)
+            assert parked.resume() == Replayed(1)
+        with Parked(lambda: record(of_session, "s", "d", "e", 1), at="insert") as parked:
+            theirs = other.sessions.open("chat")
+            assert theirs is not None
+            with pytest.raises(StoreBusyError):
+                theirs.release_lease(of_session)
+            assert parked.resume() == Replayed(1)
 
 
 def test_k_lock_1_other_sessions_and_other_things_do_not_wait(deployment: Deployment) -> None:

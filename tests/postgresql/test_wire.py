@@ -13,9 +13,11 @@ from sqlalchemy import func, make_url, select
 from lash_store import (
     Append,
     Checkpoint,
+    Deployment,
     EffectStore,
     NewWork,
     Node,
+    Replayed,
     SessionLease,
     SessionStore,
     TurnCommit,
@@ -130,6 +132,19 @@ def test_k_pg_5_steps_are_recorded_with_their_commit(wire: Proxy, place: str) ->
             ended = trips(wire, lambda claim=claim: store.finish_effect(claim, 7))  # type: ignore[misc] # reason: likewise
             assert number <= 6 or (count, ended) == (2, (2, 7))
         assert store.count_effects(status="completed") == 9
+
+
+def test_k_pg_5_a_step_under_a_lease_has_its_locks_with_its_begin(wire: Proxy, place: str) -> None:
+    with Deployment.open(wire.url, schema=place) as deployment:
+        lease: Any = deployment.sessions.create("chat", model="m").claim_lease(
+            owner_id="ann", ttl_ms=60_000
+        )
+        for number in range(9):
+            wire.delay_s = SLOW_S if number > 7 else 0.0
+            record = partial(deployment.effects.record_effect, lease.fence, "s", f"{number}", "e")
+            count, given = trips(wire, lambda record=record: record(7))  # type: ignore[misc] # reason: a default
+            assert given == Replayed(7)
+        assert count == 4
 
 
 def test_k_pg_6_what_is_refused_has_changed_nothing_and_is_explained(

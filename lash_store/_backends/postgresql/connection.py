@@ -270,12 +270,14 @@ class StoreConnection(psycopg.Connection[Any]):
         """Return the server's time, as it is by now: as far as this machine's steady clock can say."""
         return self._server_ms + int((monotonic() - self._read_s) * 1000)
 
-    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+    def further_cursor(
+        self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
+    ) -> StoreCursor:
         """Open one more cursor on this transaction, once it has the locks of that Tx."""
         wanted = [
             each
-            for each in locks_of(self.place, schema, scope, None)
-            if self._writes and each not in self._held
+            for each in locks_of(self.place, schema, scope, key)
+            if self._writes and self._held.isdisjoint({each, (each[0], False)})
         ]
         for lock in wanted:
             try:

@@ -14,10 +14,10 @@ from lash_store._backends.postgresql import database as databases, guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
 from lash_store._backends.postgresql.drift import compare
 from lash_store._backends.postgresql.driver import store_error
-from lash_store._backends.postgresql.locks import locks_of
+from lash_store._backends.postgresql.locks import locks_of, together
 from lash_store._kernel.calls import Call, LibraryCall, LoopCall, ThreadCall, ToldCall
 from lash_store._kernel.checks import check_now, shown
-from lash_store._kernel.locks import key_of
+from lash_store._kernel.locks import beside_of, key_of
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
@@ -361,12 +361,11 @@ class PostgresqlHandle:
         self.watch.notify()
 
     def _locking(self, call: Any, work: Any) -> Any:
-        call.locks = locks_of(
-            self.database.place,
-            self.schema,
-            self.make_tx.args[0].scope,  # type: ignore[attr-defined] # reason: a partial, of the store's context
-            key_of(work),
-        )
+        place, scope = self.database.place, self.make_tx.args[0].scope  # type: ignore[attr-defined] # reason: a partial, of the store's context
+        call.locks = locks_of(place, self.schema, scope, key_of(work))
+        beside = beside_of(work)
+        if beside is not None:
+            call.locks = together((*call.locks, *locks_of(place, *beside)))
         return call
 
     def _check_open(self) -> None:

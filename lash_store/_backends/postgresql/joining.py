@@ -107,9 +107,11 @@ class JoinedTransaction:
             psycopg.pq.TransactionStatus.INERROR,
         )
 
-    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+    def further_cursor(
+        self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
+    ) -> StoreCursor:
         """Open one more cursor on this transaction, once it has the locks and the tables of that Tx."""
-        return _held(self._connection, self._begun, schema, scope)
+        return _held(self._connection, self._begun, schema, scope, key)
 
     def check_thread(self) -> None:
         """Raise ThreadError in any thread but the one that joined it."""
@@ -194,7 +196,13 @@ def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> 
     )
 
 
-def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
+def _held(
+    connection: Connection,
+    begun: Begun,
+    schema: Schema,
+    scope: str,
+    key: tuple[str, ...] | None = None,
+) -> StoreCursor:
     """Return a cursor for a Tx, once the transaction has its lock and its tables."""
     settings, path = begun.settings, _path_of(connection)
     cursor = open_cursor(begun.raw, settings.prefix, settings.schema)
@@ -205,7 +213,7 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
         compared: set[Schema] = connection.info.setdefault(_INFO_COMPARED, set())
         wanted = shared(schema, settings.prefix)
         if begun.mode == "write":
-            locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, None)
+            locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             _lock(begun, cursor, locks, path)
         if wanted not in compared:
             if begun.mode == "read":

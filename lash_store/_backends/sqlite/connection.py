@@ -254,7 +254,7 @@ class StoreConnection(sqlite3.Connection):
         """Check the file as opening it does; return what is to be made."""
         return guard.look_again(self.own_cursor, schema, self.path, self._compared, adopt=adopt)
 
-    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets it
+    def further_cursor(self, schema: Schema, scope: str, key: object = None) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets the scope, and there is one lock
         """Open one more cursor on this transaction, once the database holds `schema`."""
         wanted = shared(schema, self.prefix) if self.prefix else schema
         writes = self._begun_by == dialect.BEGIN_WRITE

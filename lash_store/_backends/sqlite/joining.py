@@ -88,7 +88,7 @@ class JoinedTransaction:
         """Whether it is still open."""
         return self._raw.in_transaction
 
-    def further_cursor(self, schema: Schema, scope: str) -> StoreCursor:
+    def further_cursor(self, schema: Schema, scope: str, key: object = None) -> StoreCursor:  # noqa: ARG002 # reason: there is one lock
         """Open one more cursor on this transaction, once the database holds `schema`."""
         return _held(self._connection, self._begun, schema, scope)
 

@@ -220,7 +220,7 @@ def record_effect(
             return ReplayedFailure(error)
         return Replayed(decode_json(_TABLE, key, given or ""))
 
-    return locked_by(record, scope_id, replay_key)
+    return leases.locked_beside(locked_by(record, scope_id, replay_key), fence)
 
 
 def abandon_effect(_: EffectContext, claim: EffectClaim) -> Work[bool]:
