@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from typing import Any
 import pytest
 
 from lash_store import AsyncSessionStore, NewWork, SessionLease, SessionStore
-from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite import dialect, leading, writing
+from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.leading import Group
 from lash_store._backends.sqlite.turns import Hold
-from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall
+from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by
-from lash_store.errors import StoreBusyError
-from lash_store.testing import ManualClock
-from tests.conformance.test_groups import Recorder
+from lash_store.errors import LeaseLostError, StorageError, StoreBusyError
+from lash_store.session.tx import SessionTx
+from lash_store.testing import ManualClock, run_as_group
+from tests.conformance.test_groups import NOBODYS, Recorder
 from tests.support.databases import all_rows, database_of
 from tests.support.turns import PATIENCE_S, eventually, in_line, join, outcome, started
 
@@ -281,3 +284,249 @@ def test_k_tx_10_a_loops_call_goes_on_though_its_leader_is_gone(
 
     asyncio.run(main())
     assert len(all_rows(path)["queued_work_batches"]) == 2
+
+
+def test_k_group_3_a_refusal_is_told_from_what_has_written(store: SessionStore) -> None:
+    """By SQLite's count of changes, however large that is by now."""
+
+    class Counted:
+        total_changes = int("100000")
+
+    connection: Any = Counted()
+    refusal, own = LeaseLostError(NOBODYS, None, "expired"), ValueError("a consumer's own")
+    caused = StorageError("p", "SQLITE_FULL", "full")
+    caused.__cause__ = sqlite3.OperationalError("full")
+    assert leading._is_refusal(refusal, connection, int("100000"))
+    assert not leading._is_refusal(refusal, connection, int("99999"))
+    assert not leading._is_refusal(own, connection, int("100000"))
+    assert not leading._is_refusal(caused, connection, int("100000"))
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_k_tx_3_an_error_at_begin_is_not_taken_for_a_busy_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with SessionStore.open(path if where == "file" else None, session_id="s") as store:
+        claim(store)
+        begin, failed = StoreConnection.begin, list[str]()
+
+        def fail_once(connection: StoreConnection, statement: str) -> None:
+            if not failed:
+                failed.append(statement)
+                raise sqlite3.OperationalError("disk I/O error")
+            begin(connection, statement)
+
+        monkeypatch.setattr(StoreConnection, "begin", fail_once)
+        with pytest.raises(StorageError, match="disk I/O error"):
+            store.enqueue_work(NewWork([1]))
+        assert store.list_work() == []
+        store.enqueue_work(NewWork([2]))
+
+
+def test_k_group_1_after_a_group_nothing_has_begun_any_more(store: SessionStore) -> None:
+    writer = database_of(store).writer
+    run_as_group(*(partial(store.enqueue_work, NewWork([n])) for n in range(2)))
+    assert not writer._began
+    assert writer.turns.first() is None
+    assert writer.data_version() is not None
+
+
+@pytest.mark.parametrize("facade", ["thread", "loop"])
+def test_each_statement_is_observed_under_the_name_of_its_operation(
+    path: Path, monkeypatch: pytest.MonkeyPatch, facade: str
+) -> None:
+    """The BEGIN too, even where it was tried again, and a consumer's own in a group."""
+    recorder, tries = Recorder(), list[float]()
+    try_begin = WriteQueue.try_begin
+
+    def busy_twice(queue: WriteQueue, connection: Any, now_s: float) -> float | None:
+        tries.append(now_s)
+        return 0.001 if len(tries) < 3 else try_begin(queue, connection, now_s)
+
+    def patched() -> None:
+        monkeypatch.setattr(WriteQueue, "may_try", lambda queue, now_s: False)
+        monkeypatch.setattr(WriteQueue, "try_begin", busy_twice)
+
+    async def in_loop() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as looped:
+            await looped.enqueue_work(NewWork([0]))
+            patched()
+            with observed_by(recorder):
+                await looped.enqueue_work(NewWork([1]))
+
+    with SessionStore.open(path, session_id="s") as store:
+        if facade == "loop":
+            asyncio.run(in_loop())
+        else:
+            store.enqueue_work(NewWork([0]))
+            patched()
+            with observed_by(recorder):
+                store.enqueue_work(NewWork([1]))
+        assert len(tries) == 3
+        assert {event.operation for event in recorder.events} == {"enqueue_work"}
+        monkeypatch.undo()
+        recorder.events.clear()
+
+        def look(tx: SessionTx) -> None:
+            tx.cursor.execute("SELECT 1")
+
+        with observed_by(recorder):
+            database_of(store).writer.write_together([(store._handle, None, look)] * 2)
+        seen = {event.operation for event in recorder.events if event.kind == "statement"}
+        assert seen == {"transact"}
+
+
+def test_k_tx_10_a_thread_that_waits_tells_what_an_interrupt_kept_back(store: SessionStore) -> None:
+    writer, group = database_of(store).writer, Group()
+    call = ThreadCall(store._handle, "claim_lease", lambda _: None, budget_s=PATIENCE_S)
+    assert call.take(group)
+    group.calls.append(call)
+    writer._ended.append(group)
+    writer._wait_or_fail(call, time.monotonic())
+    assert call.settled
+    assert not writer._ended
+
+
+def test_who_gives_up_leaves_the_queue_of_processes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once nobody of this process waits any more; else the others would wait for it."""
+    with (
+        SessionStore.open(path, session_id="s", busy_timeout_ms=30) as hasty,
+        SessionStore.open(path, session_id="s") as patient,
+    ):
+        queue = database_of(hasty).connections.queue
+        assert queue is not None
+        claim(hasty)
+        with closing(locked_by_another(path)) as other:
+            with pytest.raises(StoreBusyError):
+                hasty.enqueue_work(NewWork([1]))
+            assert queue._queued_s is None
+            threads = started(lambda: patient.enqueue_work(NewWork([2])))
+            eventually(lambda: queue._queued_s is not None)
+            with pytest.raises(StoreBusyError):
+                hasty.enqueue_work(NewWork([3]))
+            assert queue._queued_s is not None
+            other.rollback()
+        join(*threads)
+        assert len(all_rows(path)["queued_work_batches"]) == 1
+
+
+class Submitted:
+    """A pool, or the timer, that only notes what it is given."""
+
+    def __init__(self) -> None:
+        self.works: list[Any] = []
+
+    def submit(self, work: Any) -> None:
+        self.works.append(work)
+
+    def after(self, delay_s: float, work: Any) -> None:
+        self.works.append((delay_s, work))
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Submitted]:
+    made = {name: Submitted() for name in ("WORKS", "WRITES", "TIMER")}
+    for name, each in made.items():
+        monkeypatch.setattr(writing, name, each)
+    return made
+
+
+def library_call(store: SessionStore, *, is_consumers: bool) -> ToldCall:
+    told = ToldCall(
+        store._handle, "transact", lambda _: None, budget_s=PATIENCE_S, told=lambda _: None
+    )
+    told.is_consumers = is_consumers
+    return told
+
+
+def test_short_operations_have_threads_of_their_own(
+    store: SessionStore, submitted: dict[str, Submitted]
+) -> None:
+    writer: Any = database_of(store).writer
+    thread = ThreadCall(store._handle, None, lambda _: None, budget_s=1)
+    assert writer._pool_for(thread) is submitted["WRITES"]
+    assert writer._pool_for(library_call(store, is_consumers=False)) is submitted["WRITES"]
+    assert writer._pool_for(library_call(store, is_consumers=True)) is submitted["WORKS"]
+
+
+def test_the_timer_takes_no_lock_for_a_consumers_work(
+    store: SessionStore, submitted: dict[str, Submitted]
+) -> None:
+    """There may be no thread to use it for long."""
+    claim(store)
+    writer: Any = database_of(store).writer
+    call = library_call(store, is_consumers=True)
+    writer.turns.waiting.append(call)
+    writer._try_again()
+    assert submitted["WORKS"].works == [writer._serve]
+    assert not writer._began
+    assert writer.turns.is_free
+    call.take(call)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_timer_tries_for_an_operation_and_a_thread_leads_it(
+    path: Path, store: SessionStore, submitted: dict[str, Submitted], *, busy: bool
+) -> None:
+    claim(store)
+    writer: Any = database_of(store).writer
+    call = library_call(store, is_consumers=False)
+    writer.turns.waiting.append(call)
+    writer._scheduled = True
+    with closing(locked_by_another(path)) as other:
+        if not busy:
+            other.rollback()
+        writer._try_again()
+        if busy:
+            ((_, again),) = submitted["TIMER"].works
+            assert again == writer._try_again
+            assert submitted["WRITES"].works == []
+            assert writer.turns.is_free
+            call.take(call)
+        else:
+            (begun,) = submitted["WRITES"].works
+            assert submitted["TIMER"].works == []
+            assert not writer.turns.is_free
+            begun()
+            assert call.settled
+    writer._scheduled = False
+
+
+def test_the_timer_leaves_it_to_whoever_is_first(
+    store: SessionStore, submitted: dict[str, Submitted]
+) -> None:
+    claim(store)
+    writer: Any = database_of(store).writer
+    writer._scheduled = True
+    writer._try_again()
+    assert not writer._scheduled
+    call, hold = library_call(store, is_consumers=False), Hold()
+    assert writer.turns.try_take(hold)
+    writer.turns.waiting.append(call)
+    writer._scheduled = True
+    writer._try_again()  # somebody has the turn, who wakes the first in line at its end
+    assert not writer._scheduled
+    assert submitted["WRITES"].works == submitted["TIMER"].works == []
+    writer.give_back(hold)
+    assert submitted["WRITES"].works == [writer._serve]
+    writer._scheduled = False
+    call.take(call)
+
+
+def test_k_tx_10_a_snapshot_in_memory_that_can_not_begin_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with SessionStore.open(None, session_id="s", busy_timeout_ms=2_000) as store:
+        claim(store)
+
+        def fail(connection: StoreConnection, statement: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(StoreConnection, "begin", fail)
+            refused = outcome(store.list_work)
+        assert "disk I/O error" in str(refused)
+        store.enqueue_work(NewWork([1]))  # while the error keeps its frames alive
+        assert refused.__traceback__ is not None

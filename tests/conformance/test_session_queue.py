@@ -19,7 +19,7 @@ from lash_store.errors import ClaimLostError, CorruptRecordError, InvalidRecordE
 from lash_store.session import statements, tables
 from lash_store.session.records import AlreadyQueued, NewWork, WorkBatch, claimable_prefix
 from lash_store.session.records.queue import Candidate
-from lash_store.testing import ManualClock
+from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows, run_script
 from tests.support.sessions import TTL, claim_of, enqueue, lease_of
 
@@ -730,3 +730,57 @@ def test_s_queue_8_what_can_not_be_read_can_be_discarded(
     assert store.discard_work(claimed.batch_id)
     with pytest.raises(InvalidRecordError):
         store.discard_work("")
+
+
+def test_s_queue_3_hundreds_of_batches_are_claimed_at_once(store: SessionStore) -> None:
+    store.enqueue_all_work(
+        [NewWork([n], slot_policy="join", merge_key={"group": "g"}) for n in range(300)]
+    )
+    claim: Any = store.claim_work(lease_of(store).fence, owner_id="w", ttl_ms=TTL, max_batches=300)
+    assert len(claim.batches) == 300
+
+
+def test_s_queue_11_a_claim_that_was_sent_and_read_again_is_the_same(store: SessionStore) -> None:
+    fence = lease_of(store).fence
+    enqueue(store, "x")
+    claim: Any = store.claim_work(fence, owner_id="w", ttl_ms=TTL)
+    store.complete_work(fence, msgspec.json.decode(msgspec.json.encode(claim), type=type(claim)))
+    assert store.list_work() == []
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("a", "b"), ("b", "a")])
+def test_s_queue_11_a_claim_of_another_session_is_refused_whatever_its_lease(
+    path: Path, mine: str, theirs: str
+) -> None:
+    """Also where both leases happen to have the same owner, token and number."""
+    opened = [
+        SessionStore.open(path, session_id=name, ids=SequentialIds("same"), clock=ManualClock(0))
+        for name in (mine, theirs)
+    ]
+    own, other = opened
+    fence, same = (lease_of(store).fence for store in opened)
+    assert (fence.owner_id, fence.token, fence.fencing_token) == (
+        same.owner_id, same.token, same.fencing_token
+    )  # fmt: skip
+    enqueue(other, "x")
+    claim: Any = other.claim_work(same, owner_id="w", ttl_ms=TTL)
+    before = all_rows(path)
+    with pytest.raises(ClaimLostError):
+        own.complete_work(fence, claim)
+    assert all_rows(path) == before
+    for store in opened:
+        store.close()
+
+
+def test_s_queue_9_what_somebody_works_on_is_not_even_read_for_what_is_pending(
+    store: SessionStore, path: Path
+) -> None:
+    for payload in ("first", "claimed", "last"):
+        enqueue(store, payload, source_key=payload)
+    run_script(
+        path,
+        "UPDATE queued_work_batches SET claim_id = 'c', claim_owner_id = 'w', claim_token = 't', "
+        "claim_expires_at_ms = 9000000000000000000 WHERE source_key = 'claimed';"
+        "UPDATE queued_work_items SET payload_json = '{' WHERE payload_json = '\"claimed\"'",
+    )
+    assert names(store.list_pending_work()) == ["first", "last"]

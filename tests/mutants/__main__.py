@@ -49,9 +49,11 @@ EFFECT_TESTS = (
     f"{CONFORMANCE}neighbours.py {CONFORMANCE}logging.py tests/statements/test_composing.py {QUICK}"
 )
 WRITER_TESTS = (
-    f"{CONFORMANCE}groups.py {CONFORMANCE}transactions.py {CONFORMANCE}observing.py "
-    f"{CONFORMANCE}handles.py {CONFORMANCE}cancelling.py {CONFORMANCE}logging.py "
-    f"{CONFORMANCE}wakeups.py {CONFORMANCE}data_version.py tests/property/test_groups.py tests/crash/test_group_faults.py"
+    f"{CONFORMANCE}leading.py {CONFORMANCE}data_version.py {CONFORMANCE}groups.py "
+    f"{CONFORMANCE}transactions.py {CONFORMANCE}handles.py {CONFORMANCE}wakeups.py "
+    f"{CONFORMANCE}logging.py {CONFORMANCE}observing.py tests/concurrency/test_turns.py "
+    "tests/crash/test_group_faults.py tests/crash/test_interrupts.py "
+    f"{CONFORMANCE}cancelling.py tests/property/test_groups.py"
 )
 
 TARGETS = {
