@@ -35,7 +35,8 @@ LEASE_TESTS = (
     f"{CONFORMANCE}session_leases.py {CONFORMANCE}leases.py {CONFORMANCE}neighbours.py "
     f"{CONFORMANCE}logging.py {CONFORMANCE}waking.py "
     "tests/property/test_bad_input.py tests/statements/test_composing.py "
-    f"tests/architecture/test_records.py {CONFORMANCE}holding.py {QUICK}"
+    f"tests/architecture/test_records.py {CONFORMANCE}holding.py {CONFORMANCE}effect_under.py "
+    f"{CONFORMANCE}process_events.py {QUICK}"
 )
 QUEUE_TESTS = (
     f"{CONFORMANCE}session_queue.py {CONFORMANCE}two_steps.py {CONFORMANCE}neighbours.py "
@@ -46,7 +47,8 @@ TURN_TESTS = (
 )
 EFFECT_TESTS = (
     f"{CONFORMANCE}effects.py {CONFORMANCE}effect_recording.py {CONFORMANCE}effect_runs.py "
-    f"{CONFORMANCE}neighbours.py {CONFORMANCE}logging.py tests/statements/test_composing.py {QUICK}"
+    f"{CONFORMANCE}effect_under.py {CONFORMANCE}neighbours.py {CONFORMANCE}logging.py "
+    f"tests/statements/test_composing.py {QUICK}"
 )
 WRITER_TESTS = (
     f"{CONFORMANCE}leading.py {CONFORMANCE}data_version.py {CONFORMANCE}groups.py "
