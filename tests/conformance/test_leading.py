@@ -530,3 +530,168 @@ def test_k_tx_10_a_snapshot_in_memory_that_can_not_begin_holds_nothing(
         assert "disk I/O error" in str(refused)
         store.enqueue_work(NewWork([1]))  # while the error keeps its frames alive
         assert refused.__traceback__ is not None
+
+
+class Interrupted:
+    """A group whose leader was interrupted: its own call, and another's that had joined it."""
+
+    def __init__(self, store: SessionStore) -> None:
+        claim(store)
+        database = database_of(store)
+        assert database.connections.writer is not None
+        self.writer: Any = database.writer
+        self.connection = database.connections.writer
+        self.own, self.other = (
+            ThreadCall(store._handle, "claim_lease", lambda _: None, budget_s=PATIENCE_S)
+            for _ in range(2)
+        )
+        self.group, self.hold = Group(self.own), Hold()
+        for call in (self.own, self.other):
+            assert call.take(self.group)
+            self.group.calls.append(call)
+        assert self.writer.turns.try_take(self.hold)
+        self.connection.begin(dialect.BEGIN_WRITE)
+        self.writer._began, self.writer._group = True, self.group
+
+    def put_right(self) -> None:
+        self.writer._put_right()
+        assert not self.connection.in_transaction
+        assert self.writer._group is None
+        assert not self.writer._began
+
+    def end(self) -> None:
+        for call in (self.own, self.other):
+            call.take(call)
+        self.writer._ended.clear()
+        assert self.writer.turns.first() is None
+        assert self.writer.turns.give_back(self.hold)
+
+    @property
+    def is_put_back(self) -> bool:
+        """Whether the other's call is done again, and never the interrupted one's own."""
+        assert not self.own.waits
+        assert self.other.waits == (self.writer.turns.first() is self.other)
+        assert self.other.waits == (self.group not in self.writer._ended)
+        return self.other.waits
+
+
+@pytest.mark.parametrize("interrupted", ["committed", "rolled back", "before it", "in the midst"])
+def test_k_group_3_what_an_interrupted_leader_leaves_is_put_right(
+    store: SessionStore, interrupted: str
+) -> None:
+    """A group that was committed is answered; any other is undone, and the others' calls done again."""
+    left = Interrupted(store)
+    if interrupted != "before it":
+        left.group.is_committing = True
+    if interrupted != "in the midst":
+        left.connection.end(dialect.ROLLBACK if interrupted == "rolled back" else dialect.COMMIT)
+    else:
+        left.connection.ending = dialect.COMMIT  # as the transaction before it has ended
+    left.put_right()
+    assert left.is_put_back == (interrupted != "committed")
+    left.end()
+
+
+def test_k_group_3_a_group_that_failed_at_commit_is_not_taken_for_committed(
+    store: SessionStore,
+) -> None:
+    left = Interrupted(store)
+    left.connection.end(dialect.COMMIT)
+    left.group.is_committing, left.group.error = True, StorageError("p", "SQLITE_FULL", "full")
+    left.put_right()
+    assert left.is_put_back
+    left.end()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_k_tx_10_an_interrupt_is_the_threads_own_and_on_the_librarys_the_calls(
+    store: SessionStore, *, reads: bool
+) -> None:
+    left = Interrupted(store)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    call = ThreadCall(store._handle, "claim_lease", interrupt, budget_s=1)
+    call.reads = reads
+    with pytest.raises(KeyboardInterrupt):
+        left.writer._run(left.connection, call, on_library=False)
+    assert call.error is None
+    left.writer._run(left.connection, call, on_library=True)
+    assert isinstance(call.error, KeyboardInterrupt)
+    left.connection.own_cursor.execute(dialect.READ_ONLY_OFF)
+    left.put_right()
+    left.end()
+
+
+def test_k_tx_10_a_block_that_can_not_begin_holds_nothing(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(store)
+
+    def fail(connection: StoreConnection, statement: str) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoreConnection, "begin", fail)
+        refused = outcome(lambda: store.begin().__enter__())
+    assert "disk I/O error" in str(refused)
+    store.enqueue_work(NewWork([1]))  # while the error keeps its frames alive
+    assert refused.__traceback__ is not None
+
+
+@pytest.mark.parametrize("leads", ["at once", "in line"])
+def test_k_group_2_a_consumers_work_runs_on_no_other_callers_thread(
+    store: SessionStore, leads: str
+) -> None:
+    """Though it waits behind a consumer's work that leads on its own."""
+    writer, hold, threads, on = database_of(store).writer, Hold(), list[Any](), dict[str, int]()
+    behind = ToldCall(
+        store._handle,
+        "transact",
+        lambda _: on.setdefault("library", threading.get_ident()),
+        budget_s=PATIENCE_S,
+        told=lambda _: None,
+    )
+    behind.operation, behind.is_consumers = None, True
+
+    def work(_: object) -> None:
+        on["own"] = threading.get_ident()
+        if leads == "at once":
+            writer.submit_all([behind])
+
+    def transact() -> None:
+        store.transact(work, repeatable=True)
+
+    if leads == "in line":
+        assert writer.turns.try_take(hold)
+        threads = started(transact)
+        eventually(lambda: in_line(store) == 1)
+        writer.turns.waiting.append(behind)
+        writer.give_back(hold)
+        join(*threads)
+    else:
+        transact()
+    eventually(lambda: behind.settled)
+    assert on["library"] != on["own"]
+
+
+def test_k_tx_10_whatever_a_work_raises_where_the_timer_has_begun_is_its_answer(
+    store: SessionStore, submitted: dict[str, Submitted]
+) -> None:
+    claim(store)
+
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    writer: Any = database_of(store).writer
+    call = library_call(store, is_consumers=False)
+    call.work = leave
+    writer.turns.waiting.append(call)
+    writer._scheduled = True
+    writer._try_again()
+    (begun,) = submitted["WRITES"].works
+    begun()
+    assert call.settled
+    assert isinstance(call.error, SystemExit)
+    assert writer.turns.is_free

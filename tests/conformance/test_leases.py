@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
 
 from lash_store import Fence, Lease, LeaseHeld, NewWork, SessionLease, SessionStore
+from lash_store._stores.leasing import leases_of
 from lash_store.clock import MAX_INT
 from lash_store.errors import (
     CorruptRecordError,
@@ -509,6 +510,34 @@ def test_no_token_is_shown_whole(path: Path, leased: Leased, show: Callable[[obj
     for value in (long, error, error.args, Lease(long, 0, 1)):
         assert long.token not in show(value)
         assert "a-lo" in show(value)
+
+
+@pytest.mark.parametrize("late_ms", [-1, 0, 1])
+def test_k_lease_4_who_acts_for_the_last_time_ends_a_live_term_at_once(
+    leased: Leased, clock: ManualClock, late_ms: int
+) -> None:
+    """``release_live``: required and released in one statement, or refused with the reason."""
+    leases, fence = leases_of(leased.fence), claim(leased).fence
+    for other in (
+        changed(fence, token="other"),
+        changed(fence, fencing_token=2),
+        changed(fence, owner_id="bob"),
+    ):
+        before = all_rows(leased.path)
+        with pytest.raises(LeaseLostError) as refused:
+            leased.transact(lambda tx, other=other: leases.release_live(tx, other))
+        assert refused.value.reason == "never_claimed"
+        assert all_rows(leased.path) == before
+    clock.advance(TTL + late_ms)
+    before = all_rows(leased.path)
+    if late_ms < 0:
+        leased.transact(lambda tx: leases.release_live(tx, fence))
+        assert leased.current() is None
+        before = all_rows(leased.path)
+    with pytest.raises(LeaseLostError) as refused:
+        leased.transact(lambda tx: leases.release_live(tx, fence))
+    assert refused.value.reason == ("released" if late_ms < 0 else "expired")
+    assert all_rows(leased.path) == before
 
 
 def _row(tx: Any, leased: Leased) -> tuple[Any, ...]:
