@@ -97,6 +97,27 @@ def test_e_run_5_a_step_under_a_lease_is_run_once_and_replayed(
     assert effects.begin_effect("s", "k", "e") == Replayed({"b": [1, 2]})
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_e_run_5_the_record_is_that_of_a_step_that_was_begun_and_ended(
+    deployment: Deployment, tmp_path: Path, *, failed: bool
+) -> None:
+    fence, effects, error = on_process(deployment), deployment.effects, EffectError("kind", "no")
+    if failed:
+        effects.record_effect(fence, "s", "k", "e", error=error)
+    else:
+        effects.record_effect(fence, "s", "k", "e", {"n": 1})
+    (recorded,) = all_rows(tmp_path / "a.db")["runtime_effect_replay"]
+    effects.forget_scope("s")
+    begun = effects.begin_effect("s", "k", "e")
+    assert isinstance(begun, EffectClaim)
+    if failed:
+        effects.fail_effect(begun, error)
+    else:
+        effects.finish_effect(begun, {"n": 1})
+    (ended,) = all_rows(tmp_path / "a.db")["runtime_effect_replay"]
+    assert recorded == ended
+
+
 @leased
 def test_e_run_5_a_lease_that_is_lost_records_nothing(
     deployment: Deployment, clock: ManualClock, kind: str, tmp_path: Path
