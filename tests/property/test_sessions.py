@@ -359,6 +359,10 @@ class SessionMachine(RuleBasedStateMachine):
             assert self._rows() == before
         else:
             assert len(self._rows()["blobs"]) == report.retained
+            for turn_id, (commit, receipt) in self.model.receipts.items():
+                if turn_id != f"turn-{self.model.checkpoint}":  # its checkpoint was collected
+                    collected = msgspec.structs.replace(receipt, manifest=None)
+                    self.model.receipts[turn_id] = (commit, collected)
 
     @invariant()
     def the_store_shows_what_happened(self) -> None:
