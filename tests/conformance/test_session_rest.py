@@ -523,8 +523,11 @@ class TestCollectEvery:
     ) -> None:
         turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h"), checkpoint=FULL)
         receipt = store.commit_turn(turn)
+        other = store.put_blob(b"another content")
         run_script(
-            path, f"UPDATE blobs SET content = x'c1' WHERE hash = '{receipt.checkpoint_ref}'"
+            path,
+            f"UPDATE blobs SET content = (SELECT content FROM blobs WHERE hash = '{other}') "
+            f"WHERE hash = '{receipt.checkpoint_ref}'",
         )
         before = all_rows(path)
         with pytest.raises(CorruptRecordError, match="blobs"):
