@@ -55,6 +55,7 @@ from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, Parked, as_another_process, run_as_group
 from tests.support.registries import register, registration
+from tests.support.turns import eventually
 
 
 @pytest.fixture
@@ -106,8 +107,52 @@ def test_k_lock_1_a_session_has_its_own_lock_and_other_kinds_share_theirs() -> N
     shared, own = locks_of("p", PROCESS, "", ("x",))
     assert (shared, own) == ((kind[0], True), (number_of("p", "process", "x"), False))
     assert locks_of("p", PROCESS, "", ()) == ((kind[0], True),)
-    assert number_of("a", "bc") != number_of("ab", "c")
-    assert all(-(2**63) <= number_of("p", str(n)) < 2**63 for n in range(100))
+    assert number_of("p", "process", "a", "bc") != number_of("p", "process", "ab", "c")
+    assert number_of("p", "process") != number_of("q", "process")
+    assert len({number_of("p", "process", str(n)) for n in range(1_000)}) == 1_000
+
+
+def test_k_lock_2_the_locks_of_a_kind_come_before_those_of_the_next() -> None:
+    kinds = ("effect", "process", "session", "trigger", "opening")
+    numbers = [
+        number
+        for kind in kinds
+        for number in sorted(
+            number_of(f"p{at}", kind, *key) for at in range(50) for key in ((), "a")
+        )
+    ]
+    assert numbers == sorted(numbers)
+    assert all(-(2**63) <= number < 2**63 for number in numbers)
+
+
+@pytest.mark.parametrize("round_", range(4))  # whose schemas have other numbers
+@pytest.mark.parametrize("of", ["session", "process"])
+def test_k_lock_2_a_step_under_a_lease_is_in_no_deadlock_with_a_block(
+    deployment: Deployment, admin: Any, of: str, round_: int
+) -> None:
+    """One that asks for effects, and then for what the lease is of."""
+    if of == "session":
+        held: Any = deployment.sessions.create("chat", model="m")
+        fence = held.claim_lease(owner_id="w", ttl_ms=60_000).fence
+    else:
+        register(deployment.processes, "q")
+        lease: Any = deployment.processes.claim_lease("q", owner_id="w", ttl_ms=60_000)
+        fence = lease.fence
+    has_begun, waiting = threading.Event(), "SELECT 1 FROM pg_locks WHERE NOT granted"
+    apart: dict[str, Any] = {"schema": schema_name(deployment)}
+    with as_another_process(), Deployment.open(str(deployment_url(deployment)), **apart) as other:
+
+        def direct() -> Any:
+            assert has_begun.wait(30)
+            return other.effects.record_effect(fence, "s", "direct", "e", 1)
+
+        with in_thread(direct) as given, deployment.effects.begin() as tx:
+            has_begun.set()
+            eventually(lambda: admin.execute(waiting).fetchone())
+            if of == "process" and round_ % 2:
+                ProcessTx.beside(tx)
+            assert tx.record_effect(fence, "s", "in the block", "e", 1) == Replayed(1)
+    assert given == [Replayed(1)]
 
 
 def test_k_lock_2_a_group_takes_each_lock_once_in_one_order() -> None:

@@ -17,7 +17,7 @@ from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.postgresql.drift import find_drift
 from lash_store._backends.postgresql.indexes import indexes_of
-from lash_store._backends.postgresql.locks import number_of
+from lash_store._backends.postgresql.locks import OPENING, number_of
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import VERSIONS
 from lash_store.errors import (
@@ -31,8 +31,6 @@ from lash_store.errors import (
 _NAMES: Final = """\
 SELECT relname FROM pg_class
 WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)"""
-
-_OPENING: Final = "opening"
 
 
 def server_place(cursor: Any, path: str, schema: str | None) -> str:
@@ -87,7 +85,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
 
     Begins, commits and rolls back nothing (K-GUARD-5).
     """
-    lock = (number_of(f"{place}.{schema.prefix}", _OPENING), False)
+    lock = (number_of(f"{place}.{schema.prefix}", OPENING), False)
     cursor.execute(dialect.lock_statement(lock), prepare=False)
     if not needs_making(cursor, schema, path, place):
         return

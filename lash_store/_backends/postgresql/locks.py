@@ -4,17 +4,26 @@ Advisory ones, of a transaction: whatever ends that, the loss of the connection 
 lock is a number; what it is about is hashed into it, the schema and the prefix included, so that
 deployments in one database are strangers. Two that have the same number by chance wait for each
 other, and nothing worse.
+
+The numbers of one kind of store stand before those of the next, so that whoever takes several in
+their order, takes them kind by kind: as a consumer's block can, which asks for one kind after another.
 """
 
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from lash_store._kernel.schema import Schema
 
 Lock: TypeAlias = tuple[int, bool]
 """Its number, and whether it is shared."""
+
+OPENING: Final = "opening"
+"""What is locked while tables are made: inside of what a transaction has locked before."""
+
+_IN_ORDER: Final = ("effect", "process", "session", "trigger", OPENING)
+_BITS: Final = 60
 
 
 def locks_of(
@@ -38,8 +47,8 @@ def together(locks: Iterable[Lock]) -> tuple[Lock, ...]:
 
 
 @lru_cache(maxsize=16_384)
-def number_of(*words: str) -> int:
-    """Return the number of a lock, the same in every process: 64 bits, with a sign."""
-    text = "\0".join(f"{len(word)}:{word}" for word in words)
+def number_of(place: str, kind: str, *key: str) -> int:
+    """Return the number of a lock, the same in every process, below 2**63 (K-LOCK-2)."""
+    text = "\0".join(f"{len(word)}:{word}" for word in (place, kind, *key))
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return (_IN_ORDER.index(kind) << _BITS) + (int.from_bytes(digest, "big") >> (64 - _BITS))
