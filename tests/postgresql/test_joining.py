@@ -81,6 +81,25 @@ def test_k_pg_3_a_snapshot_that_may_be_older_than_the_lock_is_refused(engine: En
             SessionTx.on(connection, session_id="one")
 
 
+def test_k_pg_3_who_only_reads_has_to_read_one_state(engine: Engine) -> None:
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))
+    reads = engine.execution_options(postgresql_readonly=True)
+    with reads.begin() as connection, pytest.raises(NotConfiguredError, match="READ COMMITTED"):
+        SessionTx.on(connection, session_id="one")
+    for level in ("REPEATABLE READ", "SERIALIZABLE"):
+        with reads.execution_options(isolation_level=level).begin() as connection:
+            tx = SessionTx.on(connection, session_id="one")
+            with engine.begin() as other:
+                SessionTx.on(other, session_id="one").enqueue_work(NewWork([2]))
+            seen = tx.work_depth().batches
+            assert seen == tx.work_depth().batches
+            with pytest.raises(ReadOnlyStoreError):
+                tx.enqueue_work(NewWork([3]))
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="one").work_depth().batches == 3
+
+
 def test_a_declared_snapshot_reads_and_refuses_writes(engine: Engine) -> None:
     reads = engine.execution_options(lash_store_read=True)
     with reads.begin() as connection, pytest.raises(StoreEmptyError):

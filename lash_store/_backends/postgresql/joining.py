@@ -234,6 +234,11 @@ def _held(
 def _look(connection: Connection, begun: Begun, cursor: StoreCursor, path: str) -> None:
     """Refuse a transaction in which what is read may be older than a lock; see what only reads."""
     isolation, read_only = cursor.execute(_HOW).fetchall()[0]
+    if read_only == "on" and isolation == "read committed":
+        raise NotConfiguredError(
+            f"{connection!r} only reads, in READ COMMITTED: each statement would see another state, and "
+            "what a Tx reads is one; give it REPEATABLE READ"
+        )
     if read_only == "on":
         begun.mode = "read"
     elif isolation != "read committed":
