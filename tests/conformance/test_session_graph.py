@@ -329,6 +329,16 @@ class TestGraph:
                 assert found is not None
                 assert (ids(found), found.leaf_node_id) == (path, leaf)
 
+    def test_s_graph_2_a_parent_that_no_node_can_be_called_ends_the_path(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        commit(store, chain("a", "b", "c"))
+        written = '{"node_id":"b","parent_node_id":"a\\u0000","timestamp":"t"}'
+        run_script(path, f"UPDATE graph_nodes SET node_json = '{written}' WHERE node_id = 'b'")
+        found = store.load_path()
+        assert found is not None
+        assert ids(found) == ["b", "c"]
+
     @pytest.mark.sqlite("traces its statements")
     def test_s_graph_2_a_path_in_one_piece_is_read_in_few_looks(self, store: SessionStore) -> None:
         """Looks of 256 and 512 nodes; what lies scattered is read by its parents at once."""

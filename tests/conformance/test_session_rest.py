@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import sqlite3
 import stat
@@ -516,6 +517,17 @@ class TestCollectEvery:
         written = '{"head_revision":1,"checkpoint_ref":"gone","manifest":{"turn_state":{"n":1}}}'
         run_script(path, f"UPDATE runtime_turn_commits SET result_json = '{written}'")
         expected = TurnReceipt(1, "gone", Manifest({"n": 1}))
+        assert store.commit_turn(turn) == store.load_receipt("t") == expected
+
+    @pytest.mark.parametrize("ref", ["", "a\\u0000b", "gone"])
+    def test_s_commit_9_a_receipt_that_names_no_checkpoint_is_read_as_it_is(
+        self, store: SessionStore, path: Path, ref: str
+    ) -> None:
+        turn = TurnCommit(fence=lease_of(store).fence, stamp=TurnStamp("t", "h"), checkpoint=FULL)
+        store.commit_turn(turn)
+        written = f'{{"head_revision":1,"checkpoint_ref":"{ref}"}}'
+        run_script(path, f"UPDATE runtime_turn_commits SET result_json = '{written}'")
+        expected = TurnReceipt(1, json.loads(f'"{ref}"'))
         assert store.commit_turn(turn) == store.load_receipt("t") == expected
 
     def test_s_commit_9_a_receipt_whose_checkpoint_is_corrupt_says_so(

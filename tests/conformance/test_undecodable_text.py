@@ -60,6 +60,25 @@ def test_k_codec_5_a_node(store: SessionStore, path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("column", ["node_json", "node_id"])
+@pytest.mark.parametrize("limit", [None, 2, 3])
+def test_k_codec_5_a_node_fails_the_paths_that_it_is_on(
+    store: SessionStore, path: Path, column: str, limit: int | None
+) -> None:
+    nodes = [node("a"), node("aside", "a"), node("b", "a"), node("c", "b")]
+    commit(store, Append(nodes, leaf="c"))
+    spoil(path, "graph_nodes", column, "node_id = 'aside'")
+    found = store.load_path(limit=limit)
+    assert found is not None
+    assert [each.node_id for each in found.nodes] == ["a", "b", "c"][-(limit or 3) :]
+    refusal(store.load_graph)
+    spoil(path, "graph_nodes", "node_json", "node_id = 'a'")
+    if limit == 2:
+        assert store.load_path(limit=limit) == found
+    else:
+        assert refusal(lambda: store.load_path(limit=limit))[:2] == ("graph_nodes", "a")
+
+
 def test_k_codec_5_a_lease(store: SessionStore, path: Path) -> None:
     lease_of(store)
     spoil(path, "session_execution_leases", "lease_owner_id")

@@ -44,7 +44,7 @@ def load_path(
 
     None without a head. A tombstoned or absent ancestor ends the path; a leaf that is
     absent itself gives an empty path under its id. A cycle is a CorruptRecordError. With a
-    `limit`, the newest so many nodes of the path; further ones are not read.
+    `limit`, the newest so many nodes of the path.
     """
     count = None if limit is None else check_count("limit", limit)
     chosen = None if leaf_node_id is None else check_name("leaf_node_id", leaf_node_id)
@@ -198,11 +198,13 @@ def _path(tx: Tx, leaf: str, limit: int | None) -> tuple[Node, ...]:
     count, asked, begun = _FIRST_LOOK, 0, 0
     while at is not None and at not in path and len(path) != limit:
         if at not in found:
+            if "\0" in at:  # as a row of another program may name it; no node has such an id
+                break
             used, begun = len(path) - begun, len(path)
             left = None if limit is None else limit - len(path)
             if used * 2 >= asked:
                 asked = count if left is None else min(count, left)
-                found, count = _nearby(tx, at, asked), min(count * 2, _LARGEST_LOOK)
+                found, count = _nearby(tx, at, asked, left), min(count * 2, _LARGEST_LOOK)
             else:
                 found = _ancestors(tx, at, left)
             if at not in found:  # absent or hidden
@@ -214,8 +216,11 @@ def _path(tx: Tx, leaf: str, limit: int | None) -> tuple[Node, ...]:
     return tuple(reversed(path.values()))
 
 
-def _nearby(tx: Tx, node_id: str, count: int) -> dict[str, str]:
-    return dict(statements.nodes_up_to.all(tx.own_cursor, node_id=node_id, count=count))
+def _nearby(tx: Tx, leaf: str, count: int, limit: int | None) -> dict[str, str]:
+    try:
+        return dict(statements.nodes_up_to.all(tx.own_cursor, node_id=leaf, count=count))
+    except CorruptRecordError:  # perhaps a node that is not on the path
+        return _ancestors(tx, leaf, limit)
 
 
 def _ancestors(tx: Tx, leaf: str, limit: int | None) -> dict[str, str]:
