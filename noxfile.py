@@ -43,6 +43,7 @@ SERVED = (
             "trigger_machine",
             "effect_machine",
             "bad_input",
+            "stored_bytes",
             "kit",
         )
     ),
@@ -199,15 +200,15 @@ def histories(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read stored values that nobody wrote, many of them."""
+    """Read and write beside stored values that nobody wrote: many on SQLite, fewer on a server."""
     _install(session, "test")
+    fuzzed = ("tests/property/test_stored_bytes.py", *session.posargs)
     session.run(
-        "pytest",
-        "tests/property/test_stored_bytes.py",
-        "--hypothesis-show-statistics",
-        *session.posargs,
+        *("pytest", "-n2", "--hypothesis-show-statistics"),
+        *fuzzed,
         env={"LASH_STORE_PROFILE": "deep"},
     )
+    session.run(*ON_SERVER, *fuzzed)
 
 
 @nox.session

@@ -592,6 +592,21 @@ def test_p_event_8_bad_bounds_are_refused(registry: ProcessRegistry, path: Path,
     refused(path, InvalidRecordError, lambda: call(registry))
 
 
+@pytest.mark.canonical("SQLite takes anything as a sequence of a canonical table")
+def test_k_codec_2_a_sequence_that_is_no_number_is_an_error(
+    registry: ProcessRegistry, path: Path
+) -> None:
+    register(registry)
+    registry.append_event("p", "tick", 1)
+    run_script(path, "UPDATE process_events SET sequence = ''")
+    before = all_rows(path)
+    with pytest.raises(CorruptRecordError, match=r"process_events.*'p'"):
+        registry.append_event("p", "tick", 2)
+    with registry.read() as tx, pytest.raises(CorruptRecordError, match=r"process_events.*'p'"):
+        tx.highest_sequence("p")
+    assert all_rows(path) == before
+
+
 def test_k_codec_2_a_corrupt_event_is_an_error(registry: ProcessRegistry, path: Path) -> None:
     register(registry)
     for _ in range(3):

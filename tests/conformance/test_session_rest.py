@@ -231,6 +231,34 @@ class TestCollection:
             store.collect_blobs()
         assert all_rows(path) == before
 
+    @pytest.mark.canonical("SQLite takes anything as the content of a canonical table")
+    def test_s_gc_2_an_artifact_s_blob_that_is_no_bytes_is_no_manifest(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        ref = store.put_artifact("saved", kind="env", content=b"content")
+        run_script(path, f"UPDATE blobs SET content = 0 WHERE hash = '{ref}'")
+        assert store.collect_blobs(dry_run=True).deleted == ()
+        with pytest.raises(CorruptRecordError, match="does not have the key's hash"):
+            store.load_artifact("saved")
+
+    @pytest.mark.canonical("SQLite takes anything as the key of a canonical table")
+    @pytest.mark.parametrize(
+        "row",
+        ["blobs (hash, content) VALUES (NULL, x'00')", "artifact_refs VALUES ('saved', x'00')"],
+    )
+    def test_s_gc_2_a_key_that_is_no_text_aborts_with_nothing_deleted(
+        self, store: SessionStore, path: Path, row: str
+    ) -> None:
+        store.put_blob(b"alone")
+        run_script(path, f"INSERT INTO {row}")
+        before = all_rows(path)
+        with pytest.raises(CorruptRecordError, match="key is text"):
+            store.collect_blobs()
+        if row.startswith("artifact_refs"):
+            with pytest.raises(CorruptRecordError, match=r"saved.* key is text, not b"):
+                store.load_artifact("saved")
+        assert all_rows(path) == before
+
 
 def message(role: str, *parts: Any) -> dict[str, Any]:
     body = {"id": "m", "role": role, "parts": list(parts)}

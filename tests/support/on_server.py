@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import count
@@ -236,7 +237,14 @@ def all_rows(path: Any) -> dict[str, list[tuple[Any, ...]]]:
 
 def run_script(path: Any, script: str) -> None:
     """Change a database behind the library's back."""
+    with transaction_at(path) as connection:
+        connection.execute(script)
+
+
+@contextmanager
+def transaction_at(path: Any) -> Iterator[psycopg.Connection[Any]]:
+    """Begin a transaction past the library, in what stands in the place of a file."""
     name, connection = schema_of(path), admin()
     with connection.transaction():
         connection.execute(f"SET LOCAL search_path = {name}")
-        connection.execute(script)
+        yield connection

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import bound, check_name, check_text
-from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, stable_hash
+from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, read_as, stable_hash
 from lash_store._kernel.findings import answers
 from lash_store._kernel.leases import check_fence
 from lash_store._kernel.locks import locked_by
@@ -37,6 +37,7 @@ from lash_store.process.records.plan import (
     plan_append,
 )
 from lash_store.process.records.processes import read_members, read_record
+from lash_store.process.tables import process_events
 
 _schemas_lately: Final[dict[str, str]] = {}
 """What schema an event type had in its last append: most likely the next one's as well."""
@@ -213,9 +214,13 @@ def highest_sequence(_: Context, process_id: str) -> Work[int]:
         if row is None or row[0] is None:
             state_of(tx, name)
             return 0
-        return row[0]
+        return _read_sequence(name, row[0])
 
     return find
+
+
+def _read_sequence(process_id: str, stored: object) -> int:
+    return read_as(int, process_events.name, process_id, stored)
 
 
 def _appending(
@@ -235,7 +240,12 @@ def _appending(
         if row is None:
             raise NotFoundError("process", process_id)
         status, record_json, highest = row
-        standing = Standing(process_id, read_members(process_id, record_json), status, highest)
+        standing = Standing(
+            process_id,
+            read_members(process_id, record_json),
+            status,
+            _read_sequence(process_id, highest),
+        )
         known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
         if fence is not None:
             _require_fence(tx, process_id, fence, new, known, ends=ends)

@@ -6,7 +6,7 @@ from lash_store._kernel.checks import check_count, check_name, check_names
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work, chosen_session
-from lash_store.session.operations.blobs import put_blob, read_blob
+from lash_store.session.operations.blobs import check_ref, put_blob, read_blob
 from lash_store.session.records.attachments import ARTIFACT_KINDS, Attachment
 from lash_store.session.tables import artifact_refs
 
@@ -120,7 +120,7 @@ def load_artifact(_: SessionContext, artifact_ref: str) -> Work[bytes | None]:
         row = statements.load_artifact.one(tx.own_cursor, artifact_ref=name)
         if row is None:
             return None
-        content = read_blob(tx, row[1])
+        content = read_blob(tx, check_ref(artifact_refs.name, name, row[1]))
         if content is None:
             raise CorruptRecordError(artifact_refs.name, name, f"its blob {row[1]!r} is missing")
         return content

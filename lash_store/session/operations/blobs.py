@@ -132,6 +132,13 @@ def store_checkpoint(
     return put
 
 
+def check_ref(table: str, row: object, ref: object) -> str:
+    """Return what a row holds as the key of a blob; CorruptRecordError if that is no text."""
+    if not isinstance(ref, str):
+        raise CorruptRecordError(table, shown(row), f"a blob's key is text, not {shown(ref)}")
+    return ref
+
+
 def read_blob(tx: Tx, key: str) -> bytes | None:
     """Read a blob, on an open transaction; see :func:`load_blob`."""
     if "\0" in key:
@@ -139,8 +146,7 @@ def read_blob(tx: Tx, key: str) -> bytes | None:
     row = statements.load_blob.one(tx.own_cursor, key=key)
     if row is None:
         return None
-    stored = row[0]
-    content = unpack_blob(key, stored) if isinstance(stored, bytes) else None
+    content = unpack_blob(key, row[0])
     if content is None:
         raise CorruptRecordError(_TABLE, key, "the content does not have the key's hash")
     return content

@@ -2,11 +2,12 @@
 
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
-from lash_store.session.operations.blobs import read_manifest
+from lash_store.session.operations.blobs import check_ref, read_manifest
 from lash_store.session.operations.head import read_head
 from lash_store.session.records.attachments import CollectionReport
 from lash_store.session.records.blobs import kind_of_blob, unpack_blob
 from lash_store.session.records.checkpoints import manifest_of
+from lash_store.session.tables import artifact_refs, blobs
 
 
 def collect_blobs(_: SessionContext, *, dry_run: bool = False) -> Work[CollectionReport]:
@@ -21,9 +22,15 @@ def collect_blobs(_: SessionContext, *, dry_run: bool = False) -> Work[Collectio
     def collect(tx: Tx) -> CollectionReport:
         head, cursor = read_head(tx), tx.own_cursor
         checkpoint = None if head is None else head.checkpoint_ref
-        artifacts = {blob_ref for _, blob_ref in statements.select_artifacts.all(cursor)}
+        artifacts = {
+            check_ref(artifact_refs.name, name, ref)
+            for name, ref in statements.select_artifacts.all(cursor)
+        }
         roots = artifacts | ({checkpoint} if checkpoint else set())
-        sizes = dict(statements.select_blobs.all(cursor))
+        sizes = {
+            check_ref(blobs.name, key, key): size
+            for key, size in statements.select_blobs.all(cursor)
+        }
         kept = {ref for ref in roots if ref in sizes}
         for ref in sorted(kept):
             kept.update(_components(tx, ref, is_checkpoint=ref == checkpoint))

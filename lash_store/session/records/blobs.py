@@ -64,12 +64,14 @@ def pack_blob(content: bytes, kind: BlobKind, profile: Profile) -> bytes:
     )
 
 
-def unpack_blob(key: str, stored: bytes) -> bytes | None:
+def unpack_blob(key: str, stored: object) -> bytes | None:
     """Return the content whose hash is `key`, or None if `stored` is no form of it (S-BLOB-3).
 
     The forms are the map, with its content as bin or as an array of integers, and the bare
     content. The hash decides: bare content may happen to look like a map.
     """
+    if not isinstance(stored, bytes):
+        return None
     packed = _content_of_map(stored)
     if packed is not None and content_hash(packed) == key:
         return packed
