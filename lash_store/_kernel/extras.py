@@ -112,6 +112,11 @@ def check_own_tables(tables: Sequence[OwnTables]) -> tuple[OwnTables, ...]:
     return tuple(tables)
 
 
+def is_optional(extra: Extra) -> bool:
+    """Whether it is an index that a kind declares itself, and every shared database has."""
+    return any(extra is each for schema in declared for each in schema.optional)
+
+
 def ours_of(table: Table[Any]) -> Table[Any] | None:
     """Return the table of ours that `table` is; None for any other."""
     ours: Ours | None = table.info.get(OURS)

@@ -553,12 +553,16 @@ def test_t_del_3_a_schema_that_is_none_is_reported(triggers: TriggerStore, path:
     assert "can't be used" in reserved.mismatches[0].problem
 
 
-def test_k_codec_2_a_corrupt_occurrence_is_an_error(triggers: TriggerStore, path: Path) -> None:
+@pytest.mark.parametrize("record_json", ["'{}'", "replace(record_json, 'trigger:', 'other:')"])
+def test_k_codec_2_a_corrupt_occurrence_is_an_error(
+    triggers: TriggerStore, path: Path, record_json: str
+) -> None:
     subscribe(triggers)
     occurrence = occur(triggers)
     triggers.reserve_deliveries(occurrence.occurrence_id)
-    run_script(path, "UPDATE trigger_occurrences SET record_json = '{}'")
+    run_script(path, f"UPDATE trigger_occurrences SET record_json = {record_json}")
     for call in (
+        lambda: triggers.redeliver(occurrence.occurrence_id),
         lambda: triggers.load_occurrence(occurrence.occurrence_id),
         lambda: triggers.reserve_deliveries(occurrence.occurrence_id),
         lambda: occur(triggers),

@@ -8,12 +8,24 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Engine, MetaData, Table, Text, create_engine, make_url, text, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    inspect,
+    make_url,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 import lash_store
-from lash_store import NewWork, ProcessTx, SessionStore
+from lash_store import NewWork, ProcessRegistry, ProcessTx, SessionStore
 from lash_store.errors import (
     InvalidRecordError,
     NotConfiguredError,
@@ -22,9 +34,11 @@ from lash_store.errors import (
     StoreEmptyError,
     TransactionEndedError,
 )
+from lash_store.process.tables import CLAIM_ORDER, WAKE_EVENTS, processes
 from lash_store.schemas import OwnTables, create_tables, stamp_tables
 from lash_store.session.tables import queued_work_batches
 from lash_store.session.tx import SessionTx
+from lash_store.trigger.tables import DELIVERIES_OF_SUBSCRIPTION
 
 orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text))
 
@@ -135,6 +149,34 @@ def test_what_is_not_configured_is_refused(own_url: str, engine: Engine) -> None
         lash_store.configure(create_engine(own_url), tables=[own])
     with engine.begin() as connection, pytest.raises(NotConfiguredError, match="not versioned"):
         stamp_tables(connection, own)
+
+
+def test_k_share_9_what_is_sqlites_alone_is_refused_wherever_it_is_said(
+    own_url: str, engine: Engine
+) -> None:
+    own = OwnTables("mine", 1, MetaData())
+    by_name = Index("by_name", processes.c.process_id)
+    refusals: list[dict[str, Any]] = [{"tables": [own]}, {"extras": [by_name]}]
+    for refused in refusals:
+        with engine.begin() as connection, pytest.raises(InvalidRecordError, match="SQLite's"):
+            create_tables(connection, "process", **refused)
+        with pytest.raises(InvalidRecordError, match="SQLite's"):
+            ProcessRegistry.open(own_url, **refused)
+    with engine.connect() as connection:
+        assert inspect(connection).get_table_names() == []
+
+
+def test_k_share_9_what_a_kind_declares_itself_is_there(own_url: str) -> None:
+    declared = [CLAIM_ORDER, WAKE_EVENTS, DELIVERIES_OF_SUBSCRIPTION]
+    engine = lash_store.configure(create_engine(own_url), extras=declared)
+    with engine.begin() as connection:
+        create_tables(connection, "trigger", extras=declared)
+        assert "lash_idx_trigger_deliveries_subscription" in {
+            each["name"] for each in inspect(connection).get_indexes("lash_trigger_deliveries")
+        }
+    with ProcessRegistry.open(own_url, extras=declared) as registry:
+        assert registry.claim_next(owner_id="ann", ttl_ms=1) is None
+    engine.dispose()
 
 
 def test_a_migration_makes_our_tables_and_undoes_them(

@@ -18,9 +18,13 @@ from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.postgresql.drift import find_drift
 from lash_store._backends.postgresql.indexes import indexes_of
 from lash_store._backends.postgresql.locks import OPENING, number_of
+from lash_store._kernel.checks import shown
+from lash_store._kernel.extras import is_optional
+from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import VERSIONS
 from lash_store.errors import (
+    InvalidRecordError,
     NamesTakenError,
     SchemaDriftError,
     SchemaVersionError,
@@ -31,6 +35,25 @@ from lash_store.errors import (
 _NAMES: Final = """\
 SELECT relname FROM pg_class
 WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)"""
+
+
+_NOT_HERE: Final = {
+    "immutable": "is for a file",
+    "linked": "is for a file",
+    "tables": "are SQLite's: an application makes its own tables there, by migrations say",
+}
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse what is SQLite's alone; indexes that a kind declares itself are there in any case."""
+    for name, why in _NOT_HERE.items():
+        given = getattr(settings, name)
+        if given:
+            raise InvalidRecordError(name, shown(given), why)
+    for extra in () if settings.extras == "any" else settings.extras:
+        if not is_optional(extra):
+            why = "is SQLite's: an application's own indexes and triggers are its own there"
+            raise InvalidRecordError("extras", shown(extra), why)
 
 
 def server_place(cursor: Any, path: str, schema: str | None) -> str:

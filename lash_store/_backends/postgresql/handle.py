@@ -37,13 +37,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_NOT_HERE = {
-    "immutable": "is for a file",
-    "linked": "is for a file",
-    "extras": "are SQLite's: an application's own indexes and triggers are its own there",
-    "tables": "are SQLite's: an application makes its own tables there, by migrations say",
-}
-
 
 class PostgresqlHandle:
     """One store's access to a database that it shares with others; usable from any thread."""
@@ -68,10 +61,7 @@ class PostgresqlHandle:
     @classmethod
     def open(cls, schema: Schema, url: URL, settings: Settings) -> PostgresqlHandle:
         """Open what a URL leads to."""
-        for name, why in _NOT_HERE.items():
-            given = getattr(settings, name)
-            if given and given != "any":
-                raise InvalidRecordError(name, shown(given), why)
+        guard.check_settings(settings)
         key = Key.of(url, settings)
         while True:
             database = databases.database_of(url, key)

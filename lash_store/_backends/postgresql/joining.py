@@ -30,7 +30,7 @@ from lash_store._backends.postgresql.locks import Lock, locks_of
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import check_now, shown
+from lash_store._kernel.checks import check_now
 from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.logs import Note, tell
 from lash_store._kernel.options import Settings
@@ -39,7 +39,6 @@ from lash_store._kernel.sharing import shared
 from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
-    InvalidRecordError,
     NotConfiguredError,
     StoreBusyError,
     ThreadError,
@@ -138,9 +137,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
             f"{engine!r} can't be configured: it has to be on postgresql+psycopg, whose driver a "
             "Tx's statements are written for"
         )
-    if settings.extras or settings.tables:
-        given = settings.extras or settings.tables
-        raise InvalidRecordError("tables", shown(given), "are SQLite's: migrations make them there")
+    guard.check_settings(settings)
     sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
     sharing.prefix, sharing.schema = settings.prefix, settings.schema
 
@@ -172,6 +169,7 @@ def join(session: Any, connection: Connection, schema: Schema, scope: str) -> Jo
 
 def create_tables(connection: Connection, schemas: Sequence[Schema], settings: Settings) -> None:
     """Make our tables in the transaction of a consumer's own connection, whoever began it."""
+    guard.check_settings(settings)
     if connection.get_transaction() is None:
         connection.begin()
     path = _path_of(connection)

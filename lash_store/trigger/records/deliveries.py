@@ -142,9 +142,13 @@ def written_occurrence(new: NewOccurrence, now_ms: int) -> str:
 def read_occurrence(occurrence_id: str, record_json: str) -> Occurrence:
     """Build an occurrence; CorruptRecordError if it can't be read."""
     try:
-        return _decode_occurrence(record_json)
+        occurrence = _decode_occurrence(record_json)
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise CorruptRecordError(trigger_occurrences.name, occurrence_id, str(error)) from error
+    if occurrence.occurrence_id != occurrence_id:
+        said = f"it says that it is {occurrence.occurrence_id!r}"
+        raise CorruptRecordError(trigger_occurrences.name, occurrence_id, said)
+    return occurrence
 
 
 def process_id_of(occurrence_id: str, subscription_id: str) -> str:
