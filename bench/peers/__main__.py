@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Final
 
-from bench.peers import checkpoints, jobs, kills, steps, wakeups, workers
+from bench.peers import checkpoints, jobs, kills, sizes, steps, wakeups, workers
 from bench.report import publish
 
 PARTS: Final[dict[str, Callable[[int], list[dict[str, Any]]]]] = {
@@ -22,6 +22,7 @@ PARTS: Final[dict[str, Callable[[int], list[dict[str, Any]]]]] = {
     "wakeups": wakeups.measure,
     "steps": steps.measure,
     "checkpoints": checkpoints.measure,
+    "sizes": sizes.measure,
     "kills": kills.measure,
 }
 

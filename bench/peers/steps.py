@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Final
 
+from dbos import DBOS
+from sqlalchemy import create_engine, event
 from unhinged import Engine, TaskContext
 
 from bench.peers.queues import LONG_MS, Synchronous
-from bench.peers.rounds import each_us, in_turn, summary
+from bench.peers.rounds import each_us, in_turn
 from lash_store import (
     AsyncEffectStore,
     Deployment,
@@ -30,6 +32,7 @@ from lash_store import (
 _TIMES: Final = {"NORMAL": 100, "FULL": 25}
 _TASKS: Final = 64
 _EACH: Final = 5
+_NUMBERS: Final = count()
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -37,29 +40,37 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     figures = []
     synchronous: Synchronous
     for synchronous in ("NORMAL", "FULL"):
-        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-            made = _contestants(Path(folder), synchronous, stack)
-            contestants = {
-                name: partial(each_us, call, _TIMES[synchronous]) for name, call in made.items()
+        with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+            folder = Path(place)
+            dbos = Dbos(folder, synchronous, stack)
+            runner = stack.enter_context(asyncio.Runner())
+            cases: dict[str, dict[str, Callable[[], float]]] = {
+                "a recorded step": {
+                    **_one_at_a_time(folder, synchronous, stack),
+                    "DBOS, in a workflow": partial(dbos.alone, _TIMES[synchronous]),
+                },
+                "a recorded step, 64 tasks": {
+                    "lash_store": partial(_run, runner, _at_once(folder, synchronous, stack)),
+                    "DBOS, in a workflow": partial(_run, runner, dbos.at_once),
+                },
             }
-            found = in_turn(contestants, rounds)
-            found["lash_store, 64 asyncio tasks"] = _at_once(Path(folder), synchronous, rounds)
-        figures += [
-            {
-                "case": "a recorded step",
-                "contestant": name,
-                "synchronous": synchronous,
-                "unit": "us",
-                **each,
-            }
-            for name, each in found.items()
-        ]
+            for case, contestants in cases.items():
+                figures += [
+                    {
+                        "case": case,
+                        "contestant": name,
+                        "synchronous": synchronous,
+                        "unit": "us",
+                        **each,
+                    }
+                    for name, each in in_turn(contestants, rounds).items()
+                ]
     return figures
 
 
-def _contestants(
+def _one_at_a_time(
     folder: Path, synchronous: Synchronous, stack: ExitStack
-) -> dict[str, Callable[[], Any]]:
+) -> dict[str, Callable[[], float]]:
     own = stack.enter_context(EffectStore.open(folder / "own.db", synchronous=synchronous))
     deployment = stack.enter_context(
         Deployment.open(f"sqlite:///{folder / 'shared.db'}", synchronous=synchronous)
@@ -75,36 +86,84 @@ def _contestants(
     engine.spawn_task("bench", "task", {})
     (task,) = engine.claim_task("bench", "worker", 10**6, 1)
     context = TaskContext(engine, "bench", task, 10**6)
-    numbers = count()
-    return {
-        "lash_store": lambda: own.run("s", f"k{next(numbers)}", {}, _nothing),
+    calls: dict[str, Callable[[], Any]] = {
+        "lash_store": lambda: own.run("s", f"k{next(_NUMBERS)}", {}, _nothing),
         "lash_store, under a lease": lambda: effects.run(
-            "s", f"k{next(numbers)}", {}, _nothing, under=fence
+            "s", f"k{next(_NUMBERS)}", {}, _nothing, under=fence
         ),
-        "unhinged, under a lease": lambda: context.step(f"k{next(numbers)}", _nothing),
+        "unhinged, under a lease": lambda: context.step(f"k{next(_NUMBERS)}", _nothing),
     }
+    return {name: partial(each_us, call, _TIMES[synchronous]) for name, call in calls.items()}
 
 
 def _nothing() -> int:
     return 1
 
 
-def _at_once(folder: Path, synchronous: Synchronous, rounds: int) -> dict[str, float]:
+def _at_once(
+    folder: Path, synchronous: Synchronous, stack: ExitStack
+) -> Callable[[], Coroutine[Any, Any, float]]:
+    """Return what has 64 tasks run some steps each, and gives the microseconds of each step."""
+    effects = AsyncEffectStore.open(folder / "tasks.db", synchronous=synchronous)
+    stack.callback(effects.close)
+
     async def nothing() -> int:
         return 1
 
-    async def main() -> list[float]:
-        measured = []
-        async with AsyncEffectStore.open(folder / "tasks.db", synchronous=synchronous) as effects:
+    async def run(task: str) -> None:
+        for number in range(_EACH):
+            await effects.run(task, f"k{number}", {}, nothing)
 
-            async def run(task: str) -> None:
-                for number in range(_EACH):
-                    await effects.run(task, f"k{number}", {}, nothing)
+    async def run_all() -> float:
+        at, started = next(_NUMBERS), time.perf_counter()
+        await asyncio.gather(*(run(f"{at}-{task}") for task in range(_TASKS)))
+        return (time.perf_counter() - started) / (_TASKS * _EACH) * 1e6
 
-            for at in range(rounds):
-                started = perf_counter()
-                await asyncio.gather(*(run(f"{at}-{task}") for task in range(_TASKS)))
-                measured.append((perf_counter() - started) / (_TASKS * _EACH) * 1e6)
-        return measured
+    return run_all
 
-    return summary(asyncio.run(main()))
+
+def _run(runner: asyncio.Runner, main: Callable[[], Coroutine[Any, Any, float]]) -> float:
+    return runner.run(main())
+
+
+class Dbos:
+    """DBOS: steps inside a workflow, whose own begin and end are not counted."""
+
+    def __init__(self, folder: Path, synchronous: Synchronous, stack: ExitStack) -> None:
+        url = f"sqlite:///{folder / 'dbos.db'}"
+        engine = create_engine(url)
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: object) -> None:
+            # It asks for unixepoch('subsec'), which SQLite has from 3.42 on.
+            connection.create_function("unixepoch", -1, lambda *_: time.time())
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+        DBOS(
+            config={
+                "name": "bench",
+                "system_database_url": url,
+                "system_database_engine": engine,
+                "log_level": "ERROR",
+            }
+        )
+        stack.callback(DBOS.destroy, destroy_registry=True)
+        plain: Callable[[], int] = DBOS.step()(_nothing)
+
+        @DBOS.step()  # type: ignore[untyped-decorator] # reason: it has no types here
+        async def step() -> int:
+            return 1
+
+        @DBOS.workflow()  # type: ignore[untyped-decorator] # reason: likewise
+        def alone(times: int) -> float:
+            return each_us(plain, times)
+
+        @DBOS.workflow()  # type: ignore[untyped-decorator] # reason: likewise
+        async def at_once() -> float:
+            started = time.perf_counter()
+            await asyncio.gather(*(step() for _ in range(_TASKS)))
+            return (time.perf_counter() - started) / _TASKS * 1e6
+
+        self.alone, self.at_once = alone, at_once
+        DBOS.launch()
