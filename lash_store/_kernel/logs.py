@@ -65,6 +65,12 @@ def no_queue(path: str, reason: str) -> Note:
     return WRITES, logging.WARNING, text, (path, reason)
 
 
+def long_wal(path: str, size: int) -> Note:
+    """Return the line of a WAL that grows, as somebody reads from it all the time."""
+    text = "%s: its WAL has %.0f MB and grows while snapshots overlap; end those that are long"
+    return WRITES, logging.WARNING, text, (path, size / 1e6)
+
+
 takeovers_are_told: Final = partial(LEASES.isEnabledFor, logging.INFO)
 """Whether anybody listens for takeovers, each of which takes one more statement to see."""
 

@@ -16,6 +16,7 @@ from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX, Identity, identity_of
 from lash_store._backends.sqlite.noticing import FileNotices
 from lash_store._backends.sqlite.opening import open_reader, open_writer
+from lash_store._backends.sqlite.wal import Wal
 from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
 from lash_store._kernel.watching import SOON_S, Concern, Version, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
@@ -66,6 +67,7 @@ class Connections:
         self.looked_s = 0.0
         """When whoever had the turn last looked what others have committed."""
 
+        self.wal = Wal(path)
         self.notes: list[Note] = []
         """What is to be logged of the turns themselves, once nobody has one."""
 
@@ -151,6 +153,12 @@ class Connections:
             raise StoreLostError(
                 self.path, "another file stands in its place; open that one anew to use it"
             )
+
+    def shorten_wal(self, writer: StoreConnection) -> None:
+        """Keep the WAL short, in a turn and between two transactions; see ``wal``."""
+        note = self.wal.shorten(writer)
+        if note is not None:
+            self.notes.append(note)
 
     def note_wait(self, operation: str | None, since_s: float) -> None:
         """Note a call that has got its turn, if that took long; in its turn."""

@@ -90,6 +90,9 @@ CHECK_KEYS_AT_ONCE: Final = "PRAGMA defer_foreign_keys = OFF"
 """What a consumer may have turned on in a transaction, for everybody that is in it."""
 
 DATA_VERSION: Final = "PRAGMA data_version"
+BUSY_TIMEOUT: Final = "PRAGMA busy_timeout"
+FOLD_WAL: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+CUT_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 """A number that changes when another connection has committed; reads no data."""
 
 READ_CATALOGUE: Final = """\

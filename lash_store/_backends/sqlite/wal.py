@@ -1,0 +1,95 @@
+"""Keeping the WAL short while others read (K-WAL-1).
+
+SQLite puts what stands in the WAL into the file every 1,000 pages, but lets the WAL begin anew only if
+nobody reads from it at that moment. Where snapshots overlap there is no such moment, and it grows for as long
+as they do. So whoever has the turn looks at it now and then, and once it is long, waits a little for
+those who read from it: who comes then reads from the file, and is not in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX
+from lash_store._kernel.logs import Note, long_wal
+
+if TYPE_CHECKING:
+    from lash_store._backends.sqlite.connection import StoreConnection
+    from lash_store._backends.sqlite.driver import StoreCursor
+
+LONG: Final = 16 << 20
+"""How many bytes are too many: four times what SQLite lets stand where nobody reads."""
+
+LOOK_S: Final = 0.1
+_WAITS_S: Final = (0.1, 0.2, 0.4)
+"""How long writers wait for those who read, and then, if it was in vain: nobody writes meanwhile."""
+
+_TRY_MS: Final = 10
+"""How long SQLite waits by itself: it goes on waiting for a place that others have taken since."""
+
+_PAUSE: Final = 10
+"""How many times as long as it has waited in vain it goes on before it waits again."""
+
+
+class Wal:
+    """The WAL of one open database."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = os.fsencode(path + WAL_SUFFIX)
+        self.due_s = inf if path == IN_MEMORY else 0.0
+        """When to look next, on the monotonic clock."""
+
+        self._failed = 0
+        self._told = 0
+        """How long it was when somebody was told, since it was short."""
+
+        self._stuck_at: int | None = None
+        """How many of its pages were in the file when it was waited for in vain."""
+
+    def shorten(self, writer: StoreConnection) -> Note | None:
+        """Let it begin anew if it is long, between two transactions; return what is worth a line."""
+        self.due_s = monotonic() + LOOK_S
+        try:
+            size = os.stat(self._file).st_size
+        except OSError:
+            return None  # the next BEGIN says what has become of the file
+        if size < LONG:
+            self._failed = self._told = 0
+        elif not self._begin_anew(writer) and size >= 4 * self._told:
+            self._told = size
+            return long_wal(self._path, size)
+        return None
+
+    def _begin_anew(self, writer: StoreConnection) -> bool:
+        """Put all into the file and cut the WAL off; False if somebody reads from it all the time."""
+        cursor, wait_s = writer.own_cursor, _WAITS_S[min(self._failed, len(_WAITS_S) - 1)]
+        ((before_ms,),) = _run(cursor, dialect.BUSY_TIMEOUT)
+        try:
+            ((_, _, in_file),) = _run(cursor, dialect.FOLD_WAL)
+            if in_file != self._stuck_at:  # or the same snapshot still is in the way
+                _run(cursor, dialect.busy_timeout(_TRY_MS))
+                is_busy, until_s = 1, monotonic() + wait_s
+                while is_busy and monotonic() < until_s:
+                    ((is_busy, _, in_file),) = _run(cursor, dialect.CUT_WAL)
+                if not is_busy:
+                    self._failed, self._stuck_at = 0, None
+                    return True
+                self._stuck_at = in_file
+                self._failed += 1
+        except sqlite3.Error:
+            self._failed += 1  # not the caller's affair: all is committed, and in the WAL
+        finally:
+            _run(cursor, dialect.busy_timeout(before_ms))
+        self.due_s = monotonic() + wait_s * _PAUSE
+        return False
+
+
+def _run(cursor: StoreCursor, sql: str) -> list[tuple[int, ...]]:
+    """Run it past whoever observes statements: it is no statement of anybody's."""
+    return sqlite3.Cursor.execute(cursor, sql).fetchall()
