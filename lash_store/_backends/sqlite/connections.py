@@ -154,12 +154,6 @@ class Connections:
                 self.path, "another file stands in its place; open that one anew to use it"
             )
 
-    def shorten_wal(self, writer: StoreConnection) -> None:
-        """Keep the WAL short, in a turn and between two transactions; see ``wal``."""
-        note = self.wal.shorten(writer)
-        if note is not None:
-            self.notes.append(note)
-
     def note_wait(self, operation: str | None, since_s: float) -> None:
         """Note a call that has got its turn, if that took long; in its turn."""
         waited_s = monotonic() - since_s
@@ -171,9 +165,16 @@ class Connections:
         self.notes.append(done_again(self.path, operations))
 
     def take_news(self) -> News | None:
-        """Return what the transaction that has ended is to be told for, if anything; in its turn."""
+        """Return what the transaction that has ended is to be told for, if anything; in its turn.
+
+        Between two transactions: the moment to look at the WAL as well.
+        """
         writer = self.writer
-        if writer is None or not (self.watch.waiters or writer.notes or self.notes):
+        if writer is None:
+            return None
+        if self.used_s >= self.wal.due_s and not writer.in_transaction:
+            self.notes += self.wal.shorten(writer)
+        if not (self.watch.waiters or writer.notes or self.notes):
             return None
         notes = self.notes + writer.notes
         self.notes.clear()

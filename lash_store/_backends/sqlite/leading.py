@@ -306,8 +306,6 @@ class Leader(ABC):
                 return
             for call in group.calls:
                 call.error = _own_error(error, connection)
-        if self._connections.used_s >= self._connections.wal.due_s:
-            self._connections.shorten_wal(connection)
         self._finish(hold, group)
 
     def _finish(self, hold: Hold, group: Group) -> None:

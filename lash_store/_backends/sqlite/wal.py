@@ -52,19 +52,19 @@ class Wal:
         self._stuck_at: int | None = None
         """How many of its pages were in the file when it was waited for in vain."""
 
-    def shorten(self, writer: StoreConnection) -> Note | None:
-        """Let it begin anew if it is long, between two transactions; return what is worth a line."""
+    def shorten(self, writer: StoreConnection) -> list[Note]:
+        """Let it begin anew if it is long, between two transactions; return what is to be logged."""
         self.due_s = monotonic() + LOOK_S
         try:
             size = os.stat(self._file).st_size
         except OSError:
-            return None  # the next BEGIN says what has become of the file
+            return []  # the next BEGIN says what has become of the file
         if size < LONG:
             self._failed = self._told = 0
         elif not self._begin_anew(writer) and size >= 4 * self._told:
             self._told = size
-            return long_wal(self._path, size)
-        return None
+            return [long_wal(self._path, size)]
+        return []
 
     def _begin_anew(self, writer: StoreConnection) -> bool:
         """Put all into the file and cut the WAL off; False if somebody reads from it all the time."""

@@ -62,11 +62,12 @@ class Writer(Leader):
                     connection.end(dialect.COMMIT)
                     self._began = False
                     connections = self._connections
-                    if connections.used_s >= connections.wal.due_s:
-                        connections.shorten_wal(connection)
                     # What take_news() does, where there are none, as nearly always.
                     is_quiet = not (
-                        connections.watch.waiters or connection.notes or connections.notes
+                        connections.watch.waiters
+                        or connection.notes
+                        or connections.notes
+                        or connections.used_s >= connections.wal.due_s
                     )
                     news = None if is_quiet else connections.take_news()
                     turns.give_back(hold)
@@ -132,8 +133,6 @@ class Writer(Leader):
         """End a consumer's block; whatever happens, the turn is the next one's."""
         try:
             connection.end(dialect.COMMIT if commit else dialect.ROLLBACK)
-            if self._connections.used_s >= self._connections.wal.due_s:
-                self._connections.shorten_wal(connection)
         finally:
             self._began = connection.in_transaction
             self.give_back(hold)
