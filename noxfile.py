@@ -277,6 +277,7 @@ def bench(session: nox.Session) -> None:
         "together",
         "crowd",
         "imports",
+        "load",
     ):
         session.run("python", "-m", f"bench.{name}", "--json", f"bench/results/{name}.json")
 

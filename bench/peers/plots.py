@@ -18,6 +18,18 @@ _OTHERS: Final = "#a0aec0"
 _BARS: Final = {
     "jobs": ("jobs", "one job", "NORMAL", "A job: put, claimed, completed (µs)"),
     "steps": ("steps", "a recorded step", "NORMAL", "A recorded step that does nothing (µs)"),
+    "steps_at_once": (
+        "steps",
+        "a recorded step, 64 tasks",
+        "NORMAL",
+        "A recorded step, each of 64 tasks' (µs)",
+    ),
+    "checkpoints_at_once": (
+        "checkpoints",
+        "a checkpoint of 4 KiB, 64 tasks",
+        "NORMAL",
+        "A checkpoint of 4 KiB, each of 64 tasks' (µs)",
+    ),
     "checkpoints": (
         "checkpoints",
         "a checkpoint of 4 KiB",
