@@ -143,7 +143,7 @@ def _summary(what: str, killed: int, equivalent: int, survived: int) -> str:
 def _config(target: str) -> str:
     pytest = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {TARGETS[target]}"
     return (
-        f"[cosmic-ray]\nmodule-path = {json.dumps(target)}\ntimeout = 120.0\n"
+        f"[cosmic-ray]\nmodule-path = {json.dumps(target)}\ntimeout = 300.0\n"
         f"excluded-modules = []\ntest-command = {json.dumps(pytest)}\n"
         '[cosmic-ray.distributor]\nname = "local"\n'
     )
