@@ -25,7 +25,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from bench.peers.queues import LONG_MS, Synchronous
-from bench.peers.rounds import each_us, in_turn
+from bench.peers.rounds import each_us, figures_in_us
 from lash_store import (
     Append,
     AsyncDeployment,
@@ -61,16 +61,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                 "two nodes": _two_nodes(folder, synchronous, stack, runner),
             }
             for case, contestants in cases.items():
-                figures += [
-                    {
-                        "case": case,
-                        "contestant": name,
-                        "synchronous": synchronous,
-                        "unit": "us",
-                        **found,
-                    }
-                    for name, found in in_turn(contestants, rounds).items()
-                ]
+                figures += figures_in_us(case, synchronous, contestants, rounds)
     return figures
 
 

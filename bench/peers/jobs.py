@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bench.peers.queues import OWN, QUEUES, Queue, Synchronous
-from bench.peers.rounds import each_us, in_turn, new_folder
+from bench.peers.rounds import each_us, figures_in_us, new_folder
 
 _TIMES: Final = {"NORMAL": 60, "FULL": 15}
 _MANY: Final = 100
@@ -14,7 +14,7 @@ _MANY: Final = 100
 
 def measure(rounds: int) -> list[dict[str, Any]]:
     """Measure microseconds for each job."""
-    figures = []
+    figures: list[dict[str, Any]] = []
     synchronous: Synchronous
     for synchronous in ("NORMAL", "FULL"):
         folder = new_folder()
@@ -26,16 +26,8 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         for case, contestants in _cases(queues, _TIMES[synchronous]).items():
             for call in contestants.values():
                 call()  # once before it counts
-            for name, found in in_turn(contestants, rounds).items():
-                figures.append(
-                    {
-                        "case": case,
-                        "contestant": queues[name].name,
-                        "synchronous": synchronous,
-                        "unit": "us",
-                        **found,
-                    }
-                )
+            named = {queues[name].name: call for name, call in contestants.items()}
+            figures += figures_in_us(case, synchronous, named, rounds)
     return figures
 
 

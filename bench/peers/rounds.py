@@ -24,6 +24,16 @@ def in_turn(
     return {name: summary(values) for name, values in given.items()}
 
 
+def figures_in_us(
+    case: str, synchronous: str, contestants: Mapping[str, Callable[[], float]], rounds: int
+) -> list[dict[str, Any]]:
+    """Let them take turns at a case; return a figure for each, in microseconds."""
+    return [
+        {"case": case, "contestant": name, "synchronous": synchronous, "unit": "us", **found}
+        for name, found in in_turn(contestants, rounds).items()
+    ]
+
+
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Return the median of some values, the least and the most."""
     figures = {"median": statistics.median(values), "least": min(values), "most": max(values)}

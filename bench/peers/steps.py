@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, event
 from unhinged import Engine, TaskContext
 
 from bench.peers.queues import LONG_MS, Synchronous
-from bench.peers.rounds import each_us, in_turn
+from bench.peers.rounds import each_us, figures_in_us
 from lash_store import (
     AsyncEffectStore,
     Deployment,
@@ -55,16 +55,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                 },
             }
             for case, contestants in cases.items():
-                figures += [
-                    {
-                        "case": case,
-                        "contestant": name,
-                        "synchronous": synchronous,
-                        "unit": "us",
-                        **each,
-                    }
-                    for name, each in in_turn(contestants, rounds).items()
-                ]
+                figures += figures_in_us(case, synchronous, contestants, rounds)
     return figures
 
 

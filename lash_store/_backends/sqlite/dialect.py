@@ -90,10 +90,14 @@ CHECK_KEYS_AT_ONCE: Final = "PRAGMA defer_foreign_keys = OFF"
 """What a consumer may have turned on in a transaction, for everybody that is in it."""
 
 DATA_VERSION: Final = "PRAGMA data_version"
+"""A number that changes when another connection has committed; reads no data."""
+
 BUSY_TIMEOUT: Final = "PRAGMA busy_timeout"
 FOLD_WAL: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+"""Puts into the file what nobody's snapshot keeps in the WAL, and waits for nobody."""
+
 CUT_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
-"""A number that changes when another connection has committed; reads no data."""
+"""Puts all into the file and empties the WAL, once nobody reads from it; within the busy timeout."""
 
 READ_CATALOGUE: Final = """\
 SELECT version.user_version, object.type, object.name, object.tbl_name, object.sql

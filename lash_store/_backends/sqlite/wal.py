@@ -60,7 +60,7 @@ class Wal:
         except OSError:
             return []  # the next BEGIN says what has become of the file
         if size < LONG:
-            self._failed = self._told = 0
+            self._failed, self._told, self._stuck_at = 0, 0, None
         elif not self._begin_anew(writer) and size >= 4 * self._told:
             self._told = size
             return [long_wal(self._path, size)]
