@@ -69,8 +69,10 @@ def select_as_canonical(name: str) -> str:
     """Return the query of all that is in a table, as it would be in a file."""
     if name not in TABLES:
         return f'SELECT * FROM "{name}" ORDER BY 1'
-    columns = ", ".join(TABLES[name][0].columns.keys())
-    return f"SELECT {columns} FROM {name} ORDER BY 1"
+    here = TABLES[name][0]
+    # By the first column alone, a server returns the rows of one process in any order.
+    order = ", ".join(["1", *here.primary_key.columns.keys()])
+    return f"SELECT {', '.join(here.columns.keys())} FROM {name} ORDER BY {order}"
 
 
 def show_as_canonical(opened: Any) -> None:

@@ -227,10 +227,7 @@ def all_rows(path: Any) -> dict[str, list[tuple[Any, ...]]]:
         full = {row[0] for row in connection.execute(filled).fetchall()}
         rows: dict[str, list[tuple[Any, ...]]] = {}
         for name in names:
-            here = layouts.TABLES.get(name)
-            columns = "*" if here is None else ", ".join(here[0].columns.keys())
-            key = name if here is None else here[0].name
-            query = f"SELECT {columns} FROM {name} ORDER BY 1"
+            key, query = layouts.canonical_name(name), layouts.select_as_canonical(name)
             rows[key] = connection.execute(query).fetchall() if name in full else []
         return rows
 
