@@ -11,8 +11,8 @@ from os import stat
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
-from lash_store._backends.sqlite import dialect, opened
-from lash_store._backends.sqlite.driver import store_error
+from lash_store._backends.sqlite import opened
+from lash_store._backends.sqlite.driver import data_version, store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX, Identity, identity_of
 from lash_store._backends.sqlite.noticing import FileNotices
 from lash_store._backends.sqlite.opening import open_reader, open_writer
@@ -208,7 +208,7 @@ class Connections:
     def version_of(self, writer: StoreConnection) -> Version:
         """Return what changes when another connection commits than the one that writes, in its turn."""
         self.looked_s = monotonic()
-        return "writer", (self._writers, _data_version(writer))
+        return "writer", (self._writers, data_version(writer.own_cursor))
 
     def data_version(self) -> Version:
         """Return what changes when another connection commits; reads nothing else.
@@ -226,7 +226,7 @@ class Connections:
                 reader = self._version_reader = self.open_reader()
                 self._version_readers += 1
             try:
-                version = _data_version(reader)
+                version = data_version(reader.own_cursor)
             except sqlite3.Error as error:
                 raise store_error(error, reader) from error
             return "reader", (self._version_readers, version)
@@ -266,9 +266,3 @@ class Connections:
         if self.queue is not None:
             self.queue.close()
             self.queue = None
-
-
-def _data_version(connection: StoreConnection) -> int:
-    """Read it past whoever observes statements: it is no statement of anybody's."""
-    ((version,),) = sqlite3.Cursor.execute(connection.own_cursor, dialect.DATA_VERSION).fetchall()
-    return int(version)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from sqlalchemy import Dialect, Table
 
-from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
+from lash_store._backends.sqlite.dialect import DATA_VERSION, SQLITE, dialect_for
 from lash_store._backends.sqlite.undecodable import undecodable_text
 from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
@@ -124,6 +124,17 @@ def _cursor_classes(prefix: str) -> tuple[type[StoreCursor], type[StoreCursor]]:
 def open_cursor(connection: sqlite3.Connection, prefix: str = "") -> StoreCursor:
     """Open a cursor for our own statements, of the class that is due now."""
     return _cursor_classes(prefix)[bool(observers)](connection)
+
+
+def unobserved(cursor: sqlite3.Cursor, sql: str) -> list[tuple[int, ...]]:
+    """Run one statement past whoever observes: it is no statement of anybody's; return its numbers."""
+    return sqlite3.Cursor.execute(cursor, sql).fetchall()
+
+
+def data_version(cursor: sqlite3.Cursor) -> int:
+    """Return what changes when another connection commits; reads nothing else."""
+    ((version,),) = unobserved(cursor, DATA_VERSION)
+    return version
 
 
 def whose(connection: sqlite3.Connection) -> tuple[str, str]:

@@ -16,16 +16,16 @@ from typing import Final
 
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
-from lash_store._backends.sqlite.driver import is_busy
+from lash_store._backends.sqlite.driver import data_version, is_busy
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
 from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl
 
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
 
-_BURST_S: Final = 0.001
-"""How long the head of the queue lets the present holder begin again: bursts are cheap, and what
-many callers want of it comes as one transaction anyway."""
+_BURST_S: Final = 0.01
+"""How long the head of the queue lets the present holder begin again. Taking turns costs: whoever
+begins after another process reads anew what that has changed, and until it looks the lock is free."""
 
 _LOOK_AGAIN_S: Final = 0.001
 """A writer that begins again sooner than this keeps what it last saw of the gate."""
@@ -33,8 +33,8 @@ _LOOK_AGAIN_S: Final = 0.001
 _PATIENCE_S: Final = 0.25
 """After this long in the queue a writer no longer trusts its head to be running."""
 
-_LONGEST_NAP_S: Final = 0.002
 _SHORTEST_NAP_S: Final = 0.0002
+_LONGEST_NAP_OF_HEAD_S: Final = 0.002
 
 _NAP_OF_MANY_S: Final = 0.0005
 """Of many files that are waited for, each waits so much longer for every other: tries cost time."""
@@ -52,13 +52,14 @@ class WriteQueue:
 
     The sidecar's first byte is the gate. While it is open, a writer tries at once. A writer
     that finds the lock taken queues for an ``flock`` on the sidecar; the one that holds it is
-    the head, tries often, and closes the gate if it waits for more than a burst, which sends
-    the holder to the back of the queue. Nothing here ever blocks, so whoever waits may do so
-    however it likes: a thread sleeps between two tries, for an event loop the timer looks again.
+    the head. It lets a process that commits again and again go on for a burst, then closes the
+    gate, which sends that one to the back of the queue, and tries often; it tries as well as
+    soon as nobody commits. Nothing here ever blocks, so whoever waits may do so however it
+    likes: a thread sleeps between two tries, for an event loop the timer looks again.
     """
 
-    __slots__ = ("_contended_s", "_descriptor", "_gate_is_ours", "_is_head", "_looked_s",
-                 "_may_try", "_queued_s", "problem")  # fmt: skip
+    __slots__ = ("_contended_s", "_descriptor", "_gate_is_ours", "_head_s", "_is_often_here",
+                 "_looked_s", "_may_try", "_queued_s", "_version", "problem")  # fmt: skip
 
     def __init__(self, path: str) -> None:
         self.problem: str | None = None
@@ -73,7 +74,11 @@ class WriteQueue:
         self._looked_s = self._contended_s = 0.0
         self._may_try = True
         self._queued_s: float | None = None
-        self._is_head = self._gate_is_ours = False
+        self._head_s: float | None = None
+        """Since when it has been the head."""
+
+        self._version: int | None = None
+        self._is_often_here = self._gate_is_ours = False
 
     @property
     def is_fair(self) -> bool:
@@ -97,20 +102,42 @@ class WriteQueue:
     def try_begin(self, connection: StoreConnection, now_s: float) -> float | None:
         """Begin a write transaction; if another holds the lock, return when to try again, in seconds."""
         if self._queued_s is None:
-            self._queued_s = now_s
+            self._queued_s, self._is_often_here = now_s, self.is_contended(now_s)
             _waiting.add(id(self))
         self._contended_s = now_s
         waited_s = now_s - self._queued_s
+        if self._head_s is None and (self._descriptor is None or _try_lock(self._descriptor)):
+            self._head_s = now_s
         # A head that is stopped, or a dead one whose child keeps its descriptor, must not keep
-        # the others from SQLite's lock: after a while each acts as the head.
-        acts = self._comes_first() or waited_s > _PATIENCE_S
-        if acts and waited_s > _BURST_S:
+        # the others from SQLite's lock: after a while each acts as the head, at the end of a burst.
+        since_s = self._queued_s + _PATIENCE_S - _BURST_S if self._head_s is None else self._head_s
+        led_s = now_s - since_s
+        if led_s >= _BURST_S:
             self._close_gate()
-        if acts and _try_begin(connection):
+        if led_s >= 0 and not self._leaves_a_burst(connection, led_s) and _try_begin(connection):
             self.leave()
             return None
-        nap_s = _SHORTEST_NAP_S if acts and self.is_fair else _nap_s(waited_s)
-        return max(nap_s, _NAP_OF_MANY_S * (len(_waiting) - 1))
+        return max(self._nap_s(waited_s, led_s), _NAP_OF_MANY_S * (len(_waiting) - 1))
+
+    def _leaves_a_burst(self, connection: StoreConnection, led_s: float) -> bool:
+        """Whether another process has committed since the last look, and may go on for a while.
+
+        Between two of its transactions the lock is free, and a try would end the burst by chance.
+        """
+        if led_s >= _BURST_S or self._descriptor is None:
+            return False
+        before, self._version = self._version, data_version(connection.own_cursor)
+        return before != self._version
+
+    def _nap_s(self, waited_s: float, led_s: float) -> float:
+        """Look often at first, since most write once; beside bursts each look costs the others time."""
+        if self._gate_is_ours:
+            return _SHORTEST_NAP_S
+        if led_s >= 0:
+            return min(_SHORTEST_NAP_S + led_s, _LONGEST_NAP_OF_HEAD_S)
+        # The oldest, who is next, looks most often: not who is here again just after its own burst.
+        seldom_s = 2 * _BURST_S / (1 + waited_s / _BURST_S)
+        return seldom_s if self._is_often_here else min(2 * _SHORTEST_NAP_S + waited_s, seldom_s)
 
     def leave(self) -> None:
         """Leave the queue, having begun or given up."""
@@ -118,9 +145,11 @@ class WriteQueue:
         _waiting.discard(id(self))
         if self._gate_is_ours and descriptor is not None:
             _write_gate(descriptor, _OPEN)
-        if self._is_head and descriptor is not None:
+        if (
+            descriptor is not None
+        ):  # whether or not it is known to be the head: an interrupt may strike
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        self._is_head = self._gate_is_ours = False
+        self._head_s, self._version, self._gate_is_ours = None, None, False
 
     def close(self) -> None:
         """Close the sidecar's descriptor, and with it leave the queue."""
@@ -128,12 +157,6 @@ class WriteQueue:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _comes_first(self) -> bool:
-        if self._descriptor is None:
-            return True
-        self._is_head = self._is_head or _try_lock(self._descriptor)
-        return self._is_head
 
     def _close_gate(self) -> None:
         if not self._gate_is_ours and self._descriptor is not None:
@@ -187,8 +210,3 @@ def _try_begin(connection: StoreConnection) -> bool:
             return False
         raise
     return True
-
-
-def _nap_s(waited_s: float) -> float:
-    """Sleep less the longer the wait has been, so that the oldest waiter looks most often."""
-    return max(_SHORTEST_NAP_S, _LONGEST_NAP_S / (1 + waited_s * 100))

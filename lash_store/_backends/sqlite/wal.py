@@ -15,12 +15,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lash_store._backends.sqlite import dialect
+from lash_store._backends.sqlite.driver import unobserved
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX
 from lash_store._kernel.logs import Note, long_wal
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
-    from lash_store._backends.sqlite.driver import StoreCursor
 
 LONG: Final = 16 << 20
 """How many bytes are too many: four times what SQLite lets stand where nobody reads."""
@@ -69,14 +69,14 @@ class Wal:
     def _begin_anew(self, writer: StoreConnection) -> bool:
         """Put all into the file and cut the WAL off; False if somebody reads from it all the time."""
         cursor, wait_s = writer.own_cursor, _WAITS_S[min(self._failed, len(_WAITS_S) - 1)]
-        ((before_ms,),) = _run(cursor, dialect.BUSY_TIMEOUT)
+        ((before_ms,),) = unobserved(cursor, dialect.BUSY_TIMEOUT)
         try:
-            ((_, _, in_file),) = _run(cursor, dialect.FOLD_WAL)
+            ((_, _, in_file),) = unobserved(cursor, dialect.FOLD_WAL)
             if in_file != self._stuck_at:  # or the same snapshot still is in the way
-                _run(cursor, dialect.busy_timeout(_TRY_MS))
+                unobserved(cursor, dialect.busy_timeout(_TRY_MS))
                 is_busy, until_s = 1, monotonic() + wait_s
                 while is_busy and monotonic() < until_s:
-                    ((is_busy, _, in_file),) = _run(cursor, dialect.CUT_WAL)
+                    ((is_busy, _, in_file),) = unobserved(cursor, dialect.CUT_WAL)
                 if not is_busy:
                     self._failed, self._stuck_at = 0, None
                     return True
@@ -85,11 +85,6 @@ class Wal:
         except sqlite3.Error:
             self._failed += 1  # not the caller's affair: all is committed, and in the WAL
         finally:
-            _run(cursor, dialect.busy_timeout(before_ms))
+            unobserved(cursor, dialect.busy_timeout(before_ms))
         self.due_s = monotonic() + wait_s * _PAUSE
         return False
-
-
-def _run(cursor: StoreCursor, sql: str) -> list[tuple[int, ...]]:
-    """Run it past whoever observes statements: it is no statement of anybody's."""
-    return sqlite3.Cursor.execute(cursor, sql).fetchall()
