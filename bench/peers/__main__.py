@@ -10,7 +10,9 @@ least and the most. Each is used as its documentation says, at the durability th
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from bench.peers import checkpoints, jobs, kills, sizes, steps, wakeups, workers
@@ -34,10 +36,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="how many (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON; - is stdout")
     options = parser.parse_args()
-    figures = []
+    figures = _of_other_parts(options.json, options.parts)
     for name in options.parts or PARTS:
         figures += [{"part": name, **each} for each in PARTS[name](options.rounds)]
-    publish(figures, options.json)
+    publish(sorted(figures, key=lambda each: list(PARTS).index(each["part"])), options.json)
+
+
+def _of_other_parts(target: str | None, parts: list[str]) -> list[dict[str, Any]]:
+    """Return what the file says of parts that are not measured again: each part is a run by itself."""
+    if not parts or target in (None, "-") or not Path(target).exists():
+        return []
+    figures: list[dict[str, Any]] = json.loads(Path(target).read_text())["figures"]
+    return [each for each in figures if each["part"] not in parts]
 
 
 if __name__ == "__main__":

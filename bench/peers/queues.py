@@ -7,7 +7,6 @@ import secrets
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -79,6 +78,14 @@ class Queue(ABC):
 
     def prepare_to_work(self, index: int, of: int) -> None:  # noqa: B027 # reason: most need nothing
         """Make ready to be worker `index` of several processes."""
+
+    def work_off(self) -> int:
+        """Work until nothing is left; return how many jobs that were."""
+        done, job = 0, self.claim()
+        while job is not None:
+            done += 1
+            job = self.following(job)
+        return done
 
 
 class Raw(Queue):
@@ -195,9 +202,12 @@ class Shared(Sessions):
 
     name = "lash_store, one database"
 
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder / 'shared.db'}"
+
     def open(self, number: int) -> SessionStore:
-        url = f"sqlite:///{self.folder / 'shared.db'}"
-        return SessionStore.open(url, session_id=f"s{number}", synchronous=self.synchronous)
+        return SessionStore.open(self.url, session_id=f"s{number}", synchronous=self.synchronous)
 
 
 class Registry(Queue):
@@ -329,7 +339,7 @@ class PersistQueue(Queue):
         return self.queue.ack(id=job["pqid"])
 
 
-QUEUES: Final[dict[str, Callable[[Path, Synchronous], Queue]]] = {
+QUEUES: Final[dict[str, type[Queue]]] = {
     "raw": Raw,
     "session": Sessions,
     "shared": Shared,

@@ -10,17 +10,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-from bench.peers.queues import QUEUES
+from bench.peers.grouped import GroupedShared
+from bench.peers.queues import QUEUES, Queue
 from bench.peers.rounds import in_turn, new_folder
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-JOBS: Final = 4_000
+JOBS: Final = 20_000
 PROCESSES: Final = (1, 2, 4, 8)
-CONTESTANTS: Final = ("raw", "session", "shared", "registry", "litequeue", "huey", "honker")
+CONTESTANTS: Final[dict[str, type[Queue]]] = {
+    **{name: QUEUES[name] for name in ("raw", "session", "shared")},
+    "grouped": GroupedShared,
+    **{name: QUEUES[name] for name in ("registry", "litequeue", "huey", "honker")},
+}
 
 _NAMES: Final = {
     "session": "lash_store, sessions in eight files",
     "shared": "lash_store, eight sessions in one database",
+    "grouped": "lash_store, the same, 64 tasks together",
 }
 
 
@@ -35,7 +41,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             figures.append(
                 {
                     "case": f"{processes} processes",
-                    "contestant": _NAMES.get(name) or QUEUES[name].name,  # type: ignore[attr-defined] # reason: a class
+                    "contestant": _NAMES.get(name, CONTESTANTS[name].name),
                     "unit": "jobs a second",
                     **found,
                 }
@@ -45,7 +51,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 def _run(name: str, processes: int) -> float:
     folder = new_folder()
-    QUEUES[name](folder, "NORMAL").fill(JOBS)
+    CONTESTANTS[name](folder, "NORMAL").fill(JOBS)
     command = [sys.executable, "-m", "bench.peers.workers", name, str(folder)]
     workers = [
         subprocess.Popen(
@@ -78,16 +84,11 @@ def _run(name: str, processes: int) -> float:
 
 def work(name: str, folder: str, index: int, of: int) -> None:
     """Work off what there is, once told to; then say how much that was."""
-    queue = QUEUES[name](Path(folder), "NORMAL")
+    queue = CONTESTANTS[name](Path(folder), "NORMAL")
     queue.prepare_to_work(index, of)
     print("ready", flush=True)
     sys.stdin.readline()
-    done = 0
-    job = queue.claim()
-    while job is not None:
-        done += 1
-        job = queue.following(job)
-    print(done, flush=True)
+    print(queue.work_off(), flush=True)
 
 
 if __name__ == "__main__":
