@@ -19,9 +19,11 @@ from lash_store.session.tables import graph_nodes
 
 _TABLE: Final = graph_nodes.name
 
-_FIRST_LOOK: Final = 256
+_FIRST_LOOK: Final = 32
+_NEXT_LOOK: Final = 8
 _LARGEST_LOOK: Final = 4096
-"""How many nodes before a leaf are read at once, for its path: the first time, and at most."""
+"""How many nodes before a leaf are read at once, for its path: the first time, how many times as many
+the next, and at most. Short paths are many, and beside a long one a statement more costs little."""
 
 
 def load_graph(_: SessionContext) -> Work[Graph | None]:
@@ -204,7 +206,7 @@ def _path(tx: Tx, leaf: str, limit: int | None) -> tuple[Node, ...]:
             left = None if limit is None else limit - len(path)
             if used * 2 >= asked:
                 asked = count if left is None else min(count, left)
-                found, count = _nearby(tx, at, asked, left), min(count * 2, _LARGEST_LOOK)
+                found, count = _nearby(tx, at, asked, left), min(count * _NEXT_LOOK, _LARGEST_LOOK)
             else:
                 found = _ancestors(tx, at, left)
             if at not in found:  # absent or hidden
