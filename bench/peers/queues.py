@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -301,10 +302,19 @@ class Honker(Queue):
             self.queue.enqueue(JOB, tx=tx)
 
     def claim(self) -> Any:
-        return self.queue.claim_one(WORKER)
+        return self.until_unlocked(lambda: self.queue.claim_one(WORKER))
 
     def complete(self, job: Any) -> Any:
-        return self.queue.ack(job.id, WORKER)
+        return self.until_unlocked(lambda: self.queue.ack(job.id, WORKER))
+
+    def until_unlocked(self, call: Callable[[], Any]) -> Any:
+        """Call again what eight processes at once make fail."""
+        while True:
+            try:
+                return call()
+            except RuntimeError as error:
+                if "locked" not in str(error):
+                    raise
 
     def put_many(self, count: int) -> None:
         with self.database.transaction() as tx:
