@@ -134,6 +134,21 @@ class Standing(Protocol):
         """Refuse every further use, without touching the transaction."""
 
 
+class KeyLocks(Protocol):
+    """The locks on single things, of a transaction beside which others write."""
+
+    def set_point(self) -> None:
+        """Note which rows are locked so far."""
+
+    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> bool:
+        """Have the thing of `key` alone until the end; False if somebody else was about it.
+
+        They have ended then, what was read before may be out of date, and the rows that were locked
+        since the point are locked no more: they may have wanted one.
+        """
+        ...
+
+
 class OpenTransaction(Protocol):
     """A transaction, or a snapshot, that is open: what a Tx stands on."""
 
@@ -143,8 +158,9 @@ class OpenTransaction(Protocol):
     is_shared: bool
     """Whether its database is shared by many sessions, each of which has rows of its own."""
 
-    writes_alone: bool
-    """Whether nobody else writes to what it is about before it ends; see ``locks``."""
+    @property
+    def key_locks(self) -> KeyLocks | None:
+        """None if nobody else writes to what it is about before it ends; see ``locks``."""
 
     touched: set[Concern]
     """What it may have changed or looked at, for those who wait for commits."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     or_,
+    true,
 )
 from sqlalchemy.dialects.sqlite import dml
 from sqlalchemy.ext.compiler import compiles
@@ -105,8 +106,13 @@ def is_null_or(
     *or_else: ColumnElement[bool],
 ) -> ColumnElement[bool]:
     """A condition on `argument` that holds if it is NULL: for filters that may be left out."""
+    if argument is None:
+        return true()  # not asked of the database: a server can't tell the type of a bare NULL
     value = nullable(argument)
-    return or_(value.is_(None), condition(value), *or_else)
+    is_left_out: list[ColumnElement[bool]] = (
+        [value.is_(None)] if isinstance(argument, ColumnElement) else []
+    )
+    return or_(*is_left_out, condition(value), *or_else)
 
 
 class JsonText(FunctionElement[str]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from sqlalchemy import Connection
 
-from lash_store._kernel.backend import Cursor, OpenTransaction, Standing
+from lash_store._kernel.backend import Cursor, KeyLocks, OpenTransaction, Standing
 from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING, Concern
@@ -109,10 +109,10 @@ class Tx(Generic[ContextT_co]):
         return self._cursor
 
     @property
-    def writes_alone(self) -> bool:
-        """Whether nobody else writes to what it is about before it ends; see ``locks``."""
+    def key_locks(self) -> KeyLocks | None:
+        """Locks on single things; None if nobody else writes to what it is about before it ends."""
         assert self.transaction is not None
-        return self.transaction.writes_alone
+        return self.transaction.key_locks
 
     @property
     def connection(self) -> Connection:
@@ -205,7 +205,7 @@ class _Same:
         self.savepoints = tx.transaction.savepoints
         self.path = tx.transaction.path
         self.is_shared = tx.transaction.is_shared
-        self.writes_alone = tx.transaction.writes_alone
+        self.key_locks = tx.transaction.key_locks
         self.check_thread = tx.transaction.check_thread
         self.consumer_connection = tx.transaction.consumer_connection
         self.further_cursor = tx.transaction.further_cursor

@@ -52,6 +52,7 @@ from lash_store.testing.histories import (
     HistoryError as HistoryError,
     LeaseState as LeaseState,
     Operation as Operation,
+    Raised as Raised,
     check_history as check_history,
     lease_model as lease_model,
     read_history as read_history,

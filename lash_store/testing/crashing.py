@@ -15,9 +15,12 @@ them, and wherever code of your own says ``point("…")``.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
+import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +50,7 @@ def kill_at_each_statement(
     Each time in a new folder, which `make` fills first. Then `check` is called with the folder, and
     whether `work` came to its end; it raises AssertionError if what it finds there may not be. Ends
     once `work` does; returns at how many places it was killed. Raises InvalidRecordError where there
-    is no ``fork``, and if `work` fails by itself.
+    is no ``fork``, for an asynchronous `work`, and if that fails by itself.
     """
     if not hasattr(os, "fork"):
         raise InvalidRecordError("work", repr(work), "needs os.fork(), which this system has not")
@@ -70,15 +73,19 @@ def _run_killed(work: Callable[[Path], object], path: Path, at: int) -> bool:
         status = 1
         try:
             with _at_place(at, lambda _: os.kill(os.getpid(), signal.SIGKILL)):
-                work(path)
+                _refuse_coroutine(work, work(path))
             status = 0
+        except BaseException:  # noqa: BLE001 # reason: the child ends here, and nobody else would tell
+            traceback.print_exc()
+            sys.stderr.flush()
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return False
     if status != 0:
-        raise InvalidRecordError("work", repr(work), f"failed by itself, at place {at}")
+        why = f"failed by itself, at place {at}: its traceback is on stderr"
+        raise InvalidRecordError("work", repr(work), why)
     return True
 
 
@@ -97,7 +104,8 @@ def fail_at_each_statement(
     Each time on what `make` makes anew. `check` is given that, and the error that `work` raised or
     None; it raises AssertionError if what it finds may not be. What fails ``"before"`` was not done;
     what fails ``"after"`` was, and could not be told: a COMMIT among others. ``point("…")`` fails
-    where it stands. Returns how many places were failed; InvalidRecordError for another fault or when.
+    where it stands. Returns how many places were failed; InvalidRecordError for another fault or when, and
+    for an asynchronous `work`.
     """
     for fault in faults:
         check_choice("faults", fault, get_args(FaultKind))
@@ -145,10 +153,18 @@ def _run_failing(
 
     with _at_place(at, fail, when) as places:
         try:
-            work(it)
+            given = work(it)
         except Exception as error:  # noqa: BLE001 # reason: which one it is, check is to say
             return error, places
+    _refuse_coroutine(work, given)
     return None, places
+
+
+def _refuse_coroutine(work: object, given: object) -> None:
+    """Raise InvalidRecordError if `work` gave what would have to be awaited: it has done nothing."""
+    if inspect.iscoroutine(given):
+        given.close()
+        raise InvalidRecordError("work", repr(work), "is asynchronous: let it call asyncio.run()")
 
 
 class _Places:

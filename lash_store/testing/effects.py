@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
 
+from lash_store._kernel.checks import check_choice
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Line, Machine, Outcome
 
@@ -59,6 +60,7 @@ def effect_machine(
     `failures` says what becomes of a step whose function has raised. For the rest see
     ``lock_machine``. An asynchronous implementation gets an asynchronous function.
     """
+    check_choice("failures", failures, get_args(Failures))
     return EffectMachine.of(
         make,
         tolerate=tolerate,

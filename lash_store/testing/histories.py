@@ -16,6 +16,7 @@ call has a beginning and no end: it may have happened, or not.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import threading
@@ -23,6 +24,8 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeVar
+
+from lash_store.errors import InvalidRecordError
 
 S = TypeVar("S", bound=Hashable)
 
@@ -40,6 +43,12 @@ class Operation(NamedTuple):
     result: Any
     begin_ns: int
     end_ns: int | None
+
+
+class Raised(str):
+    """The result of a call that has raised: the name of its error."""
+
+    __slots__ = ()
 
 
 class HistoryError(AssertionError):
@@ -81,12 +90,19 @@ class History:
         self._file = None if path is None else open(path, "xb", buffering=0)  # noqa: SIM115 # reason: closed with the history
 
     def call(self, who: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function`, record what it gave, and return it; an error is recorded as its name."""
+        """Call `function`, record what it gave, and return it; of an error its name, as :class:`Raised`.
+
+        InvalidRecordError for a coroutine function: see :meth:`call_async`.
+        """
         number = self.begin(who, what, *arguments)
         try:
             result = function(*arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                why = "gives a coroutine: call_async() awaits it"
+                raise InvalidRecordError("function", repr(function), why)  # noqa: TRY301 # reason: recorded like any other error
         except Exception as error:
-            self.end(number, type(error).__name__)
+            self.end(number, Raised(type(error).__name__))
             raise
         self.end(number, result)
         return result
@@ -99,7 +115,7 @@ class History:
         try:
             result = await function(*arguments)
         except Exception as error:
-            self.end(number, type(error).__name__)
+            self.end(number, Raised(type(error).__name__))
             raise
         self.end(number, result)
         return result
@@ -119,7 +135,7 @@ class History:
         end_ns = monotonic_ns()
         begun = self._begun.pop(number)
         self._done.append(begun._replace(result=result, end_ns=end_ns))
-        self._write("end", number, result, end_ns)
+        self._write("raised" if isinstance(result, Raised) else "end", number, result, end_ns)
 
     @property
     def operations(self) -> list[Operation]:
@@ -133,7 +149,8 @@ class History:
 
     def _write(self, *line: Any) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            # What is no JSON is written as it is shown: the answer is there, whatever becomes of it here.
+            self._file.write(json.dumps(line, default=repr).encode() + b"\n")
 
 
 def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:
@@ -147,7 +164,8 @@ def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:
                 who, what, arguments, begin_ns = rest
                 begun[number] = Operation(who, what, tuple(arguments), None, begin_ns, None)
             else:
-                found.append(begun.pop(number)._replace(result=rest[0], end_ns=rest[1]))
+                result = Raised(rest[0]) if kind == "raised" else rest[0]
+                found.append(begun.pop(number)._replace(result=result, end_ns=rest[1]))
         found += begun.values()
     return found
 
@@ -248,18 +266,32 @@ class LeaseState(NamedTuple):
 def lease_model(state: LeaseState, operation: Operation) -> Iterable[LeaseState]:
     """Model a lease: ``acquire(ttl_ms)``, ``renew(ttl_ms)``, ``release()``, ``write(value)``.
 
-    `acquire` gives the number of the term, or None; 0 where terms have no numbers. The others give
-    whether they were allowed. Whole milliseconds are counted, so a term may end one early. Begin
-    with ``LeaseState()``.
+    `acquire` gives the number of the term, or None; 0 where terms have no numbers. A holder may acquire
+    again, if that gives a later number. The others give whether they were allowed. Whole milliseconds
+    are counted, so a term may end one early. Begin with ``LeaseState()``.
+
+    Of a call that has raised, LeaseLostError says that it was not allowed; any other error nothing: it may
+    have happened or not.
     """
+    if not isinstance(operation.result, Raised):
+        yield from _lease_after(state, operation, unknown=operation.end_ns is None)
+    elif operation.result == "LeaseLostError" and operation.what != "acquire":
+        yield from _lease_after(state, operation._replace(result=False), unknown=False)
+    else:
+        yield state
+        yield from _lease_after(state, operation, unknown=True)
+
+
+def _lease_after(state: LeaseState, operation: Operation, *, unknown: bool) -> Iterable[LeaseState]:
     end_ns = operation.end_ns
     may_be_over = state.who is None or end_ns is None or state.from_ns <= end_ns
     may_be_live = state.who is not None and state.to_ns > operation.begin_ns
     # What has run out, and nobody has taken over, may be given back.
     is_own = state.who == operation.who and (may_be_live or operation.what == "release")
-    result, unknown = operation.result, end_ns is None
+    result = operation.result
     if operation.what == "acquire":
-        if (result is not None or unknown) and may_be_over:
+        is_again = state.who == operation.who and result != 0
+        if (result is not None or unknown) and (may_be_over or is_again):
             number = state.number + 1 if unknown or result == 0 else result
             if number > state.number:
                 yield _held(operation, number)

@@ -22,11 +22,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import permutations
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from lash_store._kernel.observing import Event, observed_by
+from lash_store.errors import InvalidRecordError
 
 C = TypeVar("C")
 
@@ -85,7 +87,7 @@ class _Call:
         """The point at which it is stopped."""
 
         self.passed: list[str] = []
-        self.is_over = False
+        self.is_over = self.is_async = False
         self.result: Any = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -126,7 +128,8 @@ class _Call:
         _HERE.call = self
         try:
             result = self._function()
-            self.result = asyncio.run(result) if inspect.iscoroutine(result) else result
+            self.is_async = inspect.iscoroutine(result)
+            self.result = asyncio.run(result) if self.is_async else result
         except BaseException as error:  # noqa: BLE001 # reason: it is the call's outcome
             self.error = error
         with self._changed:
@@ -222,21 +225,60 @@ def explore(
     Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
     call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
     tried. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
-    by an event loop of its own on its own thread.
+    by an event loop of its own on its own thread: its points are those that say ``point("…")``, for the
+    statements of an asyncio store are sent by the library's threads.
+
+    Two calls on one file in one process share a writer: one waits for the other without a point of its
+    own. Then each is begun first in turn, no more; ``as_another_process()`` has them meet at the lock.
+
+    Raises InvalidRecordError for an `only` that is of other calls, and if nothing was explored: none of the
+    calls came to a point, or an asynchronous one did not.
     """
-    prefix: list[int] | None = list(only or ())
+    if most < 1:
+        raise InvalidRecordError("most", str(most), "must be at least 1")
+    begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]
+    passed: list[set[str]] = [set() for _ in calls]
     orders = waits = 0
     with observed_by(_Points()):
-        while prefix is not None and orders < most:
-            play = _Play(make, calls, close)
-            play.run(prefix)
-            orders, waits = orders + 1, waits + play.waits
-            try:
-                play.judge(check)
-            except AssertionError as error:
-                raise OrderError([at for at, _ in play.choices], play.steps, error) from error
-            prefix = None if only is not None else _next(play.choices)
+        for begin in begins:
+            prefix: list[int] | None = [at for at in only or () if at >= 0]
+            while prefix is not None and orders < most:
+                play = _Play(make, calls, close)
+                play.run(prefix, begin)
+                orders, waits = orders + 1, waits + play.waits
+                play.note_points(passed)
+                try:
+                    play.judge(check)
+                except AssertionError as error:
+                    raise OrderError(play.order(begin), play.steps, error) from error
+                prefix = None if only is not None else _next(play.choices)
+            if play.all_came_to_a_point:
+                break  # whoever is begun first, all of them stand there before any goes on
+    if only is None:
+        _check_explored(calls, passed, play)
     return Explored(orders, waits)
+
+
+def _begin_of(only: Sequence[int], count: int) -> tuple[int, ...]:
+    """Return in which order the calls are begun; a message shows another one than theirs below zero."""
+    begin = tuple(~at for at in only if at < 0)
+    if any(at >= count for at in only) or sorted(begin) not in ([], list(range(count))):
+        raise InvalidRecordError("only", repr(list(only)), f"is no order of {count} calls")
+    return begin or tuple(range(count))
+
+
+def _check_explored(
+    calls: Sequence[Callable[[C], Any]], passed: Sequence[set[str]], play: _Play[C]
+) -> None:
+    for call, points, is_async in zip(calls, passed, play.are_async, strict=True):
+        if not points and (is_async or not any(passed)):
+            why = (
+                'came to no point: say point("…") between its steps'
+                if not is_async
+                else "came to no point: statements of an asyncio store are sent by the library's "
+                'threads. Say point("…") between its steps, or explore the calls of a plain store'
+            )
+            raise InvalidRecordError("calls", repr(call), why)
 
 
 class _Play(Generic[C]):
@@ -256,12 +298,29 @@ class _Play(Generic[C]):
 
         self.steps: list[str] = []
         self.waits = 0
+        self.all_came_to_a_point = False
 
-    def run(self, prefix: Sequence[int]) -> None:
+    @property
+    def are_async(self) -> list[bool]:
+        """Which calls have given a coroutine."""
+        return [each.is_async for each in self._calls]
+
+    def note_points(self, passed: Sequence[set[str]]) -> None:
+        """Add the points that each call came to."""
+        for each, points in zip(self._calls, passed, strict=True):
+            points.update(each.passed)
+
+    def order(self, begin: Sequence[int]) -> list[int]:
+        """Return what plays it again; see ``only``."""
+        chosen = [at for at, _ in self.choices]
+        return chosen if list(begin) == sorted(begin) else [*(~at for at in begin), *chosen]
+
+    def run(self, prefix: Sequence[int], begin: Sequence[int]) -> None:
         """Let one call go on at a time: as `prefix` says, then always the first that can."""
-        for each in self._calls:
-            each.start()
-            each.settles(_BLOCKED_S)
+        for at in begin:
+            self._calls[at].start()
+            self._calls[at].settles(_BLOCKED_S)
+        self.all_came_to_a_point = all(each.at is not None for each in self._calls)
         deadline_s = monotonic() + _HANGS_S
         while not all(each.is_over for each in self._calls):
             ready = [at for at, each in enumerate(self._calls) if each.at is not None]

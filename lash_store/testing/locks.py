@@ -17,10 +17,11 @@ says nothing is fine, and one that frees somebody else's lock is not, whatever i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings
 
+from lash_store._kernel.checks import check_choice
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.lock_machine import Edge, LockMachine, Reentry
 
@@ -75,6 +76,8 @@ def lock_machine(
     that are known; `settings` are Hypothesis's. ``machine.TestCase`` is for pytest, ``machine.run()``
     looks at once, ``machine.replay(script)`` plays a finding again.
     """
+    check_choice("edge", edge, get_args(Edge))
+    check_choice("reentry", reentry, get_args(Reentry))
     return LockMachine.of(
         make,
         tolerate=tolerate,

@@ -25,6 +25,7 @@ from hypothesis import (
 )
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 
 Script = Sequence[tuple[Any, ...]]
@@ -210,7 +211,9 @@ class Machine(RuleBasedStateMachine):
         settings: hypothesis_settings | None,
         **more: Any,
     ) -> type[Self]:
-        """Make the machine of one implementation."""
+        """Make the machine of one implementation; InvalidRecordError for a `tolerate` that is one name."""
+        if isinstance(tolerate, str):
+            raise InvalidRecordError("tolerate", repr(tolerate), "must be a list of names")
         name = getattr(make, "__name__", type(make).__name__)
         members = {
             "subject": name,

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import precondition, rule
 
+from lash_store._kernel.checks import check_choice
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Machine
 
@@ -85,6 +86,8 @@ def queue_machine(
     comes after the claim has run out, and before anybody took the item over. For `refusals`,
     `tolerate`, `settings` and what to do with the machine see ``lock_machine``.
     """
+    check_choice("order", order, ("fifo", "any"))
+    check_choice("lapsed", lapsed, get_args(Lapsed))
     return QueueMachine.of(
         make,
         tolerate=tolerate,

@@ -32,6 +32,7 @@ from lash_store.process.records import (
     signal_wait,
 )
 from lash_store.process.records.processes import read_members
+from lash_store.process.tables import processes
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import lease_on, register
@@ -311,6 +312,42 @@ def test_p_lease_3_claim_next_with_a_filter(registry: ProcessRegistry, path: Pat
             registry.claim_next(**arguments)
     assert all_rows(path) == before
     assert next_id(ProcessFilter()) == "a"
+
+
+def test_k_compose_1_claim_next_by_a_condition_and_an_order(registry: ProcessRegistry) -> None:
+    for name in ("a", "b", "c", "d"):
+        register(registry, name)
+
+    def next_id(**choice: Any) -> str | None:
+        claimed = registry.claim_next(owner_id="ann", ttl_ms=1_000, **choice)
+        return None if claimed is None else claimed.record.id
+
+    assert next_id(where=processes.c.process_id == "c") == "c"
+    assert next_id(where=processes.c.process_id == "c") is None
+    assert next_id(order_by=processes.c.process_id.desc()) == "d"
+    old = ProcessFilter(created_before_ms=2**50)
+    assert next_id(order_by=processes.c.process_id.desc(), matching=old) == "b"
+    assert next_id(matching=old) == "a"
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        lambda: statements.next_claimable(now_ms=1),
+        lambda: statements.list_processes(status="x", after_process_id="", limit=5),
+        lambda: statements.list_all_processes(after_process_id="", limit=5),
+        lambda: statements.select_processes().where(statements.matches_filter()),
+        lambda: statements.select_processes().where(
+            statements.matches_filter(waiting=0, definition="d", created_before_ms=5)
+        ),
+    ],
+)
+def test_k_compose_1_builders_with_what_is_left_out_run_on_a_connection(
+    registry: ProcessRegistry, builder: Any
+) -> None:
+    """A bare NULL has no type: where a server has to know it, it is not asked."""
+    with registry.read() as tx:
+        assert tx.connection.execute(builder()).all() == []
 
 
 def test_k_lease_6_a_process_fence_is_a_predicate(

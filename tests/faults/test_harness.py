@@ -133,6 +133,18 @@ def test_a_fault_that_there_is_not_is_refused(bad: Any) -> None:
     assert made == []
 
 
+async def asynchronous(_: Any) -> None:
+    """What has to be awaited, and never is."""
+
+
+def test_asynchronous_work_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidRecordError, match=r"asyncio\.run"):
+        fail_at_each_statement(lambda: None, asynchronous, lambda *_: None)
+    with pytest.raises(InvalidRecordError, match="stderr"):
+        kill_at_each_statement(asynchronous, lambda *_: None)
+    assert "asyncio.run" in capfd.readouterr().err
+
+
 def test_what_fails_after_it_was_done(tmp_path: Path) -> None:
     """A COMMIT that was done and could not be told: an error, and the rows are there."""
     paths = iter(range(1_000))

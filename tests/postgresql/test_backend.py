@@ -22,6 +22,7 @@ from lash_store import (
     Deployment,
     LeaseHeld,
     NewWork,
+    ProcessLease,
     ProcessRegistry,
     ProcessTx,
     Replayed,
@@ -255,6 +256,52 @@ def test_k_lock_1_claim_next_by_many_gives_nobody_the_same(deployment: Deploymen
             each.__exit__(None, None, None)
         assert given == [[None]] * len(works)
         assert sorted(claimed) == names
+
+
+def test_k_lock_1_claim_next_by_many_of_one_name_gives_each_process_once(
+    deployment: Deployment,
+) -> None:
+    """Though the owner that is live may claim again by id: the look may be older than that claim."""
+    processes = deployment.processes
+    names = [f"p{n:03}" for n in range(120)]
+    for name in names:
+        register(processes, name)
+    claimed: list[tuple[str, int]] = []
+
+    def sweep() -> None:
+        while (found := processes.claim_next(owner_id="all", ttl_ms=600_000)) is not None:
+            claimed.append((found.record.id, found.lease.fence.fencing_token))
+
+    waiting = [in_thread(sweep) for _ in range(6)]
+    for each in waiting:
+        each.__enter__()
+    for each in waiting:
+        each.__exit__(None, None, None)
+    assert sorted(claimed) == [(name, 1) for name in names]
+
+
+@pytest.mark.parametrize("at", ["insert", "commit"])
+def test_k_lease_6_claim_next_waits_for_who_writes_under_the_term_before(
+    deployment: Deployment, at: str
+) -> None:
+    """Its term runs out meanwhile, and what it writes under that is there before the next one begins."""
+    processes, clock = deployment.processes, ManualClock()
+    with ProcessRegistry.open(
+        deployment_url(deployment), schema=schema_name(deployment), clock=clock
+    ) as beside:
+        register(processes, "p")
+        lease = beside.claim_lease("p", owner_id="ann", ttl_ms=1_000)
+        assert isinstance(lease, ProcessLease)
+        append = partial(beside.append_event, "p", "tick", fence=lease.fence)
+        with Parked(append, at=at) as parked:
+            clock.advance(1_000)
+            with in_thread(partial(beside.claim_next, owner_id="bob", ttl_ms=1_000)) as given:
+                time.sleep(0.1)
+                assert given == []
+                parked.resume()
+        (found,) = given
+        assert found is not None
+        assert [event.event_type for event in beside.events_after("p")] == ["tick"]
 
 
 def test_k_lock_2_a_deadlock_is_typed_and_leaves_nothing(url: str, place: str) -> None:

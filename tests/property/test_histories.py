@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from lash_store import AsyncSessionStore, Lease, SessionStore
-from lash_store.errors import LeaseLostError
+from lash_store import AsyncSessionStore, Lease, SessionFence, SessionStore
+from lash_store.errors import InvalidRecordError, LeaseLostError
 from lash_store.testing import (
     History,
     HistoryError,
     LeaseState,
     Operation,
+    Raised,
     check_history,
     lease_model,
     read_history,
@@ -336,6 +337,71 @@ def test_select_then_update_is_caught(path: Path) -> None:
     with pytest.raises(HistoryError) as found:
         check_history(history.operations, lease_model, LeaseState())
     assert "acquire(1000000) -> 0" in str(found.value)
+
+
+def raised(name: str) -> Callable[[int], Any]:
+    def call(_: int) -> Any:
+        if name == "busy":
+            raise TimeoutError
+        raise LeaseLostError(SessionFence("s", "ann", "t", 1), None, "expired")
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "explained"),
+    [
+        ("renew", "lost", False),  # it was live
+        ("write", "lost", False),
+        ("renew", "busy", True),  # which says nothing
+        ("acquire", "busy", True),
+        ("release", "busy", True),
+    ],
+)
+def test_what_has_raised(path: Path, what: str, error: str, explained: bool) -> None:
+    history = History(path)
+    assert history.call("ann", "acquire", lambda _: 1, 60_000) == 1
+    with pytest.raises((LeaseLostError, TimeoutError)):
+        history.call("ann", what, raised(error), 60_000)
+    history.close()
+    for operations in (history.operations, read_history(path)):
+        assert isinstance(operations[1].result, Raised)
+        if explained:
+            assert check_history(operations, lease_model, LeaseState()) == 2
+        else:
+            with pytest.raises(HistoryError):
+                check_history(operations, lease_model, LeaseState())
+
+
+def test_a_holder_may_acquire_again_for_a_later_term_only() -> None:
+    history = History()
+    for number in (1, 2):
+        history.call("ann", "acquire", lambda _, number=number: number, 60_000)
+    assert check_history(history.operations, lease_model, LeaseState()) == 2
+    history.call("ann", "acquire", lambda _: 2, 60_000)
+    with pytest.raises(HistoryError):
+        check_history(history.operations, lease_model, LeaseState())
+
+
+def test_an_answer_that_is_no_json_is_the_callers_all_the_same(path: Path) -> None:
+    history = History(path)
+    given = history.call("ann", "acquire", LeaseState)
+    history.close()
+    assert given == LeaseState()
+    (operation,) = read_history(path)
+    assert operation.result == [None, 0, 0, 0]
+    thing = object()
+    history = History(path.with_name("again"))
+    assert history.call("ann", "make", lambda: thing) is thing
+    history.close()
+    (operation,) = read_history(path.with_name("again"))
+    assert operation.result == repr(thing)
+
+
+def test_what_has_to_be_awaited_is_refused() -> None:
+    history = History()
+    with pytest.raises(InvalidRecordError, match="call_async"):
+        history.call("ann", "sleep", asyncio.sleep, 0)
 
 
 def test_a_history_has_a_file_of_its_own(path: Path) -> None:

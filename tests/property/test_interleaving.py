@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from lash_store import Lease, LeaseHeld, NewWork, SessionStore, TurnCommit
-from lash_store.errors import ClaimLostError, LeaseLostError, RevisionConflictError, StoreBusyError
+from lash_store import AsyncSessionStore, Lease, LeaseHeld, NewWork, SessionStore, TurnCommit
+from lash_store.errors import (
+    ClaimLostError,
+    InvalidRecordError,
+    LeaseLostError,
+    RevisionConflictError,
+    StoreBusyError,
+)
 from lash_store.testing import (
     ManualClock,
     OrderError,
@@ -283,6 +289,45 @@ def test_no_order_of_ours_breaks_a_promise(name: str) -> None:
 
 
 @pytest.mark.canonical("opens files by itself")
+def test_who_is_begun_first_is_tried_too() -> None:
+    """Calls on one store wait for each other in line: none of them stops at a point of its own there."""
+
+    def make() -> SessionStore:
+        return SessionStore.open(None, session_id="s")
+
+    def claim(who: str) -> Any:
+        return lambda store: store.claim_lease(owner_id=who, ttl_ms=60_000)
+
+    def ann_always_wins(_: SessionStore, given: list[Any]) -> None:
+        assert isinstance(given[0], Lease)
+
+    calls = [claim("ann"), claim("bob")]
+    with pytest.raises(OrderError) as found:
+        explore(make, calls, ann_always_wins, close=SessionStore.close)
+    assert found.value.order[:2] == (-2, -1)
+    with pytest.raises(OrderError) as again:
+        explore(make, calls, ann_always_wins, close=SessionStore.close, only=found.value.order)
+    assert again.value.order == found.value.order
+    explore(make, calls, ann_always_wins, close=SessionStore.close, only=[0])
+
+
+def test_what_comes_to_no_point_is_not_said_to_be_explored(path: Path) -> None:
+    async def count(_: object) -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            await store.put_blob(b"x")
+
+    with pytest.raises(InvalidRecordError, match="library's threads"):
+        explore(lambda: None, [count, count], lambda *_: None)
+    with pytest.raises(InvalidRecordError, match="came to no point"):
+        explore(lambda: None, [lambda _: 1, lambda _: 2], lambda *_: None)
+
+
+@pytest.mark.parametrize(("only", "most"), [([9, 9], 5), ([-1], 5), ([-1, -1], 5), (None, 0)])
+def test_an_order_of_other_calls_is_refused(only: Any, most: int) -> None:
+    with pytest.raises(InvalidRecordError):
+        explore(lambda: None, [print, print], lambda *_: None, only=only, most=most)
+
+
 def test_parked_before_its_commit(path: Path) -> None:
     """Others can't see what it wrote, and can't write, until it goes on."""
     with SessionStore.open(path, session_id="s", busy_timeout_ms=100) as store:

@@ -27,7 +27,8 @@ from lash_store._backends.postgresql.driver import (
 )
 from lash_store._backends.postgresql.guarded import GuardedCursor
 from lash_store._backends.postgresql.locks import Lock, locks_of
-from lash_store._kernel.backend import Standing
+from lash_store._backends.postgresql.things import ThingLocks
+from lash_store._kernel.backend import KeyLocks, Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.logs import Note
 from lash_store._kernel.schema import Schema
@@ -53,7 +54,6 @@ class StoreConnection(psycopg.Connection[Any]):
     prefix: str
     schema: str | None
     is_shared = True
-    writes_alone: bool
     pid: int
     budget_ms: int
     """How long the present transaction may wait for a lock."""
@@ -84,9 +84,12 @@ class StoreConnection(psycopg.Connection[Any]):
     _has_committed: bool
     """Whether that was committed with its last statement."""
 
-    _held: set[Lock]
+    held: set[Lock]
+    """The locks of the present transaction."""
+
     _thread: int
     _writes: bool
+    _writes_alone: bool
 
     def __del__(self, _: Any = None, /) -> None:
         """Go without a word: the driver ends what this process has begun, and nothing of its parent's."""
@@ -100,11 +103,11 @@ class StoreConnection(psycopg.Connection[Any]):
         self.standing = None
         self.engine = None
         self.touched, self.notes, self.savepoints = set(), [], []
-        self.has_written, self.writes_alone = False, False
+        self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
         self._consumers, self._cursors = {}, []
         self._server_ms, self._read_s = 0, monotonic()
-        self._held = set()
+        self.held = set()
         self._thread = get_ident()
         self._letting_go, self._writes = False, False
         self._beginning, self._has_committed = "", False
@@ -121,15 +124,15 @@ class StoreConnection(psycopg.Connection[Any]):
             *([dialect.FULL] if is_full else []),
             *map(dialect.lock_statement, locks),
         )
-        self._held = set(locks)
-        self.writes_alone = not any(is_shared for _, is_shared in locks)
+        self.held = set(locks)
+        self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
 
     def begin_read(self) -> None:
         """Begin a snapshot, and read the clock."""
         self._begin(dialect.BEGIN_READ)
-        self._held = set()
-        self._writes, self.writes_alone = False, False
+        self.held = set()
+        self._writes, self._writes_alone = False, False
 
     def _begin(self, *statements: str) -> None:
         self._thread = get_ident()
@@ -277,15 +280,20 @@ class StoreConnection(psycopg.Connection[Any]):
         wanted = [
             each
             for each in locks_of(self.place, schema, scope, key)
-            if self._writes and self._held.isdisjoint({each, (each[0], False)})
+            if self._writes and self.held.isdisjoint({each, (each[0], False)})
         ]
         for lock in wanted:
             try:
                 self.own_cursor.execute(dialect.lock_statement(lock), prepare=False)
             except psycopg.Error as error:
                 raise store_error(error, self) from error
-            self._held.add(lock)
+            self.held.add(lock)
         return open_cursor(self, self.prefix, self.schema)
+
+    @property
+    def key_locks(self) -> KeyLocks | None:
+        """None if it has the lock on its kind alone, or is a session's."""
+        return None if self._writes_alone else ThingLocks(self)
 
     def consumer_connection(self, scope: str) -> Connection:
         """Return a SQLAlchemy Connection on this transaction, the same until it ends."""

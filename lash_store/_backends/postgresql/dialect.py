@@ -94,6 +94,10 @@ VERSION: Final = "SELECT pg_current_snapshot()::text"
 WHAT_IT_IS: Final = "SELECT version(), current_schema()"
 
 
+SET_POINT: Final = "SAVEPOINT before_rows"
+BACK_TO_POINT: Final = "ROLLBACK TO SAVEPOINT before_rows"
+
+
 def lock_statement(lock: tuple[int, bool]) -> str:
     """Return the statement that takes a lock until the transaction's end: its number, and whether it is shared."""
     number, is_shared = lock

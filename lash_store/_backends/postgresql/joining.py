@@ -83,7 +83,7 @@ class Begun:
 class JoinedTransaction:
     """A consumer's transaction, as one Tx stands on it."""
 
-    writes_alone = True
+    key_locks: None = None
     is_shared = True
 
     def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:

@@ -107,7 +107,7 @@ class StoreConnection(sqlite3.Connection):
     """What the names of our tables begin with, in a database that is shared; else nothing."""
 
     is_shared: bool
-    writes_alone = True
+    key_locks: None = None
     pid: int
     busy_timeout_ms: int
     operation: str

@@ -68,7 +68,7 @@ class Begun:
 class JoinedTransaction:
     """A consumer's transaction, as one Tx stands on it."""
 
-    writes_alone = True
+    key_locks: None = None
 
     def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
         self.own_cursor = cursor

@@ -75,9 +75,12 @@ def claim_next(
         return None if row is None else (row[0], row[1])
 
     def claim(tx: Tx) -> ClaimedProcess | None:
+        locks = tx.key_locks
         while True:
+            if locks is not None:
+                locks.set_point()
             found = look(tx, statements.lock_claimable)
-            if found is None and not tx.writes_alone:
+            if found is None and locks is not None:
                 # What is passed over because somebody else is at its row may yet be claimable.
                 found = look(tx, statements.next_claimable)
             if found is None:
@@ -85,12 +88,18 @@ def claim_next(
             process_id, record_json = found
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json)
+            # A stale worker may be writing under the term before: it ends first. And somebody may have
+            # claimed it since it was looked at, of the same owner too: the next look sees that.
+            if locks is not None and (
+                not locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
+                or LEASES.current(tx, process_id) is not None
+            ):
+                continue
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
                 return ClaimedProcess(lease, record)
-            # It was free as it was looked at: somebody else was quicker, and the next look sees that.
 
-    # About no one process: which it is, its row's own lock decides, and the claim is one statement.
+    # About no one process to begin with: its row's own lock decides which, and then it has that one's.
     return locked_by(claim)
 
 

@@ -1,0 +1,46 @@
+"""Locks on single things that a transaction takes late, when it knows which (K-LOCK-1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from lash_store._backends.postgresql import dialect
+from lash_store._backends.postgresql.driver import store_error
+from lash_store._backends.postgresql.locks import locks_of
+from lash_store._kernel.schema import Schema
+
+if TYPE_CHECKING:
+    from lash_store._backends.postgresql.connection import StoreConnection
+
+
+class ThingLocks:
+    """See ``KeyLocks``."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: StoreConnection) -> None:
+        self._connection = connection
+
+    def set_point(self) -> None:
+        """Set a savepoint, with the next statement."""
+        self._connection.own_cursor.later(dialect.SET_POINT, None)
+
+    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> bool:
+        """Take the lock if it is free. Else let go of the rows, which its holder may want, and wait for it."""
+        connection = self._connection
+        *_, lock = locks_of(connection.place, schema, scope, key)
+        if lock in connection.held:
+            return True
+        cursor = connection.own_cursor
+        try:
+            ((is_free,),) = cursor.execute(dialect.try_lock_statement(lock)).fetchall()
+            if is_free:
+                connection.held.add(lock)
+                return True
+            cursor.execute(dialect.BACK_TO_POINT)
+        except psycopg.Error as error:
+            raise store_error(error, connection) from error
+        connection.further_cursor(schema, scope, key)
+        return False
