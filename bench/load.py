@@ -182,7 +182,7 @@ def stay(place: Place, seconds: float, pipe: Connection) -> None:
             with sessions[snapshots % len(sessions)].read() as tx:
                 tx.load_head()
                 time.sleep(_SNAPSHOT_S)
-                tx.list_work()
+                tx.list_work(limit=100)
             snapshots += 1
         pipe.send(snapshots)
 

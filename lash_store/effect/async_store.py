@@ -157,17 +157,26 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             check_awaitable(given)
         record = step.recording(store._context, outcome, failed)  # noqa: SLF001 # reason: its own store
 
-        async def go_on() -> Any:
-            recorded: Any
-            while isinstance(recorded := await handle.submit_write("record_effect", record), Busy):
-                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
-            return recorded
-
         # Even if the caller is cancelled: it is there, and may not be lost.
-        recorded = await finish_first(go_on())
+        recorded = await finish_first(self._record_under(step, record))
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
+
+    async def _record_under(self, step: Step, record: Callable[[EffectTx], Any]) -> Any:
+        assert self._store is not None  # which has looked
+        handle = self._store._handle  # noqa: SLF001 # reason: its own store
+        while True:
+            recorded: Any
+            try:
+                recorded = await handle.submit_write("record_effect", record)
+            except StoreBusyError:
+                # What it gave must not be lost to that: for as long as the lease is live.
+                await handle.submit_read("require_lease", step.require_lease)
+                continue
+            if not isinstance(recorded, Busy):
+                return recorded
+            await self._wait_out(step, recorded)  # somebody has begun it, without the lease
 
     async def _wait_out(self, step: Step, busy: Busy) -> None:
         check_not_inside(self._key, step)
@@ -217,6 +226,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             return begun
 
         store = self._store or await self._opened()
+        check_not_inside(self._key, step)
         handle, clock = store._handle, store._context.clock  # noqa: SLF001 # reason: its own store
         while True:
             sent_ms = steady_ms(clock)

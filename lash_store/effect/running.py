@@ -19,6 +19,7 @@ from lash_store._kernel.keeping import KEEPER, Kept
 from lash_store._kernel.leases import Fence
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.holding import Held
+from lash_store._stores.leasing import leases_of
 from lash_store.effect.operations.attempts import (
     begin,
     check_step,
@@ -99,8 +100,16 @@ class Step(msgspec.Struct, frozen=True):
         return self.scope_id, self.replay_key
 
     def look_up(self, tx: EffectTx) -> Replayed | ReplayedFailure | Busy | None:
-        """See how the step stands, in a snapshot."""
-        return look_up(tx, *self.names, self.envelope_hash, strict=self.strict)
+        """See how the step stands, in a snapshot; of one that is to be run, whether its lease is live."""
+        found = look_up(tx, *self.names, self.envelope_hash, strict=self.strict)
+        if found is None and self.under is not None:
+            self.require_lease(tx)  # or the function would be called for nothing
+        return found
+
+    def require_lease(self, tx: EffectTx) -> None:
+        """Raise what recording it would raise, unless the lease is live that it is run under."""
+        fence: Fence = self.under
+        leases_of(type(fence)).require_beside(tx, fence)
 
     def begin(self, tx: EffectTx) -> Begun:
         """Claim the step, or learn why not."""
@@ -299,8 +308,8 @@ def current_step() -> Held[EffectClaim] | None:
     """Return the innermost step that the caller is inside of, to ask whether its claim still holds.
 
     ``current_step().check()`` raises LeaseLostError once somebody else may have begun the step: what a
-    sync function that takes long asks between two parts of its work (E-RUN-4). None outside of steps, and in a
-    task that has outlived its step.
+    sync function that takes long asks between two parts of its work (E-RUN-4). None outside of steps, in a
+    task that has outlived its step, and in a step that is run under a lease: that one's holder knows.
     """
     steps = running.get()
     here = steps[-1] if steps else None

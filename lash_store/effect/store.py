@@ -92,6 +92,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         step = check_run(scope_id, replay_key, envelope, function, **options)
         if step.under is not None:
             return self._run_under(step, function)
+        check_not_inside(self._key, step)
         begun, sent_ms = self._begin(step)
         if not isinstance(begun, EffectClaim):
             return step.outcome_of(begun)
@@ -174,7 +175,15 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 if failed is None:
                     raise
         record = step.recording(self._context, outcome, failed)
-        while isinstance(recorded := self._handle.write("record_effect", record), Busy):
+        while True:
+            try:
+                recorded = self._handle.write("record_effect", record)
+            except StoreBusyError:
+                # What it gave must not be lost to that: for as long as the lease is live, which may be read.
+                self._handle.read("require_lease", step.require_lease)
+                continue
+            if not isinstance(recorded, Busy):
+                break
             self._wait_out(step, recorded)  # somebody has begun it, without the lease
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause

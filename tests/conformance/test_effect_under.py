@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from lash_store import (
     AsyncDeployment,
+    AsyncEffectStore,
     Busy,
     Deployment,
     EffectClaim,
@@ -285,9 +289,88 @@ def test_e_run_5_takes_one_write(deployment: Deployment) -> None:
     assert [each for each in seen if each != "PRAGMA"] == [
         "BEGIN DEFERRED",
         "SELECT",
+        "SELECT",
         "ROLLBACK",
         *writes,
     ]
+
+
+def test_e_run_5_calls_nothing_under_a_lease_that_is_lost(deployment: Deployment) -> None:
+    fence, effects, calls = on_process(deployment), deployment.effects, list[int]()
+    assert effects.run("s", "done", "e", lambda: 1, under=fence) == 1
+    deployment.processes.release_lease(fence)
+    with pytest.raises(LeaseLostError, match="released"):
+        effects.run("s", "k", "e", lambda: calls.append(1), under=fence)
+    assert calls == []
+    assert effects.run("s", "done", "e", lambda: calls.append(1), under=fence) == 1
+
+
+def test_e_run_1_nor_by_its_own_function_where_one_is_under_a_lease(
+    deployment: Deployment,
+) -> None:
+    fence, effects, calls = on_process(deployment), deployment.effects, list[int]()
+    for name, outer, inner in (("a", None, fence), ("b", fence, None), ("c", fence, fence)):
+
+        def again(name: str = name, inner: Any = inner) -> Any:
+            return effects.run("s", name, "e", lambda: calls.append(1), under=inner)
+
+        with pytest.raises(NestedTransactionError, match="its own function"):
+            effects.run("s", name, "e", again, under=outer)
+    assert calls == []
+
+
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_e_run_5_what_it_gave_outlasts_a_busy_database(tmp_path: Path, facade: str) -> None:
+    """As under a claim: for as long as the lease is live, and no longer."""
+    path, calls = tmp_path / "a.db", list[int]()
+    with Deployment.open(f"sqlite:///{path}") as deployment:
+        deployment.processes.register_process(registration("p"))
+        lease: Any = deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+    options: Any = {"under": lease.fence}
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        freed = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+
+        def call() -> int:
+            calls.append(1)
+            other.execute("BEGIN IMMEDIATE")
+            freed.start()
+            return 7
+
+        async def called() -> int:
+            return call()
+
+        async def main() -> Any:
+            async with AsyncEffectStore.open(f"sqlite:///{path}", busy_timeout_ms=30) as effects:
+                return await effects.run("s", "k", "e", called, **options)
+
+        if facade == "asyncio":
+            assert asyncio.run(main()) == 7
+        else:
+            with EffectStore.open(f"sqlite:///{path}", busy_timeout_ms=30) as effects:
+                assert effects.run("s", "k", "e", call, **options) == 7
+        freed.join()
+    assert calls == [1]
+
+
+def test_e_run_5_what_it_gave_is_lost_with_the_lease(tmp_path: Path, clock: ManualClock) -> None:
+    path = tmp_path / "a.db"
+    with Deployment.open(f"sqlite:///{path}", clock=clock) as deployment:
+        deployment.processes.register_process(registration("p"))
+        fence = on_process(deployment)
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        EffectStore.open(f"sqlite:///{path}", busy_timeout_ms=30, clock=clock) as effects,
+    ):
+
+        def call() -> int:
+            other.execute("BEGIN IMMEDIATE")
+            clock.advance(TTL)
+            return 7
+
+        with pytest.raises(LeaseLostError, match="expired"):
+            effects.run("s", "k", "e", call, under=fence)
+        other.execute("ROLLBACK")
+        assert effects.list_effects() == []
 
 
 def test_e_run_5_asyncio(tmp_path: Path) -> None:
