@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Engine, create_engine
 
 from lash_store._backends.apart import as_another_process as opened_apart
 from lash_store._backends.findings import Findings
@@ -22,6 +21,7 @@ from lash_store._backends.sqlite.driver import driver_fault as fault_of_sqlite
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
+from lash_store._backends.urls import parsed_url, scheme_of, without_password
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
@@ -152,19 +152,21 @@ def is_server(where: object) -> bool:
 
 def server_name(url: str) -> str:
     """Return what a database on a server is called in messages: its URL, without a password."""
-    return make_url(url)._replace(password=None).render_as_string()
+    return without_password(parsed_url(url))
 
 
 def place_name(where: str) -> str:
     """Return what a path or a URL is called in messages: as it was given, without a password."""
-    return server_name(where) if is_server(where) else where
+    if not is_url(where) or where.startswith("sqlite"):
+        return where
+    try:
+        return server_name(where)
+    except StoreOpenError:
+        return scheme_of(where)
 
 
 def _server_url(text: str) -> URL:
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise StoreOpenError("postgresql", f"it is no URL of a database: {error}") from error
+    url = parsed_url(text)
     if url.drivername not in ("postgresql", "postgresql+psycopg"):
         raise StoreOpenError(
             server_name(text),
@@ -185,11 +187,8 @@ def _postgresql(name: str) -> Any:
 
 def database_path(text: str) -> str | None:
     """Return the path that a URL leads to, None for a database in memory; StoreOpenError for any other."""
-    try:
-        url = make_url(text)
-    except ArgumentError as error:
-        raise StoreOpenError(text, f"it is no URL of a database: {error}") from error
-    shown = url.render_as_string(hide_password=True)
+    url = parsed_url(text)
+    shown = without_password(url)
     if url.drivername not in _DRIVERS:
         raise StoreOpenError(shown, "only SQLite's databases can be opened: sqlite:///path")
     if url.query or _authority(url):

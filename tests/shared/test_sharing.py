@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, insert, select
 
 from lash_store import (
+from lash_store._backends import place_name
     Append,
     AsyncSessionStore,
     Deployment,
@@ -302,7 +303,9 @@ def test_k_share_1_a_url_that_was_made_a_path_is_refused(tmp_path: Path) -> None
         "postgresql://user:secret@host/db",
         "sqlite://host/db",
         "sqlite:///x.db?mode=ro",
+        "postgresql+psycopg://user:secret@host:port/db",
         "mysql:///x",
+        "mysql://user:secret@host/x",
         "sqlite+nothing:///x",
         "http://[",
     ],
@@ -311,6 +314,21 @@ def test_k_share_1_other_urls_are_refused_and_show_no_password(url: str) -> None
     with pytest.raises(StoreOpenError) as refusal:
         SessionStore.open(url, session_id="s")
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://user:secret@host/db", "postgresql+psycopg://user@host/db"),
+        ("postgresql://user@host/db?password=secret&a=b", "postgresql://user@host/db?a=b"),
+        ("mysql://user:secret@host/x", "mysql://user@host/x"),
+        ("postgresql+psycopg://user:secret@host:port/db", "postgresql+psycopg"),
+        ("sqlite:///x.db", "sqlite:///x.db"),
+        ("x.db", "x.db"),
+    ],
+)
+def test_k_share_1_a_place_is_named_without_a_password(url: str, shown: str) -> None:
+    assert place_name(url) == shown
 
 
 def test_errors_pickle() -> None:

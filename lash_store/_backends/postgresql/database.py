@@ -24,6 +24,7 @@ from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.driver import code_of, first_line, is_lost, store_error
 from lash_store._backends.postgresql.groups import SERVERS, Groups
 from lash_store._backends.postgresql.turns import Turns
+from lash_store._backends.urls import without_password
 from lash_store._kernel.options import Settings
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.schema import Schema
@@ -68,7 +69,7 @@ class OpenDatabase:
 
     def __init__(self, url: URL, key: Key) -> None:
         self.key = key
-        self.path = url._replace(password=None).render_as_string()
+        self.path = without_password(url)
         self.url = url
         self.place = ""
         """The schema and the prefix: what the numbers of its locks are made of; known once it is open."""

@@ -29,6 +29,7 @@ from lash_store._backends.postgresql.driver import (
 from lash_store._backends.postgresql.locks import Lock, locks_of
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.tx_connection import explaining
+from lash_store._backends.urls import without_password
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.extras import OwnTables
@@ -306,7 +307,7 @@ def _raw(connection: Connection) -> psycopg.Connection[Any]:
 
 
 def _path_of(connection: Connection) -> str:
-    return connection.engine.url._replace(password=None).render_as_string()
+    return without_password(connection.engine.url)
 
 
 def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:

@@ -1,0 +1,26 @@
+"""URLs of databases: read, and shown without what must not be seen."""
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from lash_store.errors import StoreOpenError
+
+
+def parsed_url(text: str) -> URL:
+    """Read a URL; StoreOpenError, without its text, in which a password may stand, for what is none."""
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        # What is said of it names a part, which may be of a password that was not quoted.
+        why = "it is no URL of a database; what is special in a name or a password has to be quoted"
+        raise StoreOpenError(scheme_of(text), why) from None
+
+
+def scheme_of(text: str) -> str:
+    """Return what a URL begins with."""
+    return text.partition(":")[0]
+
+
+def without_password(url: URL) -> str:
+    """Return a URL as messages show it: a password may stand in two places."""
+    return url._replace(password=None).difference_update_query(["password"]).render_as_string()
