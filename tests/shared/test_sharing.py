@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import create_engine, insert, select
 
 from lash_store import (
-from lash_store._backends import place_name
     Append,
     AsyncSessionStore,
     Deployment,
@@ -35,6 +34,7 @@ from lash_store._backends import place_name
     TurnCommit,
     configure,
 )
+from lash_store._backends import place_name
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     ForeignDatabaseError,

@@ -23,9 +23,14 @@ from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
 
-_BURST_S: Final = 0.01
+_SHORTEST_BURST_S: Final = 0.001
+_LONGEST_BURST_S: Final = 0.005
 """How long the head of the queue lets the present holder begin again. Taking turns costs: whoever
 begins after another process reads anew what that has changed, and until it looks the lock is free."""
+
+_WAIT_FOR_BURSTS: Final = 4
+"""A burst is the longer, the longer the wait to be the head was: of many that never rest, not of a few,
+between whose calls the lock is mostly free. It is that wait, divided by this."""
 
 _LOOK_AGAIN_S: Final = 0.001
 """A writer that begins again sooner than this keeps what it last saw of the gate."""
@@ -34,7 +39,7 @@ _PATIENCE_S: Final = 0.25
 """After this long in the queue a writer no longer trusts its head to be running."""
 
 _SHORTEST_NAP_S: Final = 0.0002
-_LONGEST_NAP_OF_HEAD_S: Final = 0.002
+_LONGEST_NAP_S: Final = 0.002
 
 _NAP_OF_MANY_S: Final = 0.0005
 """Of many files that are waited for, each waits so much longer for every other: tries cost time."""
@@ -52,13 +57,14 @@ class WriteQueue:
 
     The sidecar's first byte is the gate. While it is open, a writer tries at once. A writer
     that finds the lock taken queues for an ``flock`` on the sidecar; the one that holds it is
-    the head. It lets a process that commits again and again go on for a burst, then closes the
-    gate, which sends that one to the back of the queue, and tries often; it tries as well as
-    soon as nobody commits. Nothing here ever blocks, so whoever waits may do so however it
-    likes: a thread sleeps between two tries, for an event loop the timer looks again.
+    the head, tries often, and closes the gate if it waits for more than a burst, which sends
+    the holder to the back of the queue. A head that has waited long lets a process that commits again
+    and again go on for longer, and tries as soon as nobody does. Nothing here ever blocks, so whoever
+    waits may do so however it likes: a thread sleeps between two tries, for an event loop the timer
+    looks again.
     """
 
-    __slots__ = ("_contended_s", "_descriptor", "_gate_is_ours", "_head_s", "_is_often_here",
+    __slots__ = ("_burst_s", "_contended_s", "_descriptor", "_gate_is_ours", "_head_s",
                  "_looked_s", "_may_try", "_queued_s", "_version", "problem")  # fmt: skip
 
     def __init__(self, path: str) -> None:
@@ -74,16 +80,22 @@ class WriteQueue:
         self._looked_s = self._contended_s = 0.0
         self._may_try = True
         self._queued_s: float | None = None
+        self._burst_s = _SHORTEST_BURST_S
         self._head_s: float | None = None
         """Since when it has been the head."""
 
         self._version: int | None = None
-        self._is_often_here = self._gate_is_ours = False
+        self._gate_is_ours = False
 
     @property
     def is_fair(self) -> bool:
         """Whether the sidecar could be opened; otherwise every writer tries by itself."""
         return self._descriptor is not None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether this process stands in it."""
+        return self._queued_s is not None
 
     def is_contended(self, now_s: float) -> bool:
         """Whether another process was in the way just now, on the monotonic clock."""
@@ -102,66 +114,87 @@ class WriteQueue:
     def try_begin(self, connection: StoreConnection, now_s: float) -> float | None:
         """Begin a write transaction; if another holds the lock, return when to try again, in seconds."""
         if self._queued_s is None:
-            self._queued_s, self._is_often_here = now_s, self.is_contended(now_s)
+            self._queued_s = now_s
             _waiting.add(id(self))
         self._contended_s = now_s
         waited_s = now_s - self._queued_s
         if self._head_s is None and (self._descriptor is None or _try_lock(self._descriptor)):
-            self._head_s = now_s
+            self._lead_from(now_s, waited_s)
         # A head that is stopped, or a dead one whose child keeps its descriptor, must not keep
         # the others from SQLite's lock: after a while each acts as the head, at the end of a burst.
-        since_s = self._queued_s + _PATIENCE_S - _BURST_S if self._head_s is None else self._head_s
-        led_s = now_s - since_s
-        if led_s >= _BURST_S:
+        if self._head_s is not None:
+            led_s = now_s - self._head_s
+        else:
+            led_s = self._burst_s if waited_s >= _PATIENCE_S else -1.0
+        if led_s >= self._burst_s:
             self._close_gate()
-        if led_s >= 0 and not self._leaves_a_burst(connection, led_s) and _try_begin(connection):
+        try:
+            has_begun = led_s >= 0 and not self._leaves_a_burst(connection, led_s)
+            has_begun = has_begun and _try_begin(connection)
+        except BaseException:
+            self.leave()
+            raise
+        if has_begun:
             self.leave()
             return None
         return max(self._nap_s(waited_s, led_s), _NAP_OF_MANY_S * (len(_waiting) - 1))
+
+    def _lead_from(self, now_s: float, waited_s: float) -> None:
+        """Be the head from now on."""
+        self._head_s = now_s
+        burst_s = min(max(waited_s / _WAIT_FOR_BURSTS, _SHORTEST_BURST_S), _LONGEST_BURST_S)
+        # A gate that is closed was closed by one that is no more: nobody has a burst.
+        is_stale = self._descriptor is not None and _read_gate(self._descriptor) == _CLOSED
+        self._burst_s = 0.0 if is_stale else burst_s
 
     def _leaves_a_burst(self, connection: StoreConnection, led_s: float) -> bool:
         """Whether another process has committed since the last look, and may go on for a while.
 
         Between two of its transactions the lock is free, and a try would end the burst by chance.
         """
-        if led_s >= _BURST_S or self._descriptor is None:
+        if led_s >= self._burst_s or self._burst_s <= _SHORTEST_BURST_S or not self.is_fair:
             return False
-        before, self._version = self._version, data_version(connection.own_cursor)
+        before = self._version
+        try:
+            self._version = data_version(connection.own_cursor)
+        except sqlite3.Error as error:
+            if is_busy(error):  # the WAL is being mended after a crash: a try would be in vain too
+                return True
+            raise
         return before != self._version
 
     def _nap_s(self, waited_s: float, led_s: float) -> float:
-        """Look often at first, since most write once; beside bursts each look costs the others time."""
-        if self._gate_is_ours:
-            return _SHORTEST_NAP_S
-        if led_s >= 0:
-            return min(_SHORTEST_NAP_S + led_s, _LONGEST_NAP_OF_HEAD_S)
-        # The oldest, who is next, looks most often: not who is here again just after its own burst.
-        seldom_s = 2 * _BURST_S / (1 + waited_s / _BURST_S)
-        return seldom_s if self._is_often_here else min(2 * _SHORTEST_NAP_S + waited_s, seldom_s)
+        if led_s >= 0 and self.is_fair:
+            is_beside_a_burst = led_s < self._burst_s > _SHORTEST_BURST_S
+            return min(_SHORTEST_NAP_S + led_s * is_beside_a_burst, _LONGEST_NAP_S)
+        # The longer the wait has been, the less: the oldest, who is next, looks most often.
+        return max(_SHORTEST_NAP_S, _LONGEST_NAP_S / (1 + waited_s * 100))
 
     def leave(self) -> None:
         """Leave the queue, having begun or given up."""
         descriptor, self._queued_s, self._may_try = self._descriptor, None, True
         _waiting.discard(id(self))
-        if self._gate_is_ours and descriptor is not None:
-            _write_gate(descriptor, _OPEN)
-        if (
-            descriptor is not None
-        ):  # whether or not it is known to be the head: an interrupt may strike
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        if descriptor is not None:
+            if self._gate_is_ours:  # though another may have closed it before, which is stopped
+                _write_gate(descriptor, _OPEN)
+            with suppress(
+                OSError
+            ):  # whether or not it is known to be the head: an interrupt may strike
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         self._head_s, self._version, self._gate_is_ours = None, None, False
 
     def close(self) -> None:
-        """Close the sidecar's descriptor, and with it leave the queue."""
-        _waiting.discard(id(self))
+        """Leave the queue, and close the sidecar's descriptor."""
+        self.leave()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _close_gate(self) -> None:
-        if not self._gate_is_ours and self._descriptor is not None:
+        if self._descriptor is not None:
             self._gate_is_ours = True
-            _write_gate(self._descriptor, _CLOSED)
+            if _read_gate(self._descriptor) != _CLOSED:  # or one that was late has opened it
+                _write_gate(self._descriptor, _CLOSED)
 
 
 def _open_sidecar(path: str) -> int:

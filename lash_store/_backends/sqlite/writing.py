@@ -295,7 +295,9 @@ class Writer(Leader):
 
     def _leave_queue_if_nobody_waits(self) -> None:
         hold, queue = Hold(), self._connections.queue
-        if queue is not None and self.turns.first() is None and self.turns.try_take(hold):
+        if queue is None or not queue.is_waiting or self.turns.first() is not None:
+            return
+        if self.turns.try_take(hold):
             queue.leave()
             self.turns.give_back(hold)
 
@@ -319,6 +321,7 @@ class Writer(Leader):
                 TIMER.after(nap_s, self._try_again)
                 return
         self._scheduled = False
+        self._leave_queue_if_nobody_waits()  # who was to be led may have been cancelled
         if self.turns.is_free:  # again: until just now nobody else would have been scheduled
             self.wake_first()
 
