@@ -58,7 +58,7 @@ def effect_machine(
     """Make a machine that tries to break the steps that `make` makes.
 
     `failures` says what becomes of a step whose function has raised. For the rest see
-    ``lock_machine``. An asynchronous implementation gets an asynchronous function.
+    ``lock_machine``. An implementation whose ``run`` is an ``async def`` gets an asynchronous function.
     """
     check_choice("failures", failures, get_args(Failures))
     return EffectMachine.of(
@@ -138,12 +138,10 @@ class EffectMachine(Machine):
         elif how.startswith("gives"):
             outcome = f"outcome-{self.calls}" if how == "gives" else "none"
             self._check_first(key, request, outcome, got)
-        elif how == "fails" and self.failures == "recorded":
-            self.recorded[key] = (request, None)
+        elif how == "fails":
+            self._check_failure(key, request, got)
         else:
             self.begun[key] = request
-            if how == "fails" and got.error is None:
-                self.violates("failure", f"{key!r} failed, and {got.value!r} came of it")
         if isinstance(got.error, Killed):
             self.do_reopen()
 
@@ -176,6 +174,14 @@ class EffectMachine(Machine):
         self.recorded[key] = (request, outcome)
         self.begun.pop(key, None)
         self.note("a first run")
+
+    def _check_failure(self, key: str, request: str, got: Any) -> None:
+        if self.failures == "recorded":
+            self.recorded[key] = (request, None)
+        else:
+            self.begun[key] = request
+        if got.error is None:
+            self.violates("failure", f"{key!r} failed, and {got.value!r} came of it")
 
     def _check_replay(self, key: str, outcome: Any, got: Any, ran: int) -> None:
         if ran:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from lash_store.errors import InvalidRecordError
 from lash_store.testing import (
     Machine,
     Violation,
@@ -20,6 +22,7 @@ from lash_store.testing import (
     log_machine,
     queue_machine,
 )
+from lash_store.testing.effects import StepFailedError
 from tests.support import commits, locks, logs, queues, steps
 
 pytestmark = pytest.mark.layouts("opens both layouts by itself")
@@ -89,6 +92,43 @@ def test_what_is_broken_is_caught(machine: type[Machine], names: set[str]) -> No
     assert str(again.value) == str(violation)
     if "LASH_STORE_WRITE_FINDINGS" in os.environ:
         _write_down(machine, violation)
+
+
+class Swallows(steps.PlainMemo):
+    """A failure is recorded, and raised in replays alone."""
+
+    def run(self, key: str, request: str, function: Callable[[], Any]) -> Any:
+        try:
+            found = super().run(key, request, function)
+        except StepFailedError:
+            self.known[key] = (request, StepFailedError)
+            return None
+        if found is StepFailedError:
+            raise StepFailedError
+        return found
+
+
+def test_a_first_failure_that_is_swallowed_is_caught() -> None:
+    machine = effect_machine(Swallows, failures="recorded", settings=HUNT)
+    with pytest.raises(Violation, match="failed, and") as found:
+        machine.run()
+    assert found.value.name == "failure"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lock_machine(locks.PlainLocks, edge="fre"),  # type: ignore[arg-type] # reason: refused
+        lambda: lock_machine(locks.PlainLocks, reentry="none"),  # type: ignore[arg-type] # reason: likewise
+        lambda: queue_machine(queues.PlainQueue, order="lifo"),  # type: ignore[arg-type] # reason: likewise
+        lambda: queue_machine(queues.PlainQueue, lapsed="x"),  # type: ignore[arg-type] # reason: likewise
+        lambda: effect_machine(steps.PlainMemo, failures="x"),  # type: ignore[arg-type] # reason: likewise
+        lambda: log_machine(logs.PlainLog, tolerate="lost"),
+    ],
+)
+def test_options_that_there_are_not_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(InvalidRecordError):
+        make()
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"
