@@ -140,11 +140,11 @@ class KeyLocks(Protocol):
     def set_point(self) -> None:
         """Note which rows are locked so far."""
 
-    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> bool:
-        """Have the thing of `key` alone until the end; False if somebody else was about it.
+    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
+        """Have the thing of `key` alone until the end; tells, when called, if nobody else was about it.
 
-        They have ended then, what was read before may be out of date, and the rows that were locked
-        since the point are locked no more: they may have wanted one.
+        If somebody was they have ended then, what was read before may be out of date, and the rows that
+        were locked since the point are locked no more: they may have wanted one.
         """
         ...
 

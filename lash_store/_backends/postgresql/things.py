@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -27,20 +28,28 @@ class ThingLocks:
         """Set a savepoint, with the next statement."""
         self._connection.own_cursor.later(dialect.SET_POINT, None)
 
-    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> bool:
-        """Take the lock if it is free. Else let go of the rows, which its holder may want, and wait for it."""
+    def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
+        """Ask for the lock, with the next statement, in case that it is free.
+
+        If it is not, let go of the rows, which its holder may want, and wait for it.
+        """
         connection = self._connection
         *_, lock = locks_of(connection.place, schema, scope, key)
         if lock in connection.held:
-            return True
+            return lambda: True
         cursor = connection.own_cursor
-        try:
-            ((is_free,),) = cursor.execute(dialect.try_lock_statement(lock)).fetchall()
-            if is_free:
-                connection.held.add(lock)
-                return True
-            cursor.execute(dialect.BACK_TO_POINT)
-        except psycopg.Error as error:
-            raise store_error(error, connection) from error
-        connection.further_cursor(schema, scope, key)
-        return False
+        answer = cursor.ask(dialect.try_lock_statement(lock), None)
+
+        def is_had() -> bool:
+            try:
+                ((is_free,),) = answer()
+                if is_free:
+                    connection.held.add(lock)
+                    return True
+                cursor.execute(dialect.BACK_TO_POINT)
+            except psycopg.Error as error:
+                raise store_error(error, connection) from error
+            connection.further_cursor(schema, scope, key)
+            return False
+
+        return is_had

@@ -88,12 +88,7 @@ def claim_next(
             process_id, record_json = found
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json)
-            # A stale worker may be writing under the term before: it ends first. And somebody may have
-            # claimed it since it was looked at, of the same owner too: the next look sees that.
-            if locks is not None and (
-                not locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
-                or LEASES.current(tx, process_id) is not None
-            ):
+            if not _has_alone(tx, process_id):
                 continue
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
@@ -101,6 +96,20 @@ def claim_next(
 
     # About no one process to begin with: its row's own lock decides which, and then it has that one's.
     return locked_by(claim)
+
+
+def _has_alone(tx: Tx, process_id: str) -> bool:
+    """Whether it is free still, and nobody else is about it from now on.
+
+    A stale worker may be writing under the term before: it ends first. And somebody may have claimed it
+    since it was looked at, of the same owner too: the next look sees that.
+    """
+    locks = tx.key_locks
+    if locks is None:
+        return True
+    is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
+    holder = LEASES.current(tx, process_id)
+    return is_had() and holder is None
 
 
 def current_lease(_: Context, process_id: str) -> Work[ProcessLease | None]:
