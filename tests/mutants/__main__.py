@@ -55,7 +55,7 @@ WRITER_TESTS = (
     f"{CONFORMANCE}transactions.py {CONFORMANCE}handles.py {CONFORMANCE}wakeups.py "
     f"{CONFORMANCE}logging.py {CONFORMANCE}observing.py tests/concurrency/test_turns.py "
     "tests/crash/test_group_faults.py tests/crash/test_interrupts.py "
-    f"{CONFORMANCE}cancelling.py {CONFORMANCE}wal.py tests/property/test_groups.py"
+    f"{CONFORMANCE}cancelling.py {CONFORMANCE}wal.py {CONFORMANCE}fairness.py tests/property/test_groups.py"
 )
 
 TARGETS = {
