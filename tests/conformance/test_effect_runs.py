@@ -371,10 +371,10 @@ def test_asyncio_runs(path: Path) -> None:
 
             async def slow() -> list[int]:
                 calls.append(1)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(1)  # past two terms, each as long as a machine may stall
                 return [len(calls)]
 
-            runs = [effects.run("s", "k", ENVELOPE, slow, ttl_ms=60) for _ in range(20)]
+            runs = [effects.run("s", "k", ENVELOPE, slow, ttl_ms=400) for _ in range(20)]
             assert await asyncio.gather(*runs) == [[1]] * 20
             assert calls == [1]
 

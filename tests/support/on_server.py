@@ -45,8 +45,9 @@ def open_on_server(schema: Schema, where: Any, settings: Settings) -> Handle:
     """Open a schema of the server in the place of a file, or of a database in memory."""
     if is_url(where) or not isinstance(where, (str, os.PathLike, type(None))):
         return open_handle(schema, where, settings)
-    name = schema_of(where)
-    return open_handle(schema, url(name), replace(settings, pool_size=4, application_name=name))
+    key = _key_of(where)
+    called = replace(settings, pool_size=4, application_name=key)
+    return open_handle(schema, url(_schema_at(key)), called)
 
 
 def url(name: str) -> str:
@@ -60,7 +61,10 @@ def schema_of(where: Any) -> str:
 
     Making one takes longer than most tests, so they are used again: see :func:`clean`.
     """
-    key = _key_of(where)
+    return _schema_at(_key_of(where))
+
+
+def _schema_at(key: str) -> str:
     if key not in _places:
         _places[key] = _assigned(key)
     return _places[key]
@@ -115,18 +119,17 @@ def _assigned(key: str) -> str:
         )
         if row is not None:
             return str(row[0])
+        # In one transaction: whoever finds its name finds it whole.
         connection.execute("INSERT INTO public.places VALUES (%s, %s)", [f"t_{key}", key])
-    _make(f"t_{key}")
+        _make(f"t_{key}", connection)
     return f"t_{key}"
 
 
-def _make(name: str) -> None:
-    connection = admin()
-    with connection.transaction():
-        connection.execute(f"CREATE SCHEMA {name}; SET LOCAL search_path = {name}")
-        connection.execute(render_all(SCHEMAS.values(), dialect="postgresql"))
-        for here, there in layouts.TABLES.values():
-            connection.execute("; ".join(_views(here, there)))
+def _make(name: str, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(f"CREATE SCHEMA {name}; SET LOCAL search_path = {name}")
+    connection.execute(render_all(SCHEMAS.values(), dialect="postgresql"))
+    for here, there in layouts.TABLES.values():
+        connection.execute("; ".join(_views(here, there)))
 
 
 def clean() -> None:
@@ -137,7 +140,7 @@ def clean() -> None:
         if key in _kept:
             continue
         del _places[key]
-        _end_all(name)  # what a test has left open must not write to the next one's
+        _end_all(key)  # what a test has left open must not write to the next one's
         with suppress(psycopg.Error), connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = 500; SET LOCAL search_path = {name}")
             found = connection.execute(_RELATIONS).fetchall()
@@ -149,12 +152,13 @@ def clean() -> None:
                 connection.execute(f"DROP SCHEMA {name} CASCADE")
 
 
-def _end_all(name: str) -> None:
+def _end_all(key: str) -> None:
+    """End the connections to what stood in the place of one file: of nobody who is given its schema next."""
     connection = admin()
     for _ in range(200):
         left = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
-            [name],
+            [key],
         ).fetchall()
         if not left:
             return
