@@ -116,6 +116,9 @@ class Driver(Protocol):
         Of a prepared statement with its values, where it is one.
         """
 
+    def refuses(self, error: Exception) -> bool:
+        """Whether `error` is of the statement itself, which would fail again and elsewhere."""
+
     def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:
         """Return the database's plan for a statement with so many parameters, a line for each step.
 

@@ -1,12 +1,16 @@
 """Which of the rows that an operation may take a consumer wants, and which of them first."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy.exc import SQLAlchemyError
 
+from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import shown
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import InvalidRecordError, LashStoreError
 
 OrderBy: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
 """A column or an expression, ``desc()`` or not, or several in turn."""
@@ -25,6 +29,24 @@ class Choice(NamedTuple):
         if self.where is not None:
             statement = statement.where(self.where)
         return statement.order_by(None).order_by(*self.order_by, *columns)
+
+    def rows(
+        self, connection: Connection, statement: Select[*tuple[Any, ...]], cursor: Cursor
+    ) -> list[Any]:
+        """Run what it was applied to; InvalidRecordError if the database can't, because of it."""
+        try:
+            return list(connection.execute(statement).all())
+        except SQLAlchemyError as error:
+            raise self._explained(error, cursor) from error
+
+    def _explained(self, error: SQLAlchemyError, cursor: Cursor) -> LashStoreError:
+        cause, driver = getattr(error, "orig", None) or error, cursor.driver
+        if isinstance(cause, driver.error) and not driver.refuses(cause):
+            return driver.explain(cause, cursor)
+        which = "order_by" if self.where is None else "where"
+        given = self.order_by if self.where is None else self.where
+        why, *_ = str(cause).splitlines() or [type(cause).__name__]
+        return InvalidRecordError(which, shown(given), f"can't be run: {why}")
 
 
 def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choice | None:

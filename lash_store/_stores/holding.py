@@ -106,6 +106,7 @@ class Holding(Generic[TermT]):
 
     Entered, it claims: LeaseHeldError while somebody else holds the term, after waiting for it for
     `timeout_ms`. Left, it releases, whatever the block has raised, and raises nothing of its own.
+    InvalidRecordError for ``with`` on an asyncio store, and ``async with`` on another.
     """
 
     def __init__(
@@ -134,7 +135,8 @@ class Holding(Generic[TermT]):
 
     def __enter__(self) -> Held[TermT]:
         store = self._given
-        assert isinstance(store, Store)
+        if not isinstance(store, Store):
+            raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
         deadline_ms = self._deadline_ms(store)
         work = self._claiming(store._context)
         while True:
@@ -160,7 +162,8 @@ class Holding(Generic[TermT]):
 
     async def __aenter__(self) -> Held[TermT]:
         given = self._given
-        assert isinstance(given, AsyncStore)
+        if not isinstance(given, AsyncStore):
+            raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
         store = given._store or await given._opened()
         deadline_ms = self._deadline_ms(store)
         work = self._claiming(store._context)
@@ -240,3 +243,7 @@ class Holding(Generic[TermT]):
             raise LeaseHeldError(found)
         until_over_ms = found.expires_at_ms - store.read_clock()
         return max(1, int(min(left_ms, until_over_ms)))
+
+
+def _wrong_way(used: str, why: str) -> InvalidRecordError:
+    return InvalidRecordError("hold()", repr(used), why)

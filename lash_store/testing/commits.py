@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Protocol
 
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
@@ -53,11 +53,17 @@ def commit_machine(
 
 
 class CommitMachine(Machine):
-    """What is committed is there, once, and nothing that somebody else has committed is lost.
+    """What is committed is there, once, and nothing that somebody else has committed is lost."""
 
-    Its violations: ``lost-update``, ``committed-twice``, ``key-reused``, ``refused``, ``wrong-receipt``,
-    ``not-there`` (what was committed, or more than that), ``revision`` (it has not grown).
-    """
+    violations: ClassVar[Mapping[str, str]] = {
+        "lost-update": "a commit from an old revision has replaced another's",
+        "committed-twice": "what was sent again was committed again",
+        "key-reused": "other content was committed under a key that was used",
+        "refused": "a commit from the present revision, or one sent again, was refused",
+        "wrong-receipt": "what was sent again got another commit's revision",
+        "revision": "it has not grown",
+        "not-there": "what was committed is not there, or more than that",
+    }
 
     def __init__(self) -> None:
         super().__init__()

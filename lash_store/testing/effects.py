@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings, strategies as st
@@ -72,12 +72,17 @@ def effect_machine(
 
 
 class EffectMachine(Machine):
-    """A function is called until it has given an outcome, and never again; that is what all get.
+    """A function is called until it has given an outcome, and never again; that is what all get."""
 
-    Its violations: ``ran-twice``, ``not-run``, ``wrong-outcome``, ``wrong-request`` (another request
-    under the key got the old outcome), ``failure`` (recorded where it is to be tried again, or the other way
-    round), ``forgotten`` (after reopening), ``refused``.
-    """
+    violations: ClassVar[Mapping[str, str]] = {
+        "ran-twice": "a function was called that has an outcome, or twice for one",
+        "not-run": "an outcome came of no call",
+        "forgotten": "a recorded outcome is gone after reopening",
+        "refused": "an outcome that there is was refused",
+        "wrong-outcome": "another outcome came than the function has given",
+        "wrong-request": "another request under the key got the old outcome",
+        "failure": "one was recorded that is to be tried again, or the other way round",
+    }
 
     failures: ClassVar[Failures] = "retried"
     keys: ClassVar[tuple[str, ...]] = ("a", "A", "a/b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from hypothesis import strategies as st
@@ -27,14 +28,23 @@ def _was_held(machine: Any) -> bool:
 
 
 class LockMachine(Machine):
-    """Nobody holds a lock while somebody else does.
+    """Nobody holds a lock while somebody else does."""
 
-    Its violations: ``two-holders``, ``foreign-release`` (somebody's release frees another's),
-    ``lost-hold`` (a refused call loses what its caller holds), ``stale-renewal``,
-    ``refused-free``, ``reentry``, ``release-refused``, ``renewal-refused``, ``number`` (a term's
-    number is not higher than all before), ``stale-write``, ``write-lost``, ``forged``, ``holder``
-    (``holder()`` says what is not so).
-    """
+    violations: ClassVar[Mapping[str, str]] = {
+        "two-holders": "it was given to somebody while somebody else holds it",
+        "foreign-release": "somebody's release has freed another's",
+        "lost-hold": "who was refused to take it again has lost what they hold",
+        "stale-renewal": "who does not hold it has renewed it",
+        "forged": "a wrong token or number was taken for the right one",
+        "refused-free": "it was refused while nobody holds it",
+        "release-refused": "its holder could not give it back",
+        "renewal-refused": "its holder could not renew it",
+        "reentry": "its holder, acquiring again, got something else than is promised",
+        "number": "a term's number is not higher than all before",
+        "stale-write": "who does not hold it has written under it",
+        "write-lost": "what its holder has written is not there",
+        "holder": "`holder()` says what is not so",
+    }
 
     edge: ClassVar[Edge] = "free"
     reentry: ClassVar[Reentry] = "refuse"

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from hypothesis import settings as hypothesis_settings, strategies as st
@@ -52,12 +52,17 @@ def log_machine(
 
 
 class LogMachine(Machine):
-    """What was appended is read, once, in the order of its sequences, by whoever reads on.
+    """What was appended is read, once, in the order of its sequences, by whoever reads on."""
 
-    Its violations: ``appended-twice``, ``key-reused``, ``refused``, ``sequence`` (not higher than
-    all before), ``wrong-receipt``, ``read`` (something else than what was appended), ``page``
-    (behind a sequence something else than what follows it).
-    """
+    violations: ClassVar[Mapping[str, str]] = {
+        "appended-twice": "what was sent again was appended again",
+        "key-reused": "another event was appended under a key that was used",
+        "refused": "an event was refused",
+        "wrong-receipt": "what was sent again got another event's sequence",
+        "sequence": "one is not higher than all before",
+        "read": "something else is read than was appended",
+        "page": "behind a sequence is something else than what follows it",
+    }
 
     streams: ClassVar[tuple[str, ...]] = ("a", "A", "b")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
@@ -91,6 +91,9 @@ class Machine(RuleBasedStateMachine):
 
     make: ClassVar[Callable[[ManualClock], Any]]
     """Makes the implementation, once for each run."""
+
+    violations: ClassVar[Mapping[str, str]]
+    """What it may find, by name; a subclass's rules may find more."""
 
     tolerate: ClassVar[frozenset[str]] = frozenset()
     """Violations that are known and accepted: a run goes on past them."""
@@ -211,14 +214,25 @@ class Machine(RuleBasedStateMachine):
         settings: hypothesis_settings | None,
         **more: Any,
     ) -> type[Self]:
-        """Make the machine of one implementation; InvalidRecordError for a `tolerate` that is one name."""
+        """Make the machine of one implementation.
+
+        InvalidRecordError for a `tolerate` that is no list of names of `violations`, and for an option
+        that leaves nothing to choose from.
+        """
         if isinstance(tolerate, str):
             raise InvalidRecordError("tolerate", repr(tolerate), "must be a list of names")
+        tolerated = frozenset(tolerate)
+        for unknown in sorted(tolerated.difference(cls.violations)):
+            known = ", ".join(sorted(cls.violations))
+            raise InvalidRecordError("tolerate", repr(unknown), f"must be of {known}")
+        for option, value in more.items():
+            if value == ():
+                raise InvalidRecordError(option, repr(value), "must not be empty")
         name = getattr(make, "__name__", type(make).__name__)
         members = {
             "subject": name,
             "make": staticmethod(make),
-            "tolerate": frozenset(tolerate),
+            "tolerate": tolerated,
             "refusals": refusals,
             "__doc__": f"{name}: {(cls.__doc__ or '').partition(chr(10))[0]}",
             "__module__": __name__,

@@ -17,7 +17,7 @@ to be had again, once, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -100,12 +100,20 @@ def queue_machine(
 
 
 class QueueMachine(Machine):
-    """What was put is worked on by one worker at a time, until one has done it, and then never again.
+    """What was put is worked on by one worker at a time, until one has done it, and then never again."""
 
-    Its violations: ``claimed-twice``, ``resurrected`` (done, and had again), ``lost``,
-    ``stale-completion`` (who had lost an item has ended it all the same), ``stale-return`` (the same
-    by giving it back), ``invented``, ``order``, ``completion-refused``, ``put-refused``.
-    """
+    violations: ClassVar[Mapping[str, str]] = {
+        "claimed-twice": "an item was had by two",
+        "resurrected": "an item was had again that is done",
+        "lost": "an item that waits is had by nobody",
+        "stale-completion": "who had lost an item has ended it all the same",
+        "stale-return": "who had lost an item has given it back all the same",
+        "stale-renewal": "who had lost an item has renewed it all the same",
+        "invented": "an item was had that nobody has put",
+        "order": "an item was had before one that was put earlier",
+        "completion-refused": "who has an item could not complete it",
+        "put-refused": "an item could not be put",
+    }
 
     order: ClassVar[Literal["fifo", "any"]] = "any"
     lapsed: ClassVar[Lapsed] = "either"

@@ -212,6 +212,22 @@ def test_k_hold_1_bad_input_is_refused(path: Path, bad: dict[str, Any]) -> None:
         assert all_rows(path) == before
 
 
+def test_k_hold_1_the_wrong_kind_of_block_is_refused(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        before = all_rows(path)
+        with pytest.raises(InvalidRecordError, match="async with"):
+            with AsyncSessionStore.open(path, session_id="s").hold(owner_id="ann", ttl_ms=TTL):
+                raise AssertionError
+
+        async def main() -> None:
+            async with store.hold(owner_id="ann", ttl_ms=TTL):
+                raise AssertionError
+
+        with pytest.raises(InvalidRecordError, match="by `with`"):
+            asyncio.run(main())
+        assert all_rows(path) == before
+
+
 # How a term is lost.
 
 

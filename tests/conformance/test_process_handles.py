@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import literal, select
+from sqlalchemy import column, func, literal, select
 
 from lash_store import (
     Host,
@@ -328,6 +328,27 @@ def test_k_compose_1_claim_next_by_a_condition_and_an_order(registry: ProcessReg
     old = ProcessFilter(created_before_ms=2**50)
     assert next_id(order_by=processes.c.process_id.desc(), matching=old) == "b"
     assert next_id(matching=old) == "a"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"where": column("nope") == 1},
+        {"where": func.nope(processes.c.process_id) == 1},
+        {"where": processes.c.process_id == object()},
+        {"order_by": column("nope")},
+    ],
+)
+def test_k_compose_1_a_choice_that_the_database_cant_make_is_refused(
+    registry: ProcessRegistry, path: Path, choice: dict[str, Any]
+) -> None:
+    register(registry, "a")
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError, match="can't be run") as caught:
+        registry.claim_next(owner_id="ann", ttl_ms=1_000, **choice)
+    assert {caught.value.field} == set(choice)
+    assert all_rows(path) == before
+    assert registry.claim_next(owner_id="ann", ttl_ms=1_000) is not None
 
 
 @pytest.mark.parametrize(

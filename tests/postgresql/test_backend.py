@@ -509,6 +509,16 @@ def kill_all(admin: psycopg.Connection[Any], place: str) -> None:
     )
 
 
+def test_k_pg_1_a_key_that_no_index_takes_is_refused(deployment: Deployment) -> None:
+    """Of some 2,700 bytes that can't be compressed: in a file there is no such end."""
+    store = deployment.sessions.create("one", model="m")
+    long = os.urandom(5_000).hex()
+    with pytest.raises(InvalidRecordError, match="index row"):
+        store.enqueue_work(NewWork([1], source_key=long))
+    assert store.work_depth().batches == 0
+    store.enqueue_work(NewWork([1]))
+
+
 def test_k_pg_2_a_connection_lost_while_it_was_idle_is_opened_again(
     deployment: Deployment, admin: psycopg.Connection[Any], place: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +23,11 @@ from lash_store.testing import (
     log_machine,
     queue_machine,
 )
-from lash_store.testing.effects import StepFailedError
+from lash_store.testing.commits import CommitMachine
+from lash_store.testing.effects import EffectMachine, StepFailedError
+from lash_store.testing.lock_machine import LockMachine
+from lash_store.testing.logs import LogMachine
+from lash_store.testing.queues import QueueMachine
 from tests.support import commits, locks, logs, queues, steps
 
 pytestmark = pytest.mark.layouts("opens both layouts by itself")
@@ -123,12 +128,47 @@ def test_a_first_failure_that_is_swallowed_is_caught() -> None:
         lambda: queue_machine(queues.PlainQueue, order="lifo"),  # type: ignore[arg-type] # reason: likewise
         lambda: queue_machine(queues.PlainQueue, lapsed="x"),  # type: ignore[arg-type] # reason: likewise
         lambda: effect_machine(steps.PlainMemo, failures="x"),  # type: ignore[arg-type] # reason: likewise
-        lambda: log_machine(logs.PlainLog, tolerate="lost"),
+        lambda: log_machine(logs.PlainLog, tolerate="read"),
+        lambda: log_machine(logs.PlainLog, tolerate=["lost"]),
+        lambda: log_machine(logs.PlainLog, streams=()),
+        lambda: lock_machine(locks.PlainLocks, ttls=()),
+        lambda: lock_machine(locks.PlainLocks, actors=[]),
+        lambda: effect_machine(steps.PlainMemo, keys=()),
     ],
 )
 def test_options_that_there_are_not_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(InvalidRecordError):
         make()
+
+
+@pytest.mark.parametrize(
+    "machine", [CommitMachine, EffectMachine, LockMachine, LogMachine, QueueMachine]
+)
+def test_a_machine_names_every_violation_that_it_may_find(machine: type[Machine]) -> None:
+    """As its source has them: given to ``violates``, or put under a name for it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(machine))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in {"violates", "_suspect"}:
+                found |= _texts(*node.args[:2])
+        elif (isinstance(node, ast.Assign) and "suspect" in ast.unparse(node.targets[0])) or (
+            isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "name"
+        ):
+            found |= _texts(node.value)
+    assert found == set(machine.violations)
+
+
+def _texts(*nodes: ast.AST) -> set[str]:
+    """Return the plain texts among some expressions, but for those that are conditions or messages."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        elif isinstance(node, ast.IfExp):
+            found |= _texts(node.body, node.orelse)
+        elif isinstance(node, ast.BoolOp):
+            found |= _texts(*node.values)
+    return found
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "findings.md"

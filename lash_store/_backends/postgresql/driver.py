@@ -50,6 +50,11 @@ class PostgresqlDriver:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
         return store_error(error, cursor.connection, getattr(cursor, "path", None))
 
+    def refuses(self, error: Exception) -> bool:
+        """Tell whether the statement itself can't be run, or takes other values."""
+        of_a_statement = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
+        return isinstance(error, of_a_statement)
+
     def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:  # noqa: ARG002 # reason: likewise
         """Return the server's plan for a statement, whatever its values, a line for each step."""
         cursor.execute(f"EXPLAIN (GENERIC_PLAN) {sql}")
@@ -199,6 +204,8 @@ def store_error(error: BaseException, connection: Any, path: str | None = None) 
         return own
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # it was not even sent
         return InvalidRecordError("parameters", "of a statement", first_line(error))
+    if isinstance(error, errors.ProgramLimitExceeded):  # a key has to fit into a page of its index
+        return InvalidRecordError("a key", "of a row", first_line(error))
     kind = ConnectionLostError if is_lost(error, connection) else StorageError
     return kind(path, code_of(error), first_line(error))
 

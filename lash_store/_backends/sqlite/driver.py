@@ -46,6 +46,13 @@ class SqliteDriver:
                 return corrupt
         return store_error(error, connection)
 
+    def refuses(self, error: Exception) -> bool:
+        """Tell whether the statement itself can't be run, or takes other values."""
+        code = primary_code(error)
+        if code is None:
+            return "closed database" not in str(error)
+        return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH)
+
     def plan(self, cursor: Cursor, sql: str, count: int) -> list[str]:
         """Return SQLite's plan for a statement, a line for each step."""
         depths, lines = {0: -1}, []

@@ -260,7 +260,7 @@ def _prefix(
         )
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
         # A condition that multiplies rows chooses each of them once.
-        rows = dict.fromkeys(map(tuple, tx.connection.execute(by_choice).all()))
+        rows = dict.fromkeys(map(tuple, choice.rows(tx.connection, by_choice, tx.own_cursor)))
     candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
 
