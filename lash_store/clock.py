@@ -1,7 +1,6 @@
 """Time and randomness: the two things that tests and crash replays have to own."""
 
 import os
-import secrets
 import socket
 from time import time_ns
 from typing import Protocol
@@ -43,7 +42,7 @@ class RandomIds:
 
     def new_token(self) -> str:
         """Return 32 hexadecimal digits."""
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
 
 def unique_owner_id(label: str = "worker") -> str:
@@ -52,4 +51,4 @@ def unique_owner_id(label: str = "worker") -> str:
     Two executors that share an owner id share a term of the session lease (S-LEASE-1), so
     each of them should make its own id, once, when it starts.
     """
-    return f"{label}:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{label}:{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"

@@ -120,7 +120,7 @@ class CompiledStatement:
             self._refuse("a column default in Python would have to run first")
         return compiled
 
-    @property
+    @cached_property
     def sql(self) -> str:
         """The text that the driver gets."""
         return str(self.compiled)
