@@ -22,11 +22,13 @@ from lash_store._backends.sqlite.leading import Group
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by
+from lash_store._kernel.threads import WORKS
 from lash_store.errors import LeaseLostError, StorageError, StoreBusyError
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, run_as_group
 from tests.conformance.test_groups import NOBODYS, Recorder
 from tests.support.databases import all_rows, database_of
+from tests.support.timing import awaited_within
 from tests.support.turns import PATIENCE_S, eventually, in_line, join, outcome, started
 
 pytestmark = pytest.mark.sqlite("its writer, and who joins its transactions")
@@ -284,6 +286,36 @@ def test_k_tx_10_a_loops_call_goes_on_though_its_leader_is_gone(
 
     asyncio.run(main())
     assert len(all_rows(path)["queued_work_batches"]) == 2
+
+
+def test_k_tx_10_a_budget_ends_although_no_thread_is_free(tmp_path: Path) -> None:
+    """Consumers' work on other files has every thread of the library: the timer looks at budgets."""
+    go = threading.Event()
+
+    async def main() -> None:
+        stores = [
+            await AsyncSessionStore.open(tmp_path / f"{at}.db", session_id="s", busy_timeout_ms=100)
+            for at in range(WORKS.most + 1)
+        ]
+        last = stores.pop()
+        waits = [
+            asyncio.ensure_future(each.transact(lambda _: go.wait(PATIENCE_S))) for each in stores
+        ]
+        await asyncio.to_thread(eventually, lambda: WORKS._unserved == WORKS.most)
+
+        async def refused() -> None:
+            with pytest.raises(StoreBusyError):
+                await last.transact(lambda _: None)
+
+        assert await awaited_within(0.3, refused)
+        go.set()
+        await asyncio.gather(*waits)
+        await asyncio.gather(*(each.aclose() for each in [*stores, last]))
+
+    try:
+        asyncio.run(main())
+    finally:
+        go.set()
 
 
 def test_k_group_3_a_refusal_is_told_from_what_has_written(store: SessionStore) -> None:

@@ -375,8 +375,7 @@ class Writer(Leader):
         if not self._scheduled and self.turns.is_free:
             self.wake_first()
         self._looked_after = True
-        # While the timer tries for the lock, it looks at the budgets by itself.
-        TIMER.after(LOOK_AGAIN_S * (10 if self._scheduled else 1), self._look_after)
+        TIMER.after(LOOK_AGAIN_S, self._look_after)
 
     def _expire_calls(self) -> None:
         now_s = monotonic()
