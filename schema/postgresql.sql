@@ -100,8 +100,6 @@ CREATE TABLE lash_queued_work_batches (
     UNIQUE (store, session_id, source_key)
 );
 
-CREATE INDEX lash_idx_queued_work_ready ON lash_queued_work_batches (store, session_id, available_at_ms, enqueue_seq);
-
 CREATE INDEX lash_idx_queued_work_unclaimed ON lash_queued_work_batches (store, session_id, enqueue_seq) WHERE claim_id IS NULL AND claim_token IS NULL;
 
 CREATE INDEX lash_idx_queued_work_claimed ON lash_queued_work_batches (store, session_id, claim_id, claim_token, enqueue_seq) WHERE claim_id IS NOT NULL OR claim_token IS NOT NULL;

@@ -88,15 +88,24 @@ class Schema:
         return self.indexes[table.name]
 
     def shared_indexes_of(self, table: Table[Any]) -> list[Index]:
-        """Return those that the table has in a shared database: the optional ones, too."""
+        """Return those that the table has in a shared database: what is read there, and the optional ones."""
         optional = [each for each in self.optional if each.table is table]
         replaced = {each.info.get(REPLACES) for each in optional}
-        kept = [each for each in self.indexes_of(table) if each.name not in replaced]
-        return [*kept, *optional]
+        return [
+            *(
+                each
+                for each in self.indexes_of(table)
+                if each.name not in replaced and not each.info.get(UNSHARED)
+            ),
+            *optional,
+        ]
 
 
 REPLACES: Final = "lash_store_replaces"
 """In the info of an optional index: the name of the index that nobody needs beside it."""
+
+UNSHARED: Final = "lash_store_unshared"
+"""In the info of an index: whether no statement reads it in a shared database, which goes without."""
 
 SQLITE_ONLY: Final = "lash_store_sqlite_only"
 """In the info of an index: whether no other database can have it."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from lash_store._kernel.leases import LeaseTable
-from lash_store._kernel.schema import Int, Schema, UnnamedCheck, ordered_indexes
+from lash_store._kernel.schema import UNSHARED, Int, Schema, UnnamedCheck, ordered_indexes
 
 metadata = MetaData()
 
@@ -177,6 +177,7 @@ Index(
     queued_work_batches.c.session_id,
     queued_work_batches.c.available_at_ms,
     queued_work_batches.c.enqueue_seq,
+    info={UNSHARED: True},  # what would read it reads the key, which is in the order of the queue
 )
 Index(
     "idx_queued_work_claim",
