@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from lash_store._kernel.codecs import encode_json, on_any_stack
+from lash_store._kernel.codecs import encode_json, encode_raw, on_any_stack
 from lash_store._wire.events import CANCEL_REQUESTED, EventType, Semantics, read_shape
 from lash_store._wire.origins import Scope
 from lash_store._wire.payloads import Problem, problem_of, schema_text
@@ -122,10 +122,11 @@ def plan_append(
     if terminal is not None and standing.state != RUNNING:
         raise ProcessEndedError(standing.process_id, standing.state)
     state = standing.state if terminal is None else terminal.state
+    end = _written_end(terminal)
     return Write(
         Appended(event, _wake(standing, event, new.wake_target), is_replay=False),
-        _event_json(event, new.payload_json),
-        _revised(standing, terminal, now_ms),
+        _event_json(event, new.payload_json, end),
+        _revised(standing, end, now_ms),
         state,
     )
 
@@ -173,7 +174,8 @@ def _replay(standing: Standing, event: ProcessEvent, target: Scope | None) -> Re
     if terminal is None or standing.state != RUNNING:
         return Replay(appended)
     # The end is in the log and not in the record, as another program may leave it.
-    return Replay(appended, _revised(standing, terminal, event.occurred_at_ms), terminal.state)
+    revised_json = _revised(standing, _written_end(terminal), event.occurred_at_ms)
+    return Replay(appended, revised_json, terminal.state)
 
 
 def _declared(standing: Standing, event_type: str) -> tuple[Semantics, str | None] | None:
@@ -227,15 +229,21 @@ def _wake(standing: Standing, event: ProcessEvent, given: Scope | None) -> Any:
     return delivery_of(event, target, caused_by(process_id, members))
 
 
-def _revised(standing: Standing, terminal: Terminal | None, updated_at_ms: int) -> str:
+def _written_end(terminal: Terminal | None) -> dict[str, Any] | None:
+    """Return how a process ends, in its event and in its record; what it gives is written once."""
     if terminal is None:
+        return None
+    output = encode_raw(written_output(terminal.await_output))
+    return {"state": terminal.state, "await_output": output}
+
+
+def _revised(standing: Standing, end: dict[str, Any] | None, updated_at_ms: int) -> str:
+    if end is None:
         return revised(standing.members, updated_at_ms=updated_at_ms)
-    output = written_output(terminal.await_output)
-    status = {"state": terminal.state, "await_output": output}
-    return revised(standing.members, updated_at_ms=updated_at_ms, status=status, wait=None)
+    return revised(standing.members, updated_at_ms=updated_at_ms, status=end, wait=None)
 
 
-def _event_json(event: ProcessEvent, payload_json: msgspec.Raw) -> str:
+def _event_json(event: ProcessEvent, payload_json: msgspec.Raw, end: dict[str, Any] | None) -> str:
     return encode_json(
         {
             "process_id": event.process_id,
@@ -243,18 +251,14 @@ def _event_json(event: ProcessEvent, payload_json: msgspec.Raw) -> str:
             "event_type": event.event_type,
             "payload": payload_json,
             "invocation": event.invocation,
-            "semantics": _written_semantics(event.semantics),
+            "semantics": _written_semantics(event.semantics, end),
             "occurred_at": event.occurred_at,
         }
     )
 
 
-def _written_semantics(semantics: EventSemantics) -> dict[str, Any]:
-    written: dict[str, Any] = {}
-    terminal, wake = semantics.terminal, semantics.wake
-    if terminal is not None:
-        output = written_output(terminal.await_output)
-        written["terminal"] = {"state": terminal.state, "await_output": output}
-    if wake is not None:
-        written["wake"] = wake
+def _written_semantics(semantics: EventSemantics, end: dict[str, Any] | None) -> dict[str, Any]:
+    written: dict[str, Any] = {} if end is None else {"terminal": end}
+    if semantics.wake is not None:
+        written["wake"] = semantics.wake
     return written
