@@ -8,15 +8,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lash_store import SessionStore
-from lash_store._backends.sqlite import dialect, wal
+from lash_store._backends.sqlite import dialect, fairness, wal
+from lash_store._backends.sqlite.driver import unobserved
 from lash_store.testing import ManualClock, run_as_group
 from tests.support.databases import database_of
+from tests.support.turns import eventually, join, started
 
 pytestmark = [
     pytest.mark.sqlite("its WAL"),
@@ -38,6 +41,12 @@ def write(store: SessionStore, times: int = 1) -> None:
     """Write half of what is too long, each time; the tables take some, too."""
     for _ in range(times):
         store.put_blob(os.urandom(LONG // 2))
+
+
+def look_soon(store: SessionStore) -> None:
+    """Let the next transaction look at the WAL, whatever pause there is."""
+    shortened = database_of(store).connections.wal
+    shortened.due_s = shortened._measure_s = 0.0
 
 
 def size_of_wal(path: Path) -> int:
@@ -164,7 +173,7 @@ def test_k_wal_1_a_snapshot_that_stays_is_waited_for_once(
         assert size_of_wal(path) > LONG
         assert connections.wal.due_s > connections.used_s + 0.1  # it pauses
         for _ in range(4):
-            connections.wal.due_s = 0.0
+            look_soon(store)
             write(store)
         assert seen.cuts == tried  # it is the same that is in the way
         assert seen.busy_timeout_ms() == 0
@@ -172,7 +181,7 @@ def test_k_wal_1_a_snapshot_that_stays_is_waited_for_once(
         ["its", "WAL", "has"]
     ]
     reader.end()
-    connections.wal.due_s = 0.0
+    look_soon(store)
     write(store)
     assert size_of_wal(path) == 0
 
@@ -181,13 +190,13 @@ def test_k_wal_1_another_snapshot_is_waited_for_longer(
     store: SessionStore, path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wal, "_WAITS_S", (0.0, 0.02))
-    seen, connections = Seen(store), database_of(store).connections
+    seen = Seen(store)
     write(store, 2)
     assert seen.cuts == 0  # the first is over at once
     reader.end()
     reader.begin()
     write(store)
-    connections.wal.due_s = 0.0
+    look_soon(store)
     write(store)
     assert seen.cuts > 0
     assert size_of_wal(path) > LONG
@@ -202,7 +211,7 @@ def test_k_wal_1_an_error_of_it_is_nobodys(
     assert Seen(store).busy_timeout_ms() == 0
     monkeypatch.undo()
     monkeypatch.setattr(wal, "LONG", LONG)
-    database_of(store).connections.wal.due_s = 0.0
+    look_soon(store)
     write(store)
     assert size_of_wal(path) == 0
 
@@ -214,6 +223,47 @@ def test_k_wal_1_a_lost_wal_is_the_next_transactions_affair(
     path.with_name(f"{path.name}-wal").rename(path.with_name("elsewhere"))
     store.put_blob(b"x")
     path.with_name("elsewhere").rename(path.with_name(f"{path.name}-wal"))
+
+
+def test_k_wal_2_beside_others_it_is_put_into_the_file_under_the_lock(
+    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its writer, between two transactions; by SQLite again once nobody else writes."""
+    monkeypatch.setattr(wal, "_MANY_PAGES", 20)
+    monkeypatch.setattr(wal, "_LOOK_BESIDE_OTHERS_S", -1.0)
+    monkeypatch.setattr(fairness, "_CONTENDED_S", 3_600.0)
+    connections = database_of(store).connections
+    writer, queue = connections.writer, connections.queue
+    assert writer is not None
+    assert queue is not None
+
+    def pages_behind_a_commit() -> int:
+        ((pages,),) = unobserved(writer.own_cursor, "PRAGMA wal_autocheckpoint")
+        return pages
+
+    store.put_blob(b"alone")
+    assert pages_behind_a_commit() == 1_000
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threads = started(lambda: store.put_blob(b"in line"))
+        eventually(lambda: queue.is_waiting and not writer.folds_by_itself)
+        other.execute("COMMIT")
+        join(*threads)
+        assert pages_behind_a_commit() == 0
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM blobs").fetchall()
+        store.put_blob(os.urandom(100_000))
+        store.put_blob(b"beside who reads")
+        assert connections.wal._has(20)
+        other.execute("COMMIT")
+    store.put_blob(b"all is in the file")
+    assert connections.wal._has(20)
+    store.put_blob(b"it begins anew")
+    assert not connections.wal._has(20)
+    assert size_of_wal(path) > 100_000  # which tells nothing of what stands in it
+    queue._contended_s = -inf
+    store.put_blob(b"alone again")
+    assert pages_behind_a_commit() == 1_000
 
 
 def test_k_wal_1_memory_has_none(clock: ManualClock) -> None:

@@ -110,6 +110,7 @@ class StoreConnection(sqlite3.Connection):
     key_locks: None = None
     pid: int
     busy_timeout_ms: int
+    folds_by_itself: bool  # SQLite puts the WAL into the file, behind a COMMIT; else ``wal`` does
     operation: str
     """What the current transaction is for; see ``observing.Event``."""
 
@@ -152,14 +153,14 @@ class StoreConnection(sqlite3.Connection):
         self.is_shared = bool(prefix)
         self.pid = os.getpid()
         self.busy_timeout_ms = busy_timeout_ms
+        self.folds_by_itself = True
         self.operation = "open"
         self.ending = dialect.ROLLBACK
         self.standing = None
         self.engine = None
         self.changed = Changed(self)
         self.touched, self.notes, self.savepoints = set(), [], []
-        self._consumers = {}
-        self._compared = {}
+        self._consumers, self._compared = {}, {}
         self._letting_go = False
         self._thread = get_ident()
         self._cursors = []

@@ -173,7 +173,8 @@ class Connections:
         if writer is None:
             return None
         if self.used_s >= self.wal.due_s and not writer.in_transaction:
-            self.notes += self.wal.shorten(writer)
+            beside_others = self.queue is not None and self.queue.is_contended(self.used_s)
+            self.notes += self.wal.shorten(writer, beside_others=beside_others)
         if not (self.watch.waiters or writer.notes or self.notes):
             return None
         notes = self.notes + writer.notes

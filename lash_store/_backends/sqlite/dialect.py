@@ -96,6 +96,14 @@ BUSY_TIMEOUT: Final = "PRAGMA busy_timeout"
 FOLD_WAL: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 """Puts into the file what nobody's snapshot keeps in the WAL, and waits for nobody."""
 
+FOLD_WHOLE_WAL: Final = "PRAGMA wal_checkpoint(FULL)"
+"""Puts all into the file under the write lock, if that is free: whoever writes next begins the WAL anew."""
+
+FOLD_BY_ITSELF: Final = "PRAGMA wal_autocheckpoint = 1000"
+"""Lets SQLite do it behind a COMMIT, once the WAL has so many pages: as it comes."""
+
+FOLD_WHEN_TOLD: Final = "PRAGMA wal_autocheckpoint = 0"
+
 CUT_WAL: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 """Puts all into the file and empties the WAL, once nobody reads from it; within the busy timeout."""
 

@@ -40,6 +40,8 @@ _PATIENCE_S: Final = 0.25
 
 _SHORTEST_NAP_S: Final = 0.0002
 _LONGEST_NAP_S: Final = 0.002
+_SOONER_PER_S: Final = 25
+"""How much more often somebody looks who is not the head, for each second of the wait."""
 
 _NAP_OF_MANY_S: Final = 0.0005
 """Of many files that are waited for, each waits so much longer for every other: tries cost time."""
@@ -167,8 +169,9 @@ class WriteQueue:
         if led_s >= 0 and self.is_fair:
             is_beside_a_burst = led_s < self._burst_s > _SHORTEST_BURST_S
             return min(_SHORTEST_NAP_S + led_s * is_beside_a_burst, _LONGEST_NAP_S)
-        # The longer the wait has been, the less: the oldest, who is next, looks most often.
-        return max(_SHORTEST_NAP_S, _LONGEST_NAP_S / (1 + waited_s * 100))
+        # The longer the wait has been, the less: the oldest, who is next, looks most often. Each look
+        # costs the one that writes, and the next head is not wanted before a burst ends.
+        return max(_SHORTEST_NAP_S, _LONGEST_NAP_S / (1 + waited_s * _SOONER_PER_S))
 
     def leave(self) -> None:
         """Leave the queue, having begun or given up."""

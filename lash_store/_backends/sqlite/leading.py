@@ -56,8 +56,7 @@ class Leader(ABC):
     """What one open database's writer does once it is somebody's turn."""
 
     def __init__(self, connections: Connections) -> None:
-        self._connections = connections
-        self.turns = Turns()
+        self._connections, self.turns = connections, Turns()
         connections.read_version = self.data_version
         self._group: Group | None = None
         """What the present leader, or one that was interrupted, has run."""
@@ -144,6 +143,7 @@ class Leader(ABC):
     ) -> float | None:
         """Try again among the processes that wait; if it was in vain, return when to do so next."""
         try:
+            self._connections.wal.take_over(connection)
             nap_s = queue.try_begin(connection, now_s)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
