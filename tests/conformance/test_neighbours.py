@@ -21,6 +21,7 @@ from lash_store.errors import (
     ClaimLostError,
     CorruptRecordError,
     IdempotencyConflictError,
+    InvalidRecordError,
     LeaseLostError,
 )
 from lash_store.session import statements
@@ -334,6 +335,21 @@ def test_k_compose_1_what_is_chosen_is_of_the_session_and_may_be_had(
     chosen = claim_of(store, max_batches=9, order_by=queued_work_batches.c.available_at_ms)
     assert [batch.items[0].payload for batch in chosen.batches] == [now - 1, now]
     assert {batch.session_id for batch in chosen.batches} == {"s"}
+
+
+@pytest.mark.parametrize(
+    "choice", [{"where": literal_column("nope") == 1}, {"order_by": literal_column("nope")}]
+)
+def test_k_compose_1_a_choice_of_work_that_the_database_cant_make_is_refused(
+    store: SessionStore, path: Path, choice: dict[str, Any]
+) -> None:
+    store.enqueue_work(NewWork([1]))
+    lease = lease_of(store)
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError, match="can't be run"):
+        store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, **choice)
+    assert all_rows(path) == before
+    assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000) is not None
 
 
 def test_k_lease_5_numbers_are_compared_by_what_they_are(store: SessionStore) -> None:
