@@ -26,12 +26,14 @@ from lash_store import Deployment, LeaseHeld, NewWork, ProcessRegistry, SessionL
 from lash_store.process.statements import next_claimable
 from lash_store.testing import run_as_group
 from tests.support import hammer, postgresql
-from tests.support.proxy import proxy
+from tests.support.proxy import late, proxy
 from tests.support.registries import register
 
 PLACE = "bench"
 WORKERS = 8
 MANY = 10**9
+WIRES = {0.0: "", 0.001: ", each answer 1 ms later"}
+"""A server on the same cores, which are then what all wait for; and one that is elsewhere."""
 
 
 def main() -> None:
@@ -46,14 +48,15 @@ def main() -> None:
     ):
         there = make_url(server.url).set(drivername="postgresql+psycopg")
         url = there.render_as_string(hide_password=False)
-        show(
-            "turns of 8 processes in 32 sessions, under",
-            given.rounds,
-            {
-                locks: partial(turns, admin, url, given.seconds, locks)
-                for locks in ("own", "none", "global")
-            },
-        )
+        for delay_s, wire in WIRES.items():
+            show(
+                f"turns of 8 processes in 32 sessions{wire}, under",
+                given.rounds,
+                {
+                    locks: partial(turns, admin, url, given.seconds, locks, delay_s)
+                    for locks in ("own", "none", "global")
+                },
+            )
         show(
             "claims of the next process by 8",
             given.rounds,
@@ -62,14 +65,15 @@ def main() -> None:
                 for how in ("claim_next", "retrying")
             },
         )
-        show(
-            "appends to 8 processes by 8, under",
-            given.rounds,
-            {
-                how: partial(by_workers, admin, url, given.seconds, how)
-                for how in ("own locks", "one lock")
-            },
-        )
+        for delay_s, wire in WIRES.items():
+            show(
+                f"appends to 8 processes by 8{wire}, under",
+                given.rounds,
+                {
+                    how: partial(by_workers, admin, url, given.seconds, how, delay_s)
+                    for how in ("own locks", "one lock")
+                },
+            )
         fresh(admin)
         slow_wire(url)
 
@@ -94,13 +98,13 @@ def fresh(admin: psycopg.Connection) -> None:
     admin.execute(f"DROP SCHEMA IF EXISTS {PLACE} CASCADE; CREATE SCHEMA {PLACE}")
 
 
-def turns(admin: psycopg.Connection, url: str, seconds: float, locks: str) -> float:
+def turns(admin: psycopg.Connection, url: str, seconds: float, locks: str, delay_s: float) -> float:
     """Return how many turns a second were committed."""
     fresh(admin)
     SessionStore.open(url, session_id="first", schema=PLACE).close()
     with tempfile.TemporaryDirectory() as folder:
         started = [
-            hammer.started(url, PLACE, Path(folder), seconds, {}, locks=locks)
+            hammer.started(url, PLACE, Path(folder), seconds, {}, locks=locks, delay_s=delay_s)
             for _ in range(WORKERS)
         ]
         for each in started:
@@ -109,13 +113,15 @@ def turns(admin: psycopg.Connection, url: str, seconds: float, locks: str) -> fl
     return completed / seconds
 
 
-def by_workers(admin: psycopg.Connection, url: str, seconds: float, how: str) -> float:
+def by_workers(
+    admin: psycopg.Connection, url: str, seconds: float, how: str, delay_s: float = 0.0
+) -> float:
     """Return how many calls a second eight processes made; nobody claimed what another had."""
     fresh(admin)
     with ProcessRegistry.open(url, schema=PLACE) as registry:
         for at in range(8 if "lock" in how else 400):
             register(registry, f"p{at:03}")
-    code = f"from bench.postgresql_processes import worker; worker({url!r}, {seconds}, {how!r}, "
+    code = f"from bench.postgresql_processes import worker; worker({url!r}, {seconds}, {how!r}, {delay_s}, "
     started = [
         Popen(
             [sys.executable, "-c", f"{code}{at})"],
@@ -127,11 +133,11 @@ def by_workers(admin: psycopg.Connection, url: str, seconds: float, how: str) ->
     return sum(int(each.communicate()[0]) for each in started) / seconds
 
 
-def worker(url: str, seconds: float, how: str, at: int) -> None:
+def worker(url: str, seconds: float, how: str, delay_s: float, at: int) -> None:
     """Do one thing again and again, in a process of its own, and print how often."""
     if how == "one lock":
         hammer.under("global")
-    with ProcessRegistry.open(url, schema=PLACE) as registry:
+    with late(url, delay_s) as there, ProcessRegistry.open(there, schema=PLACE) as registry:
         numbers, done = count(), 0
         time.sleep(max(0.0, 1.5 - time.process_time()))  # until the others are there
         until_s = time.monotonic() + seconds

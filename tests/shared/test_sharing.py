@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from lash_store.errors import (
     ForeignDatabaseError,
     InvalidRecordError,
     NamesTakenError,
+    NestedTransactionError,
     SchemaDriftError,
     SchemaVersionError,
     ScopeError,
@@ -128,6 +130,29 @@ def test_another_prefix_is_another_deployment(path: Path, url: str) -> None:
         assert two.list_work() == []
         two.check_schema()
     assert "two_queued_work_batches" in objects(path)
+
+
+def test_a_transaction_inside_one_under_another_prefix_is_nested(url: str) -> None:
+    with (
+        SessionStore.open(url, session_id="s") as one_,
+        SessionStore.open(url, session_id="s", prefix="two_", adopt=True) as two,
+    ):
+        two.enqueue_work(NewWork(["two"]))
+        calls: list[Callable[[], object]] = [
+            lambda: two.enqueue_work(NewWork(["lost"])),
+            lambda: two.transact(lambda tx: tx.enqueue_work(NewWork(["lost"]))),
+            lambda: two.begin().__enter__(),
+        ]
+        with one_.begin() as tx:
+            for call in calls:
+                with pytest.raises(NestedTransactionError, match="under the prefix 'lash_'"):
+                    call()
+            assert len(two.list_work()) == 1
+            tx.enqueue_work(NewWork(["one"]))
+        with pytest.raises(NestedTransactionError, match="under the prefix 'lash_'"):
+            one_.transact(lambda _: calls[0]())
+        two.enqueue_work(NewWork(["after"]))
+        assert (len(one_.list_work()), len(two.list_work())) == (1, 2)
 
 
 @pytest.mark.parametrize("prefix", ["", "lash", "Lash_", "1_", 'x"_', "a" * 40 + "_", None])

@@ -101,11 +101,14 @@ def started(
     options: dict[str, Any],
     *,
     locks: str = "own",
+    delay_s: float = 0.0,
 ) -> Popen[bytes]:
-    """Start a worker in a process of its own."""
+    """Start a worker in a process of its own, whose server's answers come that much later."""
     code = (
-        f"from pathlib import Path; from tests.support import hammer; hammer.under({locks!r}); "
-        f"hammer.work({url!r}, {place!r}, Path({str(folder)!r}), {seconds}, {options!r})"
+        "from pathlib import Path; from tests.support import hammer, proxy\n"
+        f"hammer.under({locks!r})\n"
+        f"with proxy.late({url!r}, {delay_s}) as url:\n"
+        f"    hammer.work(url, {place!r}, Path({str(folder)!r}), {seconds}, {options!r})"
     )
     return Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from time import sleep
 from typing import Final
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 _CHUNK: Final = 1 << 16
 
@@ -95,3 +95,13 @@ def proxy(server: URL, delay_s: float = 0.0) -> Iterator[Proxy]:
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def late(url: str, delay_s: float) -> Iterator[str]:
+    """Give the URL of a server whose answers come that much later; of itself if they don't."""
+    if not delay_s:
+        yield url
+        return
+    with proxy(make_url(url), delay_s) as wire:
+        yield wire.url

@@ -119,6 +119,10 @@ class Connections:
         others = (self.writer, self._version_reader)
         return [each for each in list(self.all) if each not in others]
 
+    def check_not_beside(self) -> None:
+        """Raise NestedTransactionError inside a transaction of this thread under another prefix."""
+        opened.check_not_beside(self.path, self.schema.prefix)
+
     def checked_writer(self) -> StoreConnection:
         """Return the one that writes, on the file that was opened; the turn is this thread's."""
         identity, connection = self.identity, self.writer

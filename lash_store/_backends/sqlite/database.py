@@ -75,6 +75,11 @@ class OpenDatabase:
         return self.connections.used_s
 
     @property
+    def is_written_here(self) -> bool:
+        """Whether this thread is inside a write transaction on it."""
+        return self.writer.turns.is_mine
+
+    @property
     def all_connections(self) -> Sequence[object]:
         """The connections that are open on it."""
         return self.connections.all

@@ -375,7 +375,7 @@ class SqliteHandle:
 def _forget(database: OpenDatabase) -> None:
     """Let the next one who opens the path look at it anew."""
     with opened.lock:
-        key = _registered_as(database.path, database.prefix)
+        key = opened.registered_as(database.path, database.prefix)
         found: object = opened.databases.get(key)
         if found is database:
             del opened.databases[key]
@@ -387,14 +387,10 @@ def _database_at(schema: Schema, path: str) -> OpenDatabase:
             database = OpenDatabase(schema, path)
             opened.apart.add(database)
             return database
-        key = _registered_as(path, schema.prefix)
+        opened.prefixes.add(schema.prefix)
+        key = opened.registered_as(path, schema.prefix)
         found = opened.databases.get(key)
         if isinstance(found, OpenDatabase) and not found.closed:
             return found
         database = opened.databases[key] = OpenDatabase(schema, path)
         return database
-
-
-def _registered_as(path: str, prefix: str) -> str:
-    """Name an entry: under two prefixes, one file is two databases that know nothing of each other."""
-    return f"{path}\0{prefix}" if prefix else path

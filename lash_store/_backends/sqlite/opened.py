@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from lash_store._kernel.posix import in_forked_child
+from lash_store.errors import NestedTransactionError
 
 MOST_CONNECTIONS: Final = 44
 """How many connections this process keeps, those in use aside: each takes two descriptors or three."""
@@ -25,6 +26,10 @@ class Opened(Protocol):
         """When it was last written to, on the monotonic clock."""
 
     @property
+    def is_written_here(self) -> bool:
+        """Whether this thread is inside a write transaction on it."""
+
+    @property
     def all_connections(self) -> Sequence[object]:
         """The connections that are open on it."""
 
@@ -34,13 +39,35 @@ class Opened(Protocol):
 
 
 databases: Final[weakref.WeakValueDictionary[str, Opened]] = weakref.WeakValueDictionary()
-"""The databases that stores of this process share, by real path."""
+"""The databases that stores of this process share, as :func:`registered_as` names them."""
+
+prefixes: Final[set[str]] = set()
+"""Under which prefixes this process has opened any."""
 
 apart: Final[weakref.WeakSet[Opened]] = weakref.WeakSet()
 """Those that are shared with nobody: they count as another process's."""
 
 lock = threading.RLock()
 """Held while an entry is looked up, made or dropped; never while anything waits."""
+
+
+def registered_as(path: str, prefix: str) -> str:
+    """Name an entry: under two prefixes, one file is two databases that know nothing of each other."""
+    return f"{path}\0{prefix}" if prefix else path
+
+
+def check_not_beside(path: str, prefix: str) -> None:
+    """Raise NestedTransactionError inside a transaction of this thread under another prefix of the file.
+
+    Which has SQLite's lock: whoever waits for it here would wait for itself.
+    """
+    for other in prefixes - {prefix}:
+        beside = databases.get(registered_as(path, other))
+        if beside is not None and beside.is_written_here:
+            raise NestedTransactionError(
+                f"this thread is inside a transaction on {path!r} already, under the prefix "
+                f"{other!r}: SQLite lets one write at a time, so that would have to end first"
+            )
 
 
 def make_room(beside: Sequence[object]) -> None:

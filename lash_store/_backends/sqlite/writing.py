@@ -227,6 +227,7 @@ class Writer(Leader):
     def _in_line(self, call: ThreadCall, nap_s: float = 0.0, *, stands_there: bool = False) -> Any:
         """Wait in line until a call was led by another, or lead it; return its outcome."""
         try:
+            self._connections.check_not_beside()
             if not stands_there:
                 self.turns.waiting.append(call)
             while not call.settled:
@@ -248,6 +249,7 @@ class Writer(Leader):
 
     def _block_in_line(self, block: ThreadCall, hold: Hold, nap_s: float) -> StoreConnection:
         try:
+            self._connections.check_not_beside()
             if nap_s:
                 self.turns.put_first(block)
             else:
