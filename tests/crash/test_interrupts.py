@@ -6,9 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
+
+from lash_store import SessionStore
+from lash_store._backends import sqlite
+from lash_store._backends.sqlite.files import QUEUE_SUFFIX
+from lash_store._kernel.posix import fcntl
+from lash_store.testing import as_another_process
 
 pytestmark = pytest.mark.canonical("a program of its own opens the file")
 
@@ -39,3 +49,72 @@ def test_k_tx_10_an_interrupt_leaves_nothing_locked_lost_or_doubled(
         assert report[wrong] == [], report
     assert report["doubled"] == 0
     assert done.stderr == ""  # no interrupt was swallowed
+
+
+INSTRUCTIONS = 1_200
+"""Before how many of them an interrupt comes in a call that waits: it is the head of the queue long before."""
+
+
+class _Interrupt:
+    """An interrupt before the n-th instruction of a call that is the SQLite backend's own."""
+
+    def __init__(self, at: int) -> None:
+        self.left, self.where = at, ""
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                raise KeyboardInterrupt
+        elif Path(frame.f_code.co_filename).parent != Path(sqlite.__file__).parent:
+            return None
+        frame.f_trace_opcodes = True
+        return self
+
+    def strikes(self, call: Callable[[], object]) -> str:
+        """Make a call that is interrupted; tell where it was."""
+        with suppress(KeyboardInterrupt):
+            sys.settrace(self)
+            try:
+                call()
+            finally:
+                sys.settrace(None)
+        return self.where
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("operation", ["claim_lease", "begin"])
+def test_k_tx_10_an_interrupt_anywhere_in_a_wait_leaves_the_queue_of_processes(
+    operation: str, path: Path
+) -> None:
+    """Or its process would keep the others waiting until its next call, which may never come."""
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=20_000) as store:
+        with as_another_process():
+            other = SessionStore.open(path, session_id="s")
+        calls: dict[str, Callable[[], object]] = {
+            "claim_lease": lambda: store.claim_lease(owner_id="ann", ttl_ms=1),
+            "begin": lambda: store.begin().__enter__(),
+        }
+        calls["claim_lease"]()  # once: what is done the first time only is another matter
+        queue = os.open(f"{path}{QUEUE_SUFFIX}", os.O_RDWR)
+        with other.begin():
+            for instruction in range(1, INSTRUCTIONS):
+                where = _Interrupt(instruction).strikes(calls[operation])
+                assert where, f"the call ended before instruction {instruction}"
+                assert _can_lock(queue), f"it is the head, interrupted in {where}"
+                assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
+        os.close(queue)
+        calls["claim_lease"]()
+        other.close()
+
+
+def _can_lock(descriptor: int) -> bool:
+    """Whether nobody else has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True

@@ -163,6 +163,14 @@ def store_error(error: Exception, connection: sqlite3.Connection) -> LashStoreEr
     return StorageError(path, getattr(error, "sqlite_errorname", type(error).__name__), str(error))
 
 
+def own_error(error: LashStoreError, connection: sqlite3.Connection) -> LashStoreError:
+    """Return the same error again: each caller gets an object of its own."""
+    cause = error.__cause__
+    own = store_error(cause, connection) if isinstance(cause, sqlite3.Error) else error
+    own.__cause__ = cause
+    return own
+
+
 def consumer_error(error: BaseException, path: str, prefix: str) -> LashStoreError | None:
     """Return the error of ours that explains one of a statement of a consumer's own, if there is one.
 
@@ -182,6 +190,12 @@ def consumer_error(error: BaseException, path: str, prefix: str) -> LashStoreErr
 def is_busy(error: Exception) -> bool:
     """Tell whether another connection held a lock: nothing was done, and waiting may help."""
     return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_constraint(error: LashStoreError) -> bool:
+    """Tell whether rows that may not be kept SQLite from what was asked of it."""
+    cause = error.__cause__
+    return cause is not None and primary_code(cause) == sqlite3.SQLITE_CONSTRAINT
 
 
 def primary_code(error: BaseException) -> int | None:

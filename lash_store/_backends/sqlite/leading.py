@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lash_store._backends.sqlite import dialect
-from lash_store._backends.sqlite.driver import is_busy, primary_code, store_error
+from lash_store._backends.sqlite.driver import is_busy, is_constraint, own_error, store_error
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, settle
 from lash_store._kernel.watching import POLL_S, Version
@@ -152,13 +152,9 @@ class Leader(ABC):
         return nap_s
 
     def _begin_or_give_back(self, hold: Hold) -> float | None:
-        try:
-            nap_s = self._try_begin("begin")
-            if nap_s is not None:
-                self.turns.give_back(hold)
-        except BaseException:
-            self._abort(hold)
-            raise
+        nap_s = self._try_begin("begin")
+        if nap_s is not None:
+            self.turns.give_back(hold)
         return nap_s
 
     def _lead(
@@ -299,13 +295,13 @@ class Leader(ABC):
             connection.end(dialect.COMMIT)
         except LashStoreError as error:
             group.error = error
-            if _is_constraint(error) and len(group.calls) > 1:
+            if is_constraint(error) and len(group.calls) > 1:
                 # One of them has broken a key that is checked at the end, and nobody says which.
                 self._put_back(connection, group.calls, group)
                 self.give_back(hold)
                 return
             for call in group.calls:
-                call.error = _own_error(error, connection)
+                call.error = own_error(error, connection)
         self._finish(hold, group)
 
     def _finish(self, hold: Hold, group: Group) -> None:
@@ -332,13 +328,25 @@ class Leader(ABC):
     # What an interrupt leaves behind.
 
     def _abort(self, hold: Hold) -> None:
-        """Undo what this turn has begun, and let the next one have it."""
-        if not self.turns.is_held_by(hold):
-            return
+        """Undo what this turn has begun, let the next one have it, and leave no head behind."""
         try:
-            self._put_right()
+            if self.turns.is_held_by(hold):
+                self._put_right()
         finally:
             self.give_back(hold)
+            self._leave_queue_if_nobody_waits()
+
+    def _leave_queue_if_nobody_waits(self) -> None:
+        hold, queue = Hold(), self._connections.queue
+        if queue is None or not queue.is_waiting or self.turns.first() is not None:
+            return
+        try:
+            if self.turns.try_take(hold):
+                queue.leave()
+                self.turns.give_back(hold)
+        except BaseException:
+            queue.leave()  # an interrupt: this thread was about to, and may not come again for long
+            raise
 
     def _put_right(self) -> None:
         """End what a leader that was interrupted has left, in a turn of this thread's own."""
@@ -380,21 +388,8 @@ class Leader(ABC):
         return connection
 
 
-def _is_constraint(error: LashStoreError) -> bool:
-    cause = error.__cause__
-    return cause is not None and primary_code(cause) == sqlite3.SQLITE_CONSTRAINT
-
-
 def _is_refusal(error: BaseException, connection: StoreConnection, written: int) -> bool:
     """Whether an operation has refused what it was to do, and written nothing since `written`."""
     is_own = isinstance(error, LashStoreError) and not isinstance(error.__cause__, sqlite3.Error)
     # SQLite counts what a statement has changed once that is over: it is, of one that did not fail.
     return is_own and connection.total_changes == written
-
-
-def _own_error(error: LashStoreError, connection: StoreConnection) -> LashStoreError:
-    """Return the same error again: each caller gets an object of its own."""
-    cause = error.__cause__
-    own = store_error(cause, connection) if isinstance(cause, sqlite3.Error) else error
-    own.__cause__ = cause
-    return own

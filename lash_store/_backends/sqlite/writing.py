@@ -119,15 +119,19 @@ class Writer(Leader):
     def begin(self, caller: Any, hold: Hold, *, budget_s: float) -> StoreConnection:
         """Begin a transaction for a consumer's block, which holds the turn until its end."""
         turns = self.turns
-        if turns.try_take(hold):
-            nap_s = self._begin_or_give_back(hold)
-            if nap_s is None:
-                return self._connection
-        else:
-            turns.check_not_mine()
-            nap_s = 0.0
-        block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
-        return self._block_in_line(block, hold, nap_s)
+        try:
+            nap_s: float | None = 0.0
+            if turns.try_take(hold):
+                nap_s = self._begin_or_give_back(hold)
+                if nap_s is None:
+                    return self._connection
+            else:
+                turns.check_not_mine()
+            block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
+            return self._block_in_line(block, hold, nap_s or 0.0)
+        except BaseException:
+            self._abort(hold)
+            raise
 
     def end(self, hold: Hold, connection: StoreConnection, *, commit: bool) -> None:
         """End a consumer's block; whatever happens, the turn is the next one's."""
@@ -226,6 +230,7 @@ class Writer(Leader):
 
     def _in_line(self, call: ThreadCall, nap_s: float = 0.0, *, stands_there: bool = False) -> Any:
         """Wait in line until a call was led by another, or lead it; return its outcome."""
+        hold = Hold()
         try:
             self._connections.check_not_beside()
             if not stands_there:
@@ -233,7 +238,6 @@ class Writer(Leader):
             while not call.settled:
                 if nap_s:
                     self._wait_or_fail(call, monotonic() + nap_s)
-                hold = Hold()
                 if call.waits and self.turns.try_take_first(hold, call):
                     nap_s = self._lead(hold, call, on_library=False) or 0.0
                 elif not call.settled:
@@ -241,6 +245,7 @@ class Writer(Leader):
                     self._wait_or_fail(call, call.deadline_s)
         except BaseException:
             call.taken.setdefault("by", call)
+            self._abort(hold)
             self._withdrawn()
             raise
         finally:
@@ -294,14 +299,6 @@ class Writer(Leader):
         first, now_s = self.turns.first(), monotonic()
         if isinstance(first, ThreadCall) and first.deadline_s < now_s - LOOK_AGAIN_S:
             first.expire(now_s)
-
-    def _leave_queue_if_nobody_waits(self) -> None:
-        hold, queue = Hold(), self._connections.queue
-        if queue is None or not queue.is_waiting or self.turns.first() is not None:
-            return
-        if self.turns.try_take(hold):
-            queue.leave()
-            self.turns.give_back(hold)
 
     # How the library leads for event loops.
 
