@@ -38,6 +38,7 @@ from lash_store.process.tables import CLAIM_ORDER, WAKE_EVENTS, processes
 from lash_store.schemas import OwnTables, create_tables, stamp_tables
 from lash_store.session.tables import queued_work_batches
 from lash_store.session.tx import SessionTx
+from lash_store.testing import as_another_process
 from lash_store.trigger.tables import DELIVERIES_OF_SUBSCRIPTION
 
 orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text))
@@ -220,3 +221,49 @@ def test_k_tx_14_asyncio_joins_as_well(own_url: str) -> None:
         await engine.dispose()
 
     asyncio.run(main())
+
+
+def test_k_lock_1_what_a_savepoint_undid_is_locked_again(engine: Engine, own_url: str) -> None:
+    """The server frees locks that were taken behind a savepoint that is rolled back."""
+    with (
+        SessionStore.open(own_url, session_id="one", busy_timeout_ms=100) as store,
+        engine.begin() as connection,
+    ):
+        tx = SessionTx.on(connection, session_id="two")
+        with pytest.raises(ValueError, match="no"), connection.begin_nested():
+            one = SessionTx.on(connection, session_id="one")
+            raise ValueError("no")
+        assert store.put_blob(b"free")
+        one.work_depth()
+        with pytest.raises(StoreBusyError):
+            store.put_blob(b"locked by who was there already")
+        with pytest.raises(ValueError, match="no"), connection.begin_nested():
+            raise ValueError("no")
+        SessionTx.on(connection, session_id="one")
+        with pytest.raises(StoreBusyError):
+            store.put_blob(b"locked by who came anew")
+        assert tx.work_depth().batches == 0
+
+
+def test_k_lock_1_what_a_savepoint_undid_is_locked_again_in_a_block(own_url: str) -> None:
+    with as_another_process():
+        registry = ProcessRegistry.open(own_url, busy_timeout_ms=100)
+    with registry, SessionStore.open(own_url, session_id="one") as store, store.begin() as tx:
+        with pytest.raises(ValueError, match="no"), tx.connection.begin_nested():
+            beside = ProcessTx.beside(tx)
+            raise ValueError("no")
+        beside.list_processes()
+        with pytest.raises(StoreBusyError):
+            registry.delete_session("locked by who was there already")
+        with pytest.raises(ValueError, match="no"), tx.connection.begin_nested():
+            raise ValueError("no")
+        ProcessTx.beside(tx)
+        with pytest.raises(StoreBusyError):
+            registry.delete_session("locked by who came anew")
+
+
+def test_k_tx_8_an_applications_lock_timeout_is_as_it_was(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '1234ms'"))
+        SessionTx.on(connection, session_id="one").put_blob(b"x")
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "1234ms"

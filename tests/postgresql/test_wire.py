@@ -25,11 +25,18 @@ from lash_store import (
     WorkClaim,
 )
 from lash_store._kernel.observing import Event, observed_by
-from lash_store.errors import LashStoreError, LeaseLostError, OutcomeUnknownError, StorageError
+from lash_store.errors import (
+    ConnectionLostError,
+    LashStoreError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreBusyError,
+)
 from lash_store.session import statements
 from lash_store.session.records import UsageDelta
 from lash_store.session.tables import usage_deltas
-from lash_store.testing import ManualClock, run_as_group
+from lash_store.testing import ManualClock, as_another_process, run_as_group
 from tests.support.proxy import Proxy, proxy
 
 Admin = psycopg.Connection[Any]
@@ -280,3 +287,64 @@ def test_k_pg_6_what_the_driver_can_not_say_nobody_knows(store: SessionStore, wh
         else:
             store.renew_lease(lease.fence, ttl_ms=90_000)
     assert len(store.list_work()) == (which == "enqueue")
+
+
+def test_k_pg_2_a_server_that_is_away_for_a_moment_is_a_lost_connection(
+    store: SessionStore, wire: Proxy
+) -> None:
+    """Which a renewal may pass over; StoreOpenError says that a place is none."""
+    lease = store.current_lease()
+    assert lease is not None
+    wire.close()
+    for _ in range(2):
+        with pytest.raises(ConnectionLostError):
+            store.renew_lease(lease.fence, ttl_ms=60_000)
+
+
+def test_k_pg_2_a_lock_that_is_not_had_costs_no_connection_but_one(url: str, place: str) -> None:
+    with as_another_process():
+        other = SessionStore.open(url, session_id="s", schema=place)
+    with (
+        other,
+        SessionStore.open(url, session_id="s", schema=place, busy_timeout_ms=50) as store,
+        SessionStore.open(store, session_id="t") as beside,
+    ):
+        database: Any = store._handle.database  # type: ignore[attr-defined] # reason: what is open is no business of a store's
+        with store.read(), beside.read():
+            store.current_lease()
+        idle = len(database._idle)
+        assert idle == 3
+        with other.begin(), pytest.raises(StoreBusyError):
+            store.put_blob(b"x")
+        assert len(database._idle) == idle - 1
+
+
+def test_k_tx_10_an_interrupt_at_the_end_of_a_turn_leaves_nothing_locked(
+    store: SessionStore,
+) -> None:
+    class Interrupted(dict[int, int]):
+        def __delitem__(self, number: int) -> None:
+            raise KeyboardInterrupt
+
+    turns: Any = store._handle.database.turns  # type: ignore[attr-defined] # reason: the same
+    turns._held = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        store.put_blob(b"x")
+    assert turns._held == {}
+    assert store.put_blob(b"y")
+
+
+def test_k_tx_10_an_interrupt_is_not_lost_under_what_the_driver_makes_of_it(
+    store: SessionStore,
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    def send_and_be_interrupted() -> None:
+        connection.own_cursor.execute_now("SELECT 1", None)
+        connection.wait = interrupt  # which is next as the pipeline ends, for the answers
+
+    with pytest.raises(KeyboardInterrupt), store.begin() as tx:
+        connection: Any = tx.transaction
+        connection.send(send_and_be_interrupted)
+    assert store.put_blob(b"x")

@@ -39,6 +39,8 @@ class Proxy:
 
     def close(self) -> None:
         """Cut whatever is connected, and listen no more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # or who waits in accept() accepts one more
         self._listener.close()
         for pair in self._pairs:
             for each in pair:

@@ -26,8 +26,8 @@ from lash_store._backends.postgresql.driver import (
     store_error,
 )
 from lash_store._backends.postgresql.guarded import GuardedCursor
-from lash_store._backends.postgresql.locks import Lock, locks_of
-from lash_store._backends.postgresql.things import ThingLocks
+from lash_store._backends.postgresql.locks import Held, Lock, locks_of
+from lash_store._backends.postgresql.things import ThingLocks, lock_late
 from lash_store._kernel.backend import KeyLocks, Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.logs import Note
@@ -84,7 +84,7 @@ class StoreConnection(psycopg.Connection[Any]):
     _has_committed: bool
     """Whether that was committed with its last statement."""
 
-    held: set[Lock]
+    held: Held
     """The locks of the present transaction."""
 
     _thread: int
@@ -107,7 +107,7 @@ class StoreConnection(psycopg.Connection[Any]):
         self.own_cursor = open_cursor(self, prefix, schema)
         self._consumers, self._cursors = {}, []
         self._server_ms, self._read_s = 0, monotonic()
-        self.held = set()
+        self.held = Held()
         self._thread = get_ident()
         self._letting_go, self._writes = False, False
         self._beginning, self._has_committed = "", False
@@ -124,14 +124,14 @@ class StoreConnection(psycopg.Connection[Any]):
             *([dialect.FULL] if is_full else []),
             *map(dialect.lock_statement, locks),
         )
-        self.held = set(locks)
+        self.held = Held(locks)
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
 
     def begin_read(self) -> None:
         """Begin a snapshot, and read the clock."""
         self._begin(dialect.BEGIN_READ)
-        self.held = set()
+        self.held = Held()
         self._writes, self._writes_alone = False, False
 
     def _begin(self, *statements: str) -> None:
@@ -157,6 +157,10 @@ class StoreConnection(psycopg.Connection[Any]):
                 for each in (*waiting, last):
                     each()
         except psycopg.Error as error:
+            beneath = error.__context__
+            if beneath is not None and not isinstance(beneath, Exception):
+                self.discard()
+                raise beneath from None  # an interrupt, over which the driver has raised this
             is_drivers = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
             if is_drivers and error.sqlstate is None:
                 self.discard()  # what the server has done of it, the driver can't say any more
@@ -277,17 +281,8 @@ class StoreConnection(psycopg.Connection[Any]):
         self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
     ) -> StoreCursor:
         """Open one more cursor on this transaction, once it has the locks of that Tx."""
-        wanted = [
-            each
-            for each in locks_of(self.place, schema, scope, key)
-            if self._writes and self.held.isdisjoint({each, (each[0], False)})
-        ]
-        for lock in wanted:
-            try:
-                self.own_cursor.execute(dialect.lock_statement(lock), prepare=False)
-            except psycopg.Error as error:
-                raise store_error(error, self) from error
-            self.held.add(lock)
+        if self._writes:
+            lock_late(self, locks_of(self.place, schema, scope, key))
         return open_cursor(self, self.prefix, self.schema)
 
     @property
@@ -320,6 +315,8 @@ class StoreConnection(psycopg.Connection[Any]):
         """Raise ThreadError in any thread but the one that began the transaction."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
+        if self.held.lapsed:
+            lock_late(self, self.held.lapsed_again())
 
     def check_usable(self) -> None:
         """Raise TransactionEndedError outside a transaction, and in a forked child."""

@@ -31,6 +31,7 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.threads import Pool
 from lash_store._kernel.watching import Version, Watch
 from lash_store.errors import (
+    ConnectionLostError,
     StoreBusyError,
     StoreClosedError,
     StoreEmptyError,
@@ -117,14 +118,17 @@ class OpenDatabase:
         connection, was_idle = self._take()
         try:
             begin(connection)
-        except BaseException as error:
+        except psycopg.Error as error:
+            # Before it is given back: one that can't be used again is closed, and was not lost.
+            explained, was_lost = store_error(error, connection), is_lost(error, connection)
             self.give_back(connection)
-            if not isinstance(error, psycopg.Error):
-                raise
-            if not (was_idle and is_lost(error, connection)):
-                raise store_error(error, connection) from error
+            if not (was_idle and was_lost):
+                raise explained from error
             self._close_idle()
             return self.begin(begin)
+        except BaseException:
+            self.give_back(connection)
+            raise
         self.note_time(connection)
         return connection
 
@@ -145,20 +149,27 @@ class OpenDatabase:
                 break  # another thread was quicker
             if connection.is_idle:
                 return connection, True
-        return self.connect(), False
+        try:
+            return self._connect(), False
+        except psycopg.Error as error:
+            # It was open: a server that is away for a moment is no reason to give anything up.
+            raise ConnectionLostError(self.path, code_of(error), first_line(error)) from error
 
     def connect(self) -> StoreConnection:
         """Open one more connection; StoreOpenError says why that can't be done."""
-        key = self.key
-        _, options = dialect.dialect_for(key.prefix).create_connect_args(self.url)
         try:
-            connection = StoreConnection.connect(
-                make_conninfo(**{"application_name": key.application_name, **options}),
-                autocommit=True,
-                prepare_threshold=key.prepare_threshold,
-            )
+            return self._connect()
         except psycopg.Error as error:
             raise StoreOpenError(self.path, f"{first_line(error)} ({code_of(error)})") from error
+
+    def _connect(self) -> StoreConnection:
+        key = self.key
+        _, options = dialect.dialect_for(key.prefix).create_connect_args(self.url)
+        connection = StoreConnection.connect(
+            make_conninfo(**{"application_name": key.application_name, **options}),
+            autocommit=True,
+            prepare_threshold=key.prepare_threshold,
+        )
         connection.adopt(self.path, self.place, prefix=key.prefix, schema=key.schema)
         return connection
 

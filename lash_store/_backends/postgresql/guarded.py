@@ -21,7 +21,9 @@ class GuardedCursor(psycopg.Cursor[Any]):
         """Execute inside the current transaction."""
         connection = self._entered(query)
         with telling(connection.operation, str(query), connection.path):
-            return super().execute(query, params, **options)
+            super().execute(query, params, **options)
+        connection.held.note_rollback(query)
+        return self
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Execute for each parameter set inside the current transaction."""

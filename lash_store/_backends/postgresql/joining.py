@@ -26,7 +26,7 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     store_error,
 )
-from lash_store._backends.postgresql.locks import Lock, locks_of
+from lash_store._backends.postgresql.locks import Held, Lock, locks_of
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.tx_connection import explaining
 from lash_store._backends.urls import without_password
@@ -52,6 +52,9 @@ _INFO_PLACE: Final = "lash_store_place"
 _HOW: Final = (
     "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
 )
+_LOCK_TIMEOUT: Final = (
+    "SELECT current_setting('lock_timeout'), set_config('lock_timeout', $1, true)"
+)
 _TRY_S: Final = 0.01
 
 _explain: Final = explaining(consumer_error)
@@ -74,7 +77,7 @@ class Begun:
         self.raw = raw
         self.mode = mode
         self.settings = settings
-        self.held: set[Lock] = set()
+        self.held = Held()
         self.joined: list[JoinedTransaction] = []
         self.notes: list[Note] = []
         self.savepoints: list[str] = []
@@ -117,6 +120,8 @@ class JoinedTransaction:
         """Raise ThreadError in any thread but the one that joined it."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
+        if self._begun.held.lapsed:
+            _lock_again(self._begun, self.own_cursor, self.path)
 
     def now_ms(self, clock: Clock) -> int:
         """Read the server's clock, behind the lock; of another clock than the system's its own."""
@@ -149,6 +154,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
+        event.listen(engine, "after_cursor_execute", _note_rollback)
         event.listen(engine, "handle_error", _explain)
 
 
@@ -258,11 +264,10 @@ def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -
         if lock in begun.held:
             continue
         if not isinstance(begun.raw, _OnSameServer):
-            cursor.execute(
-                "SELECT set_config('lock_timeout', $1, true)", (f"{max(1, budget_ms)}ms",)
-            )
+            ours = (f"{max(1, budget_ms)}ms",)
+            ((before, _),) = cursor.execute(_LOCK_TIMEOUT, ours).fetchall()
             cursor.execute(dialect.lock_statement(lock), prepare=False)
-            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
+            cursor.execute(_LOCK_TIMEOUT, (before,))
         else:
             while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][
                 0
@@ -271,6 +276,19 @@ def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -
                 if waited_ms >= budget_ms or not _nap():
                     raise StoreBusyError(path, waited_ms)
         begun.held.add(lock)
+
+
+def _lock_again(begun: Begun, cursor: StoreCursor, path: str) -> None:
+    try:
+        _lock(begun, cursor, begun.held.lapsed_again(), path)
+    except psycopg.Error as error:
+        raise store_error(error, begun.raw, path) from error
+
+
+def _note_rollback(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+    begun = connection.info.get(_INFO)
+    if begun is not None:
+        begun.held.note_rollback(statement)
 
 
 def _nap() -> bool:

@@ -9,6 +9,7 @@ The numbers of one kind of store stand before those of the next, so that whoever
 their order, takes them kind by kind: as a consumer's block can, which asks for one kind after another.
 """
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,6 +25,31 @@ OPENING: Final = "opening"
 
 _IN_ORDER: Final = ("effect", "process", "session", "trigger", OPENING)
 _BITS: Final = 60
+_BACK: Final = re.compile(r"\s*rollback\b", re.IGNORECASE)
+
+
+class Held(set[Lock]):
+    """The locks that a transaction has, and those that it has lost to a savepoint.
+
+    The server frees what was locked behind a savepoint when that is rolled back, and the transaction
+    goes on: whoever is next to write has to lock it again (K-LOCK-1).
+    """
+
+    def __init__(self, first: Iterable[Lock] = ()) -> None:
+        super().__init__(first)
+        self._first = frozenset(self)
+        self.lapsed: tuple[Lock, ...] = ()
+
+    def note_rollback(self, sql: object) -> None:
+        """Note what is free again, after a statement that may have rolled back to a savepoint."""
+        if isinstance(sql, str) and _BACK.match(sql):
+            self.lapsed = tuple(sorted({*self.lapsed, *(self - self._first)}))
+            self.intersection_update(self._first)
+
+    def lapsed_again(self) -> tuple[Lock, ...]:
+        """Return what has to be locked again, and forget it."""
+        lapsed, self.lapsed = self.lapsed, ()
+        return lapsed
 
 
 def locks_of(

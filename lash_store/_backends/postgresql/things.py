@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.driver import store_error
-from lash_store._backends.postgresql.locks import locks_of
+from lash_store._backends.postgresql.locks import Lock, locks_of
 from lash_store._kernel.schema import Schema
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
+
+
+def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
+    """Take locks in a transaction that has begun, those that it lacks."""
+    for lock in locks:
+        if not connection.held.isdisjoint({lock, (lock[0], False)}):
+            continue
+        try:
+            connection.own_cursor.execute(dialect.lock_statement(lock), prepare=False)
+        except psycopg.Error as error:
+            raise store_error(error, connection) from error
+        connection.held.add(lock)
 
 
 class ThingLocks:

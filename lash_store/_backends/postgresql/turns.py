@@ -58,15 +58,20 @@ class Turns:
 
     def leave(self, calls: Iterable[Call]) -> None:
         """End the turn of a call, and of those that have joined it, and let others begin."""
-        with self._mutex:
-            self._free += 1
-            numbers: set[int] = set()
-            for call in calls:
-                call.is_admitted = False
-                numbers.update(number for number, _ in call.locks)
-            for number in numbers:
-                self._let_go(number)
-        self._next()
+        ended = list(calls)
+        numbers = {number for call in ended for number, _ in call.locks}
+        try:
+            with self._mutex:
+                free, held = self._free, dict(self._held)
+                try:
+                    self._let_go(ended, numbers)
+                except BaseException:
+                    # An interrupt: what it left half done would be locked for as long as the process lives.
+                    self._free, self._held = free, held
+                    self._let_go(ended, numbers)
+                    raise
+        finally:
+            self._next()
 
     def joining(self, first: Call) -> list[Call]:
         """Return what waits and may go with `first`, which is about to begin; they have their locks.
@@ -153,12 +158,16 @@ class Turns:
             return
         self._held[number] = self._held.get(number, 0) + 1 if is_shared else _EXCLUSIVE
 
-    def _let_go(self, number: int) -> None:
-        held = self._held[number]
-        if held in (_EXCLUSIVE, 1):
-            del self._held[number]
-        else:
-            self._held[number] = held - 1
+    def _let_go(self, ended: Iterable[Call], numbers: Iterable[int]) -> None:
+        self._free += 1
+        for call in ended:
+            call.is_admitted = False
+        for number in numbers:
+            held = self._held[number]
+            if held in (_EXCLUSIVE, 1):
+                del self._held[number]
+            else:
+                self._held[number] = held - 1
 
 
 def _may_go_together(call: Call) -> bool:
