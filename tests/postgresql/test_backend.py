@@ -8,15 +8,28 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, MetaData, Table, Text, func, select, text, update
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import (
+    Column,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    func,
+    make_url,
+    select,
+    text,
+    update,
+)
 
+import lash_store
 from lash_store import (
     AsyncDeployment,
     Deployment,
@@ -29,6 +42,7 @@ from lash_store import (
     SessionStore,
     Success,
 )
+from lash_store._backends.postgresql.dialect import check_no_control
 from lash_store._backends.postgresql.locks import locks_of, number_of, together
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.clock import SystemClock
@@ -49,6 +63,7 @@ from lash_store.errors import (
     StoreClosedError,
     StoreEmptyError,
     StoreOpenError,
+    TransactionControlError,
     TransactionEndedError,
 )
 from lash_store.process.tables import SCHEMA as PROCESS
@@ -684,6 +699,71 @@ def test_k_pg_4_names_that_are_taken_are_named(
         SessionStore.open(url, session_id="a", schema=place)
     with SessionStore.open(url, session_id="a", schema=place, prefix="ours_") as store:
         store.enqueue_work(NewWork([1]))
+
+
+def test_a_prefix_leaves_room_for_the_names_behind_it(url: str, place: str) -> None:
+    with Deployment.open(url, schema=place, prefix="a" * 26 + "_") as deployment:
+        deployment.sessions.create("one", model="m")
+        for store in (deployment.processes, deployment.triggers, deployment.effects):
+            store.check_schema()
+    with pytest.raises(InvalidRecordError, match="27 characters at most"):
+        Deployment.open(url, schema=place, prefix="a" * 27 + "_")
+
+
+@pytest.mark.parametrize("name", ["Tenant", "a b", "x.y", 'we"ird', "ünï", "select"])
+def test_the_schema_that_a_role_looks_in_first_may_have_any_name(
+    name: str, url: str, admin: psycopg.Connection[Any]
+) -> None:
+    quoted = Identifier(name)
+    admin.execute(SQL("CREATE SCHEMA {}").format(quoted))
+    try:
+        seen = make_url(url).update_query_dict({"options": f"-csearch_path={_escaped(name)}"})
+        own = seen.render_as_string(hide_password=False)
+        for _ in range(2):  # it makes them, and finds them
+            with SessionStore.open(own, session_id="a") as store:
+                store.enqueue_work(NewWork([1]))
+                store.check_schema()
+        engine = lash_store.configure(create_engine(own))
+        with engine.begin() as connection:
+            assert SessionTx.on(connection, session_id="a").work_depth().batches == 2
+        engine.dispose()
+    finally:
+        admin.execute(SQL("DROP SCHEMA {} CASCADE").format(quoted))
+
+
+def _escaped(name: str) -> str:
+    """A name as a list of schemas in a connection's options has it: quoted, each blank escaped."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'.replace(" ", "\\ ")
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_refused"),
+    [
+        ("SELECT 1; COMMIT", True),
+        ("SELECT ';' ;; -- and\n rollback", True),
+        ("-- a\rCOMMIT", True),
+        ("/* a */ END", True),
+        ("SELECT E'\\''; COMMIT --'", True),
+        ("SELECT 1; ROLLBACK TO SAVEPOINT a", False),
+        ("SELECT '; COMMIT'", False),
+        ("SELECT E'\\'; COMMIT'", False),
+        ("SELECT 'it''s; COMMIT', $a$; COMMIT$a$ -- ; COMMIT", False),
+        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC; SELECT 1; END", False),
+        ('SELECT 1 AS "; COMMIT"; SELECT 2', False),
+    ],
+)
+def test_k_tx_7_no_statement_of_several_ends_the_transaction(sql: str, *, is_refused: bool) -> None:
+    with pytest.raises(TransactionControlError) if is_refused else nullcontext():
+        check_no_control(sql)
+
+
+def test_k_tx_7_what_several_statements_would_end_is_undone(deployment: Deployment) -> None:
+    store = deployment.sessions.create("one", model="m")
+    with pytest.raises(TransactionControlError), store.begin() as tx:
+        tx.enqueue_work(NewWork([1]))
+        tx.connection.exec_driver_sql("SELECT 1; COMMIT")
+    assert store.work_depth().batches == 0
 
 
 def test_opening_says_why_it_can_not(url: str) -> None:

@@ -134,8 +134,9 @@ def test_k_lock_1_who_joins_waits_for_the_session_and_no_longer_than_the_budget(
     with SessionStore.open(own_url, session_id="one") as store, store.begin():
         with engine.begin() as connection:
             SessionTx.on(connection, session_id="two").enqueue_work(NewWork([1]))
-        with engine.begin() as connection, pytest.raises(StoreBusyError):
+        with engine.begin() as connection, pytest.raises(StoreBusyError) as caught:
             SessionTx.on(connection, session_id="one")
+    assert caught.value.waited_ms >= 200
 
 
 def test_what_is_not_configured_is_refused(own_url: str, engine: Engine) -> None:

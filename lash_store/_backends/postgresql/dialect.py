@@ -121,17 +121,24 @@ FULL: Final = "SET LOCAL synchronous_commit = on"
 """Whatever the role or the database says, COMMIT waits for the disk."""
 
 _CONTROL: Final = re.compile(
-    r"""(?: [\s;] | --[^\n]*\n | /\*.*?\*/ )*
+    r"""(?: ^ | ; ) \s*
     (?: BEGIN | START | COMMIT | END | ABORT | PREPARE (?= \s+ TRANSACTION )
       | ROLLBACK (?! \s+ (?: (?:WORK|TRANSACTION) \s+ )? TO\b ) )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_NO_WORDS: Final = re.compile(
+    r"""--[^\n\r]* | /\*.*?\*/ | \bE'(?:[^'\\]|\\.)*' | '[^']*' | "[^"]*" | \$(\w*)\$.*?\$\1\$
+    | \bBEGIN\s+ATOMIC\b.*?\bEND\b""",
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+"""Comments, what is quoted, a function's body: no statements. A doubled quote is two that follow each other."""
 
 
 def check_no_control(sql: object) -> None:
     """Raise TransactionControlError for a consumer's statement that begins or ends a transaction."""
     text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
-    if isinstance(text, str) and _CONTROL.match(text):
+    # One string may hold several statements.
+    if isinstance(text, str) and _CONTROL.search(_NO_WORDS.sub(" ", text)):
         raise TransactionControlError(
             f"{text!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"

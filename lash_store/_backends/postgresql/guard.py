@@ -37,6 +37,11 @@ SELECT relname FROM pg_class
 WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)"""
 
 
+_SCHEMA: Final = "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname = $1"
+
+_LONGEST_PREFIX: Final = 27
+"""With the longest name of an index behind it that is 63 characters, of which the server takes no more."""
+
 _NOT_HERE: Final = {
     "immutable": "is for a file",
     "linked": "is for a file",
@@ -50,6 +55,9 @@ def check_settings(settings: Settings) -> None:
         given = getattr(settings, name)
         if given:
             raise InvalidRecordError(name, shown(given), why)
+    if len(settings.prefix) > _LONGEST_PREFIX:
+        why = f"has to leave room for the names of indexes: {_LONGEST_PREFIX} characters at most"
+        raise InvalidRecordError("prefix", shown(settings.prefix), why)
     for extra in () if settings.extras == "any" else settings.extras:
         if not is_optional(extra):
             why = "is SQLite's: an application's own indexes and triggers are its own there"
@@ -57,7 +65,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def server_place(cursor: Any, path: str, schema: str | None) -> str:
-    """Return the schema that our tables are in; StoreOpenError if this is no server for them."""
+    """Return the schema that our tables are in, as SQL names it; StoreOpenError if this is no server for them."""
     if not psycopg.Pipeline.is_supported():
         raise StoreOpenError(path, "libpq 14 or newer is needed: psycopg[binary] brings one")
     text, current = cursor.execute(dialect.WHAT_IT_IS).fetchall()[0]
@@ -75,11 +83,10 @@ def server_place(cursor: Any, path: str, schema: str | None) -> str:
     place = schema or current
     if place is None:
         raise StoreOpenError(path, "the role's search_path leads to no schema: name one by schema=")
-    if schema is not None:
-        known = cursor.execute("SELECT to_regnamespace($1)::text", (schema,)).fetchall()
-        if known[0][0] is None:
-            raise StoreOpenError(path, f"there is no schema {schema!r}: it has to be made first")
-    return str(place)
+    known = cursor.execute(_SCHEMA, (place,)).fetchall()
+    if not known:
+        raise StoreOpenError(path, f"there is no schema {place!r}: it has to be made first")
+    return str(known[0][0])
 
 
 def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
@@ -112,7 +119,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     cursor.execute(dialect.lock_statement(lock), prepare=False)
     if not needs_making(cursor, schema, path, place):
         return
-    cursor.execute(f'SET LOCAL search_path = "{place}"', prepare=False)
+    cursor.execute(f"SET LOCAL search_path = {place}", prepare=False)
     has_versions = bool(versions(cursor, schema.prefix, place)) or _has_table(
         cursor, schema.prefix + VERSIONS, place
     )
@@ -146,5 +153,5 @@ def versions(cursor: Any, prefix: str, place: str) -> dict[str, int]:
     name = prefix + VERSIONS
     if not _has_table(cursor, name, place):
         return {}
-    rows = cursor.execute(f'SELECT kind, version FROM "{place}".{name}').fetchall()  # noqa: S608 # reason: names of ours
+    rows = cursor.execute(f"SELECT kind, version FROM {place}.{name}").fetchall()  # noqa: S608 # reason: names of ours
     return dict(rows)

@@ -266,7 +266,11 @@ def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -
         if not isinstance(begun.raw, _OnSameServer):
             ours = (f"{max(1, budget_ms)}ms",)
             ((before, _),) = cursor.execute(_LOCK_TIMEOUT, ours).fetchall()
-            cursor.execute(dialect.lock_statement(lock), prepare=False)
+            try:
+                cursor.execute(dialect.lock_statement(lock), prepare=False)
+            except psycopg.errors.LockNotAvailable as error:
+                waited_ms = round((time.monotonic() - started_s) * 1000)
+                raise StoreBusyError(path, waited_ms) from error
             cursor.execute(_LOCK_TIMEOUT, (before,))
         else:
             while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][
