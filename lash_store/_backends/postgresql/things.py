@@ -61,7 +61,14 @@ class ThingLocks:
                 cursor.execute(dialect.BACK_TO_POINT)
             except psycopg.Error as error:
                 raise store_error(error, connection) from error
+            had = set(connection.held)
             connection.further_cursor(schema, scope, key)
+            # Only to wait: who kept it while it asks for the next one's would be waited for in a ring.
+            try:
+                cursor.execute(dialect.BACK_TO_POINT)
+            except psycopg.Error as error:
+                raise store_error(error, connection) from error
+            connection.held.intersection_update(had)
             return False
 
         return is_had
