@@ -141,7 +141,7 @@ class KeyLocks(Protocol):
     """The locks on single things, of a transaction beside which others write."""
 
     def set_point(self) -> None:
-        """Note which rows are locked so far."""
+        """Note what is locked so far."""
 
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
         """Have the thing of `key` alone until the end; tells, when called, if nobody else was about it.
@@ -150,6 +150,12 @@ class KeyLocks(Protocol):
         were locked since the point are locked no more: they may have wanted one.
         """
         ...
+
+    def let_go(self) -> None:
+        """Lock nothing any more that was locked since the point, before something else is asked for.
+
+        Who keeps one thing while it waits for another may be waited for in a ring.
+        """
 
 
 class OpenTransaction(Protocol):

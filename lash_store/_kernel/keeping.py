@@ -138,7 +138,7 @@ class Kept:
             over = self._over = self._over or threading.Event()  # which few ever wait for
             if self.lost is not None:
                 over.set()
-        over.wait(timeout_s)
+        over.wait(None if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         return self.lost
 
     def next_ms(self) -> float:

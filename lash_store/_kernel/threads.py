@@ -108,8 +108,9 @@ class Bell:
             self._lock.release()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until it is rung, for so many seconds at most."""
-        self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        """Wait until it is rung, for so many seconds at most; for longer than a lock can wait it does not."""
+        bounded_s = -1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
+        self._lock.acquire(timeout=bounded_s)
 
 
 class Timer:

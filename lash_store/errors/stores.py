@@ -237,7 +237,10 @@ class StorageError(LashStoreError):
 
 
 class ConnectionLostError(StorageError):
-    """The connection to a server was lost before COMMIT was sent; nothing was kept, so try again."""
+    """The connection to a server was lost before COMMIT was sent, or could not be made again.
+
+    Nothing was kept, so try again.
+    """
 
 
 class OutcomeUnknownError(StorageError):

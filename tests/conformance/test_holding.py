@@ -27,6 +27,7 @@ from lash_store import (
 )
 from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.observing import Event, observed_by
+from lash_store._kernel.threads import Bell
 from lash_store.errors import (
     ClaimLostError,
     InvalidRecordError,
@@ -231,7 +232,8 @@ def test_k_hold_1_the_wrong_kind_of_block_is_refused(path: Path) -> None:
 # How a term is lost.
 
 
-def test_k_hold_2_a_term_that_was_taken_over(where: Any) -> None:
+@pytest.mark.parametrize("timeout_ms", [20_000, 2**63 - 1])
+def test_k_hold_2_a_term_that_was_taken_over(where: Any, timeout_ms: int) -> None:
     at = ManualClock(1_000)
     with SessionStore.open(where, session_id="s", clock=at) as store:
         with store.hold(owner_id="ann", ttl_ms=TTL) as held:
@@ -240,7 +242,7 @@ def test_k_hold_2_a_term_that_was_taken_over(where: Any) -> None:
                 assert not isinstance(stolen, LeaseHeld)
             held.check()  # nobody has told yet
             at.advance(TTL // 3)
-            lost = held.wait_lost(timeout_ms=20_000)
+            lost = held.wait_lost(timeout_ms=timeout_ms)
             assert isinstance(lost, LeaseLostError)
             assert lost.reason == "superseded"
             assert held.lost is lost
@@ -389,6 +391,13 @@ def test_k_hold_4_many_holds_take_one_thread_and_few_transactions(tmp_path: Path
         assert len(commits) <= 20 * took_s + 3
         for each in held:
             each.check()
+
+
+def test_k_hold_4_what_waits_for_longer_than_a_lock_can_ends_no_thread() -> None:
+    """As the timer did for a term of 2**63-1 ms, and renewed nothing any more."""
+    bell = Bell()
+    bell.ring()
+    bell.wait(2.0**53)
 
 
 def test_k_hold_4_a_locked_file_costs_nobody_else_a_term(tmp_path: Path) -> None:

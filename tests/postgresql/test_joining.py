@@ -263,6 +263,27 @@ def test_k_lock_1_what_a_savepoint_undid_is_locked_again_in_a_block(own_url: str
             registry.delete_session("locked by who came anew")
 
 
+def test_k_lock_1_what_could_not_be_locked_again_is_tried_again(own_url: str) -> None:
+    """In an event loop: a lock that is not had there leaves the transaction as it was."""
+
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=50)
+        with SessionStore.open(own_url, session_id="one") as store:
+            async with engine.begin() as connection:
+                with pytest.raises(ValueError, match="no"):
+                    async with connection.begin_nested():
+                        tx = SessionTx.on(connection, session_id="one")
+                        raise ValueError("no")
+                with store.begin():
+                    for _ in range(2):
+                        with pytest.raises(StoreBusyError):
+                            tx.enqueue_work(NewWork([1]))
+                assert tx.work_depth().batches == 0
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
 def test_k_tx_8_an_applications_lock_timeout_is_as_it_was(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '1234ms'"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from lash_store import (
     EffectStore,
     NewWork,
     Node,
+    ProcessRegistry,
     Replayed,
     SessionLease,
     SessionStore,
@@ -24,6 +26,7 @@ from lash_store import (
     TurnStamp,
     WorkClaim,
 )
+from lash_store._backends.postgresql.locks import number_of
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import (
     ConnectionLostError,
@@ -33,11 +36,14 @@ from lash_store.errors import (
     StorageError,
     StoreBusyError,
 )
+from lash_store.process.records.leases import ClaimedProcess
 from lash_store.session import statements
 from lash_store.session.records import UsageDelta
 from lash_store.session.tables import usage_deltas
 from lash_store.testing import ManualClock, as_another_process, run_as_group
 from tests.support.proxy import Proxy, proxy
+from tests.support.registries import register
+from tests.support.turns import eventually, join
 
 Admin = psycopg.Connection[Any]
 
@@ -348,3 +354,97 @@ def test_k_tx_10_an_interrupt_is_not_lost_under_what_the_driver_makes_of_it(
         connection: Any = tx.transaction
         connection.send(send_and_be_interrupted)
     assert store.put_blob(b"x")
+
+
+def test_k_tx_10_an_error_while_an_interrupt_is_handled_is_itself(store: SessionStore) -> None:
+    def fail() -> None:
+        raise psycopg.errors.UniqueViolation
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with store.begin() as tx:
+        connection: Any = tx.transaction
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                connection.send(fail)
+    assert not connection.closed
+
+
+def test_k_pg_2_a_statement_timeout_is_no_lost_connection(url: str, place: str) -> None:
+    with as_another_process():
+        other = SessionStore.open(url, session_id="s", schema=place)
+    hasty = make_url(url).update_query_dict({"options": "-cstatement_timeout=100ms"})
+    with (
+        other,
+        SessionStore.open(
+            hasty.render_as_string(hide_password=False), session_id="s", schema=place
+        ) as store,
+    ):
+        store.put_blob(b"x")
+        with other.begin(), pytest.raises(StorageError) as caught:
+            store.put_blob(b"y")
+        assert (type(caught.value), caught.value.code) == (StorageError, "57014")
+
+
+def test_k_hold_2_a_term_outlives_a_server_that_is_away_for_a_moment(
+    url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+
+    def refuse(_: object) -> None:
+        refused.set()
+        raise psycopg.OperationalError("the database system is starting up")
+
+    with SessionStore.open(url, session_id="s", schema=place) as store:
+        database: Any = store._handle.database  # type: ignore[attr-defined] # reason: the same
+        with store.hold(owner_id="ann", ttl_ms=3_000) as held:
+            with monkeypatch.context() as patched:
+                patched.setattr(type(database), "_connect", refuse)
+                database._close_idle()
+                assert refused.wait(10)
+            eventually(lambda: held.renewals)
+            held.check()
+
+
+def test_k_lock_1_who_waits_for_one_process_keeps_nothing_while_it_asks_for_the_next(
+    url: str, server: str, place: str, admin: Admin
+) -> None:
+    """Or those who wait would wait for each other in a ring."""
+    with ProcessRegistry.open(url, schema=place) as registry:
+        for name in ("first", "second"):
+            register(registry, name)
+        found: list[ClaimedProcess | None] = []
+        claimer = threading.Thread(
+            target=lambda: found.append(registry.claim_next(owner_id="ann", ttl_ms=60_000))
+        )
+        first, second = (
+            number_of(f"{place}.lash_", "process", name) for name in ("first", "second")
+        )
+        with psycopg.connect(server) as one, psycopg.connect(server) as two:
+            one.execute("SELECT pg_advisory_xact_lock(%s)", [first])
+            two.execute("SELECT pg_advisory_xact_lock(%s)", [second])
+            claimer.start()
+            eventually(lambda: waits_for(admin, first))
+            one.execute(
+                f"UPDATE {place}.lash_processes SET status = 'x' WHERE process_id = 'first'"
+            )
+            one.commit()
+            eventually(lambda: waits_for(admin, second))
+            ((is_free,),) = two.execute("SELECT pg_try_advisory_xact_lock(%s)", [first]).fetchall()
+            two.rollback()
+        join(claimer)
+        assert is_free
+        assert [each and each.record.id for each in found] == ["second"]
+
+
+def waits_for(admin: Admin, number: int) -> bool:
+    """Whether somebody waits for an advisory lock."""
+    ((found,),) = admin.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+        "AND (classid::bigint << 32) + objid::bigint = %s",
+        [number],
+    ).fetchall()
+    return bool(found)

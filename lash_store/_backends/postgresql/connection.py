@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -152,13 +153,14 @@ class StoreConnection(psycopg.Connection[Any]):
     def send(self, last: Callable[[], object]) -> None:
         """Send what waits, and then `last`, and wait for all of it at once."""
         waiting, self.unsent[:] = list(self.unsent), []
+        before = sys.exception()  # which the caller may be about to handle
         try:
             with self.pipeline():
                 for each in (*waiting, last):
                     each()
         except psycopg.Error as error:
             beneath = error.__context__
-            if beneath is not None and not isinstance(beneath, Exception):
+            if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
                 self.discard()
                 raise beneath from None  # an interrupt, over which the driver has raised this
             is_drivers = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
@@ -315,8 +317,8 @@ class StoreConnection(psycopg.Connection[Any]):
         """Raise ThreadError in any thread but the one that began the transaction."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
-        if self.held.lapsed:
-            lock_late(self, self.held.lapsed_again())
+        if lapsed := self.held.lapsed:
+            lock_late(self, lapsed)
 
     def check_usable(self) -> None:
         """Raise TransactionEndedError outside a transaction, and in a forked child."""

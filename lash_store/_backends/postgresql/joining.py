@@ -120,8 +120,8 @@ class JoinedTransaction:
         """Raise ThreadError in any thread but the one that joined it."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
-        if self._begun.held.lapsed:
-            _lock_again(self._begun, self.own_cursor, self.path)
+        if lapsed := self._begun.held.lapsed:
+            _lock_again(self._begun, self.own_cursor, lapsed, self.path)
 
     def now_ms(self, clock: Clock) -> int:
         """Read the server's clock, behind the lock; of another clock than the system's its own."""
@@ -282,9 +282,9 @@ def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -
         begun.held.add(lock)
 
 
-def _lock_again(begun: Begun, cursor: StoreCursor, path: str) -> None:
+def _lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
     try:
-        _lock(begun, cursor, begun.held.lapsed_again(), path)
+        _lock(begun, cursor, lapsed, path)
     except psycopg.Error as error:
         raise store_error(error, begun.raw, path) from error
 

@@ -25,7 +25,7 @@ OPENING: Final = "opening"
 
 _IN_ORDER: Final = ("effect", "process", "session", "trigger", OPENING)
 _BITS: Final = 60
-_BACK: Final = re.compile(r"\s*rollback\b", re.IGNORECASE)
+_BACK: Final = re.compile("rollback", re.IGNORECASE)
 
 
 class Held(set[Lock]):
@@ -38,18 +38,21 @@ class Held(set[Lock]):
     def __init__(self, first: Iterable[Lock] = ()) -> None:
         super().__init__(first)
         self._first = frozenset(self)
-        self.lapsed: tuple[Lock, ...] = ()
+        self._lapsed: set[Lock] = set()
+
+    @property
+    def lapsed(self) -> list[Lock]:
+        """What has to be locked again, in the order in which everybody takes locks."""
+        return sorted(self._lapsed - self) if self._lapsed else []
 
     def note_rollback(self, sql: object) -> None:
-        """Note what is free again, after a statement that may have rolled back to a savepoint."""
-        if isinstance(sql, str) and _BACK.match(sql):
-            self.lapsed = tuple(sorted({*self.lapsed, *(self - self._first)}))
-            self.intersection_update(self._first)
+        """Note what may be free again, after a statement that may have rolled back to a savepoint.
 
-    def lapsed_again(self) -> tuple[Lock, ...]:
-        """Return what has to be locked again, and forget it."""
-        lapsed, self.lapsed = self.lapsed, ()
-        return lapsed
+        Any in whose text the word stands: to lock once more what is locked still does no harm.
+        """
+        if _BACK.search(str(sql)):
+            self._lapsed |= self - self._first
+            self &= self._first
 
 
 def locks_of(

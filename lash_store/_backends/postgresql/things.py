@@ -31,14 +31,25 @@ def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
 class ThingLocks:
     """See ``KeyLocks``."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_before", "_connection")
 
     def __init__(self, connection: StoreConnection) -> None:
         self._connection = connection
+        self._before = set(connection.held)
 
     def set_point(self) -> None:
         """Set a savepoint, with the next statement."""
+        self._before = set(self._connection.held)
         self._connection.own_cursor.later(dialect.SET_POINT, None)
+
+    def let_go(self) -> None:
+        """Go back to the savepoint: the server frees what was locked behind it."""
+        connection = self._connection
+        try:
+            connection.own_cursor.execute(dialect.BACK_TO_POINT)
+        except psycopg.Error as error:
+            raise store_error(error, connection) from error
+        connection.held.intersection_update(self._before)
 
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
         """Ask for the lock, with the next statement, in case that it is free.
@@ -49,26 +60,18 @@ class ThingLocks:
         *_, lock = locks_of(connection.place, schema, scope, key)
         if lock in connection.held:
             return lambda: True
-        cursor = connection.own_cursor
-        answer = cursor.ask(dialect.try_lock_statement(lock), None)
+        answer = connection.own_cursor.ask(dialect.try_lock_statement(lock), None)
 
         def is_had() -> bool:
             try:
                 ((is_free,),) = answer()
-                if is_free:
-                    connection.held.add(lock)
-                    return True
-                cursor.execute(dialect.BACK_TO_POINT)
             except psycopg.Error as error:
                 raise store_error(error, connection) from error
-            had = set(connection.held)
+            if is_free:
+                connection.held.add(lock)
+                return True
+            self.let_go()
             connection.further_cursor(schema, scope, key)
-            # Only to wait: who kept it while it asks for the next one's would be waited for in a ring.
-            try:
-                cursor.execute(dialect.BACK_TO_POINT)
-            except psycopg.Error as error:
-                raise store_error(error, connection) from error
-            connection.held.intersection_update(had)
             return False
 
         return is_had

@@ -193,7 +193,7 @@ def is_busy(error: Exception) -> bool:
 
 
 def is_constraint(error: LashStoreError) -> bool:
-    """Tell whether rows that may not be kept SQLite from what was asked of it."""
+    """Tell whether SQLite refused what would have broken a constraint."""
     cause = error.__cause__
     return cause is not None and primary_code(cause) == sqlite3.SQLITE_CONSTRAINT
 

@@ -157,7 +157,7 @@ class Writer(Leader):
             self._put_right()
         except BaseException:
             waiting.taken.setdefault("by", waiting)
-            self._withdrawn()
+            self._withdrawn(hold)
             raise
 
     def begin_read(
@@ -245,8 +245,7 @@ class Writer(Leader):
                     self._wait_or_fail(call, call.deadline_s)
         except BaseException:
             call.taken.setdefault("by", call)
-            self._abort(hold)
-            self._withdrawn()
+            self._withdrawn(hold)
             raise
         finally:
             call.wake_next()
@@ -273,8 +272,7 @@ class Writer(Leader):
                     self._wait_or_fail(block, block.deadline_s)
         except BaseException:
             block.taken.setdefault("by", block)
-            self._abort(hold)
-            self._withdrawn()
+            self._withdrawn(hold)
             raise
 
     def _wait_or_fail(self, call: ThreadCall, until_s: float) -> None:
@@ -288,9 +286,9 @@ class Writer(Leader):
         if call.settled:
             call.outcome()
 
-    def _withdrawn(self) -> None:
+    def _withdrawn(self, hold: Hold) -> None:
         """Let the next one in, after a call has left the line."""
-        self._leave_queue_if_nobody_waits()
+        self._abort(hold)
         if self.turns.is_free:
             self.wake_first()
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement
 
+from lash_store._kernel.backend import KeyLocks
 from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.choosing import OrderBy, chosen
 from lash_store._kernel.leases import LeaseHeld
@@ -76,9 +77,9 @@ def claim_next(
 
     def claim(tx: Tx) -> ClaimedProcess | None:
         locks = tx.key_locks
+        if locks is not None:
+            locks.set_point()
         while True:
-            if locks is not None:
-                locks.set_point()
             found = look(tx, statements.lock_claimable)
             if found is None and locks is not None:
                 # What is passed over because somebody else is at its row may yet be claimable.
@@ -88,7 +89,8 @@ def claim_next(
             process_id, record_json = found
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json)
-            if not _has_alone(tx, process_id):
+            if locks is not None and not _has_alone(tx, locks, process_id):
+                locks.let_go()
                 continue
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
@@ -98,15 +100,12 @@ def claim_next(
     return locked_by(claim)
 
 
-def _has_alone(tx: Tx, process_id: str) -> bool:
+def _has_alone(tx: Tx, locks: KeyLocks, process_id: str) -> bool:
     """Whether it is free still, and nobody else is about it from now on.
 
     A stale worker may be writing under the term before: it ends first. And somebody may have claimed it
     since it was looked at, of the same owner too: the next look sees that.
     """
-    locks = tx.key_locks
-    if locks is None:
-        return True
     is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
     holder = LEASES.current(tx, process_id)
     return is_had() and holder is None
