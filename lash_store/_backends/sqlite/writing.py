@@ -120,15 +120,12 @@ class Writer(Leader):
         """Begin a transaction for a consumer's block, which holds the turn until its end."""
         turns = self.turns
         try:
-            nap_s: float | None = 0.0
-            if turns.try_take(hold):
-                nap_s = self._begin_or_give_back(hold)
-                if nap_s is None:
-                    return self._connection
-            else:
-                turns.check_not_mine()
+            nap_s = self._begin_or_give_back(hold) if turns.try_take(hold) else 0.0
+            if nap_s is None:
+                return self._connection
+            turns.check_not_mine()
             block = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
-            return self._block_in_line(block, hold, nap_s or 0.0)
+            return self._block_in_line(block, hold, nap_s)
         except BaseException:
             self._abort(hold)
             raise
