@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
-from lash_store._backends import is_server, is_url
+from lash_store._backends import absolute, is_server, is_url
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.options import OpenOptions
@@ -69,9 +69,11 @@ class Deployment:
                 "tables", shown(options["tables"]), "are for one database, opened by its URL"
             )
         if is_url(root):
-            return cls._in_one_database(str(root), options)
+            return cls._in_one_database(absolute(root), options)
+        if root == "":
+            raise StoreOpenError("''", "a path is a non-empty str")
         try:
-            folder = Path(os.fsdecode(root))
+            folder = Path(os.fsdecode(absolute(root)))
         except (TypeError, ValueError) as error:
             raise StoreOpenError(ascii(root), f"it is no path: {error}") from error
         if not options.get("read_only") and options.get("create", True):
@@ -148,7 +150,7 @@ class AsyncDeployment:
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
         """Make a deployment that ``async with`` or ``await`` opens, as :meth:`Deployment.open` does."""
-        return cls(root, options)
+        return cls(absolute(root), options)
 
     async def aclose(self) -> None:
         """Close the stores, and the sessions that are open still; closing twice is harmless."""

@@ -26,10 +26,11 @@ from lash_store._kernel.backend import Handle
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
-from lash_store.errors import InvalidRecordError, StoreOpenError
+from lash_store.errors import InvalidRecordError, LashStoreError, StoreOpenError
 
 __all__ = [
     "RENDERERS",
+    "absolute",
     "configure",
     "create_tables",
     "database_path",
@@ -129,6 +130,25 @@ def url_of(where: str | os.PathLike[str]) -> str:
 
 def _path_of(where: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
     return database_path(str(where)) if is_url(where) else where
+
+
+_RELATIVE_URL: Final = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|:memory:)(.+)", re.DOTALL)
+
+
+def absolute(where: Any) -> Any:
+    """Return what a path or a URL leads to now, whatever the process's folder is later.
+
+    What is no path stays as it is: opening it says so.
+    """
+    try:
+        if is_url(where):
+            return _RELATIVE_URL.sub(lambda url: url[1] + os.path.abspath(url[2]), str(where))
+        name = None if where is None else os.fspath(where)
+        if isinstance(name, str) and name not in ("", IN_MEMORY):
+            return os.path.abspath(name)
+    except (LashStoreError, OSError, TypeError):
+        pass
+    return where
 
 
 def is_url(where: object) -> bool:

@@ -204,6 +204,12 @@ class OpenTransaction(Protocol):
     def check_thread(self) -> None:
         """Raise ThreadError in any thread but the one that it belongs to."""
 
+    def admit(self, sql: str) -> None:
+        """Raise TransactionControlError for a consumer's statement that would end it.
+
+        Of another it notes what is to be put right: what no rollback undoes, say.
+        """
+
     def now_ms(self, clock: Clock) -> int:
         """Read the time that holds for this transaction: after its lock, once."""
 

@@ -85,6 +85,12 @@ def check_kind(field: str, value: object, kind: type | tuple[type, ...]) -> None
         raise InvalidRecordError(field, shown(value), f"must be a {names}")
 
 
+def check_has(field: str, value: object, method: str) -> None:
+    """Raise InvalidRecordError unless `value` has a method, by which it is used."""
+    if isinstance(value, type) or not callable(getattr(value, method, None)):
+        raise InvalidRecordError(field, shown(value), f"must be an object with {method}()")
+
+
 def check_items(field: str, values: Sequence[object], kind: type) -> None:
     """Raise InvalidRecordError unless `values` is a list or tuple of `kind`.
 

@@ -36,10 +36,10 @@ class Choice(NamedTuple):
         """Run what it was applied to; InvalidRecordError if the database can't, because of it."""
         try:
             return list(connection.execute(statement).all())
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
             raise self._explained(error, cursor) from error
 
-    def _explained(self, error: SQLAlchemyError, cursor: Cursor) -> LashStoreError:
+    def _explained(self, error: Exception, cursor: Cursor) -> LashStoreError:
         cause, driver = getattr(error, "orig", None) or error, cursor.driver
         if isinstance(cause, driver.error) and not driver.refuses(cause):
             return driver.explain(cause, cursor)

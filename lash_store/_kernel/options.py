@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict
 
-from lash_store._kernel.checks import check_count, check_text, shown
+from lash_store._kernel.checks import check_count, check_has, check_kind, check_text, shown
 from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own_tables
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
@@ -89,6 +89,10 @@ class Settings:
     application_name: str = "lash_store"
 
     def __post_init__(self) -> None:
+        for name in ("read_only", "linked", "adopt", "create", "immutable"):
+            check_kind(name, getattr(self, name), bool)
+        check_has("clock", self.clock, "now_ms")
+        check_has("ids", self.ids, "new_token")
         if self.immutable and not self.read_only:
             raise InvalidRecordError("immutable", "True", "needs read_only=True")
         if check_count("busy_timeout_ms", self.busy_timeout_ms) >= 2**31:

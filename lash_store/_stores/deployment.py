@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
-from lash_store._backends import join
+from lash_store._backends import absolute, join
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store, open_at
@@ -79,4 +79,5 @@ class AsyncDeploymentStore(AsyncStore[T_co]):
         cls, path: str | os.PathLike[str] | Store[Any] | None, **options: Unpack[OpenOptions]
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as the sync store's ``open()`` does."""
-        return cls(lambda: cls.sync.open(path, **options))
+        there = absolute(path)
+        return cls(lambda: cls.sync.open(there, **options))

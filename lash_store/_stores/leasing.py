@@ -259,12 +259,11 @@ class Leases(Generic[FenceT, LeaseT]):
         """
         cursor, ours = self._cursor(tx), self._stands_in(fence)
         if ours is not None:
-            assert tx.transaction is not None
             schema, scope = ours
-            if not tx.transaction.is_shared:
+            if not tx.current.is_shared:
                 why = f"the leases of the {schema.kind} store are in another file"
                 raise InvalidRecordError("fence", type(fence).__name__, why)
-            cursor = tx.transaction.further_cursor(schema, scope, (fence.key,))
+            cursor = tx.current.further_cursor(schema, scope, (fence.key,))
             cursor.scope = scope
         row = self.table.current_lease.one(cursor, key=fence.key)
         self._check_live(tx, fence, None if row is None else self._read_term(row))

@@ -19,7 +19,7 @@ from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store._stores.tx import Context, Tx
-from lash_store.errors import CoroutineError, InvalidRecordError
+from lash_store.errors import CoroutineError, InvalidRecordError, NestedTransactionError
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
@@ -212,6 +212,10 @@ class Transaction(Generic[T_co]):
 
     def __enter__(self) -> T_co:
         handle = self._handle
+        if self._transaction is not None:
+            raise NestedTransactionError(
+                "this block is open already: each `with` needs a begin() or read() of its own"
+            )
         begun = handle.begin_write(self) if self._writes else handle.begin_read(self)
         self._transaction = begun
         try:
@@ -234,10 +238,13 @@ class Transaction(Generic[T_co]):
                 # Of a forked child: transaction and locks are the parent's.
                 _ = tx.own_cursor  # raises
             return
+        if kind is None:
+            begun.check_thread()  # only undoing it is anybody's
         tx.transaction = None
         self._end(begun, commit=kind is None)
 
     def _end(self, begun: OpenTransaction, *, commit: bool) -> None:
+        self._transaction = None
         if self._writes:
             self._handle.end_write(self, begun, commit=commit)
         else:
@@ -257,11 +264,12 @@ def open_at(
 def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R]:
     """Return `function`, to be called in a transaction: CoroutineError if it is asynchronous.
 
-    It can be seen at once if it is a coroutine function; if it gives an awaitable, only then.
+    It can be seen at once if it is a coroutine function; if it gives an awaitable, only then. A
+    generator function would run when the transaction is over: InvalidRecordError.
     """
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise CoroutineError(what)
-    if not callable(function):
+    if not callable(function) or inspect.isgeneratorfunction(function):
         raise InvalidRecordError(what, shown(function), "must be a function of the transaction")
 
     def plain(tx: Any) -> R:
@@ -277,8 +285,7 @@ def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R
 
 def touched_by(tx: Tx[Any]) -> Collection[Concern]:
     """Return what a look has gone over."""
-    assert tx.transaction is not None
-    return set(tx.transaction.touched)  # the next transaction's are others
+    return set(tx.current.touched)  # the next transaction's are others
 
 
 def deadline(timeout_ms: int | None) -> float:

@@ -1,6 +1,6 @@
 """What every store's transaction class has: the clock's one reading, the connection, its end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
@@ -82,13 +82,13 @@ class Tx(Generic[ContextT_co]):
 
     @property
     def cursor(self) -> Cursor:
-        """The DBAPI cursor for prepared statements; raises once the transaction is over, or elsewhere.
+        """A cursor for prepared statements; raises once the transaction is over, or elsewhere.
 
-        What a consumer does with it concerns everybody who waits (K-WAIT-1).
+        So does all that is done with it, which can't end the transaction (K-TX-7), and concerns
+        everybody who waits (K-WAIT-1).
         """
-        cursor = self.own_cursor
-        assert self.transaction is not None
-        self.transaction.touched.add(ANYTHING)
+        cursor = TxCursor(self)
+        self.current.touched.add(ANYTHING)
         return cursor
 
     @property
@@ -99,20 +99,24 @@ class Tx(Generic[ContextT_co]):
         errors, and what runs after that would commit by itself, statement by statement.
         """
         transaction = self.transaction
-        if transaction is None or not transaction.in_transaction:
-            raise TransactionEndedError(
-                "this transaction has ended, or belongs to the process that forked this one"
-                if transaction is None
-                else "the database rolled this transaction back after an error"
-            )
+        if transaction is None:
+            raise _over()
+        if not transaction.in_transaction:
+            raise TransactionEndedError("the database rolled this transaction back after an error")
         transaction.check_thread()
         return self._cursor
 
     @property
+    def current(self) -> OpenTransaction:
+        """What it stands on; TransactionEndedError once that is over."""
+        if self.transaction is None:
+            raise _over()
+        return self.transaction
+
+    @property
     def key_locks(self) -> KeyLocks | None:
         """Locks on single things; None if nobody else writes to what it is about before it ends."""
-        assert self.transaction is not None
-        return self.transaction.key_locks
+        return self.current.key_locks
 
     @property
     def connection(self) -> Connection:
@@ -121,8 +125,7 @@ class Tx(Generic[ContextT_co]):
         It can't end the transaction: commit, rollback and close are refused (K-TX-7).
         """
         _ = self.own_cursor  # raises once the transaction is over
-        assert self.transaction is not None
-        return self.transaction.consumer_connection(self.context.scope)
+        return self.current.consumer_connection(self.context.scope)
 
     def orm(self, **options: Any) -> "Session":
         """Return an ORM Session on this transaction (K-TX-13); `options` are its own.
@@ -137,15 +140,15 @@ class Tx(Generic[ContextT_co]):
 
     def touch(self, key: str) -> None:
         """Note that something was changed for which somebody may wait by its name."""
-        assert self.transaction is not None
-        scope = self.context.scope if self.transaction.is_shared else ""
-        self.transaction.touched.add((self.schema.kind, scope, key))
+        current = self.current
+        current.touched.add(
+            (self.schema.kind, self.context.scope if current.is_shared else "", key)
+        )
 
     def note_takeover(self, what: str, key: str, before: str | None, now: str) -> None:
         """Have it logged, once this is committed, that `now` has what `before` did not give back."""
-        assert self.transaction is not None
-        note = taken_over(self.transaction.path, what, key, before, now)
-        self.transaction.notes.append(note)
+        current = self.current
+        current.notes.append(taken_over(current.path, what, key, before, now))
 
     def all_or_nothing(self) -> AbstractContextManager[None]:
         """Undo what the block wrote if an exception leaves it, though the transaction goes on.
@@ -158,9 +161,8 @@ class Tx(Generic[ContextT_co]):
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
-        cursor = self.own_cursor
-        assert self.transaction is not None
-        notes, outer = self.transaction.notes, self.transaction.savepoints
+        cursor, current = self.own_cursor, self.current
+        notes, outer = current.notes, current.savepoints
         noted = len(notes)
         # A name for each depth: one that was set though its statement failed must not be taken for an
         # outer one, or what was written before it would stay.
@@ -192,23 +194,85 @@ class Tx(Generic[ContextT_co]):
         self.transaction = None
 
 
+class TxCursor:
+    """A consumer's cursor on a Tx, for prepared statements: inside that, in its thread, or not at all."""
+
+    __slots__ = ("_cursor", "_tx", "driver", "scope")
+
+    def __init__(self, tx: Tx[Any]) -> None:
+        self._tx = tx
+        self._cursor = tx.own_cursor
+        self.driver = self._cursor.driver
+        self.scope = self._cursor.scope
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection."""
+        return self._cursor.connection
+
+    @property
+    def path(self) -> str | None:
+        """What the database is called, where the connection doesn't say."""
+        return getattr(self._cursor, "path", None)
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement has changed."""
+        return self._tx.own_cursor.rowcount
+
+    def execute(self, sql: str, *parameters: Any) -> Self:
+        """Execute one statement."""
+        self._admitting(sql).execute(sql, *parameters)
+        return self
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> Self:
+        """Execute one statement for each row of parameters."""
+        self._admitting(sql).executemany(sql, rows)
+        return self
+
+    def fetchall(self) -> list[Any]:
+        """Return every row of the last statement."""
+        return self._tx.own_cursor.fetchall()
+
+    def later(self, sql: str, parameters: Any, /) -> None:
+        """Execute one statement, whose answer nobody waits for."""
+        self._admitting(sql).later(sql, parameters)
+
+    def later_many(self, sql: str, rows: Iterable[Any], /) -> None:
+        """Do so for each row of parameters."""
+        self._admitting(sql).later_many(sql, rows)
+
+    def ask(self, sql: str, parameters: Any, /) -> Callable[[], list[Any]]:
+        """Execute one statement; return what gives its rows."""
+        return self._admitting(sql).ask(sql, parameters)
+
+    def close(self) -> None:
+        """Do nothing: it closes with its transaction."""
+
+    def _admitting(self, sql: str) -> Cursor:
+        cursor = self._tx.own_cursor
+        self._tx.current.admit(sql)
+        return cursor
+
+
 class _Same:
     """The transaction of a Tx, as one more Tx stands on it."""
 
     def __init__(self, tx: Tx[Any], schema: Schema, scope: str) -> None:
-        assert tx.transaction is not None
-        self._tx, self._transaction = tx, tx.transaction
-        self.own_cursor = tx.transaction.further_cursor(schema, scope)
+        self._tx, self._transaction = tx, tx.current
+        beneath = self._transaction
+        self.own_cursor = beneath.further_cursor(schema, scope)
         self.standing: Standing | None = None
-        self.touched = tx.transaction.touched
-        self.notes = tx.transaction.notes
-        self.savepoints = tx.transaction.savepoints
-        self.path = tx.transaction.path
-        self.is_shared = tx.transaction.is_shared
-        self.key_locks = tx.transaction.key_locks
-        self.check_thread = tx.transaction.check_thread
-        self.consumer_connection = tx.transaction.consumer_connection
-        self.further_cursor = tx.transaction.further_cursor
+        self.touched = beneath.touched
+        self.notes = beneath.notes
+        self.savepoints = beneath.savepoints
+        self.path = beneath.path
+        self.is_shared = beneath.is_shared
+        self.key_locks = beneath.key_locks
+        self.check_thread = beneath.check_thread
+        self.admit = beneath.admit
+        self.consumer_connection = beneath.consumer_connection
+        self.further_cursor = beneath.further_cursor
 
     @property
     def in_transaction(self) -> bool:
@@ -218,6 +282,12 @@ class _Same:
     def now_ms(self, _: Clock) -> int:
         """Return the time of the transaction, which was read once."""
         return self._tx.now_ms
+
+
+def _over() -> TransactionEndedError:
+    return TransactionEndedError(
+        "this transaction has ended, or belongs to the process that forked this one"
+    )
 
 
 def _execute(cursor: Cursor, statement: str) -> None:

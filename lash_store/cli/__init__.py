@@ -11,4 +11,7 @@ def main() -> None:
         if error.name not in ("typer", "rich"):
             raise
         sys.exit(f"the lash-store command needs {error.name}: pip install 'lash-store[cli]'")
-    app()
+    try:
+        app()
+    except OSError as error:  # where it writes to, say
+        sys.exit(f"lash-store: {error}")

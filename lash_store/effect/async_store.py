@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
+from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.liveness import is_over
@@ -58,7 +59,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as :meth:`EffectStore.open` does."""
         owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
-        store = cls(lambda: EffectStore.open(path, owner_id=owner, **options))
+        there = absolute(path)
+        store = cls(lambda: EffectStore.open(there, owner_id=owner, **options))
         store.owner_id = owner
         return store
 

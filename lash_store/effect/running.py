@@ -175,7 +175,7 @@ class Step(msgspec.Struct, frozen=True):
 def safe_text(value: object) -> str:
     """Return a text that can be recorded, whatever an exception has to say: it *has* failed."""
     try:
-        return str(value).encode("utf-8", "backslashreplace").decode()
+        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
     except Exception:  # noqa: BLE001 # reason: the exception's own text raised one
         return type(value).__name__
 

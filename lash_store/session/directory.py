@@ -8,12 +8,12 @@ from weakref import WeakSet
 
 import msgspec
 
-from lash_store._backends import is_server, is_url
+from lash_store._backends import absolute, is_server, is_url
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import InvalidRecordError, StoreOpenError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
 from lash_store.session.records.meta import Relation, SessionMeta
@@ -35,12 +35,14 @@ class SessionDirectory:
         self._options = options
         self._place: Place
         self._root: Path | None
+        if root == "":
+            raise StoreOpenError("''", "a path is a non-empty str")
         if is_url(root):
-            shared = SharedDatabase(str(root), options)
+            shared = SharedDatabase(absolute(root), options)
             self._place = shared
             self._root = None if is_server(root) else Path(shared.path)
         else:
-            self._root = Path(root)
+            self._root = Path(absolute(root))
             self._place = Folder(self._root)
         self._opened: WeakSet[SessionStore] = WeakSet()
 

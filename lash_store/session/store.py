@@ -4,7 +4,7 @@ import os
 import warnings
 from typing import Any, Self, Unpack
 
-from lash_store._backends import is_in_memory
+from lash_store._backends import absolute, is_in_memory
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
@@ -101,8 +101,9 @@ class AsyncSessionStore(SessionHolding, SessionOperations, AsyncStore[SessionTx]
         **options: Unpack[OpenOptions],
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as :meth:`SessionStore.open` does."""
+        there = absolute(path)
         store = cls(
-            lambda: SessionStore.open(path, session_id=session_id, profile=profile, **options)
+            lambda: SessionStore.open(there, session_id=session_id, profile=profile, **options)
         )
         store.session_id = session_id
         store.collect_every = check_interval(collect_every)

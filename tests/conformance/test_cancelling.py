@@ -20,7 +20,7 @@ import pytest
 
 from lash_store import AsyncSessionStore, NewWork, SessionLease, SessionStore
 from lash_store._kernel.observing import Event, observed_by
-from lash_store.errors import CoroutineError, StoreClosedError
+from lash_store.errors import CoroutineError, InvalidRecordError, StoreClosedError
 from lash_store.session.tx import SessionTx
 from lash_store.testing import run_as_group
 from tests.support.databases import all_rows, apart, database_of
@@ -408,6 +408,22 @@ def test_k_tx_11_an_asynchronous_function_is_refused_and_undone(
         with store.read() as tx:
             assert tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar() == 0
         store.put_blob(b"x")
+
+
+def generator(tx: SessionTx) -> Iterator[None]:
+    tx.put_blob(b"never")
+    yield
+
+
+@pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
+def test_k_tx_11_a_generator_function_is_refused(
+    store: SessionStore, path: Path, take: Callable[[SessionStore, Any], Any]
+) -> None:
+    """It would run when the transaction is over, if ever."""
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError, match="a function of the transaction"):
+        take(store, generator)
+    assert all_rows(path) == before
 
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])

@@ -184,3 +184,21 @@ def test_the_verdict_is_read_from_the_rows(path: Path) -> None:
     assert any(
         "did not finish" in claim for claim in verdict("DELETE FROM demo_steps WHERE id = 15")
     )
+
+
+def test_adopting_what_is_no_database_names_it(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    other.write_bytes(b"this is the text of somebody, and no database")
+    refused = run("adopt", other)
+    assert refused.returncode == 1
+    assert f"{str(other)!r}: file is not a database" in refused.stderr
+    assert other.read_bytes().startswith(b"this is the text")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")
+def test_output_that_can_not_be_written_is_told_in_one_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "lash_store", "schema"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "lash-store: [Errno 28] No space left on device\n"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lash_store import (
     AsyncDeployment,
+    AsyncEffectStore,
     AsyncSessionStore,
+    AsyncTriggerStore,
     Deployment,
     SessionDirectory,
     SessionLease,
@@ -110,3 +113,63 @@ def test_an_asyncio_directory_alone(tmp_path: Path) -> None:
             await store.load_head()
 
     asyncio.run(main())
+
+
+@pytest.mark.canonical("files in a folder of its own")
+def test_a_relative_path_leads_where_it_led_when_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    monkeypatch.chdir(first)
+    one_database = "sqlite:///one.db"
+
+    async def main() -> None:
+        stores: list[Any] = [
+            AsyncSessionStore.open("a.db", session_id="s"),
+            AsyncSessionStore.open(one_database, session_id="s"),
+            AsyncEffectStore.open(Path("effects.db")),
+            AsyncTriggerStore.open("triggers.db"),
+        ]
+        lazy = AsyncDeployment.open("lazy")
+        directory = AsyncSessionDirectory("sessions")
+        with Deployment.open("folder") as deployment, Deployment.open(one_database) as shared:
+            monkeypatch.chdir(second)
+            for each in (deployment, shared):
+                each.sessions.create("s", model="m").close()
+            for store in stores:
+                async with store:
+                    await store.check_schema()
+            async with lazy, directory:
+                for sessions in (lazy.sessions, directory):
+                    await (await sessions.create("s", model="m")).aclose()
+
+    asyncio.run(main())
+    assert list(second.iterdir()) == []
+    names = {str(each.relative_to(first)) for each in first.rglob("*.db")}
+    session = SessionDirectory("x").path_of("s").name
+    assert names >= {
+        "a.db",
+        "one.db",
+        "effects.db",
+        "triggers.db",
+        f"folder/sessions/{session}",
+        f"lazy/sessions/{session}",
+        f"sessions/{session}",
+    }
+
+
+def test_no_path_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreOpenError, match="non-empty"):
+        Deployment.open("")
+    with pytest.raises(StoreOpenError, match="non-empty"):
+        SessionDirectory("")
+    with pytest.raises(StoreOpenError, match="non-empty"):
+        asyncio.run(opened(AsyncDeployment.open("")))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def opened(deployment: AsyncDeployment) -> None:
+    await deployment

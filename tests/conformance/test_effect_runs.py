@@ -451,7 +451,14 @@ class MuteError(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x\udcff"), MuteError(), EffectFailedError("c", "x\udcff")]
+    "error",
+    [
+        ValueError("x\udcff"),
+        ValueError("x\0y"),
+        MuteError(),
+        EffectFailedError("c", "x\udcff"),
+        EffectFailedError("c\0", "x\0"),
+    ],
 )
 def test_e_fin_2_whatever_a_terminal_error_says_it_is_recorded(
     effects: EffectStore, error: Exception

@@ -20,6 +20,7 @@ import pytest
 from lash_store import Deployment, LeaseHeld, ProcessRegistry, SessionLease, SessionStore
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
+from lash_store.clock import SystemClock
 from lash_store.errors import (
     InvalidRecordError,
     NestedTransactionError,
@@ -78,6 +79,14 @@ def test_k_open_1_options(path: Path) -> None:
         {"busy_timeout_ms": True},
         {"synchronous": "OFF"},
         {"synchronous": "normal; DROP TABLE x"},
+        {"read_only": 1},
+        {"create": "no"},
+        {"linked": 1},
+        {"adopt": None},
+        {"immutable": 1},
+        {"clock": 1},
+        {"clock": SystemClock},
+        {"ids": "x"},
     ],
     ids=str,
 )

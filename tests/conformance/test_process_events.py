@@ -565,6 +565,7 @@ def test_p_event_8_an_unknown_process_is_an_error(registry: ProcessRegistry, pat
         lambda: registry.first_event_after("q", "tick", 0),
         lambda: registry.ack_wake("q", 1),
         lambda: registry.ack_wake("p", 1),
+        lambda: registry.ack_wake("p", 10**5000),
         lambda: registry.complete_process("q", Success(1)),
         lambda: registry.request_cancel("q"),
     ):

@@ -336,6 +336,8 @@ def test_k_compose_1_claim_next_by_a_condition_and_an_order(registry: ProcessReg
         {"where": column("nope") == 1},
         {"where": func.nope(processes.c.process_id) == 1},
         {"where": processes.c.process_id == object()},
+        {"where": processes.c.process_id == "\udcff"},
+        {"where": processes.c.created_at_ms < 2**70},
         {"order_by": column("nope")},
     ],
 )

@@ -8,13 +8,14 @@ import random
 import subprocess
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Column, MetaData, Table, Text, insert, select
+from sqlalchemy import Column, MetaData, Table, Text, insert, select, update
 
 from lash_store import SessionStore
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
@@ -45,6 +46,16 @@ META = SessionMeta("s", "a name", "unix:1", "a-model", "/home", Relation())
 
 def ids(graph: Any) -> list[str]:
     return [each.node_id for each in graph.nodes]
+
+
+def set_parents(store: SessionStore, parents: Mapping[str, str | None]) -> None:
+    """Give nodes that are there other parents, as another program could."""
+    nodes = tables.graph_nodes
+    with store.begin() as tx:
+        for name, parent in parents.items():
+            written = {"node_id": name, "parent_node_id": parent, "timestamp": "t"}
+            change = update(nodes).where(nodes.c.node_id == name)
+            tx.connection.execute(change.values(node_json=json.dumps(written)))
 
 
 class TestMeta:
@@ -319,7 +330,8 @@ class TestGraph:
         ):
             patch.setattr(graph, "_FIRST_LOOK", looks[0])
             patch.setattr(graph, "_LARGEST_LOOK", looks[1])
-            commit(store, Append([node(name, parents[name]) for name in names], names[-1]))
+            commit(store, Append([node(name, None) for name in names], names[-1]))
+            set_parents(store, parents)  # in what is committed, a cycle is refused
             store.tombstone_nodes(hidden)
             if at in path:
                 with pytest.raises(CorruptRecordError, match="its own ancestor"):
@@ -357,11 +369,33 @@ class TestGraph:
     def test_s_graph_2_a_cycle_is_an_error_not_an_endless_query(
         self, store: SessionStore, cycle: list[str]
     ) -> None:
-        nodes = [node(n, cycle[at - 1]) for at, n in enumerate(cycle)]
-        commit(store, Append([*nodes, node("leaf", cycle[-1])], "leaf"))
+        commit(store, Append([node(n, None) for n in cycle], cycle[-1]))
+        set_parents(store, {name: cycle[at - 1] for at, name in enumerate(cycle)})
+        commit(store, Append([node("leaf", cycle[-1])], "leaf"))
         for leaf in ("leaf", *cycle):
             with pytest.raises(CorruptRecordError, match="its own ancestor"):
                 store.load_path(leaf)
+
+    @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "d"]])
+    @pytest.mark.parametrize("replaces", [False, True])
+    def test_s_commit_6_nodes_that_are_their_own_ancestors_are_refused(
+        self, store: SessionStore, path: Path, cycle: list[str], replaces: bool
+    ) -> None:
+        """No path would lead over them; one whose parent comes behind it, or is absent, is none."""
+        ahead = [node("x", "y"), node("y", "absent"), node("z", "x")]
+        commit(store, Append(ahead, "z"))
+        found = store.load_path()
+        assert found is not None
+        assert ids(found) == ["y", "x", "z"]
+        before = all_rows(path)
+        nodes = [node("first", None), *(node(n, cycle[at - 1]) for at, n in enumerate(cycle))]
+        with pytest.raises(InvalidRecordError, match="is its own ancestor") as refused:
+            commit(
+                store, (ReplaceFull if replaces else Append)([*nodes, node("leaf", "a")], "leaf")
+            )
+        assert refused.value.field == "parent_node_id"
+        assert refused.value.value.strip("'") in cycle
+        assert all_rows(path) == before
 
     def test_s_graph_3_tombstones_hide_and_are_counted_once(self, store: SessionStore) -> None:
         commit(store, chain("a", "b", "c"))

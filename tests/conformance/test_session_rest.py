@@ -654,7 +654,7 @@ def test_s_gc_3_fifty_thousand_nodes_are_not_loaded_for_a_path_or_a_summary(path
             raw = tx.connection.connection.cursor()
             raw.executemany("INSERT INTO graph_nodes (node_id, node_json) VALUES (?, ?)", rows)
         with store.read() as tx:
-            counted: Any = Counted(cast("sqlite3.Cursor", tx.cursor))
+            counted: Any = Counted(cast("sqlite3.Cursor", tx.own_cursor))
             tx._cursor = counted
             active = tx.load_path("n200")
             assert active is not None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import get_ident
 from time import monotonic
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -74,7 +74,7 @@ class StoreConnection(psycopg.Connection[Any]):
     """Whether the current transaction has changed anything, as far as that can be seen."""
 
     _consumers: dict[str, Connection]
-    _cursors: list[weakref.ref[Any]]
+    _cursors: WeakSet[Any]
     _server_ms: int
     unsent: list[Callable[[], object]]
     """Statements that go with the next one whose answer is waited for: each sends one."""
@@ -101,12 +101,11 @@ class StoreConnection(psycopg.Connection[Any]):
         self.pid = os.getpid()
         self.budget_ms = 0
         self.operation = "open"
-        self.standing = None
-        self.engine = None
+        self.standing = self.engine = None
         self.touched, self.notes, self.savepoints = set(), [], []
         self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
-        self._consumers, self._cursors = {}, []
+        self._consumers, self._cursors = {}, WeakSet()
         self._server_ms, self._read_s = 0, monotonic()
         self.held = Held()
         self._thread = get_ident()
@@ -247,10 +246,8 @@ class StoreConnection(psycopg.Connection[Any]):
     def _close_consumers(self, *, commit: bool) -> None:
         while self._consumers:
             tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
-        for reference in self._cursors:
-            cursor = reference()
-            if cursor is not None:
-                cursor.close()
+        for cursor in list(self._cursors):
+            cursor.close()
         self._cursors.clear()
 
     def discard(self) -> None:
@@ -320,6 +317,11 @@ class StoreConnection(psycopg.Connection[Any]):
         if lapsed := self.held.lapsed:
             lock_late(self, lapsed)
 
+    def admit(self, sql: object) -> None:
+        """Refuse a consumer's statement that would end the transaction; note one that frees locks."""
+        dialect.check_no_control(sql)
+        self.held.note_rollback(sql)
+
     def check_usable(self) -> None:
         """Raise TransactionEndedError outside a transaction, and in a forked child."""
         if self.pid != os.getpid():
@@ -346,7 +348,7 @@ class StoreConnection(psycopg.Connection[Any]):
         self.check_usable()
         is_named = bool(arguments or options.get("name"))  # a server's cursor: streaming results
         cursor: Any = super().cursor(*arguments, **options) if is_named else GuardedCursor(self)
-        self._cursors.append(weakref.ref(cursor))
+        self._cursors.add(cursor)
         return cursor
 
     def commit(self) -> None:

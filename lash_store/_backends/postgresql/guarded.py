@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import psycopg
 
-from lash_store._backends.postgresql import dialect
 from lash_store._kernel.observing import telling
 from lash_store.errors import TransactionEndedError
 
@@ -22,7 +21,6 @@ class GuardedCursor(psycopg.Cursor[Any]):
         connection = self._entered(query)
         with telling(connection.operation, str(query), connection.path):
             super().execute(query, params, **options)
-        connection.held.note_rollback(query)
         return self
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
@@ -35,7 +33,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
         """Return the connection, if a statement of the consumer's own may be sent on it now."""
         connection = cast("StoreConnection", self.connection)
         connection.check_usable()
-        dialect.check_no_control(query)
+        connection.admit(query)
         connection.send_unsent()
         connection.has_written = True
         return connection

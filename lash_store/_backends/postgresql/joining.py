@@ -123,6 +123,11 @@ class JoinedTransaction:
         if lapsed := self._begun.held.lapsed:
             _lock_again(self._begun, self.own_cursor, lapsed, self.path)
 
+    def admit(self, sql: str) -> None:
+        """Raise TransactionControlError for a statement that would end it; note one that frees locks."""
+        dialect.check_no_control(sql)
+        self._begun.held.note_rollback(sql)
+
     def now_ms(self, clock: Clock) -> int:
         """Read the server's clock, behind the lock; of another clock than the system's its own."""
         if type(clock) is not SystemClock:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, NoReturn, Self, cast
+from typing import Any, NoReturn, cast
 
 from sqlalchemy import Connection, Dialect, Engine
 
@@ -19,79 +19,17 @@ from lash_store._backends.sqlite.driver import (
     open_cursor,
     store_error,
 )
+from lash_store._backends.sqlite.guarded import GuardedCursor
 from lash_store._backends.sqlite.pragmas import Changed
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import NO_SECONDS, check_now
 from lash_store._kernel.logs import Note
-from lash_store._kernel.observing import observers, telling
+from lash_store._kernel.observing import observers
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import MAX_INT, Clock
 from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
-
-
-class GuardedCursor(sqlite3.Cursor):
-    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all.
-
-    SQLite rolls a transaction back on some errors; what an open cursor ran after that would
-    commit by itself.
-    """
-
-    def execute(self, *arguments: Any) -> Self:
-        """Execute inside the current transaction."""
-        connection = cast("StoreConnection", self.connection)
-        connection.check_usable()
-        dialect.check_no_control(arguments[0])
-        connection.changed.note(arguments[0])
-        if not observers:
-            return super().execute(*arguments)
-        with telling(connection.operation, arguments[0], connection.path):
-            return super().execute(*arguments)
-
-    def executemany(self, *arguments: Any) -> Self:
-        """Execute for each parameter set inside the current transaction."""
-        connection = cast("StoreConnection", self.connection)
-        connection.check_usable()
-        dialect.check_no_control(arguments[0])
-        if not observers:
-            return super().executemany(*arguments)
-        with telling(connection.operation, arguments[0], connection.path):
-            return super().executemany(*arguments)
-
-    def fetchone(self) -> Any:
-        """Fetch on the thread of the transaction."""
-        cast("StoreConnection", self.connection).check_thread()
-        with _closed_at_the_end():
-            return super().fetchone()
-
-    def fetchmany(self, *arguments: Any, **options: Any) -> list[Any]:
-        """Fetch on the thread of the transaction."""
-        cast("StoreConnection", self.connection).check_thread()
-        with _closed_at_the_end():
-            return super().fetchmany(*arguments, **options)
-
-    def fetchall(self) -> list[Any]:
-        """Fetch on the thread of the transaction."""
-        cast("StoreConnection", self.connection).check_thread()
-        with _closed_at_the_end():
-            return super().fetchall()
-
-    def __next__(self) -> Any:
-        cast("StoreConnection", self.connection).check_thread()
-        return super().__next__()
-
-
-@contextmanager
-def _closed_at_the_end() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.ProgrammingError as error:
-        if "closed cursor" not in str(error):
-            raise
-        raise TransactionEndedError(
-            "a result was used after its transaction had ended: fetch its rows inside the block"
-        ) from error
 
 
 class StoreConnection(sqlite3.Connection):
@@ -199,7 +137,7 @@ class StoreConnection(sqlite3.Connection):
 
     def end(self, how: str) -> None:
         """End the transaction, by ``COMMIT`` or ``ROLLBACK``, and what the consumer has open on it."""
-        if self._consumers or self._cursors:
+        if self._consumers or self._cursors or self.changed.before:
             self._end_with_consumers(how)
             return
         if self.notes and how == dialect.ROLLBACK:
@@ -224,10 +162,11 @@ class StoreConnection(sqlite3.Connection):
         if self._consumers:
             self._disconnect(how)
         self._close_cursors()
+        changed, self.changed = self.changed, Changed(self)
         try:
             self.end(how)
         finally:
-            self.changed.restore()
+            changed.restore()
 
     def close_consumers(self) -> None:
         """Close what a consumer has open, in the midst of a transaction that goes on."""
@@ -332,6 +271,11 @@ class StoreConnection(sqlite3.Connection):
         """Raise ThreadError in any thread but the one that began the transaction."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
+
+    def admit(self, sql: str) -> None:
+        """Refuse a consumer's statement that would end the transaction; note what it sets."""
+        dialect.check_no_control(sql)
+        self.changed.note(sql)
 
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 

@@ -149,9 +149,11 @@ def whose(connection: sqlite3.Connection) -> tuple[str, str]:
     return getattr(connection, "operation", "on"), getattr(connection, "path", "the database")
 
 
-def store_error(error: Exception, connection: sqlite3.Connection) -> LashStoreError:
+def store_error(
+    error: Exception, connection: sqlite3.Connection, path: str | None = None
+) -> LashStoreError:
     """Return the error of ours that explains `error`, for the caller to raise from it."""
-    _, path = whose(connection)
+    path = path or whose(connection)[1]
     code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))

@@ -97,6 +97,10 @@ class JoinedTransaction:
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
 
+    def admit(self, sql: str) -> None:
+        """Raise TransactionControlError for a statement that would end it."""
+        dialect.check_no_control(sql)
+
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
         return check_now(clock.now_ms())
@@ -174,7 +178,7 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
             cursor.execute(dialect.BEGIN_WRITE)
         yield cursor, _path_of(connection)
     except sqlite3.Error as error:
-        raise store_error(error, raw) from error
+        raise store_error(error, raw, _path_of(connection)) from error
 
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
@@ -196,7 +200,7 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
         )
         guard.hold(cursor, wanted, path, compared, writes=begun.mode == "write", adopt=True)
     except sqlite3.Error as error:
-        raise store_error(error, begun.raw) from error
+        raise store_error(error, begun.raw, path) from error
     if schema.is_scoped:
         connection.info[SCOPES].add(scope)
     return open_cursor(begun.raw, prefix)
@@ -279,7 +283,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     def begin() -> None:
         cursor = open_cursor(raw)
         if raw.isolation_level is not None or is_new:
-            _prepare(raw, cursor, settings)
+            _prepare(raw, cursor, settings, _path_of(connection))
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
@@ -294,7 +298,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
             raise StoreBusyError(_path_of(connection), waited_ms) from error
-        raise store_error(error, raw) from error
+        raise store_error(error, raw, _path_of(connection)) from error
     connection.info[_INFO_SETTINGS] = settings
     connection.info[_INFO] = begun = Begun(raw, mode, sharing)
     waited_s = time.monotonic() - started_s
@@ -303,14 +307,16 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     connection.info[SCOPES] = set()
 
 
-def _prepare(raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings) -> None:
+def _prepare(
+    raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings, path: str
+) -> None:
     # The driver's own transaction control would begin late, and as a reader.
     raw.isolation_level = None
     for setting in dialect.connection_settings(
         busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
     ):
         cursor.execute(setting).fetchall()  # some answer with a row
-    enter_wal(cursor, "the database", settings.busy_timeout_ms)
+    enter_wal(cursor, path, settings.busy_timeout_ms)
 
 
 def _committed(connection: Connection) -> None:

@@ -60,19 +60,19 @@ class Changed:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._before: dict[str, object] = {}
+        self.before: dict[str, object] = {}
 
     def note(self, sql: object) -> None:
         """Remember, before a consumer's statement is executed, what it is going to change."""
         found = _SETTING.match(sql) if isinstance(sql, str) else None
-        if found is None or (name := found[1].lower()) in self._before:
+        if found is None or (name := found[1].lower()) in self.before:
             return
-        self._before[name] = _UNREADABLE[name] if name in _UNREADABLE else self._read(name)
+        self.before[name] = _UNREADABLE[name] if name in _UNREADABLE else self._read(name)
 
     def restore(self) -> None:
         """Set everything as it was."""
-        while self._before:
-            name, value = self._before.popitem()
+        while self.before:
+            name, value = self.before.popitem()
             self._run(f"PRAGMA {name} = {value}")
 
     def _read(self, name: str) -> object:

@@ -45,7 +45,7 @@ def ack_wake(_: Context, process_id: str, sequence: int) -> Work[bool]:
     def acknowledge(tx: Tx) -> bool:
         state_of(tx, name)
         if statements.find_event.one(tx.own_cursor, process_id=name, sequence=number) is None:
-            raise NotFoundError("event", f"{name}:{sequence}")
+            raise NotFoundError("event", f"{name}:{number}")
         return statements.ack_wake.run(tx.own_cursor, process_id=name, sequence=number) == 1
 
     return locked_by(acknowledge, name)

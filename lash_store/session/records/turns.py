@@ -1,6 +1,7 @@
 """A turn's commit: what goes in, the receipt that comes out, and the hash that tells retries."""
 
 from collections.abc import Callable, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -227,7 +228,26 @@ def _written_nodes(nodes: Sequence[Node]) -> tuple[dict[str, Any], ...]:
         if each["node_id"] in written:
             raise InvalidRecordError("node_id", shown(node.node_id), "is there twice in one commit")
         written[each["node_id"]] = each
+    _check_no_cycle(written)
     return tuple(written.values())
+
+
+def _check_no_cycle(written: dict[str, dict[str, Any]]) -> None:
+    """Raise InvalidRecordError for nodes that are their own ancestors: no path would end."""
+    parents = {name: node.get("parent_node_id") for name, node in written.items()}
+    seen: set[str | None] = set()
+    for name, parent in parents.items():
+        if parent in parents and parent not in seen:
+            break
+        seen.add(name)
+    else:
+        return  # each comes behind its parent, as nearly always
+    try:
+        TopologicalSorter({name: {parent} for name, parent in parents.items()}).prepare()
+    except CycleError as error:
+        raise InvalidRecordError(
+            "parent_node_id", shown(error.args[1][0]), "is its own ancestor"
+        ) from error
 
 
 def _plain(record: msgspec.Struct | None) -> Any:
