@@ -309,8 +309,8 @@ class Handle(Protocol):
     def end_write(self, hold: Any, transaction: Any, *, commit: bool) -> None:
         """Commit or roll back; whatever happens, the locks are free and nothing is half done."""
 
-    def begin_read(self, hold: Any, operation: str = "read") -> OpenTransaction:
-        """Begin a consumer's snapshot; end it with :meth:`end_read`."""
+    def begin_read(self, hold: Any, operation: str | None = None) -> OpenTransaction:
+        """Begin a snapshot, a consumer's or for an operation; end it with :meth:`end_read`."""
 
     def end_read(self, hold: Any, transaction: Any) -> None:
         """End a snapshot."""

@@ -22,7 +22,7 @@ from lash_store._backends.apart import shares
 from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.driver import code_of, first_line, is_lost, store_error
-from lash_store._backends.postgresql.groups import SERVERS, Groups
+from lash_store._backends.postgresql.groups import OWN_WORK, SERVERS, Groups
 from lash_store._backends.postgresql.turns import Turns
 from lash_store._backends.urls import without_password
 from lash_store._kernel.options import Settings
@@ -283,7 +283,7 @@ def forget(database: OpenDatabase) -> None:
 def _renew_all() -> None:
     global lock  # noqa: PLW0603 # reason: the thread that held it does not exist in the child
     lock = threading.RLock()
-    for pool in (POLLS, SERVERS):
+    for pool in (POLLS, SERVERS, OWN_WORK):
         pool.renew()
     for each in (*databases.values(), *apart):
         each.after_fork()

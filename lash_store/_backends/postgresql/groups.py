@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 SERVERS: Final = Pool("lash-store-postgresql", 16)
 """Runs the calls of event loops, for all databases: as many wait for their server at once."""
 
+OWN_WORK: Final = Pool("lash-store-postgresql-work", 16)
+"""Runs consumers' own work for event loops, which may take its time."""
+
 
 class Groups:
     """Who runs calls on one database; see the head of this module."""
@@ -72,7 +75,8 @@ class Groups:
         if isinstance(call, ThreadCall):
             call.wake()
         else:
-            SERVERS.submit(lambda: self._lead(call, on_library=True))
+            pool = OWN_WORK if call.operation is None else SERVERS
+            pool.submit(lambda: self._lead(call, on_library=True))
 
     def run(self, call: ThreadCall) -> Any:
         """Do a call of this thread, or wait until another one has done it; return what it gives."""

@@ -249,8 +249,8 @@ class PostgresqlHandle:
         if call is not None:
             self.database.groups.end_block(call, connection, commit=commit)
 
-    def begin_read(self, hold: Any, operation: str = "read") -> StoreConnection:
-        """Begin a consumer's snapshot; end it with :meth:`end_read`."""
+    def begin_read(self, hold: Any, operation: str | None = None) -> StoreConnection:
+        """Begin a snapshot, a consumer's or for an operation; end it with :meth:`end_read`."""
         self._check_open()
         call = _block(self)
         call.reads, call.operation = True, operation

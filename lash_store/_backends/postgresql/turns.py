@@ -26,6 +26,9 @@ class Turns:
     def __init__(self, most: int, start: Callable[[Call], None]) -> None:
         self._mutex = threading.RLock()
         self._free = most
+        self._kept = 0 if most == 1 else 1
+        """How many connections consumers' own work leaves to what is short: a renewal, say."""
+
         self._held: dict[int, int] = {}
         """By number, how many share a lock, or that one has it alone."""
 
@@ -35,7 +38,7 @@ class Turns:
     def enter(self, call: Call) -> bool:
         """Let a call begin at once, or stand in line; whoever leaves starts it then."""
         with self._mutex:
-            if self._free and self._may_have(call.locks, self._wanted()):
+            if self._has_connection(call) and self._may_have(call.locks, self._wanted()):
                 self._admit(call)
                 return True
             self.waiting.append(call)
@@ -112,7 +115,7 @@ class Turns:
                     break
                 if not call.waits:
                     self.waiting.remove(call)  # it was withdrawn, or it has expired
-                elif self._may_have(call.locks, passed):
+                elif self._has_connection(call) and self._may_have(call.locks, passed):
                     self.waiting.remove(call)
                     self._admit(call)
                     started.append(call)
@@ -120,6 +123,10 @@ class Turns:
                     _note(call.locks, passed)
         for call in started:
             self._start(call)
+
+    def _has_connection(self, call: Call) -> bool:
+        """Whether there is a connection for a call: what may take its time must not have them all."""
+        return self._free > (self._kept if call.operation is None else 0)
 
     def _admit(self, call: Call) -> None:
         self._free -= 1

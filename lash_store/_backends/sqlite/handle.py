@@ -270,9 +270,10 @@ class SqliteHandle:
         self._inside = None
         self.database.writer.end(hold, connection, commit=commit)
 
-    def begin_read(self, hold: Hold, operation: str = "read") -> StoreConnection:
+    def begin_read(self, hold: Hold, operation: str | None = None) -> StoreConnection:
         """Begin a snapshot; in memory `hold` takes a turn for it."""
         self._check_open()
+        operation = operation or "read"
         database = self.database
         database.writer.turns.check_not_mine()
         if not database.in_memory:
