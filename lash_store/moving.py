@@ -23,7 +23,7 @@ import msgspec
 from sqlalchemy import Column, Table, insert, select, union
 from sqlalchemy.exc import DBAPIError
 
-from lash_store._backends import is_url, open_handle, require_there
+from lash_store._backends import is_url, open_handle, place_name, require_there
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
@@ -87,7 +87,7 @@ def copy_deployment(
     both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
     stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, for a value
     that the target can't hold (a NUL in text, on PostgreSQL), and if a digest differs, with nothing of
-    that unit copied; StoreOpenError if there is no source, and what
+    that unit copied; StoreOpenError if there is no source, or nothing in it, and what
     opening raises.
     """
     for name, where in (("source", source), ("target", target)):
@@ -119,6 +119,13 @@ def copy_deployment(
             copied.append(unit)
             if progress is not None:
                 progress(unit)
+    if not copied:
+        what = (
+            f"tables of ours in it, under {reading['prefix']!r}"
+            if is_url(source)
+            else "store in it"
+        )
+        raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
     return copied
 
 

@@ -210,7 +210,9 @@ def database_path(text: str) -> str | None:
     url = parsed_url(text)
     shown = without_password(url)
     if url.drivername not in _DRIVERS:
-        raise StoreOpenError(shown, "only SQLite's databases can be opened: sqlite:///path")
+        raise StoreOpenError(
+            shown, "a URL of a database begins with sqlite:/// or postgresql+psycopg://"
+        )
     if url.query or _authority(url):
         raise StoreOpenError(shown, "a URL of SQLite's has a path and nothing else: sqlite:///path")
     return None if url.database in (None, "", IN_MEMORY) else url.database

@@ -120,6 +120,12 @@ def test_what_a_server_can_not_hold_is_refused_and_nothing_of_the_unit_is_copied
     )
 
 
+def test_k_share_7_a_server_without_tables_is_no_source(tmp_path: Path, there: str) -> None:
+    with pytest.raises(StoreOpenError, match="no tables of ours"):
+        copy_deployment(there, tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+
+
 def rows_of(admin: Admin, place: str) -> dict[str, list[Any]]:
     names = admin.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (place,)

@@ -108,3 +108,46 @@ def test_k_lock_2_slow_work_of_event_loops_keeps_no_renewal_waiting(url: str, pl
             assert await asyncio.gather(*slow) == [True] * 20
 
     asyncio.run(main())
+
+
+LASTING = [
+    "SET TIME ZONE 'Asia/Tokyo'",
+    "/* once */ set statement_timeout = 77",
+    "SELECT 1; SET SESSION statement_timeout = 77",
+    "SELECT set_config('statement_timeout', '77', false)",
+    "CREATE TEMPORARY TABLE left_behind (a int)",
+    "SELECT pg_advisory_lock(7)",
+    "LISTEN somebody",
+]
+PASSING = [
+    "SET LOCAL statement_timeout = 7777",
+    "SELECT 'one; SET TIME ZONE x'",
+    "UPDATE lash_blobs SET hash = 'set' WHERE false",
+]
+
+
+@pytest.mark.parametrize("sql", [*LASTING, *PASSING])
+@pytest.mark.parametrize("by", ["connection", "cursor"])
+def test_k_tx_7_what_outlasts_a_transaction_is_left_to_nobody(
+    url: str, place: str, sql: str, by: str
+) -> None:
+    """Its connection to the server is not used again; of any other statement it is."""
+    with Deployment.open(url, schema=place, pool_size=1) as deployment:
+        one = deployment.sessions.create("one", model="m")
+
+        def ask(tx: Any, what: str) -> Any:
+            return tx.connection.exec_driver_sql(what).scalar()
+
+        with one.begin() as tx:
+            before = {name: ask(tx, f"SHOW {name}") for name in ("timezone", "statement_timeout")}
+            process = ask(tx, "SELECT pg_backend_pid()")
+            # A prepared statement is one; what else runs may be several.
+            for each in sql.split("; ") if by == "cursor" and sql in LASTING else [sql]:
+                given = each.replace("lash_blobs", f"{place}.lash_blobs")
+                (tx.cursor.execute if by == "cursor" else tx.connection.exec_driver_sql)(given)
+            tx.put_blob(b"kept")
+        with one.begin() as tx:
+            assert (ask(tx, "SELECT pg_backend_pid()") == process) is (sql in PASSING)
+            assert {name: ask(tx, f"SHOW {name}") for name in before} == before
+            assert ask(tx, "SELECT count(*) FROM pg_locks WHERE objid = 7") == 0
+            assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 1

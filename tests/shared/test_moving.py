@@ -286,3 +286,23 @@ def test_k_share_10_no_other_release_is_read(
     request.getfixturevalue("newer")
     with pytest.raises(SchemaVersionError):
         copy_deployment(url, tmp_path / "elsewhere")
+
+
+def test_k_share_7_a_source_that_holds_nothing_of_ours_is_an_error(tmp_path: Path) -> None:
+    """A folder that is no deployment, another program's database, a prefix that nobody has used."""
+    empty, other, used = tmp_path / "empty", tmp_path / "other.db", tmp_path / "used.db"
+    empty.mkdir()
+    run_script(other, "CREATE TABLE theirs (a)")
+    other_url = f"sqlite:///{other}"
+    Deployment.open(f"sqlite:///{used}").close()
+    target = tmp_path / "target"
+    with pytest.raises(StoreOpenError, match="no store in it: nothing was copied"):
+        copy_deployment(empty, target)
+    with pytest.raises(StoreOpenError, match="another program's tables"):
+        copy_deployment(other_url, target)
+    with pytest.raises(StoreOpenError, match="'typo_'"):
+        copy_deployment(f"sqlite:///{used}", target, source_prefix="typo_")
+    assert not target.exists()
+    assert [each.rows for each in copy_deployment(f"sqlite:///{used}", target)] == [0, 0, 0]
+    result = CliRunner().invoke(app, ["copy", str(empty), str(target)])
+    assert result.exit_code == 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import get_ident
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 from weakref import WeakSet
 
 import psycopg
@@ -26,7 +26,7 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     store_error,
 )
-from lash_store._backends.postgresql.guarded import GuardedCursor
+from lash_store._backends.postgresql.guarded import GuardedConnection, GuardedCursor
 from lash_store._backends.postgresql.locks import Held, Lock, locks_of
 from lash_store._backends.postgresql.things import ThingLocks, lock_late
 from lash_store._kernel.backend import KeyLocks, Standing
@@ -38,17 +38,13 @@ from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     OutcomeUnknownError,
     ThreadError,
-    TransactionControlError,
     TransactionEndedError,
 )
 
-_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
-
-class StoreConnection(psycopg.Connection[Any]):
+class StoreConnection(GuardedConnection):
     """A connection whose transactions only the store begins and ends (K-TX-7)."""
 
-    path: str
     place: str
     """The schema and the prefix: what the numbers of its locks are made of."""
 
@@ -109,7 +105,7 @@ class StoreConnection(psycopg.Connection[Any]):
         self._server_ms, self._read_s = 0, monotonic()
         self.held = Held()
         self._thread = get_ident()
-        self._letting_go, self._writes = False, False
+        self._letting_go, self._writes, self._is_marked = False, False, False
         self._beginning, self._has_committed = "", False
         self.unsent = []
 
@@ -258,15 +254,11 @@ class StoreConnection(psycopg.Connection[Any]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether another transaction can begin on it."""
-        return not self.closed and self.info.transaction_status is TransactionStatus.IDLE
+        """Whether another transaction can begin on it: not behind what a consumer has set for good."""
+        is_free = not self.closed and self.info.transaction_status is TransactionStatus.IDLE
+        return is_free and not self._is_marked
 
     # What a Tx stands on.
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether its transaction is still open; one that has failed is, until it is rolled back."""
-        return not self.closed and self.info.transaction_status in _OPEN
 
     def now_ms(self, clock: Clock) -> int:
         """Return the server's time, read behind the lock; of another clock than the system's its own."""
@@ -318,8 +310,9 @@ class StoreConnection(psycopg.Connection[Any]):
             lock_late(self, lapsed)
 
     def admit(self, sql: object) -> None:
-        """Refuse a consumer's statement that would end the transaction; note one that frees locks."""
+        """Refuse a consumer's statement that would end the transaction; note what it leaves behind."""
         dialect.check_no_control(sql)
+        self._is_marked = self._is_marked or dialect.outlasts_transaction(sql)
         self.held.note_rollback(sql)
 
     def check_usable(self) -> None:
@@ -366,35 +359,3 @@ class StoreConnection(psycopg.Connection[Any]):
         if self.in_transaction:
             self._refuse("close()")
         self.discard()
-
-    # What the driver's own setters come to; before the connection has its first transaction it sets some.
-
-    def set_autocommit(self, value: Any) -> None:
-        """Refuse: it would end the transaction."""
-        self._refuse_setting("autocommit")
-        super().set_autocommit(value)
-
-    def set_isolation_level(self, value: Any) -> None:
-        """Refuse: it is the store's."""
-        self._refuse_setting("isolation_level")
-        super().set_isolation_level(value)
-
-    def set_read_only(self, value: Any) -> None:
-        """Refuse: it is the store's."""
-        self._refuse_setting("read_only")
-        super().set_read_only(value)
-
-    def set_deferrable(self, value: Any) -> None:
-        """Refuse: it is the store's."""
-        self._refuse_setting("deferrable")
-        super().set_deferrable(value)
-
-    def _refuse_setting(self, name: str) -> None:
-        if self.in_transaction:
-            self._refuse(f"setting {name}")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise TransactionControlError(
-            f"{what} on a connection of the store {self.path!r}: the store ends its own "
-            "transaction, by leaving begin() or read(); nothing was changed"
-        )

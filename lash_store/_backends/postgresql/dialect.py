@@ -134,12 +134,29 @@ _NO_WORDS: Final = re.compile(
 """Comments, what is quoted, a function's body: no statements. A doubled quote is two that follow each other."""
 
 
+_FOR_GOOD: Final = re.compile(
+    r"""(?: ^ | ; ) \s* (?: SET \s+ (?! (?: LOCAL | TRANSACTION | CONSTRAINTS ) \b ) | RESET \b | LISTEN \b
+      | LOAD \b | PREPARE \b | CREATE \s+ (?: (?:GLOBAL|LOCAL) \s+ )? TEMP )
+    | \b (?: set_config | pg_(?:try_)?advisory_lock(?:_shared)? ) \s* \(""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
 def check_no_control(sql: object) -> None:
     """Raise TransactionControlError for a consumer's statement that begins or ends a transaction."""
-    text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
-    # One string may hold several statements.
-    if isinstance(text, str) and _CONTROL.search(_NO_WORDS.sub(" ", text)):
+    if _CONTROL.search(_words_of(sql)):
         raise TransactionControlError(
-            f"{text!r} would begin or end a transaction, and this one is the store's; "
+            f"{sql!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"
         )
+
+
+def outlasts_transaction(sql: object) -> bool:
+    """Whether a consumer's statement may change the session, for who uses its connection next."""
+    return _FOR_GOOD.search(_words_of(sql)) is not None
+
+
+def _words_of(sql: object) -> str:
+    """Return a text, which may hold several statements, without what is quoted in it."""
+    text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
+    return _NO_WORDS.sub(" ", text) if isinstance(text, str) else ""

@@ -1,16 +1,20 @@
-"""The cursor that a consumer gets on a transaction of the store's."""
+"""The connection, and the cursor, that a consumer gets on a transaction of the store's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from lash_store._kernel.observing import telling
-from lash_store.errors import TransactionEndedError
+from lash_store.errors import TransactionControlError, TransactionEndedError
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
+
+
+_OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 
 class GuardedCursor(psycopg.Cursor[Any]):
@@ -59,3 +63,46 @@ class GuardedCursor(psycopg.Cursor[Any]):
             raise TransactionEndedError(
                 "a result was used after its transaction had ended: fetch its rows inside the block"
             )
+
+
+class GuardedConnection(psycopg.Connection[Any]):
+    """A connection whose settings can't be changed in a transaction: the driver would end that."""
+
+    path: str
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether its transaction is still open; one that has failed is, until it is rolled back."""
+        return not self.closed and self.info.transaction_status in _OPEN
+
+    # What the driver's own setters come to; before the connection has its first transaction it sets some.
+
+    def set_autocommit(self, value: Any) -> None:
+        """Refuse: it would end the transaction."""
+        self._refuse_setting("autocommit")
+        super().set_autocommit(value)
+
+    def set_isolation_level(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("isolation_level")
+        super().set_isolation_level(value)
+
+    def set_read_only(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("read_only")
+        super().set_read_only(value)
+
+    def set_deferrable(self, value: Any) -> None:
+        """Refuse: it is the store's."""
+        self._refuse_setting("deferrable")
+        super().set_deferrable(value)
+
+    def _refuse_setting(self, name: str) -> None:
+        if self.in_transaction:
+            self._refuse(f"setting {name}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TransactionControlError(
+            f"{what} on a connection of the store {self.path!r}: the store ends its own "
+            "transaction, by leaving begin() or read(); nothing was changed"
+        )
