@@ -21,9 +21,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
     create_engine,
     func,
     make_url,
+    or_,
     select,
     text,
     update,
@@ -66,7 +68,7 @@ from lash_store.errors import (
     TransactionControlError,
     TransactionEndedError,
 )
-from lash_store.process.tables import SCHEMA as PROCESS
+from lash_store.process.tables import SCHEMA as PROCESS, processes
 from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, Parked, as_another_process, run_as_group
@@ -349,6 +351,51 @@ def test_k_lock_2_a_deadlock_is_typed_and_leaves_nothing(url: str, place: str) -
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
         stores = [deployment.sessions.open(name) for name in ("one", "two")]
         assert [each.work_depth().batches for each in stores if each is not None] == [1, 1]
+
+
+def test_k_lock_2_claim_next_waits_in_no_ring(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    """Who has waited for a process that it does not want any more lets go of it before the next one.
+
+    Two wait for one each, and then want the other's: who was at them has changed that.
+    """
+    table = f"{place}.lash_processes"
+    with Deployment.open(url, schema=place) as deployment, ExitStack() as opened:
+        for name in ("p", "q"):
+            register(deployment.processes, name)
+        admin.execute(f"UPDATE {table} SET updated_at_ms = 0")
+        others = [opened.enter_context(psycopg.connect(admin.info.dsn)) for _ in "pq"]
+        for other, name in zip(others, "pq", strict=True):
+            *_, (number, _) = locks_of(f"{place}.lash_", PROCESS, "", (name,))
+            other.execute(f"SELECT pg_advisory_xact_lock({number})")
+            other.execute(f"UPDATE {table} SET updated_at_ms = 1 WHERE process_id = '{name}'")
+
+        def claim(first: str, second: str) -> Any:
+            fresh = and_(processes.c.process_id == first, processes.c.updated_at_ms == 0)
+            wanted = or_(fresh, processes.c.process_id == second)
+            with (
+                as_another_process(),
+                ProcessRegistry.open(url, schema=place) as registry,
+            ):
+                return registry.claim_next(
+                    owner_id=f"for {second}", ttl_ms=60_000, where=wanted, order_by=fresh.desc()
+                )
+
+        def waiting() -> bool:
+            rows = admin.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            ).fetchone()
+            return rows == (2,)
+
+        with (
+            in_thread(lambda: claim("p", "q")) as one,
+            in_thread(lambda: claim("q", "p")) as two,
+        ):
+            eventually(waiting)
+            for other in others:
+                other.commit()
+        assert [each.record.id for each in (*one, *two)] == ["q", "p"]
 
 
 def test_k_lock_2_who_waits_for_a_lock_of_this_process_takes_no_connection(
