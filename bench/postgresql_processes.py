@@ -35,6 +35,9 @@ MANY = 10**9
 WIRES = {0.0: "", 0.001: ", each answer 1 ms later"}
 """A server on the same cores, which are then what all wait for; and one that is elsewhere."""
 
+FURTHER = {**WIRES, 0.004: ", each answer 4 ms later"}
+"""And one that is farther: an append is short, and eight at once still need the two cores all the time."""
+
 
 def main() -> None:
     """Run all, one after another."""
@@ -65,7 +68,7 @@ def main() -> None:
                 for how in ("claim_next", "retrying")
             },
         )
-        for delay_s, wire in WIRES.items():
+        for delay_s, wire in FURTHER.items():
             show(
                 f"appends to 8 processes by 8{wire}, under",
                 given.rounds,
