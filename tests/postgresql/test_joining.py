@@ -289,3 +289,32 @@ def test_k_tx_8_an_applications_lock_timeout_is_as_it_was(engine: Engine) -> Non
         connection.execute(text("SET LOCAL lock_timeout = '1234ms'"))
         SessionTx.on(connection, session_id="one").put_blob(b"x")
         assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "1234ms"
+
+
+def test_k_lock_1_the_schema_is_that_which_is_looked_into_now(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    """Of one that looks into a tenant's schema for each transaction, on connections of one pool."""
+    tenants = [f"{place}_{name}" for name in ("a", "b")]
+    engine = lash_store.configure(
+        create_engine(url, pool_size=1, max_overflow=0), busy_timeout_ms=50
+    )
+    try:
+        for tenant in tenants:
+            admin.execute(f"CREATE SCHEMA {tenant}")
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"SET LOCAL search_path = {tenant}")
+                SessionTx.on(connection, session_id="s").enqueue_work(NewWork([tenant]))
+        for here, there in (tenants, reversed(tenants)):
+            with as_another_process(), SessionStore.open(url, schema=here, session_id="s") as store:
+                assert [batch.items[0].payload for batch in store.list_work()] == [here]
+                with store.begin(), engine.begin() as connection:
+                    connection.exec_driver_sql(f"SET LOCAL search_path = {there}")
+                    SessionTx.on(connection, session_id="s").list_work()
+                    connection.exec_driver_sql(f"SET LOCAL search_path = {here}")
+                    with pytest.raises(StoreBusyError):
+                        SessionTx.on(connection, session_id="s")
+    finally:
+        engine.dispose()
+        for tenant in tenants:
+            admin.execute(f"DROP SCHEMA IF EXISTS {tenant} CASCADE")

@@ -46,11 +46,11 @@ from lash_store.errors import (
 )
 
 _INFO: Final = "lash_store"
-_INFO_COMPARED: Final = "lash_store_compared"
-_INFO_PLACE: Final = "lash_store_place"
+_INFO_PLACES: Final = "lash_store_places"
 
 _HOW: Final = (
-    "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+    "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
+    "current_schema()"
 )
 _LOCK_TIMEOUT: Final = (
     "SELECT current_setting('lock_timeout'), set_config('lock_timeout', $1, true)"
@@ -81,7 +81,6 @@ class Begun:
         self.joined: list[JoinedTransaction] = []
         self.notes: list[Note] = []
         self.savepoints: list[str] = []
-        self.is_known = False
 
 
 class JoinedTransaction:
@@ -217,10 +216,7 @@ def _held(
     settings, path = begun.settings, _path_of(connection)
     cursor = open_cursor(begun.raw, settings.prefix, settings.schema)
     try:
-        if not begun.is_known:
-            _look(connection, begun, cursor, path)
-        place: str = connection.info[_INFO_PLACE]
-        compared: set[Schema] = connection.info.setdefault(_INFO_COMPARED, set())
+        place, compared = _look(connection, begun, cursor, path)
         wanted = shared(schema, settings.prefix)
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
@@ -241,9 +237,15 @@ def _held(
     return own
 
 
-def _look(connection: Connection, begun: Begun, cursor: StoreCursor, path: str) -> None:
-    """Refuse a transaction in which what is read may be older than a lock; see what only reads."""
-    isolation, read_only = cursor.execute(_HOW).fetchall()[0]
+def _look(
+    connection: Connection, begun: Begun, cursor: StoreCursor, path: str
+) -> tuple[str, set[Schema]]:
+    """Return where our tables are, and which of them were compared there; see what only reads.
+
+    By then the application may look into another schema than before, that of another tenant, say.
+    Refuses a transaction in which what is read may be older than a lock.
+    """
+    isolation, read_only, current = cursor.execute(_HOW).fetchall()[0]
     if read_only == "on" and isolation == "read committed":
         raise NotConfiguredError(
             f"{connection!r} only reads, in READ COMMITTED: each statement would see another state, and "
@@ -257,9 +259,11 @@ def _look(connection: Connection, begun: Begun, cursor: StoreCursor, path: str) 
             "a Tx takes, and what others have committed in between would be lost; a transaction that "
             "writes has to be in READ COMMITTED"
         )
-    if _INFO_PLACE not in connection.info:
-        connection.info[_INFO_PLACE] = guard.server_place(cursor, path, begun.settings.schema)
-    begun.is_known = True
+    places: dict[str | None, tuple[str, set[Schema]]] = connection.info.setdefault(_INFO_PLACES, {})
+    seen = begun.settings.schema or current
+    if seen not in places:
+        places[seen] = guard.server_place(cursor, path, begun.settings.schema), set()
+    return places[seen]
 
 
 def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
