@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -19,7 +20,12 @@ from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store._stores.tx import Context, Tx
-from lash_store.errors import CoroutineError, InvalidRecordError, NestedTransactionError
+from lash_store.errors import (
+    CoroutineError,
+    InvalidRecordError,
+    NestedTransactionError,
+    ThreadError,
+)
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
@@ -199,7 +205,15 @@ class Transaction(Generic[T_co]):
     """
 
     # A slotted class: contextlib.contextmanager would cost a fifth of a short transaction.
-    __slots__ = ("__weakref__", "_handle", "_transaction", "_tx", "_writes", "thread")
+    __slots__ = (
+        "__weakref__",
+        "_entered_in",
+        "_handle",
+        "_transaction",
+        "_tx",
+        "_writes",
+        "thread",
+    )
 
     _tx: Tx[Any]
     thread: int
@@ -217,7 +231,7 @@ class Transaction(Generic[T_co]):
                 "this block is open already: each `with` needs a begin() or read() of its own"
             )
         begun = handle.begin_write(self) if self._writes else handle.begin_read(self)
-        self._transaction = begun
+        self._transaction, self._entered_in = begun, get_ident()
         try:
             tx: T_co = handle.make_tx(begun, None)
         except BaseException:
@@ -238,8 +252,8 @@ class Transaction(Generic[T_co]):
                 # Of a forked child: transaction and locks are the parent's.
                 _ = tx.own_cursor  # raises
             return
-        if kind is None:
-            begun.check_thread()  # only undoing it is anybody's
+        if kind is None and self._entered_in != get_ident():  # only undoing it is anybody's
+            raise ThreadError(self._entered_in, get_ident())
         tx.transaction = None
         self._end(begun, commit=kind is None)
 

@@ -318,3 +318,15 @@ def test_k_lock_1_the_schema_is_that_which_is_looked_into_now(
         engine.dispose()
         for tenant in tenants:
             admin.execute(f"DROP SCHEMA IF EXISTS {tenant} CASCADE")
+
+
+def test_k_pg_3_a_connection_that_cant_spell_every_text_is_refused(own_url: str) -> None:
+    """Of the library's own it is overruled."""
+    in_latin = make_url(own_url).update_query_dict({"client_encoding": "latin1"})
+    engine = lash_store.configure(create_engine(in_latin))
+    with pytest.raises(NotConfiguredError, match="iso8859-1"), engine.begin() as connection:
+        SessionTx.on(connection, session_id="one")
+    engine.dispose()
+    with SessionStore.open(in_latin.render_as_string(False), session_id="one") as store:
+        store.enqueue_work(NewWork(["\u2603"]))
+        assert store.list_work()[0].items[0].payload == "\u2603"

@@ -166,7 +166,9 @@ class OpenDatabase:
         key = self.key
         _, options = dialect.dialect_for(key.prefix).create_connect_args(self.url)
         connection = StoreConnection.connect(
-            make_conninfo(**{"application_name": key.application_name, **options}),
+            make_conninfo(
+                **{"application_name": key.application_name, **options, "client_encoding": "utf8"}
+            ),
             autocommit=True,
             prepare_threshold=key.prepare_threshold,
         )

@@ -245,6 +245,11 @@ def _look(
     By then the application may look into another schema than before, that of another tenant, say.
     Refuses a transaction in which what is read may be older than a lock.
     """
+    if begun.raw.info.encoding != "utf-8":
+        raise NotConfiguredError(
+            f"{connection!r} talks to its server in {begun.raw.info.encoding}, which can't spell every text: "
+            "give its engine client_encoding=utf8"
+        )
     isolation, read_only, current = cursor.execute(_HOW).fetchall()[0]
     if read_only == "on" and isolation == "read committed":
         raise NotConfiguredError(
