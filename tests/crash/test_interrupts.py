@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from lash_store import SessionStore
 from lash_store._backends import sqlite
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
 from lash_store._kernel.posix import fcntl
+from lash_store.errors import StoreBusyError
 from lash_store.testing import as_another_process
 
 pytestmark = pytest.mark.canonical("a program of its own opens the file")
@@ -56,13 +58,18 @@ INSTRUCTIONS = 1_200
 
 
 class _Interrupt:
-    """An interrupt before the n-th instruction of a call that is the SQLite backend's own."""
+    """An interrupt before the n-th instruction of a call that is the SQLite backend's own.
 
-    def __init__(self, at: int) -> None:
-        self.left, self.where = at, ""
+    Counted from its beginning, or `behind` the call of one of its functions.
+    """
+
+    def __init__(self, at: int, behind: str = "") -> None:
+        self.left, self.where, self._behind = at, "", behind
 
     def __call__(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "opcode":
+        if self._behind == frame.f_code.co_name:
+            self._behind = ""
+        if event == "opcode" and not self._behind:
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
@@ -75,7 +82,7 @@ class _Interrupt:
 
     def strikes(self, call: Callable[[], object]) -> str:
         """Make a call that is interrupted; tell where it was."""
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt, StoreBusyError):
             sys.settrace(self)
             try:
                 call()
@@ -107,6 +114,33 @@ def test_k_tx_10_an_interrupt_anywhere_in_a_wait_leaves_the_queue_of_processes(
                 assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
         os.close(queue)
         calls["claim_lease"]()
+        other.close()
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("operation", ["claim_lease", "begin"])
+def test_k_tx_10_an_interrupt_anywhere_in_a_refusal_leaves_the_queue_of_processes(
+    operation: str, path: Path
+) -> None:
+    """Of a call that has spent its budget, and takes itself out of the line."""
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=5) as store:
+        with as_another_process():
+            other = SessionStore.open(path, session_id="s")
+        calls: dict[str, Callable[[], object]] = {
+            "claim_lease": lambda: store.claim_lease(owner_id="ann", ttl_ms=1),
+            "begin": lambda: store.begin().__enter__(),
+        }
+        calls["claim_lease"]()
+        queue = os.open(f"{path}{QUEUE_SUFFIX}", os.O_RDWR)
+        with other.begin():
+            for instruction in count(1):
+                where = _Interrupt(instruction, behind="busy_error").strikes(calls[operation])
+                assert _can_lock(queue), f"it is the head, interrupted in {where}"
+                assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
+                if not where:
+                    break
+        assert instruction > 100
+        os.close(queue)
         other.close()
 
 
