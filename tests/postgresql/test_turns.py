@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from psycopg import sql
 from sqlalchemy import func, select
 
 from lash_store import AsyncDeployment, Deployment, SessionLease, SessionStore
-from lash_store.errors import StoreBusyError
+from lash_store.errors import StoreBusyError, TransactionControlError
 from lash_store.session.tables import blobs
 
 
@@ -126,10 +127,10 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize("sql", [*LASTING, *PASSING])
+@pytest.mark.parametrize("text", [*LASTING, *PASSING])
 @pytest.mark.parametrize("by", ["connection", "cursor"])
 def test_k_tx_7_what_outlasts_a_transaction_is_left_to_nobody(
-    url: str, place: str, sql: str, by: str
+    url: str, place: str, text: str, by: str
 ) -> None:
     """Its connection to the server is not used again; of any other statement it is."""
     with Deployment.open(url, schema=place, pool_size=1) as deployment:
@@ -142,12 +143,31 @@ def test_k_tx_7_what_outlasts_a_transaction_is_left_to_nobody(
             before = {name: ask(tx, f"SHOW {name}") for name in ("timezone", "statement_timeout")}
             process = ask(tx, "SELECT pg_backend_pid()")
             # A prepared statement is one; what else runs may be several.
-            for each in sql.split("; ") if by == "cursor" and sql in LASTING else [sql]:
+            for each in text.split("; ") if by == "cursor" and text in LASTING else [text]:
                 given = each.replace("lash_blobs", f"{place}.lash_blobs")
                 (tx.cursor.execute if by == "cursor" else tx.connection.exec_driver_sql)(given)
             tx.put_blob(b"kept")
         with one.begin() as tx:
-            assert (ask(tx, "SELECT pg_backend_pid()") == process) is (sql in PASSING)
+            assert (ask(tx, "SELECT pg_backend_pid()") == process) is (text in PASSING)
             assert {name: ask(tx, f"SHOW {name}") for name in before} == before
             assert ask(tx, "SELECT count(*) FROM pg_locks WHERE objid = 7") == 0
+            assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 1
+
+
+def test_k_tx_7_what_psycopg_composes_is_looked_through_too(url: str, place: str) -> None:
+    with Deployment.open(url, schema=place) as deployment:
+        one = deployment.sessions.create("one", model="m")
+        with one.begin() as tx:
+            raw: Any = tx.connection.connection.dbapi_connection
+            tx.put_blob(b"kept")
+            for ending in (sql.SQL("COMMIT"), sql.SQL("{}; ROLLBACK").format(sql.SQL("SELECT 1"))):
+                with pytest.raises(TransactionControlError):
+                    raw.cursor().execute(ending)
+            quoted = sql.SQL("SELECT {}").format("; COMMIT")
+            assert raw.cursor().execute(quoted).fetchone() == ("; COMMIT",)
+            long = "x" * 20_000
+            assert tx.connection.exec_driver_sql(f"SELECT length('; COMMIT; {long}')").scalar()
+            with pytest.raises(TransactionControlError):
+                tx.connection.exec_driver_sql(f"SELECT '{long}'; COMMIT")
+        with one.read() as tx:
             assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 1

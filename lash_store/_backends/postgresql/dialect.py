@@ -1,7 +1,7 @@
 """The PostgreSQL dialects that statements and schemas are compiled for, and the SQL that only it has."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Dialect, Text
@@ -142,9 +142,14 @@ _FOR_GOOD: Final = re.compile(
 )
 
 
+_LONG: Final = 10_000
+"""From so many characters on a text is looked through each time: remembered, it would take room."""
+
+
 def check_no_control(sql: object) -> None:
     """Raise TransactionControlError for a consumer's statement that begins or ends a transaction."""
-    if _CONTROL.search(_words_of(sql)):
+    is_control, _ = _looked_through(sql)
+    if is_control:
         raise TransactionControlError(
             f"{sql!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"
@@ -153,10 +158,21 @@ def check_no_control(sql: object) -> None:
 
 def outlasts_transaction(sql: object) -> bool:
     """Whether a consumer's statement may change the session, for who uses its connection next."""
-    return _FOR_GOOD.search(_words_of(sql)) is not None
+    _, is_for_good = _looked_through(sql)
+    return is_for_good
 
 
-def _words_of(sql: object) -> str:
-    """Return a text, which may hold several statements, without what is quoted in it."""
-    text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
-    return _NO_WORDS.sub(" ", text) if isinstance(text, str) else ""
+def _looked_through(sql: object) -> tuple[bool, bool]:
+    """Return whether a text, which may hold several statements, is control, and whether it outlasts."""
+    composed = getattr(sql, "as_string", None)  # of psycopg's ``sql``
+    if composed is not None:
+        text = str(composed(None))
+    else:
+        text = sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql)
+    return _look_through(text) if len(text) < _LONG else _look_through.__wrapped__(text)
+
+
+@lru_cache(maxsize=512)  # it takes longer than to hand over a statement
+def _look_through(text: str) -> tuple[bool, bool]:
+    words = _NO_WORDS.sub(" ", text)
+    return _CONTROL.search(words) is not None, _FOR_GOOD.search(words) is not None
