@@ -9,10 +9,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from psycopg import sql
 from sqlalchemy import func, select
 
 from lash_store import AsyncDeployment, Deployment, SessionLease, SessionStore
+from lash_store._backends.postgresql.line import Line
+from lash_store._backends.postgresql.locks import Lock
+from lash_store._backends.postgresql.turns import Turns
+from lash_store._kernel.calls import Call, ThreadCall
 from lash_store.errors import StoreBusyError, TransactionControlError
 from lash_store.session.tables import blobs
 
@@ -171,3 +176,119 @@ def test_k_tx_7_what_psycopg_composes_is_looked_through_too(url: str, place: str
                 tx.connection.exec_driver_sql(f"SELECT '{long}'; COMMIT")
         with one.read() as tx:
             assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 1
+
+
+# The line, without a server.
+
+
+class Nobody:
+    """Whose calls they are that nobody does."""
+
+    closed = False
+    is_full = False
+
+
+def waiting_call(*locks: Lock, operation: str | None = "append") -> ThreadCall:
+    call = ThreadCall(Nobody(), operation, lambda _: None, budget_s=60)
+    call.locks = locks
+    return call
+
+
+def test_k_lock_2_however_many_wait_for_one_session_others_go_on() -> None:
+    """Thousands behind a session that somebody keeps: what stands behind them has another's lock."""
+    started: list[Call] = []
+    turns = Turns(4, started.append)
+    keeps, runs = waiting_call((1, False)), waiting_call((2, False))
+    assert turns.enter(keeps)
+    assert turns.enter(runs)
+    crowd = [waiting_call((1, False)) for _ in range(5_000)]
+    for call in crowd:
+        assert not turns.enter(call)
+    behind = waiting_call((2, False))
+    assert not turns.enter(behind)
+    turns.leave([runs])
+    assert started == [behind]
+    assert turns.enter(waiting_call((3, False)))
+    for call in crowd[2:]:
+        turns.withdraw(call)
+    turns.leave([keeps])
+    assert started == [behind, crowd[0]]
+    assert list(turns.waiting) == [crowd[1]]
+
+
+def test_k_lock_2_nobody_overtakes_who_waits_for_the_same_lock() -> None:
+    started: list[Call] = []
+    turns = Turns(8, started.append)
+    shares, alone = waiting_call((1, True)), waiting_call((1, False))
+    assert turns.enter(shares)
+    assert not turns.enter(alone)
+    late = [waiting_call((1, True)) for _ in range(3)]
+    assert [turns.enter(call) for call in late] == [
+        False
+    ] * 3  # they could share it, and came later
+    turns.leave([shares])
+    assert started == [alone]
+    turns.withdraw(late[0])
+    again = waiting_call((1, False))
+    turns.put_back([again])
+    turns.leave([alone])
+    assert started == [alone, again]
+    turns.leave([again])
+    assert started == [alone, again, *late[1:]]
+
+
+def test_k_lock_2_who_gives_up_lets_those_behind_begin() -> None:
+    """That of several locks one is held keeps nobody from the others, once it is not asked for."""
+    started: list[Call] = []
+    turns = Turns(8, started.append)
+    keeps, both, other = (
+        waiting_call((1, False)),
+        waiting_call((1, False), (2, False)),
+        waiting_call((2, False)),
+    )
+    assert turns.enter(keeps)
+    assert not turns.enter(both)
+    assert not turns.enter(other)
+    turns.withdraw(both)
+    assert started == [other]
+
+
+def test_k_lock_2_a_snapshot_that_waits_for_a_connection_keeps_no_operation_waiting() -> None:
+    started: list[Call] = []
+    turns = Turns(2, started.append)
+    block, operation = waiting_call(operation=None), waiting_call(operation="load_head")
+    assert turns.enter(block)
+    assert not turns.enter(waiting_call(operation=None))
+    assert turns.enter(operation)
+    waits = waiting_call(operation="load_head")
+    assert not turns.enter(waits)
+    turns.leave([operation])
+    assert started == [waits]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_k_lock_2_the_line_says_what_is_asked_for(data: st.DataObject) -> None:
+    """Against looking at all who wait."""
+    line, plain = Line(), list[ThreadCall]()
+    locks = st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=2, unique=True)
+    for _ in range(data.draw(st.integers(1, 30))):
+        step = data.draw(st.sampled_from(["append", "first", "remove"]))
+        if step == "remove" and plain:
+            gone = plain.pop(data.draw(st.integers(0, len(plain) - 1)))
+            line.remove(gone)
+            assert gone not in line
+        elif step == "append":
+            plain.append(waiting_call(*data.draw(locks)))
+            line.append(plain[-1])
+        elif step == "first":
+            fresh = [waiting_call(*data.draw(locks)) for _ in range(2)]
+            plain[:0] = fresh
+            line.put_first(fresh)
+        assert list(line) == plain
+        asked = [lock for call in plain for lock in call.locks]
+        expected = {
+            number: all(is_shared for each, is_shared in asked if each == number)
+            for number in {number for number, _ in asked}
+        }
+        assert line.wanted([(number, False) for number in range(1, 5)]) == expected

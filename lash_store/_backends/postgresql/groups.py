@@ -123,7 +123,7 @@ class Groups:
     def refuse(self, caller: Any) -> None:
         """Fail what waits for a store that is being closed."""
         refused = []
-        for call in list(self._database.turns.waiting):
+        for call in self._database.turns.waiting:
             if call.caller is caller and call.take(self):
                 call.error = caller.closed_error()
                 refused.append(call)

@@ -8,10 +8,11 @@ In order: nobody overtakes who waits for the same lock.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
+from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock
 from lash_store._kernel.calls import Call
 
@@ -33,12 +34,14 @@ class Turns:
         """By number, how many share a lock, or that one has it alone."""
 
         self._start = start
-        self.waiting: deque[Call] = deque()
+        self.waiting = Line()
 
     def enter(self, call: Call) -> bool:
         """Let a call begin at once, or stand in line; whoever leaves starts it then."""
         with self._mutex:
-            if self._has_connection(call) and self._may_have(call.locks, self._wanted()):
+            if self._has_connection(call) and self._may_have(
+                call.locks, self.waiting.wanted(call.locks)
+            ):
                 self._admit(call)
                 return True
             self.waiting.append(call)
@@ -47,7 +50,7 @@ class Turns:
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let calls stand before all others, to be done once more."""
         with self._mutex:
-            self.waiting.extendleft(reversed(list(calls)))
+            self.waiting.put_first(calls)
 
     def withdraw(self, call: Call) -> None:
         """Take a call out of the line, or out of its turn: whoever made it gave up."""
@@ -57,6 +60,8 @@ class Turns:
             elif call.is_admitted:
                 self.leave([call])
                 return
+            if call.locks and all(self._held.get(each) == _EXCLUSIVE for each, _ in call.locks):
+                return  # nobody who stands behind it can begin for that
         self._next()
 
     def leave(self, calls: Iterable[Call]) -> None:
@@ -88,7 +93,7 @@ class Turns:
         with self._mutex:
             mine = {number for number, _ in first.locks}
             passed: dict[int, bool] = {}
-            for call in list(self.waiting)[:_MOST_LOOKED_AT]:
+            for call in islice(self.waiting, _MOST_LOOKED_AT):
                 if len(joined) == _MOST_TOGETHER:
                     break
                 fits = call.reads == first.reads and _may_go_together(call) and call.waits
@@ -110,17 +115,21 @@ class Turns:
         started: list[Call] = []
         with self._mutex:
             passed: dict[int, bool] = {}
-            for call in list(self.waiting)[:_MOST_LOOKED_AT]:
+            blocked: set[tuple[Lock, ...]] = set()
+            for call in self.waiting if self._free else ():
                 if not self._free:
                     break
                 if not call.waits:
                     self.waiting.remove(call)  # it was withdrawn, or it has expired
+                elif call.locks in blocked:
+                    pass  # as one before it, of however many: what stands behind them may begin
                 elif self._has_connection(call) and self._may_have(call.locks, passed):
                     self.waiting.remove(call)
                     self._admit(call)
                     started.append(call)
                 else:
                     _note(call.locks, passed)
+                    blocked.update([call.locks] if call.locks else [])
         for call in started:
             self._start(call)
 
@@ -133,12 +142,6 @@ class Turns:
         call.is_admitted = True
         for lock in call.locks:
             self._take(lock, set())
-
-    def _wanted(self) -> dict[int, bool]:
-        wanted: dict[int, bool] = {}
-        for call in self.waiting:
-            _note(call.locks, wanted)
-        return wanted
 
     def _may_have(
         self, locks: Iterable[Lock], wanted: dict[int, bool], mine: Iterable[int] = ()
