@@ -197,11 +197,12 @@ class Tx(Generic[ContextT_co]):
 class TxCursor:
     """A consumer's cursor on a Tx, for prepared statements: inside that, in its thread, or not at all."""
 
-    __slots__ = ("_cursor", "_tx", "driver", "scope")
+    __slots__ = ("_admit", "_cursor", "_tx", "driver", "scope")
 
     def __init__(self, tx: Tx[Any]) -> None:
         self._tx = tx
         self._cursor = tx.own_cursor
+        self._admit = tx.current.admit
         self.driver = self._cursor.driver
         self.scope = self._cursor.scope
 
@@ -222,7 +223,9 @@ class TxCursor:
 
     def execute(self, sql: str, *parameters: Any) -> Self:
         """Execute one statement."""
-        self._admitting(sql).execute(sql, *parameters)
+        cursor = self._tx.own_cursor
+        self._admit(sql)
+        cursor.execute(sql, *parameters)
         return self
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> Self:
@@ -251,7 +254,7 @@ class TxCursor:
 
     def _admitting(self, sql: str) -> Cursor:
         cursor = self._tx.own_cursor
-        self._tx.current.admit(sql)
+        self._admit(sql)
         return cursor
 
 

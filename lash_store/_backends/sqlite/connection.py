@@ -274,8 +274,9 @@ class StoreConnection(sqlite3.Connection):
 
     def admit(self, sql: str) -> None:
         """Refuse a consumer's statement that would end the transaction; note what it sets."""
-        dialect.check_no_control(sql)
-        self.changed.note(sql)
+        if not dialect.is_of_rows(sql):
+            dialect.check_no_control(sql)
+            self.changed.note(sql)
 
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 

@@ -132,6 +132,14 @@ _CONTROL: Final = re.compile(
 )
 
 
+_OF_ROWS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
+
+
+def is_of_rows(sql: object) -> bool:
+    """Whether a statement reads or changes rows, as is seen at a glance: so do most, and each is one."""
+    return isinstance(sql, str) and sql[:6] in _OF_ROWS
+
+
 def check_no_control(sql: object) -> None:
     """Raise TransactionControlError for a consumer's statement that begins or ends a transaction.
 

@@ -99,7 +99,8 @@ class JoinedTransaction:
 
     def admit(self, sql: str) -> None:
         """Raise TransactionControlError for a statement that would end it."""
-        dialect.check_no_control(sql)
+        if not dialect.is_of_rows(sql):
+            dialect.check_no_control(sql)
 
     def now_ms(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
