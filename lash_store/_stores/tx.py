@@ -223,9 +223,7 @@ class TxCursor:
 
     def execute(self, sql: str, *parameters: Any) -> Self:
         """Execute one statement."""
-        cursor = self._tx.own_cursor
-        self._admit(sql)
-        cursor.execute(sql, *parameters)
+        self._admitting(sql).execute(sql, *parameters)
         return self
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> Self:

@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -97,24 +97,11 @@ def test_k_tx_10_an_interrupt_anywhere_in_a_wait_leaves_the_queue_of_processes(
     operation: str, path: Path
 ) -> None:
     """Or its process would keep the others waiting until its next call, which may never come."""
-    with SessionStore.open(path, session_id="s", busy_timeout_ms=20_000) as store:
-        with as_another_process():
-            other = SessionStore.open(path, session_id="s")
-        calls: dict[str, Callable[[], object]] = {
-            "claim_lease": lambda: store.claim_lease(owner_id="ann", ttl_ms=1),
-            "begin": lambda: store.begin().__enter__(),
-        }
-        calls["claim_lease"]()  # once: what is done the first time only is another matter
-        queue = os.open(f"{path}{QUEUE_SUFFIX}", os.O_RDWR)
-        with other.begin():
-            for instruction in range(1, INSTRUCTIONS):
-                where = _Interrupt(instruction).strikes(calls[operation])
-                assert where, f"the call ended before instruction {instruction}"
-                assert _can_lock(queue), f"it is the head, interrupted in {where}"
-                assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
-        os.close(queue)
-        calls["claim_lease"]()
-        other.close()
+    with _waiting(path, operation, busy_timeout_ms=20_000) as (call, check):
+        for instruction in range(1, INSTRUCTIONS):
+            where = _Interrupt(instruction).strikes(call)
+            assert where, f"the call ended before instruction {instruction}"
+            check(where)
 
 
 @pytest.mark.posix
@@ -123,24 +110,38 @@ def test_k_tx_10_an_interrupt_anywhere_in_a_refusal_leaves_the_queue_of_processe
     operation: str, path: Path
 ) -> None:
     """Of a call that has spent its budget, and takes itself out of the line."""
-    with SessionStore.open(path, session_id="s", busy_timeout_ms=5) as store:
+    with _waiting(path, operation, busy_timeout_ms=5) as (call, check):
+        for instruction in count(1):
+            where = _Interrupt(instruction, behind="busy_error").strikes(call)
+            check(where)
+            if not where:
+                break
+        assert instruction > 100
+
+
+@contextmanager
+def _waiting(
+    path: Path, operation: str, *, busy_timeout_ms: int
+) -> Iterator[tuple[Callable[[], object], Callable[[str], None]]]:
+    """Give a call that waits for another process, and a check that this one is not the head for it."""
+    with SessionStore.open(path, session_id="s", busy_timeout_ms=busy_timeout_ms) as store:
         with as_another_process():
             other = SessionStore.open(path, session_id="s")
         calls: dict[str, Callable[[], object]] = {
             "claim_lease": lambda: store.claim_lease(owner_id="ann", ttl_ms=1),
             "begin": lambda: store.begin().__enter__(),
         }
-        calls["claim_lease"]()
+        calls["claim_lease"]()  # once: what is done the first time only is another matter
         queue = os.open(f"{path}{QUEUE_SUFFIX}", os.O_RDWR)
+
+        def check(where: str) -> None:
+            assert _can_lock(queue), f"it is the head, interrupted in {where}"
+            assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
+
         with other.begin():
-            for instruction in count(1):
-                where = _Interrupt(instruction, behind="busy_error").strikes(calls[operation])
-                assert _can_lock(queue), f"it is the head, interrupted in {where}"
-                assert os.pread(queue, 1, 0) != b"\1", f"the gate is closed, interrupted in {where}"
-                if not where:
-                    break
-        assert instruction > 100
+            yield calls[operation], check
         os.close(queue)
+        calls["claim_lease"]()
         other.close()
 
 
