@@ -182,9 +182,10 @@ def _is_one_of_on_sqlite(element: IsOneOf, compiler: SQLCompiler, **kw: Any) -> 
 class OnOneRow(FunctionElement[bool]):
     """A condition, one of those of a WHERE, that SQLite is told to expect of one row in a million.
 
-    That many it takes a step of a recursion to have, which has one. It then reads the whole of a
-    table that it has statistics of into a Bloom filter, to save look-ups that are never made.
-    For other databases this is the condition itself.
+    With statistics it goes by what is usual: it takes a step of a recursion to have a million rows,
+    and reads the whole of a table into a Bloom filter to save look-ups that are never made; where
+    most rows have one value, it reads all for the few that have another. So it is told which
+    condition to go by. For other databases this is the condition itself.
     """
 
     inherit_cache = True

@@ -358,7 +358,8 @@ def test_k_compose_1_a_choice_that_the_database_cant_make_is_refused(
     [
         lambda: statements.next_claimable(now_ms=1),
         lambda: statements.list_processes(status="x", after_process_id="", limit=5),
-        lambda: statements.list_all_processes(after_process_id="", limit=5),
+        lambda: statements.list_processes(after_process_id="", limit=5),
+        lambda: statements.list_status(status="x", after_process_id="", limit=5),
         lambda: statements.select_processes().where(statements.matches_filter()),
         lambda: statements.select_processes().where(
             statements.matches_filter(waiting=0, definition="d", created_before_ms=5)

@@ -548,6 +548,29 @@ def test_p_list_1_filters_and_pages(registry: ProcessRegistry, clock: ManualCloc
     assert registry.load_process("nobody") is None
 
 
+@pytest.mark.parametrize("many", [1, 2, 3, 4, 100])
+def test_p_list_1_many_in_one_state_are_read_as_few_are(
+    registry: ProcessRegistry, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr("lash_store.process.operations.processes._MANY", many)
+    for name in "gfedcba":
+        register(registry, name)
+    for name in "bdfg":
+        registry.complete_process(name, Success(1))
+
+    def pages(state: Any) -> list[str]:
+        found, after = [], ""
+        while page := registry.list_processes(state=state, after=after, limit=2):
+            found.append("".join(record.id for record in page))
+            after = page[-1].id
+        return found
+
+    assert pages("running") == ["ac", "e"]
+    assert pages("completed") == ["bd", "fg"]
+    assert pages("failed") == []
+    assert pages(None) == ["ab", "cd", "ef", "g"]
+
+
 def test_p_list_1_what_is_filtered_out_is_not_decoded(
     registry: ProcessRegistry, path: Path
 ) -> None:

@@ -43,6 +43,7 @@ _VALUES: Final[dict[str, Any]] = {
     "last_seq": 3,
     "enqueue_seq": 2,
     "limit": 10,
+    "up_to": 10,
     "count": 2,
     "max_batches": 8,
     "older_than_ms": 1000,

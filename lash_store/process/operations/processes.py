@@ -44,6 +44,10 @@ from lash_store.process.records.processes import (
 )
 from lash_store.process.tables import processes
 
+_MANY = 10_000
+"""Up to here a page sorts all that have its status; with more, it reads the ids in their order until
+it is full: 10,000 too where one in a hundred of a million has it."""
+
 
 def register_process(_: Context, registration: ProcessRegistration) -> Work[ProcessRecord]:
     """Register a process, or return the record as it stands if it is registered (P-REG).
@@ -103,14 +107,21 @@ def list_processes(
     if state is not None:
         check_choice("state", state, STATES)
     given = filter_arguments(matching)
-    page = {"after_process_id": check_text("after", after), "limit": bound("limit", limit)}
+    everything = all(each is None for each in given.values())
+    after_process_id, up_to = check_text("after", after), bound("limit", limit)
 
     def list_page(tx: Tx) -> list[ProcessRecord]:
-        rows = (
-            statements.list_all_processes.all(tx.own_cursor, **given, **page)  # type: ignore[arg-type] # reason: a str and an int
-            if state is None
-            else statements.list_processes.all(tx.own_cursor, status=state, **given, **page)  # type: ignore[arg-type] # reason: the same
-        )
+        cursor = tx.own_cursor
+        # Of many with one status the page's rows are near in the order of ids; of few, or of those
+        # that a filter leaves, they may be anywhere.
+        if state is None or (everything and _are_many(tx, state)):
+            rows = statements.list_processes.all(
+                cursor, status=state, after_process_id=after_process_id, limit=up_to, **given
+            )
+        else:
+            rows = statements.list_status.all(
+                cursor, status=state, after_process_id=after_process_id, limit=up_to, **given
+            )
         return [read_record(process_id, record_json, state) for process_id, record_json in rows]
 
     return list_page
@@ -212,6 +223,11 @@ def write_record(
     )
     if written != 1:
         raise CorruptRecordError(processes.name, process_id, f"{written} rows were updated")
+
+
+def _are_many(tx: Tx, status: str) -> bool:
+    counted = statements.count_status.one(tx.own_cursor, status=status, up_to=_MANY)
+    return counted == (_MANY,)
 
 
 def _row_of(tx: Tx, process_id: str) -> tuple[str, str, str]:

@@ -40,8 +40,9 @@ from lash_store.process.statements.leases import (
     select_leases as select_leases,
 )
 from lash_store.process.statements.processes import (
-    list_all_processes as list_all_processes,
+    count_status as count_status,
     list_processes as list_processes,
+    list_status as list_status,
     load_process as load_process,
     load_standing as load_standing,
     lock_claimable as lock_claimable,

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Delete, Insert, Select, delete, func, select
 
-from lash_store._kernel.dialects import offered, upsert_insert
+from lash_store._kernel.dialects import OnOneRow, offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import process_handle_grants, processes
 
@@ -99,7 +99,7 @@ def running_handles_of_session(*, session_id: str) -> Select[str, int]:
         # From the session's handles to their processes: few rows, whatever the registry holds.
         select(processes.c.process_id, held_by_others.label("held_by_others"))
         .join(process_handle_grants, _grants.process_id == processes.c.process_id)
-        .where(_grants.session_id == session_id, processes.c.status == _RUNNING)
+        .where(OnOneRow(_grants.session_id == session_id), processes.c.status == _RUNNING)
         .distinct()
         .order_by(processes.c.process_id)
     )

@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
 
-from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, upsert_insert
+from lash_store._kernel.dialects import IsNoJson, JsonText, OnOneRow, is_null_or, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
 
@@ -80,6 +80,28 @@ def update_process(*, process_id: str, status: str, updated_at_ms: int, record_j
 @prepare
 def list_processes(
     *,
+    status: str | None = None,
+    waiting: int | None = None,
+    definition: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
+    after_process_id: str,
+    limit: int,
+) -> Select[str, str]:
+    """Read a page of the processes, by id: id and record_json (P-LIST-1).
+
+    None filters by nothing. `waiting` is 0 or 1; `definition` is a text, or compact JSON.
+    """
+    page = _page(after_process_id=after_process_id, limit=limit)
+    return page.where(
+        is_null_or(status, lambda given: _processes.status == given),
+        _matches(waiting, definition, owner_scope_id, created_before_ms),
+    )
+
+
+@prepare
+def list_status(
+    *,
     status: str,
     waiting: int | None = None,
     definition: str | None = None,
@@ -88,28 +110,22 @@ def list_processes(
     after_process_id: str,
     limit: int,
 ) -> Select[str, str]:
-    """Read a page of the processes in one status, by id: id and record_json (P-LIST-1).
+    """Read what ``list_processes`` reads of one status, by the index of the status.
 
-    None filters by nothing. `waiting` is 0 or 1; `definition` is a text, or compact JSON.
+    It reads, and sorts, all that have it, for each page; ``list_processes`` reads what lies between.
     """
-    page = _page(after_process_id=after_process_id, limit=limit).where(_processes.status == status)
-    return page.where(_matches(waiting, definition, owner_scope_id, created_before_ms))
+    page = _page(after_process_id=after_process_id, limit=limit)
+    return page.where(
+        OnOneRow(_processes.status == status),
+        _matches(waiting, definition, owner_scope_id, created_before_ms),
+    )
 
 
 @prepare
-def list_all_processes(
-    *,
-    waiting: int | None = None,
-    definition: str | None = None,
-    owner_scope_id: str | None = None,
-    created_before_ms: int | None = None,
-    after_process_id: str,
-    limit: int,
-) -> Select[str, str]:
-    """Read a page of the processes in any status; see ``list_processes``."""
-    return _page(after_process_id=after_process_id, limit=limit).where(
-        _matches(waiting, definition, owner_scope_id, created_before_ms)
-    )
+def count_status(*, status: str, up_to: int) -> Select[int]:
+    """Count the processes in a status, and no further than `up_to`."""
+    first = select(_processes.status).where(_processes.status == status).limit(up_to)
+    return select(func.count().label("processes")).select_from(first.subquery("found"))
 
 
 @prepare

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Delete, Insert, Select, delete, exists, insert, or_, select
 
-from lash_store._kernel.dialects import is_null_or, upsert_insert
+from lash_store._kernel.dialects import OnOneRow, is_null_or, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.trigger.tables import (
     trigger_deliveries,
@@ -81,7 +81,7 @@ def matching_subscriptions(
         select(_subscriptions.subscription_id, _subscriptions.handle, _subscriptions.record_json)
         .where(
             _subscriptions.source_type == source_type,
-            _subscriptions.source_key == source_key,
+            OnOneRow(_subscriptions.source_key == source_key),
             _subscriptions.enabled == 1,
             ~delivered,
         )

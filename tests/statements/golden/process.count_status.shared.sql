@@ -1,0 +1,6 @@
+SELECT count(*) AS processes
+FROM (SELECT processes.status AS status
+FROM lash_processes AS processes
+WHERE processes.status = :p_status
+LIMIT :p_up_to OFFSET :param_1) AS found
+-- param_1 = 0
