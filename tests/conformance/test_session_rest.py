@@ -307,6 +307,20 @@ class TestSummary:
         assert summary is not None
         assert (summary.user_messages, summary.first_user_message) == (1, "another branch")
 
+    def test_s_gc_3_a_role_may_be_written_in_any_way_that_json_knows(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        store.save_meta(self.META)
+        commit(store, Append([Node("1", None, message("User", part("Text", "hello")))], "1"))
+        run_script(
+            path, "UPDATE graph_nodes SET node_json = replace(node_json, 'User', '\\u0055ser')"
+        )
+        stored = repr(all_rows(path))
+        assert "u0055ser" in stored
+        summary = store.load_summary()
+        assert summary is not None
+        assert (summary.user_messages, summary.first_user_message) == (1, "hello")
+
     def test_s_gc_3_a_message_of_another_shape_is_corrupt(self, store: SessionStore) -> None:
         store.save_meta(self.META)
         commit(store, Append([Node("1", None, message("User", "no part"))], "1"))

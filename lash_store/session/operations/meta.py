@@ -67,13 +67,13 @@ def _read_summary(tx: Tx) -> SessionSummary | None:
     meta = _read_meta(tx)
     if meta is None:
         return None
-    counted = statements.count_user_messages.one(tx.own_cursor)
-    first = statements.first_user_message.one(tx.own_cursor)
+    ((counted,),) = statements.count_user_messages.all(tx.own_cursor)
+    first = statements.first_user_message.one(tx.own_cursor) if counted else None
     return SessionSummary(
         session_id=meta.session_id,
         cwd=meta.cwd,
         relation=meta.relation,
-        user_messages=0 if counted is None else counted[0],
+        user_messages=counted,
         first_user_message="" if first is None else _text(str(first[0]), first[1]),
     )
 
