@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
-from lash_store._kernel.liveness import is_over
 from lash_store._kernel.locks import locked_by
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
@@ -22,8 +21,11 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
+    AWAY,
     LONGEST_NAP_S,
+    PASSING,
     Inside,
+    Persistence,
     RecordedOptions,
     Recording,
     Step,
@@ -31,12 +33,11 @@ from lash_store.effect.running import (
     check_not_inside,
     check_run,
     keep_step,
-    lost_waiting,
     signature_of,
 )
 from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
-from lash_store.errors import InvalidRecordError, LashStoreError, StoreBusyError
+from lash_store.errors import InvalidRecordError, LashStoreError, LeaseLostError, StoreBusyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -168,6 +169,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     async def _record_under(self, step: Step, record: Callable[[EffectTx], Any]) -> Any:
         assert self._store is not None  # which has looked
         handle = self._store._handle  # noqa: SLF001 # reason: its own store
+        persistence = Persistence(step, self._store.read_clock, None)
         while True:
             recorded: Any
             try:
@@ -175,6 +177,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             except StoreBusyError:
                 # What it gave must not be lost to that: for as long as the lease is live.
                 await handle.submit_read("require_lease", step.require_lease)
+                continue
+            except AWAY as error:
+                await asyncio.sleep(persistence.nap_s(error))
                 continue
             if not isinstance(recorded, Busy):
                 return recorded
@@ -209,12 +214,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             ending.is_ours()  # the function has made another error of it: the claim is lost
             if failed is None:
                 raise
-            await self._record(kept, "fail_effect", fail_effect, failed)
+            await self._record(step, kept, "fail_effect", fail_effect, failed)
             raise step.failure(failed) from error
         else:
             ending.is_ours()  # or it has passed over it; recording will be refused
             check_awaitable(given)
-            return await self._record(kept, "finish_effect", finish_effect, outcome)
+            return await self._record(step, kept, "finish_effect", finish_effect, outcome)
         finally:
             KEEPER.drop(kept)
 
@@ -242,7 +247,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             await self._wait_out(step, found)
 
     async def _record(
-        self, kept: Kept, operation: str, function: Callable[..., Any], outcome: Any
+        self, step: Step, kept: Kept, operation: str, function: Callable[..., Any], outcome: Any
     ) -> Any:
         """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         assert self._store is not None  # a step has been begun
@@ -253,21 +258,28 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         def submit() -> Awaitable[Any]:
             return store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
 
-        async def go_on() -> Any:
+        persistence = Persistence(step, store.read_clock, kept.term)
+
+        async def go_on(error: Exception) -> Any:
             while True:
+                await asyncio.sleep(persistence.nap_s(error))
                 try:
                     return await submit()
-                except StoreBusyError as error:
-                    if is_over(kept.term.expires_at_ms, now_ms=store.read_clock()):
-                        raise lost_waiting(kept.term, error) from error
+                except PASSING as again:
+                    error = again
+                except LeaseLostError as lost:
+                    if not persistence.in_doubt:
+                        raise
+                    found = await store._handle.submit_read("look_up_effect", step.look_up)  # noqa: SLF001 # reason: its own store
+                    return persistence.outcome_of(found, lost)
 
         try:
             return await submit()
-        except StoreBusyError:
-            return await finish_first(go_on())
+        except PASSING as error:
+            return await finish_first(go_on(error))
         except asyncio.CancelledError as cancelled:
-            if isinstance(cancelled.__cause__, StoreBusyError):
-                await finish_first(go_on())
+            if isinstance(cancelled.__cause__, PASSING):
+                await finish_first(go_on(cancelled.__cause__))
             raise
 
     async def _give_back(self, claim: EffectClaim) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.keeping import KEEPER, Kept
 from lash_store._kernel.leases import Fence
+from lash_store._kernel.liveness import is_over
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.holding import Held
 from lash_store._stores.leasing import leases_of
@@ -41,10 +42,12 @@ from lash_store.effect.records import (
 )
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
+    ConnectionLostError,
     EffectFailedError,
     InvalidRecordError,
     LeaseLostError,
     NestedTransactionError,
+    OutcomeUnknownError,
     StoreBusyError,
 )
 
@@ -72,7 +75,8 @@ class StepOptions(RecordedOptions, total=False):
 
     ``envelope_hash``  the consumer's own hash of what the step does, in place of an envelope
     ``under``          the fence of a lease that the caller holds, and nobody runs the step without:
-                       then it needs no claim of its own, and ``ttl_ms`` means nothing
+                       then it needs no claim of its own, and ``ttl_ms`` is how long what it gave
+                       waits for a server that is away
     """
 
     envelope_hash: str | None
@@ -316,8 +320,47 @@ def current_step() -> Held[EffectClaim] | None:
     return None if here is None or here.is_over or here.kept is None else Held(here.kept)
 
 
-def lost_waiting(claim: EffectClaim, error: StoreBusyError) -> LeaseLostError:
-    """Return the error of a claim that ran out while its outcome waited for the write lock."""
-    lost = LeaseLostError(claim, None, "expired")
-    lost.__cause__ = error
-    return lost
+AWAY: Final = (ConnectionLostError, OutcomeUnknownError)
+"""What is raised while a server is away."""
+
+PASSING: Final = (StoreBusyError, *AWAY)
+"""What keeps an outcome from being recorded now, and may be over soon."""
+
+_NAP_S: Final = 0.1
+
+
+class Persistence:
+    """How what a step gave is recorded although the database can't be written to just now (E-RUN-6)."""
+
+    def __init__(
+        self, step: Step, read_clock: Callable[[], int], claim: EffectClaim | None
+    ) -> None:
+        self._step = step
+        self._read_clock = read_clock
+        self._claim = claim
+        self._ends_ms = None if claim is None else claim.expires_at_ms
+        self._doubt: OutcomeUnknownError | None = None
+
+    def nap_s(self, error: Exception) -> float:
+        """Return in how many seconds to try again; raise once it is too late."""
+        if isinstance(error, OutcomeUnknownError):
+            self._doubt = error
+        now_ms = self._read_clock()
+        if self._ends_ms is None:  # under a lease, whose end is not known here
+            self._ends_ms = now_ms + self._step.ttl_ms
+        if is_over(self._ends_ms, now_ms=now_ms):
+            if self._doubt is not None or self._claim is None:
+                raise self._doubt or error
+            raise LeaseLostError(self._claim, None, "expired") from error
+        return 0.0 if isinstance(error, StoreBusyError) else _NAP_S  # which has waited
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have been recorded: then nobody has the claim any more."""
+        return self._doubt is not None
+
+    def outcome_of(self, found: Any, lost: LeaseLostError) -> Any:
+        """Return what is recorded of the step, if that is what became of the claim; else raise `lost`."""
+        if isinstance(found, Replayed | ReplayedFailure):
+            return self._step.outcome_of(found)
+        raise lost

@@ -8,15 +8,17 @@ from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
-from lash_store._kernel.liveness import is_over
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.store import Store, open_at
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
+    AWAY,
     LONGEST_NAP_S,
+    PASSING,
     Inside,
+    Persistence,
     RecordedOptions,
     Recording,
     Step,
@@ -24,12 +26,11 @@ from lash_store.effect.running import (
     check_not_inside,
     check_run,
     keep_step,
-    lost_waiting,
     signature_of,
 )
 from lash_store.effect.tables import SCHEMA
 from lash_store.effect.tx import EffectTx
-from lash_store.errors import LashStoreError, StoreBusyError
+from lash_store.errors import LashStoreError, LeaseLostError, StoreBusyError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -175,12 +176,16 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 if failed is None:
                     raise
         record = step.recording(self._context, outcome, failed)
+        persistence = Persistence(step, self.read_clock, None)
         while True:
             try:
                 recorded = self._handle.write("record_effect", record)
             except StoreBusyError:
                 # What it gave must not be lost to that: for as long as the lease is live, which may be read.
                 self._handle.read("require_lease", step.require_lease)
+                continue
+            except AWAY as error:
+                time.sleep(persistence.nap_s(error))
                 continue
             if not isinstance(recorded, Busy):
                 break
@@ -208,9 +213,9 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         finally:
             KEEPER.drop(kept)
         if failed is None:
-            return self._record(kept, lambda: self.finish_effect(claim, outcome))
+            return self._record(step, kept, lambda: self.finish_effect(claim, outcome))
         error_of_step = failed
-        self._record(kept, lambda: self.fail_effect(claim, error_of_step))
+        self._record(step, kept, lambda: self.fail_effect(claim, error_of_step))
         raise step.failure(failed) from cause
 
     def _begin(self, step: Step) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
@@ -224,14 +229,19 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 return found, sent_ms
             self._wait_out(step, found)
 
-    def _record(self, kept: Kept, record: Callable[[], R]) -> R:
-        """Record an outcome; while the write lock can't be had, try for as long as the claim holds."""
+    def _record(self, step: Step, kept: Kept, record: Callable[[], Any]) -> Any:
+        """Record an outcome; while it can't be written, try for as long as the claim holds."""
+        persistence = Persistence(step, self.read_clock, kept.term)
         while True:
             try:
                 return record()
-            except StoreBusyError as error:
-                if is_over(kept.term.expires_at_ms, now_ms=self.read_clock()):
-                    raise lost_waiting(kept.term, error) from error
+            except PASSING as error:
+                time.sleep(persistence.nap_s(error))
+            except LeaseLostError as lost:
+                if not persistence.in_doubt:
+                    raise
+                found = self._handle.read("look_up_effect", step.look_up)
+                return persistence.outcome_of(found, lost)
 
     def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well

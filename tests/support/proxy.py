@@ -23,6 +23,8 @@ class Proxy:
         """How long an answer is held back, beyond what it takes."""
         self.trips = 0
         """How often a client has sent something after an answer."""
+        self.is_away = False
+        """Whether who connects now is cut off at once."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,6 +44,10 @@ class Proxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # or who waits in accept() accepts one more
         self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut whatever is connected."""
         for pair in self._pairs:
             for each in pair:
                 with suppress(OSError):
@@ -54,6 +60,9 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.is_away:
+                client.close()
+                continue
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server = self._connect()
             self._pairs.append((client, server))

@@ -217,7 +217,8 @@ class StoreConnection(GuardedConnection):
         except BaseException as error:
             self.notes.clear()
             if isinstance(error, psycopg.Error):
-                if is_lost(error, self):
+                if error.sqlstate is None or is_lost(error, self):
+                    self.discard()  # it is not the server that says so: it may have committed
                     raise OutcomeUnknownError(
                         self.path, code_of(error), first_line(error)
                     ) from error
