@@ -35,6 +35,7 @@ class Call(ABC):
         "deadline_s",
         "error",
         "is_admitted",
+        "is_blocked",
         "locks",
         "operation",
         "reads",
@@ -66,6 +67,8 @@ class Call(ABC):
         """What has to be locked for it, where a database locks less than all of itself."""
         self.is_admitted = False
         """Whether it may begin, where several may at once."""
+        self.is_blocked = False
+        """Whether it has waited in vain for what is locked for it, where others need not wait for that."""
         self.context: Context = copy_context()
         self.settled = False
         self.result: Any = None
@@ -87,11 +90,11 @@ class Call(ABC):
         # One call into C: whatever interrupts, it is taken by one, and who that is can be seen.
         return self.taken.setdefault("by", by) is by
 
-    def give_back(self, by: object) -> bool:
-        """Let it wait again, to be run once more, alone: what it did was undone."""
+    def give_back(self, by: object, *, alone: bool = True) -> bool:
+        """Let it wait again, to be run once more, by itself if `alone`: what it did was undone."""
         if self.taken.get("by") is not by:
             return False
-        self.alone = True
+        self.alone = self.alone or alone
         self.result = self.error = None
         self.taken.clear()
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import get_ident
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 import psycopg
@@ -40,6 +40,10 @@ from lash_store.errors import (
     ThreadError,
     TransactionEndedError,
 )
+
+PATIENCE_MS: Final = 250
+"""How long a call keeps its connection while it waits for a lock that another process has; then it
+stands in line once more, so that others come to it."""
 
 
 class StoreConnection(GuardedConnection):
@@ -112,13 +116,19 @@ class StoreConnection(GuardedConnection):
     # The store's own control.
 
     def begin_write(self, locks: Sequence[Lock], *, budget_ms: int, is_full: bool) -> None:
-        """Begin a transaction that writes, take its locks, and read the clock: in one round trip."""
+        """Begin a transaction that writes, take its locks, and read the clock: in one round trip.
+
+        Those are waited for as long as others can wait for this connection; what is locked later,
+        in the midst of the transaction, within the budget.
+        """
         self.budget_ms = budget_ms
+        budget = dialect.lock_timeout(budget_ms)
         self._begin(
             dialect.BEGIN_WRITE,
-            dialect.lock_timeout(budget_ms),
+            dialect.lock_timeout(min(budget_ms, PATIENCE_MS)) if locks else budget,
             *([dialect.FULL] if is_full else []),
             *map(dialect.lock_statement, locks),
+            *([budget] if locks and budget_ms > PATIENCE_MS else []),
         )
         self.held = Held(locks)
         self._writes_alone = not any(is_shared for _, is_shared in locks)

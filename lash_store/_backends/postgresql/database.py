@@ -20,9 +20,10 @@ from sqlalchemy import URL
 
 from lash_store._backends.apart import shares
 from lash_store._backends.postgresql import dialect, guard
+from lash_store._backends.postgresql.blocks import Blocks
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.driver import code_of, first_line, is_lost, store_error
-from lash_store._backends.postgresql.groups import OWN_WORK, SERVERS, Groups
+from lash_store._backends.postgresql.groups import OWN_WORK, SERVERS
 from lash_store._backends.postgresql.turns import Turns
 from lash_store._backends.urls import without_password
 from lash_store._kernel.options import Settings
@@ -92,7 +93,7 @@ class OpenDatabase:
         self._idle: list[StoreConnection] = []
         self._watcher: StoreConnection | None = None
         self._polling = threading.Lock()
-        self.groups = Groups(self)
+        self.groups = Blocks(self)
         self.turns = Turns(self.key.pool_size, self.groups.start)
         self.watch = Watch(self._read_version, POLLS)
 

@@ -12,13 +12,15 @@ from lash_store.errors import LashStoreError, OutcomeUnknownError, StoreBusyErro
 class Group:
     """The calls that one transaction is for, the leading one first, and how far it has come."""
 
-    __slots__ = ("calls", "is_committed", "is_committing")
+    __slots__ = ("calls", "is_blocked", "is_committed", "is_committing")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = list(calls)
         self.is_committing = False
         """Whether COMMIT was sent, and its answer is not known."""
         self.is_committed = False
+        self.is_blocked = False
+        """Whether its locks were not to be had for as long as it may keep a connection for that."""
 
 
 def failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
@@ -27,19 +29,17 @@ def failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
     What may be the fault of one of them, or be over in a moment, each has to find out by itself; a
     lost connection at COMMIT is the same answer for all: nobody may do that again unasked.
     """
-    now_s = monotonic()
+    if type(error) is StoreBusyError:
+        now_s = monotonic()
+        for call in calls:
+            if call.deadline_s <= now_s:
+                call.error = call.caller.busy_error(call.since_s)
+                call.error.__cause__ = error.__cause__
+        return [call for call in calls if call.error is None]
     if len(calls) > 1 and not isinstance(error, OutcomeUnknownError):
-        if isinstance(error, StoreBusyError):
-            for call in calls:
-                if call.deadline_s <= now_s:
-                    call.error = call.caller.busy_error(call.since_s)
-            return [call for call in calls if call.error is None]
         return calls
     for call in calls:
         call.error = _own(error)
-        if type(error) is StoreBusyError:
-            call.error = call.caller.busy_error(call.since_s)
-            call.error.__cause__ = error.__cause__
     return []
 
 

@@ -12,7 +12,8 @@ from the same values.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from threading import Event, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,7 @@ from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
     OutcomeUnknownError,
+    StoreBusyError,
 )
 
 if TYPE_CHECKING:
@@ -97,28 +99,13 @@ class Groups:
             call.wake_next()
         return call.outcome()
 
-    def enter(self, call: ThreadCall) -> None:
-        """Wait for the turn of a consumer's block, which this thread leads by itself."""
-        self.check_not_inside()
-        turns = self._database.turns
-        try:
-            if not turns.enter(call):
-                while not call.is_admitted:
-                    self._wait(call)
-        except BaseException:
-            call.take(call)
-            turns.withdraw(call)
-            raise
-        call.take(call)
-
     def submit(self, calls: Sequence[LibraryCall]) -> None:
         """Let calls that no thread waits for stand in line, from any thread."""
         for call in calls:
             if self._database.turns.enter(call):
                 self.start(call)
-            elif not self._is_looked_after:
-                self._is_looked_after = True
-                TIMER.after(LOOK_AGAIN_S, self._look_after)
+            else:
+                self._have_looked_after()
 
     def refuse(self, caller: Any) -> None:
         """Fail what waits for a store that is being closed."""
@@ -139,6 +126,11 @@ class Groups:
             call.settled = True
             call.outcome()
 
+    def _have_looked_after(self) -> None:
+        if not self._is_looked_after:
+            self._is_looked_after = True
+            TIMER.after(LOOK_AGAIN_S, self._look_after)
+
     def _look_after(self) -> None:
         now_s = monotonic()
         waiting = [each for each in self._database.turns.waiting if isinstance(each, LibraryCall)]
@@ -157,6 +149,7 @@ class Groups:
         turns = self._database.turns
         group = Group([first])
         ended: list[Call] = []
+        left: Sequence[Call] = []
         try:
             self._running.add(first)
             group.calls += turns.joining(first)
@@ -164,9 +157,9 @@ class Groups:
             taken = [call for call in group.calls if call.take(group)]
             left = self._do(group, taken, on_library=on_library) if taken else []
             ended = [call for call in taken if call not in left]
-            self._again(left, group)
         except BaseException as error:
             # An interrupt is this thread's, whoever's call it strikes.
+            left = []
             ended = self._without(first, group, error)
             if not on_library:
                 first.taken.setdefault("by", first)
@@ -175,7 +168,7 @@ class Groups:
             ended.append(first)
         finally:
             self._running.difference_update(group.calls)
-            turns.leave(group.calls)
+            turns.leave(group.calls, partial(self._again, left, group))
             settle(ended)
 
     def _without(self, first: Call, group: Group, error: BaseException) -> list[Call]:
@@ -196,8 +189,17 @@ class Groups:
         return ended
 
     def _again(self, calls: Sequence[Call], group: Group) -> None:
-        """Let calls whose transaction was undone be done again, each alone."""
-        if calls:
+        """Let calls whose transaction was undone be done again, each alone.
+
+        Those that have not got their locks wait on, behind who has no need of them.
+        """
+        if group.is_blocked:
+            for call in calls:
+                call.is_blocked = True
+            waiting = [call for call in calls if call.give_back(group, alone=False)]
+            self._database.turns.put_last(waiting)
+            self._have_looked_after()
+        elif calls:
             tell([done_again(self._database.path, [call.operation for call in calls])])
             self._database.turns.put_back([call for call in calls if call.give_back(group)])
 
@@ -207,6 +209,7 @@ class Groups:
         try:
             connection = self._begin(calls)
         except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
+            group.is_blocked = type(error) is StoreBusyError
             return failed(calls, error)
         try:
             with self._is_inside(connection, first):
@@ -231,7 +234,7 @@ class Groups:
         if now_s - first.since_s >= LONG_WAIT_S and not first.reads:
             tell([long_wait(self._database.path, first.operation, now_s - first.since_s)])
         if first.reads:
-            begin: Callable[[StoreConnection], None] = _begin_read(first)
+            begin: Callable[[StoreConnection], None] = begin_read(first)
         else:
             deadline_s = min(call.deadline_s for call in calls)
             begin = self.beginning(calls, deadline_s)
@@ -312,27 +315,6 @@ class Groups:
         self._database.watch.announce(touched)
         tell(notes)
 
-    def run_together(self, calls: list[ThreadCall]) -> list[Any]:
-        """Run calls as one group, in this order, on this thread; an error in its place: for tests."""
-        self.check_not_inside()
-        first = calls[0]
-        own, first.locks = first.locks, together(lock for call in calls for lock in call.locks)
-        self.enter(first)
-        try:
-            for call in calls[1:]:
-                call.take(first)
-            left = self._do(Group(calls), calls, on_library=False)
-        finally:
-            self._database.turns.leave([first])
-            first.locks = own
-        for call in calls if left else []:
-            call.taken.clear()
-            call.alone = True
-            call.result = call.error = None
-            with suppress(Exception):  # it stands in the call's place
-                self.run(call)
-        return [call.result if call.error is None else call.error for call in calls]
-
     def wait_for(self, caller: Any) -> None:
         """Wait until nothing is done any more for a store that is being closed; StoreBusyError."""
         until_s = monotonic() + caller.budget_s
@@ -342,45 +324,8 @@ class Groups:
                 raise caller.busy_error(since_s)
             Event().wait(0.002)
 
-    # A consumer's blocks.
 
-    def begin_block(self, call: ThreadCall) -> StoreConnection:
-        """Begin the transaction of a block on this thread, whose turn it is."""
-        try:
-            connection = self._database.begin(self.beginning([call], call.deadline_s))
-        except BaseException:
-            self._database.turns.leave([call])
-            raise
-        self._inside[get_ident()] = connection
-        self._running.add(call)
-        return connection
-
-    def begin_snapshot(self, call: ThreadCall) -> StoreConnection:
-        """Begin the snapshot of a block on this thread, whose turn it is."""
-        try:
-            return self._database.begin(_begin_read(call))
-        except BaseException:
-            self._database.turns.leave([call])
-            raise
-
-    def end_block(self, call: ThreadCall, connection: StoreConnection, *, commit: bool) -> None:
-        """End it; whatever happens, nothing is half done, and others begin."""
-        for thread, each in list(self._inside.items()):
-            if each is connection:
-                del self._inside[thread]
-        touched, notes = set(connection.touched), list(connection.notes)
-        try:
-            connection.end(commit=commit)
-        finally:
-            connection.notes.clear()
-            self._database.give_back(connection)
-            self._running.discard(call)
-            self._database.turns.leave([call])
-        if commit:
-            self._announce(touched, notes)
-
-
-def _begin_read(first: Call) -> Callable[[StoreConnection], None]:
+def begin_read(first: Call) -> Callable[[StoreConnection], None]:
     def begin(connection: StoreConnection) -> None:
         connection.operation = first.operation or "read"
         connection.begin_read()

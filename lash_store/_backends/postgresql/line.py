@@ -37,6 +37,24 @@ class Line:
             self._ask(call)
         self._calls = {**first, **self._calls}
 
+    def put_last(self, calls: Iterable[Call]) -> None:
+        """Let calls stand behind all others, but before those that wait for them."""
+        last = list(calls)
+        asked = {number: False for call in last for number, _ in call.locks}
+        for call in last:
+            for number, is_shared in call.locks:
+                asked[number] = asked[number] or not is_shared
+        behind = [
+            call
+            for call in self._calls
+            if any(n in asked and (asked[n] or not is_shared) for n, is_shared in call.locks)
+        ]
+        for call in last:
+            self._ask(call)
+        for call in behind:
+            del self._calls[call]
+        self._calls.update(dict.fromkeys((*last, *behind)))
+
     def remove(self, call: Call) -> None:
         """Take a call out of the line."""
         del self._calls[call]

@@ -14,7 +14,7 @@ from typing import Final
 
 from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock
-from lash_store._kernel.calls import Call
+from lash_store._kernel.calls import Call, ToldCall
 
 _MOST_LOOKED_AT: Final = 256
 _MOST_TOGETHER: Final = 32
@@ -44,13 +44,21 @@ class Turns:
             ):
                 self._admit(call)
                 return True
-            self.waiting.append(call)
+            if isinstance(call, ToldCall):
+                self.waiting.put_first([call])  # a renewal: who waits for it has a lease to lose
+            else:
+                self.waiting.append(call)
             return False
 
     def put_back(self, calls: Iterable[Call]) -> None:
         """Let calls stand before all others, to be done once more."""
         with self._mutex:
             self.waiting.put_first(calls)
+
+    def put_last(self, calls: Iterable[Call]) -> None:
+        """Let calls stand behind all that don't wait for them: they have waited in vain for a while."""
+        with self._mutex:
+            self.waiting.put_last(calls)
 
     def withdraw(self, call: Call) -> None:
         """Take a call out of the line, or out of its turn: whoever made it gave up."""
@@ -64,8 +72,11 @@ class Turns:
                 return  # nobody who stands behind it can begin for that
         self._next()
 
-    def leave(self, calls: Iterable[Call]) -> None:
-        """End the turn of a call, and of those that have joined it, and let others begin."""
+    def leave(self, calls: Iterable[Call], again: Callable[[], None] | None = None) -> None:
+        """End the turn of a call, and of those that have joined it, and let others begin.
+
+        By `again` some of them stand in line once more: nobody withdraws them in between.
+        """
         ended = list(calls)
         numbers = {number for call in ended for number, _ in call.locks}
         try:
@@ -78,6 +89,8 @@ class Turns:
                     self._free, self._held = free, held
                     self._let_go(ended, numbers)
                     raise
+                if again is not None:
+                    again()
         finally:
             self._next()
 
@@ -97,6 +110,8 @@ class Turns:
                 if len(joined) == _MOST_TOGETHER:
                     break
                 fits = call.reads == first.reads and _may_go_together(call) and call.waits
+                if first.is_blocked or call.is_blocked:
+                    fits = fits and call.locks == first.locks  # none that need not wait for that
                 if (
                     fits
                     and call.may_join(on_library=False)

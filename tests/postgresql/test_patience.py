@@ -1,0 +1,184 @@
+"""Waiting for what another process has locked: it keeps those who have no need of that from nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from lash_store import AsyncSessionStore, NewWork, SessionStore
+from lash_store._backends.postgresql.line import Line
+from lash_store._backends.postgresql.locks import Lock
+from lash_store._kernel.calls import Call, ThreadCall
+from lash_store.errors import StoreBusyError
+from lash_store.testing import as_another_process
+from tests.support.turns import eventually, join, started
+
+FREE = [f"free-{number}" for number in range(5)]
+LONG_MS = 60_000
+
+
+class There:
+    """A place with sessions of which another process has one locked, or several; one connection each."""
+
+    def __init__(self, url: str, place: str, stack: ExitStack) -> None:
+        self._url, self._place, self._stack = url, place, stack
+
+    def open(self, session_id: str, **options: Any) -> SessionStore:
+        given = {"pool_size": 1, "busy_timeout_ms": LONG_MS, **options}
+        opened = SessionStore.open(self._url, session_id=session_id, schema=self._place, **given)
+        return self._stack.enter_context(opened)
+
+    def block(self, session_id: str) -> Callable[[], None]:
+        """Lock a session as another process; return what lets go of it."""
+        with as_another_process():
+            other = self.open(session_id)
+        block = ExitStack()
+        block.enter_context(other.begin())
+        self._stack.callback(block.close)
+        return block.close
+
+    def waiting(self, store: SessionStore) -> int:
+        """How many calls stand in line at the database of `store`."""
+        database: Any = store._handle.database  # type: ignore[attr-defined] # reason: what is open is no business of a store's
+        return len(database.turns.waiting)
+
+
+@pytest.fixture
+def there(url: str, place: str) -> Iterator[There]:
+    with ExitStack() as stack:
+        yield There(url, place, stack)
+
+
+def enqueue(store: SessionStore) -> Callable[[], object]:
+    return lambda: store.enqueue_work(NewWork(["x"]))
+
+
+def queued(store: SessionStore) -> int:
+    return store.work_depth().batches
+
+
+def test_k_lock_3_who_waits_for_another_process_shares_its_connection(there: There) -> None:
+    blocked = there.open("blocked")
+    free = [there.open(name) for name in FREE]
+    let_go = there.block("blocked")
+    waiting = started(enqueue(blocked))
+    for store in free:
+        store.enqueue_work(NewWork(["x"]))
+    assert waiting[0].is_alive()
+    let_go()
+    join(*waiting)
+    assert [queued(store) for store in (blocked, *free)] == [1] * 6
+
+
+def test_k_lock_3_who_stood_in_line_with_it_does_not_wait_for_its_lock(there: There) -> None:
+    blocked = there.open("blocked")
+    free = [there.open(name) for name in FREE]
+    let_go = there.block("blocked")
+    with blocked.read():  # the one connection
+        waiting = started(enqueue(blocked))
+        eventually(lambda: there.waiting(blocked) == 1)
+        others = started(*map(enqueue, free))
+        eventually(lambda: there.waiting(blocked) == 6)
+    join(*others)
+    assert waiting[0].is_alive()
+    let_go()
+    join(*waiting)
+    assert [queued(store) for store in (blocked, *free)] == [1] * 6
+
+
+def test_k_lock_3_a_block_waits_in_line_too(there: There) -> None:
+    blocked = there.open("blocked")
+    free = there.open("free")
+    let_go = there.block("blocked")
+    entered = threading.Event()
+
+    def enter() -> None:
+        with blocked.begin() as tx:
+            entered.set()
+            tx.enqueue_work(NewWork(["x"]))
+
+    waiting = started(enter)
+    for _ in range(3):
+        with free.begin() as tx:
+            tx.enqueue_work(NewWork(["x"]))
+    assert not entered.is_set()
+    let_go()
+    join(*waiting)
+    assert (queued(blocked), queued(free)) == (1, 3)
+
+
+def test_k_hold_4_terms_outlive_what_is_locked_elsewhere(there: There) -> None:
+    """However many calls wait for another process, renewals get a connection."""
+    free = there.open("free")
+    blocked = [there.open(f"blocked-{number}") for number in range(4)]
+    let_go = [there.block(f"blocked-{number}") for number in range(4)]
+    with free.hold(owner_id="ann", ttl_ms=3_000) as held:
+        waiting = started(*map(enqueue, blocked))
+        eventually(lambda: held.renewals >= 4)
+        held.check()
+        assert all(thread.is_alive() for thread in waiting)
+        for each in let_go:
+            each()
+        join(*waiting)
+
+
+def test_k_lock_3_a_budget_is_kept_to(there: There) -> None:
+    hasty = there.open("blocked", busy_timeout_ms=600)
+    there.block("blocked")
+    with pytest.raises(StoreBusyError) as caught:
+        hasty.enqueue_work(NewWork(["x"]))
+    assert caught.value.waited_ms >= 600
+    with pytest.raises(StoreBusyError) as caught, hasty.begin():
+        pass
+    assert caught.value.waited_ms >= 600
+    assert hasty.work_depth().batches == 0
+
+
+def test_k_lock_3_many_calls_on_what_is_locked_go_together_in_the_end(
+    there: There, url: str, place: str
+) -> None:
+    there.open("blocked")
+    let_go = there.block("blocked")
+
+    async def main() -> list[int]:
+        async with AsyncSessionStore.open(
+            url, session_id="blocked", schema=place, pool_size=1, busy_timeout_ms=LONG_MS
+        ) as store:
+            calls = [asyncio.ensure_future(store.enqueue_work(NewWork([n]))) for n in range(64)]
+            await asyncio.sleep(0.6)  # longer than one is patient
+            assert not any(call.done() for call in calls)
+            let_go()
+            return [batch.enqueue_seq for batch in await asyncio.gather(*calls)]  # type: ignore[union-attr] # reason: without source keys none is there before
+
+    numbers = asyncio.run(main())
+    assert len(set(numbers)) == 64
+    assert numbers == sorted(numbers)
+
+
+def test_k_lock_3_the_last_in_line_stand_before_those_that_wait_for_them() -> None:
+    def call(*locks: Lock) -> Call:
+        made = ThreadCall(None, "x", lambda _: None, budget_s=1.0)
+        made.locks = locks
+        return made
+
+    first, same, free, shares, alone = (
+        call((1, False)),
+        call((1, False)),
+        call((2, False)),
+        call((3, True), (4, False)),
+        call((3, True), (5, False)),
+    )
+    line = Line()
+    for each in (same, shares, alone, free):
+        line.append(each)
+    line.put_last([first])
+    assert list(line) == [shares, alone, free, first, same]
+    line.remove(shares)
+    line.put_last([shares])
+    assert list(line) == [alone, free, first, same, shares]
+    assert line.wanted([(3, True), (1, False), (9, False)]) == {3: True, 1: False}
