@@ -33,9 +33,12 @@ from lash_store._stores.tx import Context, Tx
 from lash_store.deployment import EFFECTS, PROCESSES, SESSIONS, TRIGGERS
 from lash_store.effect.store import EffectStore
 from lash_store.errors import (
+    ConnectionLostError,
     CopyError,
     CorruptRecordError,
+    OutcomeUnknownError,
     SchemaVersionError,
+    StorageError,
     StoreEmptyError,
     StoreOpenError,
 )
@@ -114,6 +117,10 @@ def copy_deployment(
                     what = _called(kind, session_id)
                     cause = str(error.orig).splitlines()[0]  # others may show values
                     raise CopyError(there.path, what, cause) from error
+                except (ConnectionLostError, OutcomeUnknownError):
+                    raise
+                except StorageError as error:
+                    raise CopyError(there.path, _called(kind, session_id), error.cause) from error
                 held.close()  # not before: the connections of a server are kept for who comes next
                 held.enter_context(opened.pop_all())
             copied.append(unit)

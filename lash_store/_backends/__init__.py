@@ -68,7 +68,7 @@ RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
 }
 """By dialect, what writes the DDL of some kinds, under a prefix where there is one."""
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://")
 _URL_AS_PATH: Final = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 _SERVERS: Final = ("postgresql",)
@@ -187,7 +187,7 @@ def place_name(where: str) -> str:
 
 def _server_url(text: str) -> URL:
     url = parsed_url(text)
-    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+    if url.drivername not in ("postgresql", "postgresql+psycopg", "postgresql+psycopg_async"):
         raise StoreOpenError(
             server_name(text),
             f"the driver is psycopg, by a URL of postgresql+psycopg://, not {url.drivername}",

@@ -21,6 +21,9 @@ def scheme_of(text: str) -> str:
     return text.partition(":")[0]
 
 
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+
+
 def without_password(url: URL) -> str:
-    """Return a URL as messages show it: a password may stand in two places."""
-    return url._replace(password=None).difference_update_query(["password"]).render_as_string()
+    """Return a URL as messages show it: a password may stand in several places."""
+    return url._replace(password=None).difference_update_query(_SECRETS).render_as_string()

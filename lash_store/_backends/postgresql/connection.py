@@ -37,6 +37,7 @@ from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     OutcomeUnknownError,
+    ReadOnlyStoreError,
     ThreadError,
     TransactionEndedError,
 )
@@ -123,13 +124,16 @@ class StoreConnection(GuardedConnection):
         """
         self.budget_ms = budget_ms
         budget = dialect.lock_timeout(budget_ms)
-        self._begin(
-            dialect.BEGIN_WRITE,
-            dialect.lock_timeout(min(budget_ms, PATIENCE_MS)) if locks else budget,
-            *([dialect.FULL] if is_full else []),
-            *map(dialect.lock_statement, locks),
-            *([budget] if locks and budget_ms > PATIENCE_MS else []),
-        )
+        try:
+            self._begin(
+                dialect.BEGIN_WRITE,
+                dialect.lock_timeout(min(budget_ms, PATIENCE_MS)) if locks else budget,
+                *([dialect.FULL] if is_full else []),
+                *map(dialect.lock_statement, locks),
+                *([budget] if locks and budget_ms > PATIENCE_MS else []),
+            )
+        except psycopg.errors.FeatureNotSupported as error:
+            raise ReadOnlyStoreError(self.path) from error  # a replica, on which that can't begin
         self.held = Held(locks)
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True

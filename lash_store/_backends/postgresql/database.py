@@ -39,7 +39,7 @@ from lash_store.errors import (
     StoreOpenError,
 )
 
-POLLS: Final = Pool("lash-store-poll", 2)
+POLLS: Final = Pool("lash-store-poll", 8)
 """Looks whether others have committed: that may wait for a network, so not on the timer."""
 
 
@@ -77,6 +77,9 @@ class OpenDatabase:
         """The schema and the prefix: what the numbers of its locks are made of; known once it is open."""
         self.schema_name = ""
         """The schema that our tables are in, by its name."""
+
+        self._looks_first: str | None = None
+        """The same as it is written without quotes: whatever a consumer's transaction looks into, it is that."""
 
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open stores that stand on it."""
@@ -150,8 +153,11 @@ class OpenDatabase:
                 break  # another thread was quicker
             if connection.is_idle:
                 return connection, True
+        return self._connect_again(), False
+
+    def _connect_again(self) -> StoreConnection:
         try:
-            return self._connect(), False
+            return self._connect()
         except psycopg.Error as error:
             # It was open: a server that is away for a moment is no reason to give anything up.
             raise ConnectionLostError(self.path, code_of(error), first_line(error)) from error
@@ -173,7 +179,9 @@ class OpenDatabase:
             autocommit=True,
             prepare_threshold=key.prepare_threshold,
         )
-        connection.adopt(self.path, self.place, prefix=key.prefix, schema=key.schema)
+        connection.adopt(
+            self.path, self.place, prefix=key.prefix, schema=key.schema or self._looks_first
+        )
         return connection
 
     @contextmanager
@@ -192,6 +200,7 @@ class OpenDatabase:
             try:
                 if not self.place:
                     self.schema_name = guard.server_place(cursor, self.path, settings.schema)
+                    ((self._looks_first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
                     self.place = f"{self.schema_name}.{self.key.prefix}"
                 connection.begin_read()
                 makes = guard.needs_making(cursor, schema, self.path, self.schema_name)
@@ -213,13 +222,25 @@ class OpenDatabase:
         if self.closed:
             raise StoreClosedError(self.path)
         with self._polling:
-            if self._watcher is None or not self._watcher.is_idle:
-                self._watcher = self.connect()
+            watcher, self._watcher = self._watcher, None
+            was_there = watcher is not None and watcher.is_idle
+            if watcher is None or not was_there:
+                watcher = self._connect_again()
             try:
-                cursor = self._watcher.own_cursor
-                return "snapshot", cursor.execute(dialect.VERSION).fetchall()[0][0]
+                version = watcher.own_cursor.execute(dialect.VERSION).fetchall()[0][0]
             except psycopg.Error as error:
-                raise store_error(error, self._watcher) from error
+                explained, was_lost = store_error(error, watcher), is_lost(error, watcher)
+                watcher.discard()
+                if not (
+                    was_there and was_lost
+                ):  # as in begin(): it may have been lost while it was idle
+                    raise explained from error
+            else:
+                self._watcher = watcher
+                if self.closed:
+                    self._close_watcher()
+                return "snapshot", version
+        return self._read_version()
 
     # The end.
 
@@ -227,10 +248,14 @@ class OpenDatabase:
         """Close every connection that nobody uses; those in use as their transactions end."""
         self.closed = True
         self._close_idle()
-        with self._polling:
-            if self._watcher is not None:
-                self._watcher.discard()
+        self._close_watcher()
         self.watch.notify()
+
+    def _close_watcher(self) -> None:
+        # One that is looking now, on a server that may hang, closes it itself.
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.discard()
 
     def _close_idle(self) -> None:
         while self._idle:

@@ -91,7 +91,8 @@ NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 VERSION: Final = "SELECT pg_current_snapshot()::text"
 """What changes when a transaction that writes begins or ends, whosever it is."""
 
-WHAT_IT_IS: Final = "SELECT version(), current_schema()"
+WHAT_IT_IS: Final = "SELECT version(), current_schema(), current_setting('server_encoding')"
+LOOKS_FIRST: Final = "SELECT current_schema()"
 
 
 SET_POINT: Final = "SAVEPOINT before_rows"
@@ -136,7 +137,8 @@ _NO_WORDS: Final = re.compile(
 
 _FOR_GOOD: Final = re.compile(
     r"""(?: ^ | ; ) \s* (?: SET \s+ (?! (?: LOCAL | TRANSACTION | CONSTRAINTS ) \b ) | RESET \b | LISTEN \b
-      | LOAD \b | PREPARE \b | CREATE \s+ (?: (?:GLOBAL|LOCAL) \s+ )? TEMP )
+      | LOAD \b | PREPARE \b | CREATE \s+ (?: (?:GLOBAL|LOCAL) \s+ )? TEMP | DO \b | CALL \b )
+    | \b INTO \s+ TEMP | \b WITH \s+ HOLD \b
     | \b (?: set_config | pg_(?:try_)?advisory_lock(?:_shared)? ) \s* \(""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -48,7 +48,11 @@ class PostgresqlDriver:
         values: Sequence[Any] = (),  # noqa: ARG002 # reason: likewise
     ) -> LashStoreError:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
-        return store_error(error, cursor.connection, getattr(cursor, "path", None))
+        explained = store_error(error, cursor.connection, getattr(cursor, "path", None))
+        note_lost = getattr(cursor, "note_lost", None)
+        if note_lost is not None and isinstance(explained, ConnectionLostError):
+            note_lost()  # or the end of its transaction would fail as well, and hide this
+        return explained
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether the statement itself can't be run, or takes other values."""
@@ -65,8 +69,13 @@ class PostgresqlDriver:
         column = table.autoincrement_column
         if column is not None:
             name = f"{cursor.connection.place}{table.name}"  # a schema and a prefix, which were checked
-            cursor.execute(_CONTINUE.format(column=column.name, table=name), (name, column.name))
-            cursor.fetchall()
+            try:
+                cursor.execute(
+                    _CONTINUE.format(column=column.name, table=name), (name, column.name)
+                )
+                cursor.fetchall()
+            except psycopg.Error as error:
+                raise self.explain(error, cursor) from error
 
 
 class StoreCursor(psycopg.RawCursor[Any]):
@@ -79,6 +88,9 @@ class StoreCursor(psycopg.RawCursor[Any]):
 
     path: str | None = None
     """What the database is called, on a connection of a consumer's own, which doesn't say."""
+
+    note_lost: Callable[[], object] | None = None
+    """Whom to tell that its connection is gone, if that is a consumer's own."""
 
     is_last = False
     """Whether its next statement is the last of its transaction, which commits with it if that changes anything."""
@@ -231,11 +243,15 @@ def consumer_error(error: BaseException, path: str, prefix: str) -> LashStoreErr
     return None
 
 
+_ENDS_THE_SESSION: Final = ("25P03", "25P04", "57P05")
+"""What a server says as it ends a session whose transaction, or whose idling, was too long for it."""
+
+
 def is_lost(error: BaseException, connection: Any) -> bool:
     """Tell whether the connection is gone, and with it what it had not committed."""
     if isinstance(error, (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)):
         return True
-    if isinstance(error, (errors.IdleInTransactionSessionTimeout, errors.IdleSessionTimeout)):
+    if getattr(error, "sqlstate", None) in _ENDS_THE_SESSION:
         return True
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return False

@@ -68,7 +68,7 @@ def server_place(cursor: Any, path: str, schema: str | None) -> str:
     """Return the schema that our tables are in, as SQL names it; StoreOpenError if this is no server for them."""
     if not psycopg.Pipeline.is_supported():
         raise StoreOpenError(path, "libpq 14 or newer is needed: psycopg[binary] brings one")
-    text, current = cursor.execute(dialect.WHAT_IT_IS).fetchall()[0]
+    text, current, encoding = cursor.execute(dialect.WHAT_IT_IS).fetchall()[0]
     for name, word in (("CockroachDB", "CockroachDB"), ("YugabyteDB", "-YB-")):
         if word in text:
             raise StoreOpenError(
@@ -79,6 +79,10 @@ def server_place(cursor: Any, path: str, schema: str | None) -> str:
     if version < dialect.MINIMUM_SERVER:
         raise StoreOpenError(
             path, f"PostgreSQL {version} is too old: {dialect.MINIMUM_SERVER} or newer is needed"
+        )
+    if encoding != "UTF8":
+        raise StoreOpenError(
+            path, f"its encoding is {encoding}, which can't spell every text: UTF8 is needed"
         )
     place = schema or current
     if place is None:
@@ -119,6 +123,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     cursor.execute(dialect.lock_statement(lock), prepare=False)
     if not needs_making(cursor, schema, path, place):
         return
+    ((before,),) = cursor.execute("SELECT current_setting('search_path')").fetchall()
     cursor.execute(f"SET LOCAL search_path = {place}", prepare=False)
     has_versions = bool(versions(cursor, schema.prefix, place)) or _has_table(
         cursor, schema.prefix + VERSIONS, place
@@ -129,6 +134,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
         f"INSERT INTO {schema.prefix}{VERSIONS} (kind, version) VALUES ($1, $2)",  # noqa: S608 # reason: the prefix was checked
         (schema.kind, schema.version),
     )
+    cursor.execute("SELECT set_config('search_path', $1, true)", (before,))
 
 
 def require_there(cursor: Any, schema: Schema, path: str, place: str) -> None:

@@ -13,33 +13,37 @@ from threading import get_ident
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only
 
 from lash_store._backends.beginning import Mode, mode_of
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.postgresql import dialect, guard
+from lash_store._backends.postgresql.begun import Begun
 from lash_store._backends.postgresql.driver import (
     StoreCursor,
+    code_of,
     consumer_error,
+    first_line,
     open_cursor,
     store_error,
 )
-from lash_store._backends.postgresql.locks import Held, Lock, locks_of
+from lash_store._backends.postgresql.locks import Lock, locks_of
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.tx_connection import explaining
 from lash_store._backends.urls import without_password
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.extras import OwnTables
-from lash_store._kernel.logs import Note, tell
+from lash_store._kernel.logs import tell
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
 from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
+    ConnectionLostError,
     NotConfiguredError,
     StoreBusyError,
     ThreadError,
@@ -47,6 +51,7 @@ from lash_store.errors import (
 
 _INFO: Final = "lash_store"
 _INFO_PLACES: Final = "lash_store_places"
+_LOST: Final = "lash_store_lost"
 
 _HOW: Final = (
     "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
@@ -70,19 +75,6 @@ class _OnSameServer(psycopg.Connection[Any]):
         """Leave it to whose it is."""
 
 
-class Begun:
-    """The record of one transaction of a consumer: how it began, and who has joined it."""
-
-    def __init__(self, raw: psycopg.Connection[Any], mode: Mode, settings: Settings) -> None:
-        self.raw = raw
-        self.mode = mode
-        self.settings = settings
-        self.held = Held()
-        self.joined: list[JoinedTransaction] = []
-        self.notes: list[Note] = []
-        self.savepoints: list[str] = []
-
-
 class JoinedTransaction:
     """A consumer's transaction, as one Tx stands on it."""
 
@@ -99,6 +91,7 @@ class JoinedTransaction:
         self._begun = begun
         self._connection = connection
         self._thread = get_ident()
+        self._looks_first = begun.looks_first
 
     @property
     def in_transaction(self) -> bool:
@@ -119,13 +112,23 @@ class JoinedTransaction:
         """Raise ThreadError in any thread but the one that joined it."""
         if self._thread != get_ident():
             raise ThreadError(self._thread, get_ident())
+        if self._begun.looks_elsewhere and self._begun.settings.schema is None:
+            self._check_place()
         if lapsed := self._begun.held.lapsed:
             _lock_again(self._begun, self.own_cursor, lapsed, self.path)
+
+    def _check_place(self) -> None:
+        ((now,),) = _executed(self.own_cursor, dialect.LOOKS_FIRST)
+        if now != self._looks_first:
+            raise NotConfiguredError(
+                f"this transaction on {self.path!r} looked into the schema {self._looks_first!r} first as this "
+                f"Tx joined it, and looks into {now!r} now: join it there, or configure the engine with a schema"
+            )
 
     def admit(self, sql: str) -> None:
         """Raise TransactionControlError for a statement that would end it; note one that frees locks."""
         dialect.check_no_control(sql)
-        self._begun.held.note_rollback(sql)
+        self._begun.note(sql)
 
     def now_ms(self, clock: Clock) -> int:
         """Read the server's clock, behind the lock; of another clock than the system's its own."""
@@ -160,6 +163,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "rollback", _end)
         event.listen(engine, "after_cursor_execute", _note_rollback)
         event.listen(engine, "handle_error", _explain)
+        event.listen(engine, "handle_error", _explain_end)
 
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
@@ -215,6 +219,7 @@ def _held(
     """Return a cursor for a Tx, once the transaction has its lock and its tables."""
     settings, path = begun.settings, _path_of(connection)
     cursor = open_cursor(begun.raw, settings.prefix, settings.schema)
+    cursor.path, cursor.note_lost = path, begun.note_lost
     try:
         place, compared = _look(connection, begun, cursor, path)
         wanted = shared(schema, settings.prefix)
@@ -229,11 +234,12 @@ def _held(
             else:
                 compared.add(wanted)  # what is made here may be rolled back
     except psycopg.Error as error:
-        raise store_error(error, begun.raw, path) from error
+        raise cursor.driver.explain(error, cursor) from error
     if schema.is_scoped:
         connection.info[SCOPES].add(scope)
     own = open_cursor(begun.raw, settings.prefix, settings.schema)
     own.path = path
+    own.note_lost = begun.note_lost
     return own
 
 
@@ -265,6 +271,7 @@ def _look(
             "writes has to be in READ COMMITTED"
         )
     places: dict[str | None, tuple[str, set[Schema]]] = connection.info.setdefault(_INFO_PLACES, {})
+    begun.looks_first = current
     seen = begun.settings.schema or current
     if seen not in places:
         places[seen] = guard.server_place(cursor, path, begun.settings.schema), set()
@@ -300,13 +307,13 @@ def _lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path:
     try:
         _lock(begun, cursor, lapsed, path)
     except psycopg.Error as error:
-        raise store_error(error, begun.raw, path) from error
+        raise cursor.driver.explain(error, cursor) from error
 
 
 def _note_rollback(connection: Connection, _: Any, statement: str, *__: Any) -> None:
     begun = connection.info.get(_INFO)
     if begun is not None:
-        begun.held.note_rollback(statement)
+        begun.note(statement)
 
 
 def _nap() -> bool:
@@ -326,7 +333,7 @@ def _executed(cursor: StoreCursor, statement: str) -> Any:
     try:
         return cursor.execute(statement).fetchall()
     except psycopg.Error as error:
-        raise store_error(error, cursor.connection) from error
+        raise cursor.driver.explain(error, cursor) from error
 
 
 def _raw(connection: Connection) -> psycopg.Connection[Any]:
@@ -350,6 +357,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     mode = mode_of(connection, undeclared)
     if mode is None:
         return
+    connection.info.pop(_LOST, None)
     connection.info[_INFO] = Begun(_raw(connection), mode, settings)
     connection.info[SCOPES] = set()
     if mode == "read":
@@ -369,6 +377,17 @@ def _end(connection: Connection) -> None:
     connection.info.pop(SCOPES, None)
     if begun is None:
         return
+    if begun.is_lost:
+        connection.info[_LOST] = begun
     for joined in begun.joined:
         if joined.standing is not None:
             joined.standing.abandon()
+
+
+def _explain_end(context: ExceptionContext) -> None:
+    """Say of a transaction that can't be undone any more what a Tx in it has said, its connection being lost."""
+    if context.statement is None and context.connection is not None:
+        begun = context.connection.info.pop(_LOST, None)
+        if begun is not None:
+            path, error = _path_of(context.connection), context.original_exception
+            raise ConnectionLostError(path, code_of(error), first_line(error)) from error

@@ -1,0 +1,42 @@
+"""The record of a transaction that a consumer has begun, and that a Tx may join."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from lash_store._backends.beginning import Mode
+from lash_store._backends.postgresql.locks import Held
+from lash_store._kernel.logs import Note
+from lash_store._kernel.options import Settings
+
+
+class Begun:
+    """The record of one transaction of a consumer: how it began, and who has joined it."""
+
+    def __init__(self, raw: psycopg.Connection[Any], mode: Mode, settings: Settings) -> None:
+        self.raw = raw
+        self.mode: Mode = mode
+        self.settings = settings
+        self.looks_first: str | None = None
+        """The schema that it looked into first as a Tx joined it last."""
+        self.held = Held()
+        self.joined: list[Any] = []
+        self.notes: list[Note] = []
+        self.savepoints: list[str] = []
+        self.looks_elsewhere = False
+        """Whether a statement may have led it into another schema than before."""
+
+        self.is_lost = False
+        """Whether a Tx has found its connection lost."""
+
+    def note_lost(self) -> None:
+        """Note that its connection is lost, so that it can't even be rolled back."""
+        self.is_lost = True
+
+    def note(self, sql: object) -> None:
+        """Note what a statement of the application's may have changed: locks, or where it looks."""
+        self.held.note_rollback(sql)
+        if "search_path" in str(sql).lower():
+            self.looks_elsewhere = True
