@@ -13,6 +13,7 @@ under a fence is refused without it as well.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -209,19 +210,22 @@ class Holding(Generic[TermT]):
             return None  # type: ignore[return-value] # reason: what may find nothing says so in its type
         if store.closed:
             raise StoreClosedError(store.path)
-        context = store._context
-        self._kept = Kept(
+        context, renewing = store._context, self._renewing
+        self._kept = kept = Kept(
             store._handle,
             context.clock,
             term,
             ttl_ms=self._ttl_ms,
             sent_ms=sent_ms,
             operation=self._operations[1],
-            renewing=lambda held: self._renewing(context, held),
+            renewing=lambda held: renewing(context, held),
             lost_error=self._lost_error,
         )
-        KEEPER.keep(self._kept)
-        return Held(self._kept)
+        # An interrupt may keep the block from being entered: nobody else would end it then.
+        self._let_go = weakref.finalize(self, KEEPER.drop, kept)
+        self._let_go.atexit = False
+        KEEPER.keep(kept)
+        return Held(kept)
 
     def _freed(self, tx: Any) -> bool | None:
         return True if self._is_free(tx) else None
@@ -231,6 +235,7 @@ class Holding(Generic[TermT]):
         kept, self._kept = self._kept, None
         if kept is not None:
             KEEPER.drop(kept)
+            self._let_go.detach()  # only now: it is what ends it if an interrupt comes before
         return kept
 
     def _deadline_ms(self, store: Store[Any]) -> float:

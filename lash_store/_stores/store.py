@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import inf
@@ -18,6 +17,7 @@ from lash_store._kernel.backend import Handle, OpenTransaction
 from lash_store._kernel.checks import check_count, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.threads import Bell
 from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store._stores.tx import Context, Tx
 from lash_store.errors import (
@@ -126,20 +126,20 @@ class Store(Generic[T_co]):
         inside a write transaction of this store, whose commit it would wait for in vain.
         """
         plain = plain_function("look", look)
-        changed = threading.Event()
-        return self._wait(plain, Waiter(changed.set), changed, timeout_ms)
+        changed = Bell()
+        return self._wait(plain, Waiter(changed.ring), changed, timeout_ms)
 
     def _wait_for(self, search: Search[T_co, R], timeout_ms: int | None) -> R | None:
         """Wait until what the library itself looks for is there."""
-        changed = threading.Event()
-        waiter = Waiter(changed.set, self._probe(search))
+        changed = Bell()
+        waiter = Waiter(changed.ring, self._probe(search))
         return self._wait(search, waiter, changed, timeout_ms, self._concerns(search))
 
     def _wait(
         self,
         look: Callable[[T_co], R | None],
         waiter: Waiter,
-        changed: threading.Event,
+        changed: Bell,
         timeout_ms: int | None,
         concerns: Sequence[Concern] = (),
     ) -> R | None:
@@ -149,7 +149,7 @@ class Store(Generic[T_co]):
         try:
             watch.subscribe(waiter, concerns, handle.ask)
             while True:
-                changed.clear()
+                changed.wait(0)  # whatever rang before: what is looked at now is newer
                 left_s = deadline_s - monotonic()
                 with self.read() as tx:
                     found = look(tx)
@@ -158,7 +158,7 @@ class Store(Generic[T_co]):
                     return found
                 # What was committed since then did not concern it, if it has looked at something new.
                 if not watch.widen(waiter, touched):
-                    changed.wait(min(left_s, threading.TIMEOUT_MAX))
+                    changed.wait(left_s)
         finally:
             watch.unsubscribe(waiter)
 

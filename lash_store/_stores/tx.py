@@ -172,7 +172,6 @@ class Tx(Generic[ContextT_co]):
             _execute(cursor, f"SAVEPOINT {name}")
             try:
                 yield
-                _execute(cursor, f"RELEASE SAVEPOINT {name}")
             except BaseException:
                 transaction = self.transaction
                 if transaction is not None and transaction.in_transaction:
@@ -180,6 +179,8 @@ class Tx(Generic[ContextT_co]):
                     _execute(cursor, f"RELEASE SAVEPOINT {name}")
                     del notes[noted:]
                 raise
+            # Not in that `try`: an interrupt behind it would have nothing to go back to.
+            _execute(cursor, f"RELEASE SAVEPOINT {name}")
         finally:
             outer.remove(name)
 

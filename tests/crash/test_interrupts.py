@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -19,8 +17,8 @@ from lash_store import SessionStore
 from lash_store._backends import sqlite
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
 from lash_store._kernel.posix import fcntl
-from lash_store.errors import StoreBusyError
 from lash_store.testing import as_another_process
+from tests.support.interrupting import Interrupt
 
 pytestmark = pytest.mark.canonical("a program of its own opens the file")
 
@@ -53,42 +51,10 @@ def test_k_tx_10_an_interrupt_leaves_nothing_locked_lost_or_doubled(
     assert done.stderr == ""  # no interrupt was swallowed
 
 
+SQLITE = Path(sqlite.__file__).parent
+
 INSTRUCTIONS = 1_200
 """Before how many of them an interrupt comes in a call that waits: it is the head of the queue long before."""
-
-
-class _Interrupt:
-    """An interrupt before the n-th instruction of a call that is the SQLite backend's own.
-
-    Counted from its beginning, or `behind` the call of one of its functions.
-    """
-
-    def __init__(self, at: int, behind: str = "") -> None:
-        self.left, self.where, self._behind = at, "", behind
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
-        if self._behind == frame.f_code.co_name:
-            self._behind = ""
-        if event == "opcode" and not self._behind:
-            self.left -= 1
-            if self.left == 0:
-                sys.settrace(None)
-                self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
-                raise KeyboardInterrupt
-        elif Path(frame.f_code.co_filename).parent != Path(sqlite.__file__).parent:
-            return None
-        frame.f_trace_opcodes = True
-        return self
-
-    def strikes(self, call: Callable[[], object]) -> str:
-        """Make a call that is interrupted; tell where it was."""
-        with suppress(KeyboardInterrupt, StoreBusyError):
-            sys.settrace(self)
-            try:
-                call()
-            finally:
-                sys.settrace(None)
-        return self.where
 
 
 @pytest.mark.posix
@@ -99,7 +65,7 @@ def test_k_tx_10_an_interrupt_anywhere_in_a_wait_leaves_the_queue_of_processes(
     """Or its process would keep the others waiting until its next call, which may never come."""
     with _waiting(path, operation, busy_timeout_ms=20_000) as (call, check):
         for instruction in range(1, INSTRUCTIONS):
-            where = _Interrupt(instruction).strikes(call)
+            where = Interrupt(instruction, of=SQLITE).strikes(call)
             assert where, f"the call ended before instruction {instruction}"
             check(where)
 
@@ -112,7 +78,7 @@ def test_k_tx_10_an_interrupt_anywhere_in_a_refusal_leaves_the_queue_of_processe
     """Of a call that has spent its budget, and takes itself out of the line."""
     with _waiting(path, operation, busy_timeout_ms=5) as (call, check):
         for instruction in count(1):
-            where = _Interrupt(instruction, behind="busy_error").strikes(call)
+            where = Interrupt(instruction, behind="busy_error", of=SQLITE).strikes(call)
             check(where)
             if not where:
                 break

@@ -329,7 +329,7 @@ class SqliteHandle:
         """
         if self.closed:
             return
-        if self._inside == get_ident():
+        if self._inside == get_ident() and self.database.writer.turns.is_mine:
             raise NestedTransactionError(
                 "this thread is inside a transaction of this store, which would have to end first"
             )

@@ -150,7 +150,9 @@ class Writer(Leader):
             turns.waiting.append(waiting)
             while not turns.try_take_first(hold, waiting):
                 self._wait_or_fail(waiting, waiting.deadline_s)
-            waiting.take(hold)
+            waiting.take(
+                waiting
+            )  # not by `hold`, which must not live for as long as this stands in line
             self._put_right()
         except BaseException:
             waiting.taken.setdefault("by", waiting)
@@ -261,7 +263,7 @@ class Writer(Leader):
                 if self.turns.try_take_first(hold, block):
                     nap_s = self._begin_or_give_back(hold) or 0.0
                     if not nap_s:
-                        block.take(hold)
+                        block.take(block)  # likewise
                         self._connections.note_wait(None, block.since_s)
                         return self._connection
                 else:

@@ -1,0 +1,158 @@
+"""What comes behind an interrupt: in its handler, in the transaction that it came in, and for a held term."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from lash_store import NewWork, SessionLease, SessionStore
+from lash_store._kernel.keeping import KEEPER
+from tests.support.interrupting import Interrupt
+from tests.support.turns import eventually, in_line, join, started
+
+pytestmark = pytest.mark.canonical("a turn on a file, which interrupts could leave locked")
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, path: Path) -> Iterator[SessionStore]:
+    where = path if request.param == "file" else None
+    with SessionStore.open(where, session_id="s", busy_timeout_ms=20_000) as opened:
+        assert isinstance(opened.claim_lease(owner_id="ann", ttl_ms=60_000), SessionLease)
+        yield opened
+
+
+def begin(store: SessionStore) -> None:
+    with store.begin() as tx:
+        tx.put_blob(b"x")
+
+
+def read(store: SessionStore) -> None:
+    with store.read() as tx:
+        tx.work_depth()
+
+
+def write_one(store: SessionStore) -> None:
+    store.put_blob(b"x")
+
+
+def read_one(store: SessionStore) -> None:
+    store.work_depth()
+
+
+@pytest.mark.parametrize("call", [begin, read, write_one, read_one])
+def test_k_tx_10_in_the_handler_of_an_interrupt_calls_proceed(
+    store: SessionStore, call: Callable[[SessionStore], None]
+) -> None:
+    call(store)  # once: what is done the first time only is another matter
+    for instruction in count(1):
+        interrupt = Interrupt(instruction)
+        try:
+            interrupt.within(lambda: call(store))
+        except KeyboardInterrupt:
+            store.put_blob(b"%d" % instruction)
+            with store.begin() as tx:
+                tx.put_blob(b"y")
+            store.work_depth()
+        else:
+            break
+    assert instruction > 50
+
+
+def test_k_tx_10_a_store_that_an_interrupt_leaves_can_be_closed_in_its_handler(path: Path) -> None:
+    for instruction in count(1):
+        store = SessionStore.open(path, session_id="s")
+        interrupt = Interrupt(instruction, behind="begin_write")
+        try:
+            interrupt.within(lambda: begin(store))  # noqa: B023 # reason: it is called here
+        except KeyboardInterrupt:
+            store.close()
+        else:
+            store.close()
+            break
+        assert store.closed
+    assert instruction > 30
+
+
+def test_k_tx_10_an_interrupt_of_who_stood_in_line_leaves_no_turn_behind(
+    store: SessionStore,
+) -> None:
+    """Its call still stands there, to be passed over by the next one who looks."""
+    for instruction in range(1, 60):
+        entered, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store.begin():
+                entered.set()  # noqa: B023 # reason: joined below
+                leave.wait(60)  # noqa: B023 # reason: likewise
+
+        def let_go() -> None:
+            eventually(lambda: in_line(store))
+            leave.set()  # noqa: B023 # reason: likewise
+
+        others = started(hold)
+        assert entered.wait(60)
+        others += started(let_go)
+        interrupt = Interrupt(instruction, behind="note_wait")
+        try:
+            interrupt.within(lambda: begin(store))
+        except KeyboardInterrupt:
+            pass
+        else:
+            join(*others)
+            break
+        join(*others)
+        store.put_blob(b"%d" % instruction)
+        assert store.work_depth().batches == 0
+    assert instruction > 20
+
+
+def test_k_tx_2_an_interrupt_in_an_operation_inside_is_itself(store: SessionStore) -> None:
+    """And what was interrupted happened wholly, or not at all."""
+    for instruction in count(1):
+        interrupt = Interrupt(instruction)
+        ended = False
+        with store.begin() as tx:
+            before = tx.work_depth().batches
+            try:
+                interrupt.within(
+                    lambda: tx.enqueue_all_work([NewWork([1]), NewWork([2])])
+                )  # reason: it is called here
+                ended = True
+            except KeyboardInterrupt:
+                pass
+            after = tx.work_depth().batches
+        assert after - before in {0, 2}, interrupt.where
+        assert store.work_depth().batches == after
+        if ended:
+            break
+    assert instruction > 100
+
+
+def test_k_hold_1_a_term_whose_block_an_interrupt_kept_from_being_entered_is_not_renewed(
+    store: SessionStore,
+) -> None:
+    def hold() -> None:
+        with store.hold(owner_id="bea", ttl_ms=60_000, session_id="other"):
+            entered.append(1)
+
+    for instruction in count(1):
+        entered: list[int] = []
+        interrupt = Interrupt(instruction, behind="_held")
+        try:
+            interrupt.within(hold)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        gc.collect()
+        assert not any(book.kept for book in KEEPER._books.values()), interrupt.where
+        lease = store.current_lease(session_id="other")
+        if lease is not None:  # the process may have died as well: it runs out by itself
+            store.release_lease(lease.fence)
+    assert entered
+    assert instruction > 50
