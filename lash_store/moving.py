@@ -126,7 +126,7 @@ def copy_deployment(
             copied.append(unit)
             if progress is not None:
                 progress(unit)
-    if not copied:
+    if not copied and not (is_url(source) and _is_there(str(source), reading)):
         what = (
             f"tables of ours in it, under {reading['prefix']!r}"
             if is_url(source)
@@ -208,6 +208,15 @@ def _scopes(url: str, reading: OpenOptions) -> list[str]:
             return sorted(tx.connection.execute(union(*everybody)).scalars())
     except StoreEmptyError:
         return []
+
+
+def _is_there(url: str, reading: OpenOptions) -> bool:
+    """Whether a shared database has the tables of sessions, of which there may be none."""
+    try:
+        _readable_session(url, "copy", reading).close()
+    except StoreEmptyError:
+        return False
+    return True
 
 
 def _session_of(path: Path, reading: OpenOptions) -> str:

@@ -31,6 +31,7 @@ from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
     LeaseHeldError,
+    NestedTransactionError,
     StoreClosedError,
 )
 
@@ -138,6 +139,7 @@ class Holding(Generic[TermT]):
         store = self._given
         if not isinstance(store, Store):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
+        self._check_not_held()
         deadline_ms = self._deadline_ms(store)
         work = self._claiming(store._context)
         while True:
@@ -165,6 +167,7 @@ class Holding(Generic[TermT]):
         given = self._given
         if not isinstance(given, AsyncStore):
             raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
+        self._check_not_held()
         store = given._store or await given._opened()
         deadline_ms = self._deadline_ms(store)
         work = self._claiming(store._context)
@@ -226,6 +229,12 @@ class Holding(Generic[TermT]):
         self._let_go.atexit = False
         KEEPER.keep(kept)
         return Held(kept)
+
+    def _check_not_held(self) -> None:
+        if self._kept is not None:
+            raise NestedTransactionError(
+                "this block is open already: each `with` needs a hold() of its own"
+            )
 
     def _freed(self, tx: Any) -> bool | None:
         return True if self._is_free(tx) else None

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lash_store._kernel.checks import check_kind, check_name, check_text
+from lash_store._kernel.checks import check_kind, check_name, check_text, shown
 from lash_store._kernel.codecs import encode_json, free_json, kept_json
 from lash_store.errors import InvalidRecordError
 
@@ -123,7 +123,7 @@ def check_env_ref(given: ProcessInput, env_ref: str | None) -> str | None:
             raise InvalidRecordError("env_ref", "None", "a tool call or an engine needs one")
         return None
     if not needs:
-        raise InvalidRecordError("env_ref", ascii(env_ref), "only a tool call or an engine has one")
+        raise InvalidRecordError("env_ref", shown(env_ref), "only a tool call or an engine has one")
     return check_name("env_ref", env_ref)
 
 

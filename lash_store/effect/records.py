@@ -4,7 +4,14 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_kind, check_name, check_text, check_words
+from lash_store._kernel.checks import (
+    check_count,
+    check_kind,
+    check_name,
+    check_text,
+    check_words,
+    shown,
+)
 from lash_store._kernel.codecs import (
     decode_json,
     decode_object,
@@ -146,7 +153,7 @@ def hash_of(envelope: Any, envelope_hash: str | None) -> str:
         return stable_hash(free_json("envelope", envelope))
     if envelope is not None:
         raise InvalidRecordError(
-            "envelope_hash", ascii(envelope_hash), "stands in place of an envelope, not beside one"
+            "envelope_hash", shown(envelope_hash), "stands in place of an envelope, not beside one"
         )
     return check_name("envelope_hash", envelope_hash)
 

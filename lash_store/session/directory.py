@@ -13,7 +13,7 @@ from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first
-from lash_store.errors import InvalidRecordError, StoreOpenError
+from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
 from lash_store.session.records.meta import Relation, SessionMeta
@@ -88,6 +88,8 @@ class SessionDirectory:
             relation=Relation() if relation is None else relation,
         )
         check_meta(meta)
+        if {**self._options, **options}.get("read_only"):
+            raise ReadOnlyStoreError(str(self))
         making: OpenOptions = {**options, "create": True}
         store = self._place.make(session_id, lambda at: self._open(at, session_id, making))
         try:
@@ -111,8 +113,10 @@ class SessionDirectory:
 
         Raises StoreBusyError, and removes nothing, while another connection, in this process or
         another, has its file in use, or, in a shared database, while its lease is live;
-        StoreOpenError if the file can't be removed.
+        StoreOpenError if the file can't be removed, ReadOnlyStoreError if this only reads.
         """
+        if self._options.get("read_only"):
+            raise ReadOnlyStoreError(str(self))
         return self._place.delete(session_id)
 
     def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import reprlib
 import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from pathlib import Path
@@ -150,7 +151,16 @@ class History:
     def _write(self, *line: Any) -> None:
         if self._file is not None:
             # What is no JSON is written as it is shown: the answer is there, whatever becomes of it here.
-            self._file.write(json.dumps(line, default=repr).encode() + b"\n")
+            written = json.dumps([_as_json(part) for part in line], default=repr)
+            self._file.write(written.encode() + b"\n")
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        json.dumps(value, default=repr)
+    except (TypeError, ValueError, RecursionError):  # by its keys, a cycle in it, its depth
+        return reprlib.repr(value)
+    return value
 
 
 def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:

@@ -33,6 +33,7 @@ from lash_store.errors import (
     InvalidRecordError,
     LeaseHeldError,
     LeaseLostError,
+    NestedTransactionError,
     NotFoundError,
 )
 from lash_store.process.tables import processes
@@ -102,6 +103,19 @@ def test_k_hold_1_it_is_released_whatever_the_block_raises(where: Any) -> None:
         with pytest.raises(KeyError, match="mine"), store.hold(owner_id="ann", ttl_ms=TTL):
             raise KeyError("mine")
         assert store.current_lease() is None
+
+
+def test_k_hold_1_a_block_that_is_open_is_not_entered_again(where: Any) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        block = store.hold(owner_id="ann", ttl_ms=TTL)
+        with block as held:
+            with pytest.raises(NestedTransactionError), block:
+                pass
+            held.check()
+            assert store.current_lease() is not None
+        assert store.current_lease() is None
+        with block as held:  # it is over, and may begin anew
+            held.check()
 
 
 def test_k_hold_1_a_process_and_the_next_one(where: Any) -> None:

@@ -23,6 +23,7 @@ from lash_store.errors import (
     CollectionWarning,
     CorruptRecordError,
     InvalidRecordError,
+    ReadOnlyStoreError,
     SchemaVersionError,
     StoreBusyError,
     StoreOpenError,
@@ -411,6 +412,26 @@ class TestDirectory:
         assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
     @pytest.mark.posix("kills by SIGKILL")
+    @pytest.mark.parametrize("by_url", [False, True])
+    def test_s_dir_2_what_only_reads_makes_and_removes_nothing(
+        self, tmp_path: Path, by_url: bool
+    ) -> None:
+        where = f"sqlite:///{tmp_path}/all.db" if by_url else tmp_path / "folder"
+        with SessionDirectory(where) as directory:
+            directory.create("there", model="m")
+        with SessionDirectory(where, read_only=True) as directory:
+            before = [entry.file_name for entry in directory.list()]
+            for refused in (
+                lambda: directory.delete("there"),
+                lambda: directory.create("new", model="m"),
+                lambda: directory.create("there", model="m"),
+            ):
+                with pytest.raises(ReadOnlyStoreError):
+                    refused()
+            assert [entry.file_name for entry in directory.list()] == before
+            assert directory.open("there") is not None
+            assert directory.open("new") is None
+
     def test_s_dir_2_delete_is_refused_while_another_process_uses_it(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         with workers(1, hold_open, tmp_path) as (holder,):

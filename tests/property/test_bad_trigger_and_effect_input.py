@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
-from lash_store import EffectClaim, EffectStore, Host, Scope, TriggerStore
+from lash_store import EffectClaim, EffectStore, Host, ProcessRegistry, Scope, TriggerStore
 from lash_store.effect.records import EffectError
+from lash_store.errors import InvalidRecordError
 from lash_store.process.records import BySession, EngineCall, PayloadSchema, ProcessIdentity
 from lash_store.testing import ManualClock
 from lash_store.trigger.records import DeliveryFilter, Fixed, SubscriptionFilter
 from tests.support.bad_input import WRONG, attempt, fields, replaced
+from tests.support.registries import register
 from tests.support.triggers import draft, occur
 
 PARTS: list[Any] = [
@@ -114,3 +117,17 @@ def test_the_arguments_of_effect_operations(
     ):
         attempt(path, call)
     assert isinstance(effects.list_effects(limit=10_000), list)
+
+
+def test_k_codec_1_depth_where_a_text_belongs_is_refused(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with EffectStore.open(tmp_path / "e.db") as effects:
+        with pytest.raises(InvalidRecordError, match="envelope_hash"):
+            effects.run("s", "k", {}, lambda: 1, envelope_hash=deep)
+        assert effects.list_effects() == []
+    with ProcessRegistry.open(tmp_path / "p.db") as registry:
+        with pytest.raises(InvalidRecordError, match="env_ref"):
+            register(registry, env_ref=deep)
+        assert registry.list_processes(state=None) == []

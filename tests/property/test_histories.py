@@ -428,3 +428,21 @@ def test_ten_thousand_operations_of_eight_clients() -> None:
         else:
             operations.append(op(f"w{at % 8}", "read", begin, end, state))
     assert check_history(operations, register, 0) == 10_000
+
+
+def test_whatever_was_answered_is_written_and_given(tmp_path: Path) -> None:
+    """What is no JSON by its keys, a cycle or its depth too: the call has happened."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    answers = [{(1, 2): "x"}, cycle, deep, object(), 7]
+    history = History(tmp_path / "history")
+    for answer in answers:
+        assert history.call("ann", "get", lambda: answer) is answer  # noqa: B023 # reason: it is called here
+    history.call("ann", "put", lambda *_: None, cycle, {(b"k",): 1})
+    history.close()
+    found = read_history(tmp_path / "history")
+    assert [operation.end_ns is not None for operation in found] == [True] * 6
+    assert found[4].result == 7

@@ -304,5 +304,8 @@ def test_k_share_7_a_source_that_holds_nothing_of_ours_is_an_error(tmp_path: Pat
         copy_deployment(f"sqlite:///{used}", target, source_prefix="typo_")
     assert not target.exists()
     assert [each.rows for each in copy_deployment(f"sqlite:///{used}", target)] == [0, 0, 0]
+    sessions = f"sqlite:///{tmp_path / 'sessions.db'}"
+    SessionStore.open(sessions, session_id="nobody").close()
+    assert copy_deployment(sessions, tmp_path / "further") == []  # it is ours, and holds nothing
     result = CliRunner().invoke(app, ["copy", str(empty), str(target)])
     assert result.exit_code == 1
