@@ -5,10 +5,11 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
+from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.locks import locked_by
@@ -18,7 +19,7 @@ from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
 from lash_store.effect.operations import EffectOperations
-from lash_store.effect.operations.attempts import fail_effect, finish_effect
+from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     AWAY,
@@ -37,7 +38,13 @@ from lash_store.effect.running import (
 )
 from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
-from lash_store.errors import InvalidRecordError, LashStoreError, LeaseLostError, StoreBusyError
+from lash_store.errors import (
+    InvalidRecordError,
+    LashStoreError,
+    LeaseLostError,
+    StoreBusyError,
+    StoreClosedError,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -284,7 +291,16 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
     async def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well
-            await self.abandon_effect(claim)
+            try:
+                await self.abandon_effect(claim)
+            except (
+                StoreClosedError
+            ):  # before its tasks were cancelled, as leaving `async with` does
+                await on_library_thread(partial(self._give_back_anew, claim))
+
+    def _give_back_anew(self, claim: EffectClaim) -> None:
+        with self._open_store() as store:
+            store._handle.write("abandon_effect", abandon_effect(store._context, claim))  # noqa: SLF001 # reason: its own store
 
 
 def check_awaitable(given: object) -> None:

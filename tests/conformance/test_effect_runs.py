@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +427,32 @@ def test_cancelling_an_asyncio_run_gives_the_step_back(path: Path) -> None:
             assert others == []
 
     asyncio.run(main())
+
+
+def test_e_fin_2_steps_that_outlive_their_store_are_given_back_as_they_are_cancelled(
+    path: Path,
+) -> None:
+    """As a program ends that leaves ``async with`` while its steps run."""
+    begun: list[int] = []
+
+    async def forever(number: int) -> None:
+        begun.append(number)
+        await asyncio.sleep(3_600)
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            for number in range(5):
+                step = effects.run("s", f"k{number}", ENVELOPE, partial(forever, number))
+                tasks.append(asyncio.create_task(step))
+            while len(begun) < 5:
+                await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[Any]] = []
+    asyncio.run(main())
+    assert all(task.cancelled() for task in tasks)
+    with EffectStore.open(path) as effects:
+        for number in range(5):
+            assert isinstance(effects.begin_effect("s", f"k{number}", ENVELOPE), EffectClaim)
 
 
 def test_asyncio_a_lease_that_is_lost_records_nothing(path: Path) -> None:
