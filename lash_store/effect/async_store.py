@@ -300,7 +300,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
     def _give_back_anew(self, claim: EffectClaim) -> None:
         with self._open_store() as store:
-            store._handle.write("abandon_effect", abandon_effect(store._context, claim))  # noqa: SLF001 # reason: its own store
+            context: Any = store._context  # noqa: SLF001 # reason: its own store
+            store._handle.write("abandon_effect", abandon_effect(context, claim))  # noqa: SLF001 # reason: likewise
 
 
 def check_awaitable(given: object) -> None:
