@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -27,6 +28,19 @@ class State(TypedDict):
     words: Annotated[list[str], operator.add]
 
 
+class WaitsForLeft(LashSaver):
+    """Tells when the writes of "left" are stored: the engine drops what comes behind an error of "right"."""
+
+    def __init__(self, store: SessionStore) -> None:
+        super().__init__(store)
+        self.left_is_stored = threading.Event()
+
+    def put_writes(self, config: Any, writes: Any, *args: Any, **kwargs: Any) -> None:
+        super().put_writes(config, writes, *args, **kwargs)
+        if any(value == ["left"] for _, value in writes):
+            self.left_is_stored.set()
+
+
 def graph(saver: Any, fails: list[str] | None = None, calls: list[str] | None = None) -> Any:
     def node(name: str) -> Any:
         def run(_: State) -> dict[str, Any]:
@@ -34,6 +48,7 @@ def graph(saver: Any, fails: list[str] | None = None, calls: list[str] | None = 
                 calls.append(name)
             if fails and name in fails:
                 fails.remove(name)
+                assert saver.left_is_stored.wait(60)
                 raise RuntimeError(f"{name} was killed")
             if name == "ask":
                 return {"words": [f"ask:{interrupt('who?')}"]}
@@ -81,8 +96,7 @@ def test_a_graph_runs_as_it_does_in_memory(store: SessionStore) -> None:
 
 def test_a_step_that_failed_is_taken_up_where_it_was(store: SessionStore) -> None:
     calls: list[str] = []
-    first = LashSaver(store)
-    app = graph(first, fails=["right"], calls=calls)
+    app = graph(WaitsForLeft(store), fails=["right"], calls=calls)
     app.invoke({"words": []}, THREAD)
     with pytest.raises(RuntimeError, match="right was killed"):
         app.invoke(Command(resume="ann"), THREAD)
