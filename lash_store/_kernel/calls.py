@@ -34,7 +34,6 @@ class Call(ABC):
         "context",
         "deadline_s",
         "error",
-        "is_admitted",
         "is_blocked",
         "locks",
         "operation",
@@ -65,8 +64,6 @@ class Call(ABC):
         self.reads = reads
         self.locks: tuple[Any, ...] = ()
         """What has to be locked for it, where a database locks less than all of itself."""
-        self.is_admitted = False
-        """Whether it may begin, where several may at once."""
         self.is_blocked = False
         """Whether it has waited in vain for what is locked for it, where others need not wait for that."""
         self.context: Context = copy_context()

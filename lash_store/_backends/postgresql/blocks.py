@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -18,6 +20,31 @@ from lash_store.errors import StoreBusyError
 class Blocks(Groups):
     """Who runs calls on one database, and who has a transaction of it."""
 
+    def held(self, by: object, call: ThreadCall) -> None:
+        """Note what a block of this thread lives with, before it stands in line."""
+        self._holders[get_ident()] = weakref.ref(by), call
+
+    def _let_go_of(self, call: ThreadCall) -> None:
+        for thread, (_, held) in list(self._holders.items()):
+            if held is call:
+                self._holders.pop(thread, None)
+
+    def is_open(self, call: ThreadCall) -> bool:
+        """Whether a block has begun, and not ended."""
+        return call in self._open
+
+    def abandon(self, call: ThreadCall) -> None:
+        """Undo whatever there is of a block: an interrupt may have struck anywhere in it."""
+        connection = self._open.get(call)
+        if connection is None:
+            self._let_go_of(call)
+            call.take(call)
+            self._database.turns.withdraw(call)
+            return
+        if connection.standing is not None:
+            connection.standing.abandon()
+        self.end_block(call, connection, commit=False)
+
     def enter(self, call: ThreadCall) -> None:
         """Wait for the turn of a consumer's block, which this thread leads by itself."""
         self.check_not_inside()
@@ -26,7 +53,7 @@ class Blocks(Groups):
     def _wait_for_turn(self, call: ThreadCall, stand: Callable[[ThreadCall], object]) -> None:
         try:
             stand(call)
-            while not call.is_admitted:
+            while not self._database.turns.has(call):
                 self._wait(call)
         except BaseException:
             call.take(call)
@@ -60,7 +87,7 @@ class Blocks(Groups):
         turns = self._database.turns
         while True:
             try:
-                connection = self._begin([call])
+                connection = self._begin([call], partial(self._open.__setitem__, call))
                 break
             except StoreBusyError as error:
                 if not failed([call], error):
@@ -71,7 +98,7 @@ class Blocks(Groups):
                 raise
             self._wait_for_turn(call, self._again_in_line)
         self._inside[get_ident()] = connection
-        self._running.add(call)
+        self._running[call] = Group([call])
         return connection
 
     def _again_in_line(self, call: ThreadCall) -> None:
@@ -85,23 +112,28 @@ class Blocks(Groups):
     def begin_snapshot(self, call: ThreadCall) -> StoreConnection:
         """Begin the snapshot of a block on this thread, whose turn it is."""
         try:
-            return self._database.begin(begin_read(call))
+            had = partial(self._open.__setitem__, call)
+            return self._database.begin(begin_read(call), had)
         except BaseException:
             self._database.turns.leave([call])
             raise
 
     def end_block(self, call: ThreadCall, connection: StoreConnection, *, commit: bool) -> None:
-        """End it; whatever happens, nothing is half done, and others begin."""
+        """End it, if it is open; whatever happens, nothing is half done, and others begin."""
+        if call not in self._open:
+            return
         for thread, each in list(self._inside.items()):
             if each is connection:
                 del self._inside[thread]
+        self._let_go_of(call)
         touched, notes = set(connection.touched), list(connection.notes)
         try:
             connection.end(commit=commit)
         finally:
             connection.notes.clear()
             self._database.give_back(connection)
-            self._running.discard(call)
+            self._running.pop(call, None)
+            self._open.pop(call, None)
             self._database.turns.leave([call])
         if commit:
             self._announce(touched, notes)

@@ -113,8 +113,14 @@ class OpenDatabase:
         """Remember the server's time, as a transaction has read it."""
         self._server = (connection.server_ms(), monotonic())
 
-    def begin(self, begin: Callable[[StoreConnection], None]) -> StoreConnection:
+    def begin(
+        self,
+        begin: Callable[[StoreConnection], None],
+        had: Callable[[StoreConnection], object],
+    ) -> StoreConnection:
         """Begin a transaction on a connection that is free; of a turn that was had.
+
+        `had` is told of the connection, before an interrupt can come between the two.
 
         One that was idle may have been lost meanwhile, by a server that was restarted, say: nothing
         was begun on it, so another is tried, once.
@@ -122,6 +128,8 @@ class OpenDatabase:
         connection, was_idle = self._take()
         try:
             begin(connection)
+            self.note_time(connection)
+            had(connection)
         except psycopg.Error as error:
             # Before it is given back: one that can't be used again is closed, and was not lost.
             explained, was_lost = store_error(error, connection), is_lost(error, connection)
@@ -129,11 +137,10 @@ class OpenDatabase:
             if not (was_idle and was_lost):
                 raise explained from error
             self._close_idle()
-            return self.begin(begin)
+            return self.begin(begin, had)
         except BaseException:
             self.give_back(connection)
             raise
-        self.note_time(connection)
         return connection
 
     def give_back(self, connection: StoreConnection) -> None:

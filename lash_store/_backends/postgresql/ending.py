@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._kernel.calls import Call
 from lash_store.errors import LashStoreError, OutcomeUnknownError, StoreBusyError
 
@@ -12,15 +13,22 @@ from lash_store.errors import LashStoreError, OutcomeUnknownError, StoreBusyErro
 class Group:
     """The calls that one transaction is for, the leading one first, and how far it has come."""
 
-    __slots__ = ("calls", "is_blocked", "is_committed", "is_committing")
+    __slots__ = ("calls", "connection", "is_blocked", "is_committed", "is_committing")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = list(calls)
         self.is_committing = False
         """Whether COMMIT was sent, and its answer is not known."""
         self.is_committed = False
+        self.connection: StoreConnection | None = None
+        """What it has begun on."""
+
         self.is_blocked = False
         """Whether its locks were not to be had for as long as it may keep a connection for that."""
+
+    def have(self, connection: StoreConnection) -> None:
+        """Note what it has begun on."""
+        self.connection = connection
 
 
 def failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:

@@ -12,7 +12,6 @@ from the same values.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from functools import partial
 from threading import Event, get_ident
 from time import monotonic
@@ -26,6 +25,7 @@ from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall
 from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
 from lash_store._kernel.threads import TIMER, Pool
+from lash_store._kernel.unwound import is_unwound
 from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
@@ -34,8 +34,6 @@ from lash_store.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lash_store._backends.postgresql.connection import StoreConnection
     from lash_store._backends.postgresql.database import OpenDatabase
     from lash_store._kernel.logs import Note
@@ -56,7 +54,13 @@ class Groups:
         self._inside: dict[int, StoreConnection] = {}
         """By thread, the transaction that writes and that it is inside of."""
 
-        self._running: set[Call] = set()
+        self._holders: dict[int, tuple[Callable[[], object], ThreadCall]] = {}
+        """By thread, what holds the block that it has begun last, referred to weakly."""
+
+        self._open: dict[ThreadCall, StoreConnection] = {}
+        """The consumers' blocks that have begun."""
+
+        self._running: dict[Call, Group] = {}
         """What is done now, blocks included."""
 
         self._is_looked_after = False
@@ -66,9 +70,21 @@ class Groups:
         return list(self._inside.values())
 
     def check_not_inside(self) -> None:
-        """Raise NestedTransactionError inside a write transaction of this thread."""
-        if get_ident() in self._inside:
-            raise NestedTransactionError.on_this_thread()
+        """Raise NestedTransactionError inside a write transaction of this thread.
+
+        A block that an interrupt kept from being entered is none, in its handler already (K-TX-10).
+        """
+        me = get_ident()
+        if me in self._inside:
+            held_by, call = self._holders.get(me, (_nobody, None))
+            holder = held_by()
+            if call is None or holder is None or not is_unwound(holder):
+                raise NestedTransactionError.on_this_thread()
+            self.abandon(call)
+
+    def abandon(self, call: ThreadCall) -> None:
+        """Undo whatever there is of a consumer's block, however far it has come; see ``blocks``."""
+        raise NotImplementedError
 
     # Standing in line.
 
@@ -87,12 +103,15 @@ class Groups:
         try:
             turns.enter(call)
             while not call.settled:
-                if call.is_admitted and call.waits:
+                if turns.has(call) and call.waits:
                     self._lead(call, on_library=False)
                 elif not call.settled:
                     self._wait(call)
         except BaseException:
-            if call.take(call):
+            # An interrupt may have come as these were to be left.
+            self._inside.pop(get_ident(), None)
+            self._running.pop(call, None)
+            if call.take(call) or turns.has(call):
                 turns.withdraw(call)
             raise
         finally:
@@ -119,7 +138,7 @@ class Groups:
 
     def _wait(self, call: ThreadCall) -> None:
         call.wait(call.deadline_s)
-        if call.is_admitted or call.settled:
+        if self._database.turns.has(call) or call.settled:
             return
         if call.expire(monotonic()):
             self._database.turns.withdraw(call)
@@ -151,9 +170,8 @@ class Groups:
         ended: list[Call] = []
         left: Sequence[Call] = []
         try:
-            self._running.add(first)
+            self._running[first] = group
             group.calls += turns.joining(first)
-            self._running.update(group.calls)
             taken = [call for call in group.calls if call.take(group)]
             left = self._do(group, taken, on_library=on_library) if taken else []
             ended = [call for call in taken if call not in left]
@@ -167,9 +185,11 @@ class Groups:
             first.error = error
             ended.append(first)
         finally:
-            self._running.difference_update(group.calls)
-            turns.leave(group.calls, partial(self._again, left, group))
-            settle(ended)
+            try:
+                self._running.pop(first, None)
+                turns.leave(group.calls, partial(self._again, left, group))
+            finally:
+                settle(ended)
 
     def _without(self, first: Call, group: Group, error: BaseException) -> list[Call]:
         """Let the others of a group that was interrupted be done again; return those that have ended.
@@ -207,28 +227,35 @@ class Groups:
         """Run calls in one transaction; return those that have to be done again."""
         first = calls[0]
         try:
-            connection = self._begin(calls)
-        except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
-            group.is_blocked = type(error) is StoreBusyError
-            return failed(calls, error)
-        try:
-            with self._is_inside(connection, first):
-                for call in calls:
-                    if not self._run(connection, call, calls, on_library=on_library):
-                        connection.end(commit=False)
-                        return calls
-                news = set(connection.touched), list(connection.notes)
-                left = self._end(connection, group, calls)
+            try:
+                connection = self._begin(calls, group.have)
+            except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
+                group.is_blocked = type(error) is StoreBusyError
+                return failed(calls, error)
+            if not first.reads:
+                self._inside[get_ident()] = connection
+            for call in calls:
+                if not self._run(connection, call, calls, on_library=on_library):
+                    connection.end(commit=False)
+                    return calls
+            news = set(connection.touched), list(connection.notes)
+            left = self._end(connection, group, calls)
         except BaseException:
-            connection.end(commit=False)
+            if group.connection is not None:
+                group.connection.end(commit=False)
             raise
         finally:
-            self._database.give_back(connection)
+            if not first.reads:
+                self._inside.pop(get_ident(), None)
+            if group.connection is not None:
+                self._database.give_back(group.connection)
         if left is None:
             self._announce(*news)
         return left or []
 
-    def _begin(self, calls: Sequence[Call]) -> StoreConnection:
+    def _begin(
+        self, calls: Sequence[Call], had: Callable[[StoreConnection], object]
+    ) -> StoreConnection:
         first = calls[0]
         now_s = monotonic()
         if now_s - first.since_s >= LONG_WAIT_S and not first.reads:
@@ -238,7 +265,7 @@ class Groups:
         else:
             deadline_s = min(call.deadline_s for call in calls)
             begin = self.beginning(calls, deadline_s)
-        return self._database.begin(begin)
+        return self._database.begin(begin, had)
 
     def beginning(
         self, calls: Sequence[Call], deadline_s: float
@@ -255,18 +282,6 @@ class Groups:
             )
 
         return begin
-
-    @contextmanager
-    def _is_inside(self, connection: StoreConnection, first: Call) -> Iterator[None]:
-        if first.reads:
-            yield
-            return
-        me = get_ident()
-        self._inside[me] = connection
-        try:
-            yield
-        finally:
-            del self._inside[me]
 
     def _run(
         self, connection: StoreConnection, call: Call, calls: Sequence[Call], *, on_library: bool
@@ -319,7 +334,9 @@ class Groups:
         """Wait until nothing is done any more for a store that is being closed; StoreBusyError."""
         until_s = monotonic() + caller.budget_s
         since_s = monotonic()
-        while any(call.caller is caller for call in list(self._running)):
+        while any(
+            call.caller is caller for group in list(self._running.values()) for call in group.calls
+        ):
             if monotonic() > until_s:
                 raise caller.busy_error(since_s)
             Event().wait(0.002)
@@ -331,3 +348,7 @@ def begin_read(first: Call) -> Callable[[StoreConnection], None]:
         connection.begin_read()
 
     return begin
+
+
+def _nobody() -> None:
+    """Hold no block."""

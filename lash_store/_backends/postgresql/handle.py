@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,7 +56,7 @@ class PostgresqlHandle:
         self.closed = False
         self.is_full = settings.synchronous == "FULL"
         self.budget_s = settings.busy_timeout_ms / 1000
-        self._blocks: dict[int, tuple[ThreadCall, StoreConnection, int, Any]] = {}
+        self._blocks: dict[int, tuple[ThreadCall, int, Any]] = {}
         """The consumer's blocks that are open, by what holds them."""
 
     @classmethod
@@ -238,53 +239,66 @@ class PostgresqlHandle:
         """Begin a write transaction for a consumer's block, held by `hold`."""
         self._check_writable()
         call = self._locking(_block(self), None)
-        groups = self.database.groups
-        groups.enter(call)
-        connection = groups.begin_block(call)
-        return self._opened(hold, call, connection)
+        return self._begin_block(hold, call, self.database.groups.begin_block)
 
     def end_write(self, hold: Any, connection: StoreConnection, *, commit: bool) -> None:
         """Commit or roll back; whatever happens, the locks are free."""
-        call = self._ended(hold)
-        if call is not None:
-            self.database.groups.end_block(call, connection, commit=commit)
+        self._end_block(hold, connection, commit=commit)
 
     def begin_read(self, hold: Any, operation: str | None = None) -> StoreConnection:
         """Begin a snapshot, a consumer's or for an operation; end it with :meth:`end_read`."""
         self._check_open()
         call = _block(self)
         call.reads, call.operation = True, operation
-        groups = self.database.groups
-        groups.enter(call)
-        return self._opened(hold, call, groups.begin_snapshot(call))
+        return self._begin_block(hold, call, self.database.groups.begin_snapshot)
 
     def end_read(self, hold: Any, connection: StoreConnection) -> None:
         """End a snapshot."""
-        call = self._ended(hold)
-        if call is not None:
-            self.database.groups.end_block(call, connection, commit=False)
+        self._end_block(hold, connection, commit=False)
 
-    def _opened(self, hold: Any, call: ThreadCall, connection: StoreConnection) -> StoreConnection:
-        """Note a block that was begun; if an interrupt drops what holds it, it is rolled back."""
+    def _begin_block(
+        self, hold: Any, call: ThreadCall, begin: Callable[[ThreadCall], StoreConnection]
+    ) -> StoreConnection:
+        """Begin a block that lives as long as what holds it: if an interrupt drops that, it is rolled back."""
+        groups = self.database.groups
+        groups.check_not_inside()
         dropped = weakref.finalize(hold, self._dropped, id(hold))
-        self._blocks[id(hold)] = (call, connection, get_ident(), dropped)
-        return connection
+        self._blocks[id(hold)] = (call, get_ident(), dropped)
+        groups.held(hold, call)
+        try:
+            groups.enter(call)
+            return begin(call)
+        except BaseException:
+            groups.abandon(call)
+            self._forget(hold)
+            raise
 
-    def _ended(self, hold: Any) -> ThreadCall | None:
-        found = self._blocks.pop(id(hold), None)
+    def _end_block(self, hold: Any, connection: StoreConnection, *, commit: bool) -> None:
+        found = self._blocks.get(id(hold))
         if found is None:
-            return None  # of a parent process
-        found[3].detach()
-        return found[0]
+            return  # of a parent process
+        call = found[0]
+        try:
+            self.database.groups.end_block(call, connection, commit=commit)
+        except BaseException:
+            self.database.groups.abandon(call)  # what an interrupt has left of it
+            raise
+        finally:
+            self._forget(hold)
+
+    def _forget(self, hold: Any) -> None:
+        found = self._blocks.pop(id(hold), None)
+        if found is not None:
+            found[2].detach()
+
+    def _end_unwound(self) -> None:
+        with suppress(NestedTransactionError):
+            self.database.groups.check_not_inside()
 
     def _dropped(self, held_by: int) -> None:
         found = self._blocks.pop(held_by, None)
-        if found is None:
-            return
-        call, connection, _, _ = found
-        if connection.standing is not None:
-            connection.standing.abandon()
-        self.database.groups.end_block(call, connection, commit=False)
+        if found is not None:
+            self.database.groups.abandon(found[0])
 
     def check_not_writing(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread."""
@@ -330,8 +344,10 @@ class PostgresqlHandle:
         """
         if self.closed:
             return
-        mine = [call for call, _, thread, _ in self._blocks.values() if thread == get_ident()]
-        if not all(call.reads for call in mine):
+        mine = [call for call, thread, _ in self._blocks.values() if thread == get_ident()]
+        if mine:
+            self._end_unwound()
+        if any(self.database.groups.is_open(call) for call in mine if not call.reads):
             raise NestedTransactionError(
                 "this thread is inside a transaction of this store, which would have to end first"
             )

@@ -8,12 +8,12 @@ In order: nobody overtakes who waits for the same lock.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import Final
 
 from lash_store._backends.postgresql.line import Line
-from lash_store._backends.postgresql.locks import Lock
+from lash_store._backends.postgresql.locks import Lock, together
 from lash_store._kernel.calls import Call, ToldCall
 
 _MOST_LOOKED_AT: Final = 256
@@ -26,23 +26,26 @@ class Turns:
 
     def __init__(self, most: int, start: Callable[[Call], None]) -> None:
         self._mutex = threading.RLock()
-        self._free = most
+        self._most = most
         self._kept = 0 if most == 1 else 1
         """How many connections consumers' own work leaves to what is short: a renewal, say."""
 
-        self._held: dict[int, int] = {}
-        """By number, how many share a lock, or that one has it alone."""
+        self._admitted: dict[Call, tuple[Lock, ...]] = {}
+        """Who has a connection, with the locks of all that go on it: one entry, which no interrupt divides."""
 
         self._start = start
         self.waiting = Line()
 
+    def has(self, call: Call) -> bool:
+        """Whether it is this call's turn."""
+        return call in self._admitted
+
     def enter(self, call: Call) -> bool:
         """Let a call begin at once, or stand in line; whoever leaves starts it then."""
         with self._mutex:
-            if self._has_connection(call) and self._may_have(
-                call.locks, self.waiting.wanted(call.locks)
-            ):
-                self._admit(call)
+            wanted = self.waiting.wanted(call.locks)
+            if self._has_connection(call) and _may_have(call.locks, self._held(), wanted):
+                self._admitted[call] = call.locks
                 return True
             if isinstance(call, ToldCall):
                 self.waiting.put_first([call])  # a renewal: who waits for it has a lease to lose
@@ -65,10 +68,11 @@ class Turns:
         with self._mutex:
             if call in self.waiting:
                 self.waiting.remove(call)
-            elif call.is_admitted:
+            elif call in self._admitted:
                 self.leave([call])
                 return
-            if call.locks and all(self._held.get(each) == _EXCLUSIVE for each, _ in call.locks):
+            held = self._held()
+            if call.locks and all(held.get(each) == _EXCLUSIVE for each, _ in call.locks):
                 return  # nobody who stands behind it can begin for that
         self._next()
 
@@ -78,21 +82,21 @@ class Turns:
         By `again` some of them stand in line once more: nobody withdraws them in between.
         """
         ended = list(calls)
-        numbers = {number for call in ended for number, _ in call.locks}
         try:
             with self._mutex:
-                free, held = self._free, dict(self._held)
-                try:
-                    self._let_go(ended, numbers)
-                except BaseException:
-                    # An interrupt: what it left half done would be locked for as long as the process lives.
-                    self._free, self._held = free, held
-                    self._let_go(ended, numbers)
-                    raise
+                self._let_go(ended)
                 if again is not None:
                     again()
+        except BaseException:
+            # An interrupt: what was not let go of would be locked for as long as the process lives.
+            self._let_go(ended)
+            raise
         finally:
             self._next()
+
+    def _let_go(self, ended: Iterable[Call]) -> None:
+        for call in ended:
+            self._admitted.pop(call, None)
 
     def joining(self, first: Call) -> list[Call]:
         """Return what waits and may go with `first`, which is about to begin; they have their locks.
@@ -104,7 +108,7 @@ class Turns:
             return []
         joined: list[Call] = []
         with self._mutex:
-            mine = {number for number, _ in first.locks}
+            locks, held = first.locks, self._held(but=first)
             passed: dict[int, bool] = {}
             for call in islice(self.waiting, _MOST_LOOKED_AT):
                 if len(joined) == _MOST_TOGETHER:
@@ -115,15 +119,19 @@ class Turns:
                 if (
                     fits
                     and call.may_join(on_library=False)
-                    and self._may_have(call.locks, passed, mine)
+                    and _may_have(call.locks, held, passed, {number for number, _ in locks})
                 ):
-                    self.waiting.remove(call)
-                    for lock in call.locks:
-                        self._take(lock, mine)
-                    mine.update(number for number, _ in call.locks)
+                    locks = together((*locks, *call.locks))
                     joined.append(call)
                 else:
                     _note(call.locks, passed)
+            try:
+                self._admitted[first] = locks
+                for call in joined:
+                    self.waiting.remove(call)
+            except BaseException:
+                self.waiting.put_first(joined)  # an interrupt: they have left the line, or not yet
+                raise
         return joined
 
     def _next(self) -> None:
@@ -131,6 +139,7 @@ class Turns:
         with self._mutex:
             passed: dict[int, bool] = {}
             blocked: set[tuple[Lock, ...]] = set()
+            held = self._held()
             for call in self.waiting if self._free else ():
                 if not self._free:
                     break
@@ -138,10 +147,11 @@ class Turns:
                     self.waiting.remove(call)  # it was withdrawn, or it has expired
                 elif call.locks in blocked:
                     pass  # as one before it, of however many: what stands behind them may begin
-                elif self._has_connection(call) and self._may_have(call.locks, passed):
+                elif self._has_connection(call) and _may_have(call.locks, held, passed):
+                    self._admitted[call] = call.locks
                     self.waiting.remove(call)
-                    self._admit(call)
                     started.append(call)
+                    held = self._held()
                 else:
                     _note(call.locks, passed)
                     blocked.update([call.locks] if call.locks else [])
@@ -152,47 +162,34 @@ class Turns:
         """Whether there is a connection for a call: what may take its time must not have them all."""
         return self._free > (self._kept if call.operation is None else 0)
 
-    def _admit(self, call: Call) -> None:
-        self._free -= 1
-        call.is_admitted = True
-        for lock in call.locks:
-            self._take(lock, set())
+    @property
+    def _free(self) -> int:
+        return self._most - len(self._admitted)
 
-    def _may_have(
-        self, locks: Iterable[Lock], wanted: dict[int, bool], mine: Iterable[int] = ()
-    ) -> bool:
-        """Whether nobody has these locks, and nobody who stands before has asked for them."""
-        for number, is_shared in locks:
-            held = self._held.get(number, 0)
-            if number in mine:
-                # With who has it: alone, or shared with nobody but that one where it is wanted alone.
-                if held == _EXCLUSIVE or is_shared or held == 1:
-                    continue
-                return False
-            if held == _EXCLUSIVE or (held and not is_shared):
-                return False
-            if number in wanted and not (is_shared and wanted[number]):
-                return False
-        return True
+    def _held(self, *, but: Call | None = None) -> dict[int, int]:
+        """Return by number how many share a lock, or that one has it alone; `but` one left aside."""
+        held: dict[int, int] = {}
+        for call, locks in self._admitted.items():
+            if call is not but:
+                for number, is_shared in locks:
+                    held[number] = held.get(number, 0) + 1 if is_shared else _EXCLUSIVE
+        return held
 
-    def _take(self, lock: Lock, mine: Iterable[int]) -> None:
-        number, is_shared = lock
-        if number in mine:
-            if not is_shared:
-                self._held[number] = _EXCLUSIVE
-            return
-        self._held[number] = self._held.get(number, 0) + 1 if is_shared else _EXCLUSIVE
 
-    def _let_go(self, ended: Iterable[Call], numbers: Iterable[int]) -> None:
-        self._free += 1
-        for call in ended:
-            call.is_admitted = False
-        for number in numbers:
-            held = self._held[number]
-            if held in (_EXCLUSIVE, 1):
-                del self._held[number]
-            else:
-                self._held[number] = held - 1
+def _may_have(
+    locks: Iterable[Lock],
+    held: dict[int, int],
+    wanted: dict[int, bool],
+    mine: Collection[int] = (),
+) -> bool:
+    """Whether nobody else has these locks, and nobody who stands before has asked for those that are not `mine`."""
+    for number, is_shared in locks:
+        having = held.get(number, 0)
+        if having == _EXCLUSIVE or (having and not is_shared):
+            return False
+        if number not in mine and number in wanted and not (is_shared and wanted[number]):
+            return False
+    return True
 
 
 def _may_go_together(call: Call) -> bool:

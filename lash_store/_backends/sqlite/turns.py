@@ -9,16 +9,15 @@ Nobody is handed a turn: who is first in line is told to look, and takes it by i
 can't get lost on its way to somebody who has given up.
 """
 
-import sys
 import threading
 from collections import deque
 from threading import get_ident
-from traceback import walk_stack, walk_tb
 from typing import Final, Protocol
 from weakref import ref
 
 from lash_store._kernel.calls import Call
-from lash_store.errors import LashStoreError, NestedTransactionError
+from lash_store._kernel.unwound import is_unwound
+from lash_store.errors import NestedTransactionError
 
 _HELD: Final = 0
 
@@ -60,7 +59,7 @@ class Turns:
         holder = None if held is None else held()
         if holder is None or holder.thread != get_ident():
             return False
-        if _is_unwound(holder):
+        if is_unwound(holder):
             self.give_back(holder)
             return False
         return True
@@ -133,21 +132,3 @@ class Turns:
             while waiting and not waiting[0].waits:
                 waiting.popleft()
             return waiting[0] if waiting else None
-
-
-def _is_unwound(holder: Holding) -> bool:
-    """Whether only the traceback of an exception that is being handled keeps what holds the turn.
-
-    In the handler of an interrupt its frames are still there, with what they held; the next call has
-    its turn there too, not only once the handler is left (K-TX-10). What the library has refused itself
-    has given back what it held.
-    """
-    error = sys.exception()
-    while error is not None:
-        if not isinstance(error, LashStoreError):
-            for frame, _ in walk_tb(error.__traceback__):
-                is_ours = frame.f_globals.get("__name__", "").startswith("lash_store.")
-                if is_ours and any(value is holder for value in frame.f_locals.values()):
-                    return frame not in {each for each, _ in walk_stack(sys._getframe())}  # noqa: SLF001 # reason: the frames of this thread
-        error = error.__context__
-    return False
