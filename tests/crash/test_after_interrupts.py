@@ -12,7 +12,7 @@ import pytest
 
 from lash_store import NewWork, SessionLease, SessionStore
 from lash_store._kernel.keeping import KEEPER
-from tests.support.interrupting import Interrupt
+from tests.support.interrupting import CALLS, Interrupt, begin
 from tests.support.turns import eventually, in_line, join, started
 
 pytestmark = pytest.mark.canonical("a turn on a file, which interrupts could leave locked")
@@ -26,25 +26,7 @@ def store(request: pytest.FixtureRequest, path: Path) -> Iterator[SessionStore]:
         yield opened
 
 
-def begin(store: SessionStore) -> None:
-    with store.begin() as tx:
-        tx.put_blob(b"x")
-
-
-def read(store: SessionStore) -> None:
-    with store.read() as tx:
-        tx.work_depth()
-
-
-def write_one(store: SessionStore) -> None:
-    store.put_blob(b"x")
-
-
-def read_one(store: SessionStore) -> None:
-    store.work_depth()
-
-
-@pytest.mark.parametrize("call", [begin, read, write_one, read_one])
+@pytest.mark.parametrize("call", CALLS)
 def test_k_tx_10_in_the_handler_of_an_interrupt_calls_proceed(
     store: SessionStore, call: Callable[[SessionStore], None]
 ) -> None:

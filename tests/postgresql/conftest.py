@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support import postgresql
+from tests.support.proxy import Proxy, proxy
 
 _numbers = count(1)
 
@@ -43,3 +44,10 @@ def place(admin: psycopg.Connection[Any]) -> Iterator[str]:
 def url(server: str) -> str:
     """The server's URL, as a store takes it."""
     return make_url(server).set(drivername="postgresql+psycopg").render_as_string(False)
+
+
+@pytest.fixture
+def wire(url: str) -> Iterator[Proxy]:
+    """A wire to it that can be made slow, or cut."""
+    with proxy(make_url(url)) as made:
+        yield made

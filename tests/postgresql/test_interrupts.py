@@ -10,31 +10,13 @@ from itertools import count
 import pytest
 
 from lash_store import SessionStore
-from tests.support.interrupting import Interrupt
+from tests.support.interrupting import CALLS, Interrupt
 
 EACH = 1 if os.environ.get("LASH_STORE_PROFILE") == "deep" else 23
 """Before every how many instructions one comes: a prime, so that no loop is always hit at the same place."""
 
 
-def begin(store: SessionStore) -> None:
-    with store.begin() as tx:
-        tx.put_blob(b"x")
-
-
-def read(store: SessionStore) -> None:
-    with store.read() as tx:
-        tx.work_depth()
-
-
-def write_one(store: SessionStore) -> None:
-    store.put_blob(b"x")
-
-
-def read_one(store: SessionStore) -> None:
-    store.work_depth()
-
-
-@pytest.mark.parametrize("call", [begin, read, write_one, read_one])
+@pytest.mark.parametrize("call", CALLS)
 def test_k_tx_10_behind_an_interrupt_on_a_server_calls_proceed(
     url: str, place: str, call: Callable[[SessionStore], None]
 ) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from lash_store import (
     AsyncEffectStore,
@@ -25,20 +24,13 @@ from lash_store.errors import (
     EffectFailedError,
     LeaseLostError,
 )
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.registries import lease_on, register
 
 AWAY_S = 0.4
 """Some attempts long."""
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def wire(url: str) -> Iterator[Proxy]:
-    """A wire that can be cut."""
-    with proxy(make_url(url)) as made:
-        yield made
 
 
 @pytest.fixture

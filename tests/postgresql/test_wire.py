@@ -41,7 +41,7 @@ from lash_store.session import statements
 from lash_store.session.records import UsageDelta
 from lash_store.session.tables import usage_deltas
 from lash_store.testing import ManualClock, as_another_process, run_as_group
-from tests.support.proxy import Proxy, proxy
+from tests.support.proxy import Proxy
 from tests.support.registries import register
 from tests.support.turns import eventually, join
 
@@ -49,13 +49,6 @@ Admin = psycopg.Connection[Any]
 
 SLOW_S = 0.02
 """Enough for what is sent together to be there together."""
-
-
-@pytest.fixture
-def wire(url: str) -> Iterator[Proxy]:
-    """A wire that can be made slow."""
-    with proxy(make_url(url)) as made:
-        yield made
 
 
 @pytest.fixture

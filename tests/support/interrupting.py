@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import lash_store
+from lash_store import SessionStore
 from lash_store.errors import StoreBusyError
 
 LIBRARY = Path(lash_store.__file__).parent
@@ -52,3 +53,29 @@ class Interrupt:
             call()
         finally:
             sys.settrace(None)
+
+
+def begin(store: SessionStore) -> None:
+    """A block that writes."""
+    with store.begin() as tx:
+        tx.put_blob(b"x")
+
+
+def read(store: SessionStore) -> None:
+    """A snapshot."""
+    with store.read() as tx:
+        tx.work_depth()
+
+
+def write_one(store: SessionStore) -> None:
+    """One operation that writes."""
+    store.put_blob(b"x")
+
+
+def read_one(store: SessionStore) -> None:
+    """One operation that reads."""
+    store.work_depth()
+
+
+CALLS = (begin, read, write_one, read_one)
+"""A call of each kind."""
