@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from lash_store import AsyncSessionStore, NewWork, SessionStore
+from lash_store import AsyncSessionStore, NewWork, SessionFence, SessionStore
+from lash_store._backends.postgresql.connection import PATIENCE_MS
 from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock
 from lash_store._kernel.calls import Call, ThreadCall
-from lash_store.errors import StoreBusyError
+from lash_store._kernel.observing import Event, observed_by
+from lash_store.errors import LeaseLostError, StoreBusyError
 from lash_store.testing import as_another_process
 from tests.support.turns import eventually, join, started
 
@@ -125,6 +128,40 @@ def test_k_hold_4_terms_outlive_what_is_locked_elsewhere(there: There) -> None:
         for each in let_go:
             each()
         join(*waiting)
+
+
+class TakesTheLock:
+    """Another process, which locks a session as soon as the first transaction on it has ended, for a while."""
+
+    def __init__(self, other: SessionStore) -> None:
+        self._other = other
+        self.threads: list[threading.Thread] = []
+
+    def before(self, _: Event) -> None:
+        """Nothing."""
+
+    def after(self, event: Event) -> None:
+        if event.kind == "commit" and event.operation == "renew_lease" and not self.threads:
+            entered = threading.Event()
+            self.threads = started(lambda: self._hold(entered))
+            assert entered.wait(60)
+
+    def _hold(self, entered: threading.Event) -> None:
+        with self._other.begin():
+            entered.set()
+            time.sleep(3 * PATIENCE_MS / 1000)
+
+
+def test_k_lock_3_the_reason_of_a_refusal_is_waited_for(there: There) -> None:
+    """A renewal that finds nothing to renew looks behind its COMMIT, and others may be there by then."""
+    store = there.open("mine")
+    lost = SessionFence("mine", "ann", "another token", 1)
+    with as_another_process():
+        takes = TakesTheLock(there.open("mine"))
+    with observed_by(takes), pytest.raises(LeaseLostError):
+        store.renew_lease(lost, ttl_ms=LONG_MS)
+    assert len(takes.threads) == 1
+    join(*takes.threads)
 
 
 def test_k_lock_3_a_budget_is_kept_to(there: There) -> None:

@@ -134,6 +134,8 @@ class StoreConnection(GuardedConnection):
             )
         except psycopg.errors.FeatureNotSupported as error:
             raise ReadOnlyStoreError(self.path) from error  # a replica, on which that can't begin
+        # What begins behind a statement that was to be the last (``execute_last``) waits as long as it may.
+        self._beginning = self._beginning.replace(dialect.lock_timeout(PATIENCE_MS), budget)
         self.held = Held(locks)
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
