@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
-from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._kernel.calls import Call
 from lash_store.errors import LashStoreError, OutcomeUnknownError, StoreBusyError
 
@@ -20,13 +20,13 @@ class Group:
         self.is_committing = False
         """Whether COMMIT was sent, and its answer is not known."""
         self.is_committed = False
-        self.connection: StoreConnection | None = None
+        self.connection: Any = None
         """What it has begun on."""
 
         self.is_blocked = False
         """Whether its locks were not to be had for as long as it may keep a connection for that."""
 
-    def have(self, connection: StoreConnection) -> None:
+    def have(self, connection: Any) -> None:
         """Note what it has begun on."""
         self.connection = connection
 

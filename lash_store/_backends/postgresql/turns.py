@@ -89,7 +89,8 @@ class Turns:
                     again()
         except BaseException:
             # An interrupt: what was not let go of would be locked for as long as the process lives.
-            self._let_go(ended)
+            with self._mutex:
+                self._let_go(ended)
             raise
         finally:
             self._next()
