@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import Any
 
 from lash_store._backends.postgresql.connection import StoreConnection
-from lash_store._backends.postgresql.ending import Group, failed
+from lash_store._backends.postgresql.ending import Group, blocked
 from lash_store._backends.postgresql.groups import Groups, begin_read
 from lash_store._backends.postgresql.locks import together
 from lash_store._kernel.calls import ThreadCall
@@ -90,9 +90,9 @@ class Blocks(Groups):
                 connection = self._begin([call], partial(self._open.__setitem__, call))
                 break
             except StoreBusyError as error:
-                if not failed([call], error):
+                if type(error) is not StoreBusyError or not blocked([call], error):
                     turns.leave([call])
-                    raise call.outcome() from error.__cause__
+                    raise (call.error or error) from error.__cause__
             except BaseException:
                 turns.leave([call])
                 raise

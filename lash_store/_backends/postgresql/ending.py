@@ -37,18 +37,24 @@ def failed(calls: Sequence[Call], error: Exception) -> Sequence[Call]:
     What may be the fault of one of them, or be over in a moment, each has to find out by itself; a
     lost connection at COMMIT is the same answer for all: nobody may do that again unasked.
     """
-    if type(error) is StoreBusyError:
-        now_s = monotonic()
-        for call in calls:
-            if call.deadline_s <= now_s:
-                call.error = call.caller.busy_error(call.since_s)
-                call.error.__cause__ = error.__cause__
-        return [call for call in calls if call.error is None]
     if len(calls) > 1 and not isinstance(error, OutcomeUnknownError):
-        return calls
+        return blocked(calls, error) if isinstance(error, StoreBusyError) else calls
     for call in calls:
         call.error = _own(error)
+        if type(error) is StoreBusyError:
+            call.error = call.caller.busy_error(call.since_s)
+            call.error.__cause__ = error.__cause__
     return []
+
+
+def blocked(calls: Sequence[Call], error: StoreBusyError) -> Sequence[Call]:
+    """Let calls fail whose time is up; return those that may wait on for what is locked."""
+    now_s = monotonic()
+    for call in calls:
+        if call.deadline_s <= now_s:
+            call.error = call.caller.busy_error(call.since_s)
+            call.error.__cause__ = error.__cause__
+    return [call for call in calls if call.error is None]
 
 
 def _own(error: Exception) -> Exception:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from lash_store._backends.postgresql.ending import Group, failed
+from lash_store._backends.postgresql.ending import Group, blocked, failed
 from lash_store._backends.postgresql.locks import together
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
 from lash_store._kernel.locks import may_commit_with_first
@@ -230,7 +230,9 @@ class Groups:
             try:
                 connection = self._begin(calls, group.have)
             except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the calls' answer
-                group.is_blocked = type(error) is StoreBusyError
+                if type(error) is StoreBusyError:
+                    group.is_blocked = True
+                    return blocked(calls, error)
                 return failed(calls, error)
             if not first.reads:
                 self._inside[get_ident()] = connection
