@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, func, make_url, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import lash_store
@@ -26,6 +26,7 @@ from lash_store.errors import (
 )
 from lash_store.moving import copy_deployment
 from lash_store.schemas import create_tables
+from lash_store.session.tables import blobs
 from lash_store.session.tx import SessionTx
 from tests.support.triggers import draft
 
@@ -205,6 +206,9 @@ def test_k_pg_2_a_replica_refuses_to_write(url: str, place: str) -> None:
         database.give_back(connection)
         with pytest.raises(ReadOnlyStoreError):
             store.put_blob(b"x")
+        del connection._begin
+        with store.read() as tx:
+            assert tx.connection.scalar(select(func.count()).select_from(blobs)) == 0
 
 
 def test_k_pg_7_the_drivers_name_for_asyncio_leads_to_the_server(url: str, place: str) -> None:
@@ -262,6 +266,8 @@ def test_k_pg_7_copying_says_what_a_role_may_not(
         to = limited.render_as_string(False)
         with pytest.raises(CopyError, match="permission denied for sequence"):
             copy_deployment(tmp_path / "from", to)
+        left = admin.execute(f"SELECT count(*) FROM {place}.lash_trigger_subscriptions").fetchone()
+        assert left == (0,)  # nothing of it was kept
         admin.execute(f"GRANT UPDATE ON ALL SEQUENCES IN SCHEMA {place} TO {role}")
         assert any(copied.rows for copied in copy_deployment(tmp_path / "from", to))
     finally:

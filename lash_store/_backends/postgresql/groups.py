@@ -247,8 +247,7 @@ class Groups:
                 group.connection.end(commit=False)
             raise
         finally:
-            if not first.reads:
-                self._inside.pop(get_ident(), None)
+            self._inside.pop(get_ident(), None)
             if group.connection is not None:
                 self._database.give_back(group.connection)
         if left is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from lash_store._backends.postgresql.locks import Lock
+from lash_store._backends.postgresql.locks import Lock, together
 from lash_store._kernel.calls import Call
 
 
@@ -40,14 +40,11 @@ class Line:
     def put_last(self, calls: Iterable[Call]) -> None:
         """Let calls stand behind all others, but before those that wait for them."""
         last = list(calls)
-        asked = {number: False for call in last for number, _ in call.locks}
-        for call in last:
-            for number, is_shared in call.locks:
-                asked[number] = asked[number] or not is_shared
+        asked = dict(together(lock for call in last for lock in call.locks))
         behind = [
             call
             for call in self._calls
-            if any(n in asked and (asked[n] or not is_shared) for n, is_shared in call.locks)
+            if any(n in asked and not (asked[n] and is_shared) for n, is_shared in call.locks)
         ]
         for call in last:
             self._ask(call)
