@@ -412,7 +412,10 @@ class TestDirectory:
         assert [each.name for each in tmp_path.iterdir()] == [".lock"]
 
     @pytest.mark.posix("kills by SIGKILL")
-    @pytest.mark.parametrize("by_url", [False, True])
+    @pytest.mark.parametrize(
+        "by_url",
+        [pytest.param(False, marks=pytest.mark.canonical("the files of a folder")), True],
+    )
     def test_s_dir_2_what_only_reads_makes_and_removes_nothing(
         self, tmp_path: Path, by_url: bool
     ) -> None:
