@@ -65,6 +65,8 @@ class CommitMachine(Machine):
         "not-there": "what was committed is not there, or more than that",
     }
 
+    needs = ("load", "commit")
+
     def __init__(self) -> None:
         super().__init__()
         self.revision, self.state = self.resolve(self.it.load())

@@ -84,6 +84,7 @@ class EffectMachine(Machine):
         "failure": "one was recorded that is to be tried again, or the other way round",
     }
 
+    needs = ("run",)
     failures: ClassVar[Failures] = "retried"
     keys: ClassVar[tuple[str, ...]] = ("a", "A", "a/b")
 

@@ -27,6 +27,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
+from lash_store._kernel.checks import check_count, check_items
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
 
@@ -231,11 +232,13 @@ def explore(
     Two calls on one file in one process share a writer: one waits for the other without a point of its
     own. Then each is begun first in turn, no more; ``as_another_process()`` has them meet at the lock.
 
-    Raises InvalidRecordError for an `only` that is of other calls, and if nothing was explored: none of the
-    calls came to a point, or an asynchronous one did not.
+    Raises InvalidRecordError for an `only` that is of other calls, and if nothing was explored: there are
+    no calls, none of them came to a point, or an asynchronous one did not.
     """
-    if most < 1:
+    if not check_count("most", most):
         raise InvalidRecordError("most", str(most), "must be at least 1")
+    if not calls:
+        raise InvalidRecordError("calls", repr(calls), "must not be empty")
     begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]
     passed: list[set[str]] = [set() for _ in calls]
     orders = waits = 0
@@ -261,6 +264,7 @@ def explore(
 
 def _begin_of(only: Sequence[int], count: int) -> tuple[int, ...]:
     """Return in which order the calls are begun; a message shows another one than theirs below zero."""
+    check_items("only", only, int)
     begin = tuple(~at for at in only if at < 0)
     if any(at >= count for at in only) or sorted(begin) not in ([], list(range(count))):
         raise InvalidRecordError("only", repr(list(only)), f"is no order of {count} calls")

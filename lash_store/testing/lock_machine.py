@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
+from lash_store._kernel.checks import check_has
 from lash_store.testing.machine import Machine, Outcome
 
 Edge = Literal["free", "held", "either"]
@@ -46,6 +47,7 @@ class LockMachine(Machine):
         "holder": "`holder()` says what is not so",
     }
 
+    needs = ("client",)
     edge: ClassVar[Edge] = "free"
     reentry: ClassVar[Reentry] = "refuse"
     ttls: ClassVar[tuple[int, ...]] = (1, 2, 5, 10)
@@ -362,7 +364,10 @@ class LockMachine(Machine):
         return actor == self.holder and self.remembers
 
     def _client(self, actor: str) -> Any:
-        return self.resolve(self.it.client(actor))
+        client = self.resolve(self.it.client(actor))
+        for method in ("acquire", "release"):
+            check_has(f"client({actor!r})", client, method)
+        return client
 
     def _pass_on(self, data: st.DataObject, before: str, step: int, ttl: int) -> None:
         """Move to the end of a term, and let another try to take it, and to use it."""

@@ -21,7 +21,8 @@ from typing import Any, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings
 
-from lash_store._kernel.checks import check_choice
+from lash_store._kernel.checks import check_choice, check_count, shown
+from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.lock_machine import Edge, LockMachine, Reentry
 
@@ -78,6 +79,12 @@ def lock_machine(
     """
     check_choice("edge", edge, get_args(Edge))
     check_choice("reentry", reentry, get_args(Reentry))
+    if len(set(actors)) < 2:  # noqa: PLR2004 # reason: one alone can't take it from another
+        raise InvalidRecordError("actors", shown(actors), "must be at least two")
+    for option, values in (("tick_ms", (tick_ms,)), ("ttls", ttls)):
+        for value in values:
+            if not check_count(option, value):
+                raise InvalidRecordError(option, "0", "must be at least 1: no time would pass")
     return LockMachine.of(
         make,
         tolerate=tolerate,

@@ -64,6 +64,7 @@ class LogMachine(Machine):
         "page": "behind a sequence is something else than what follows it",
     }
 
+    needs = ("append", "read")
     streams: ClassVar[tuple[str, ...]] = ("a", "A", "b")
 
     def __init__(self) -> None:

@@ -25,6 +25,7 @@ from hypothesis import (
 )
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from lash_store._kernel.checks import check_has
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 
@@ -95,6 +96,9 @@ class Machine(RuleBasedStateMachine):
     violations: ClassVar[Mapping[str, str]]
     """What it may find, by name; a subclass's rules may find more."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The methods without which there is nothing to be tested."""
+
     tolerate: ClassVar[frozenset[str]] = frozenset()
     """Violations that are known and accepted: a run goes on past them."""
 
@@ -111,6 +115,8 @@ class Machine(RuleBasedStateMachine):
 
         self._task: _OneTask | None = None
         self.it: Any = self.resolve(type(self).make(self.clock))
+        for method in self.needs:
+            check_has("make(clock)", self.it, method)
 
     @classmethod
     def replay(cls, script: Script) -> None:
@@ -216,8 +222,8 @@ class Machine(RuleBasedStateMachine):
     ) -> type[Self]:
         """Make the machine of one implementation.
 
-        InvalidRecordError for a `tolerate` that is no list of names of `violations`, and for an option
-        that leaves nothing to choose from.
+        InvalidRecordError for a `tolerate` that is no list of names of `violations`, for an option that
+        leaves nothing to choose from, and, once it runs, for what lacks a method that it `needs`.
         """
         if isinstance(tolerate, str):
             raise InvalidRecordError("tolerate", repr(tolerate), "must be a list of names")

@@ -115,6 +115,7 @@ class QueueMachine(Machine):
         "put-refused": "an item could not be put",
     }
 
+    needs = ("put", "claim", "complete", "lapse")
     order: ClassVar[Literal["fifo", "any"]] = "any"
     lapsed: ClassVar[Lapsed] = "either"
     workers: ClassVar[tuple[str, ...]] = ("ann", "Ann", "bob")

@@ -316,14 +316,19 @@ def test_what_comes_to_no_point_is_not_said_to_be_explored(path: Path) -> None:
         async with AsyncSessionStore.open(path, session_id="s") as store:
             await store.put_blob(b"x")
 
+    with pytest.raises(InvalidRecordError, match="empty"):
+        explore(list, [], lambda _, __: None)
     with pytest.raises(InvalidRecordError, match="library's threads"):
         explore(lambda: None, [count, count], lambda *_: None)
     with pytest.raises(InvalidRecordError, match="came to no point"):
         explore(lambda: None, [lambda _: 1, lambda _: 2], lambda *_: None)
 
 
-@pytest.mark.parametrize(("only", "most"), [([9, 9], 5), ([-1], 5), ([-1, -1], 5), (None, 0)])
-def test_an_order_of_other_calls_is_refused(only: Any, most: int) -> None:
+@pytest.mark.parametrize(
+    ("only", "most"),
+    [([9, 9], 5), ([-1], 5), ([-1, -1], 5), (["x"], 5), (0, 5), (None, 0), (None, "x")],
+)
+def test_an_order_of_other_calls_is_refused(only: Any, most: Any) -> None:
     with pytest.raises(InvalidRecordError):
         explore(lambda: None, [print, print], lambda *_: None, only=only, most=most)
 

@@ -133,12 +133,46 @@ def test_a_first_failure_that_is_swallowed_is_caught() -> None:
         lambda: log_machine(logs.PlainLog, streams=()),
         lambda: lock_machine(locks.PlainLocks, ttls=()),
         lambda: lock_machine(locks.PlainLocks, actors=[]),
+        lambda: lock_machine(locks.PlainLocks, actors=["ann", "ann"]),
+        lambda: lock_machine(locks.PlainLocks, ttls=(1, 0)),
+        lambda: lock_machine(locks.PlainLocks, tick_ms=0),
+        lambda: lock_machine(locks.PlainLocks, tick_ms=-1),
         lambda: effect_machine(steps.PlainMemo, keys=()),
     ],
 )
 def test_options_that_there_are_not_are_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(InvalidRecordError):
         make()
+
+
+class Nothing:
+    """What has no method that a machine could call."""
+
+    def __init__(self, clock: object) -> None:
+        pass
+
+
+class NoClient(Nothing):
+    """Locks whose clients can't do anything."""
+
+    def client(self, actor: str) -> object:
+        return object()
+
+
+@pytest.mark.parametrize(
+    ("machine", "lacks"),
+    [
+        (lock_machine(Nothing), r"client\(\)"),
+        (lock_machine(NoClient), r"acquire\(\)"),
+        (queue_machine(Nothing), r"put\(\)"),
+        (log_machine(Nothing), r"append\(\)"),
+        (effect_machine(Nothing), r"run\(\)"),
+        (commit_machine(Nothing), r"load\(\)"),
+    ],
+)
+def test_what_lacks_a_method_is_refused(machine: type[Machine], lacks: str) -> None:
+    with pytest.raises(InvalidRecordError, match=lacks):
+        machine.run()
 
 
 @pytest.mark.parametrize(
