@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from lash_store import AsyncSessionStore, NewWork, SessionFence, SessionStore
 from lash_store._backends.postgresql.connection import PATIENCE_MS
@@ -63,6 +64,21 @@ def enqueue(store: SessionStore) -> Callable[[], object]:
 
 def queued(store: SessionStore) -> int:
     return store.work_depth().batches
+
+
+def test_k_lock_3_a_statement_timeout_does_not_end_the_wait(url: str, place: str) -> None:
+    hasty = make_url(url).update_query_dict({"options": "-cstatement_timeout=50ms"})
+    with ExitStack() as stack:
+        there = There(hasty.render_as_string(hide_password=False), place, stack)
+        blocked = there.open("blocked")
+        brief = there.open("blocked", busy_timeout_ms=400)
+        let_go = there.block("blocked")
+        waiting = started(enqueue(blocked))
+        with pytest.raises(StoreBusyError):
+            brief.enqueue_work(NewWork(["x"]))
+        let_go()
+        join(*waiting)
+        assert queued(blocked) == 1
 
 
 def test_k_lock_3_who_waits_for_another_process_shares_its_connection(there: There) -> None:

@@ -38,6 +38,7 @@ from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     OutcomeUnknownError,
     ReadOnlyStoreError,
+    StoreBusyError,
     ThreadError,
     TransactionEndedError,
 )
@@ -134,6 +135,10 @@ class StoreConnection(GuardedConnection):
             )
         except psycopg.errors.FeatureNotSupported as error:
             raise ReadOnlyStoreError(self.path) from error  # a replica, on which that can't begin
+        except psycopg.errors.QueryCanceled as error:
+            # A statement_timeout shorter than the wait: nothing has been done, and it may wait on.
+            self._roll_back()
+            raise StoreBusyError(self.path, budget_ms) from error
         # What begins behind a statement that was to be the last (``execute_last``) waits as long as it may.
         self._beginning = self._beginning.replace(dialect.lock_timeout(PATIENCE_MS), budget)
         self.held = Held(locks)
