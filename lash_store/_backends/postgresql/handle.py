@@ -11,51 +11,50 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from sqlalchemy import URL
 
+from lash_store._backends.handles import BaseHandle
 from lash_store._backends.postgresql import database as databases, guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
 from lash_store._backends.postgresql.drift import compare
 from lash_store._backends.postgresql.driver import store_error
 from lash_store._backends.postgresql.locks import locks_of, together
 from lash_store._kernel.calls import Call, LibraryCall, LoopCall, ThreadCall, ToldCall
-from lash_store._kernel.checks import check_now, shown
+from lash_store._kernel.checks import check_now
 from lash_store._kernel.locks import beside_of, key_of
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
-    InvalidRecordError,
-    LashStoreError,
     NestedTransactionError,
-    ReadOnlyStoreError,
     StoreBusyError,
     StoreClosedError,
 )
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
-    from lash_store._kernel.watching import Waiter, Watch
+    from lash_store._kernel.watching import Watch
 
 R = TypeVar("R")
 
 
-class PostgresqlHandle:
+class _Hold:
+    """What holds a snapshot of the library's own."""
+
+    __slots__ = ("__weakref__",)
+
+
+class PostgresqlHandle(BaseHandle[OpenDatabase]):
     """One store's access to a database that it shares with others; usable from any thread."""
 
-    make_tx: Callable[..., Any]
-    """Makes a Tx of an open transaction and the operation's name, or None: the store says how."""
-
     reads_in_turn = False
+    driver_error = psycopg.Error
+    explain = staticmethod(store_error)
+    new_hold = _Hold
 
     def __init__(self, database: OpenDatabase, schema: Schema, settings: Settings) -> None:
-        self.database = database
-        self.schema = schema
-        self.settings = settings
-        self.path = database.path
+        super().__init__(database, schema, settings)
         self.key = f"{database.path} {database.place} {id(database)}"
-        self.closed = False
         self.is_full = settings.synchronous == "FULL"
-        self.budget_s = settings.busy_timeout_ms / 1000
         self._blocks: dict[int, tuple[ThreadCall, int, Any]] = {}
         """The consumer's blocks that are open, by what holds them."""
 
@@ -93,14 +92,6 @@ class PostgresqlHandle:
     def watch(self) -> Watch:
         """Who waits for commits."""
         return self.database.watch
-
-    def closed_error(self) -> StoreClosedError:
-        """Return the error of a call on a store that was closed."""
-        return StoreClosedError(self.path)
-
-    def busy_error(self, since_s: float) -> StoreBusyError:
-        """Return the error of a call that was submitted at `since_s` and has spent its budget."""
-        return self.database.busy_error(since_s)
 
     def read_clock(self, clock: Clock) -> int:
         """Return the server's time, as far as it is known here; of another clock than the system's its own."""
@@ -204,34 +195,12 @@ class PostgresqlHandle:
         self, calls: Sequence[tuple[PostgresqlHandle, str | None, Callable[[Any], Any]]]
     ) -> list[Any]:
         """Run calls of handles on this database as one group, in this order: for tests."""
-        for handle, _, _ in calls:
-            if handle.database is not self.database:
-                raise InvalidRecordError(
-                    "calls", shown(handle.path), f"must all be on {self.path!r}"
-                )
+        self._check_all_here(handle for handle, _, _ in calls)
         made = [
             handle._locking(ThreadCall(handle, operation, work, budget_s=handle.budget_s), work)  # noqa: SLF001 # reason: of the same class
             for handle, operation, work in calls
         ]
         return self.database.groups.run_together(made)
-
-    def ask(self, waiters: Sequence[Waiter]) -> None:
-        """Ask those who wait, in one snapshot, whether there may be something; tell those for whom there is."""
-
-        def look(connection: StoreConnection) -> None:
-            for waiter in waiters:
-                try:
-                    may_have = waiter.probe is None or waiter.probe(connection)
-                except Exception:  # noqa: BLE001 # reason: it finds that out again by itself
-                    may_have = True
-                if may_have:
-                    waiter.notify()
-
-        try:
-            self._look("wait", look)
-        except LashStoreError:
-            for waiter in waiters:
-                waiter.notify()  # each finds out for itself
 
     # A consumer's blocks.
 
@@ -304,33 +273,9 @@ class PostgresqlHandle:
         """Raise NestedTransactionError inside a write transaction of this thread."""
         self.database.groups.check_not_inside()
 
-    def check_schema(self) -> None:
-        """Raise SchemaVersionError or SchemaDriftError unless the tables are as declared."""
-        self._look("check_schema", self._compare)
-
-    def undeclared_extras(self) -> tuple[str, ...]:
-        """Return the indexes and triggers on our tables that an application has added."""
-
-        def look(connection: StoreConnection) -> tuple[str, ...]:
-            place = self.database.schema_name
-            _, added = compare(connection.own_cursor, self.schema, place)
-            return tuple(added)
-
-        return self._look("check_schema", look)
-
-    def submit_check_schema(self) -> Awaitable[Any]:
-        """Do the same for an event loop."""
-        return self.submit_read("check_schema", lambda tx: self._compare(tx.transaction))
-
-    def _look(self, operation: str, look: Callable[[StoreConnection], R]) -> R:
-        hold = _Hold()
-        connection = self.begin_read(hold, operation)
-        try:
-            return look(connection)
-        except psycopg.Error as error:
-            raise store_error(error, connection) from error
-        finally:
-            self.end_read(hold, connection)
+    def _undeclared(self, connection: StoreConnection) -> tuple[str, ...]:
+        _, added = compare(connection.own_cursor, self.schema, self.database.schema_name)
+        return tuple(added)
 
     def _compare(self, connection: StoreConnection) -> None:
         guard.require_there(
@@ -373,22 +318,6 @@ class PostgresqlHandle:
         if beside is not None:
             call.locks = together((*call.locks, *locks_of(place, *beside)))
         return call
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise self.closed_error()
-
-    def _check_writable(self) -> None:
-        if self.closed:
-            raise self.closed_error()
-        if self.settings.read_only:
-            raise ReadOnlyStoreError(self.path)
-
-
-class _Hold:
-    """What holds a snapshot of the library's own."""
-
-    __slots__ = ("__weakref__",)
 
 
 def _block(handle: PostgresqlHandle) -> ThreadCall:

@@ -10,6 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lash_store._backends.apart import shares
+from lash_store._backends.handles import BaseHandle
 from lash_store._backends.sqlite import guard, opened
 from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store._backends.sqlite.drift import read_catalogue, undeclared
@@ -18,14 +19,12 @@ from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import IN_MEMORY, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import Call, LoopCall, ToldCall
-from lash_store._kernel.checks import check_now, shown
+from lash_store._kernel.checks import check_now
 from lash_store._kernel.sharing import shared
 from lash_store.errors import (
-    InvalidRecordError,
     LashStoreError,
     NestedTransactionError,
     ReadOnlyStoreError,
-    StoreBusyError,
     StoreClosedError,
     StoreLostError,
 )
@@ -34,28 +33,23 @@ if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
-    from lash_store._kernel.watching import Waiter, Watch
+    from lash_store._kernel.watching import Watch
     from lash_store.clock import Clock
 
 
 R = TypeVar("R")
 
 
-class SqliteHandle:
+class SqliteHandle(BaseHandle[OpenDatabase]):
     """One store's access to a database that it may share with others; usable from any thread."""
 
-    make_tx: Callable[..., Any]
-    """Makes a Tx of an open transaction and the operation's name, or None: the store says how."""
+    driver_error = sqlite3.Error
+    explain = staticmethod(store_error)
+    new_hold = Hold
 
     def __init__(self, database: OpenDatabase, schema: Schema, settings: Settings) -> None:
-        self.database = database
-        self.schema = schema
-        self.settings = settings
-        self.path = database.path
+        super().__init__(database, schema, settings)
         self.key = database.key
-        self.closed = False
-        self._is_reader = settings.read_only
-        self.budget_s = settings.busy_timeout_ms / 1000
         self._inside: int | None = None
         """The thread that is inside a block of this handle's own."""
 
@@ -110,14 +104,6 @@ class SqliteHandle:
     def watch(self) -> Watch:
         """Who waits for commits."""
         return self.database.connections.watch
-
-    def closed_error(self) -> StoreClosedError:
-        """Return the error of a call on a store that was closed."""
-        return StoreClosedError(self.path)
-
-    def busy_error(self, since_s: float) -> StoreBusyError:
-        """Return the error of a call that was submitted at `since_s` and has spent its budget."""
-        return self.database.busy_error(since_s)
 
     def read_clock(self, clock: Clock) -> int:
         """Read the injected clock: SQLite has none of its own."""
@@ -230,33 +216,9 @@ class SqliteHandle:
 
         Each result stands at its place, an error as itself.
         """
-        for handle, _, _ in calls:
-            if handle.database is not self.database:
-                raise InvalidRecordError(
-                    "calls", shown(handle.path), f"must all be on {self.path!r}"
-                )
+        self._check_all_here(handle for handle, _, _ in calls)
         made = self.database.writer.write_together(calls)
         return [call.result if call.error is None else call.error for call in made]
-
-    def ask(self, waiters: Sequence[Waiter]) -> None:
-        """Ask those who wait, in one snapshot, whether there may be something; tell those for whom there is."""
-        hold = Hold()
-        try:
-            connection = self.begin_read(hold, "wait")
-        except LashStoreError:
-            for waiter in waiters:
-                waiter.notify()  # each finds out for itself
-            return
-        try:
-            for waiter in waiters:
-                try:
-                    may_have = waiter.probe is None or waiter.probe(connection)
-                except Exception:  # noqa: BLE001 # reason: it finds that out again by itself
-                    may_have = True
-                if may_have:
-                    waiter.notify()
-        finally:
-            self.end_read(hold, connection)
 
     def begin_write(self, hold: Hold) -> StoreConnection:
         """Begin a write transaction for a consumer's block, held by `hold`."""
@@ -291,30 +253,8 @@ class SqliteHandle:
         """Raise NestedTransactionError inside a write transaction of this thread."""
         self.database.writer.turns.check_not_mine()
 
-    def check_schema(self) -> None:
-        """Raise SchemaVersionError or SchemaDriftError unless the file is as declared."""
-        self._look("check_schema", self._compare)
-
-    def undeclared_extras(self) -> tuple[str, ...]:
-        """Return what an application has added to our tables and not declared, as text."""
-        return self._look("undeclared_extras", self._undeclared)
-
-    def _look(self, operation: str, look: Callable[[StoreConnection], R]) -> R:
-        hold = Hold()
-        connection = self.begin_read(hold, operation)
-        try:
-            return look(connection)
-        except sqlite3.Error as error:
-            raise store_error(error, connection) from error
-        finally:
-            self.end_read(hold, connection)
-
     def _undeclared(self, connection: StoreConnection) -> tuple[str, ...]:
         return tuple(undeclared(self.schema, read_catalogue(connection.own_cursor)))
-
-    def submit_check_schema(self) -> Awaitable[Any]:
-        """Do the same for an event loop."""
-        return self.submit_read("check_schema", lambda tx: self._compare(tx.transaction))
 
     def _compare(self, connection: StoreConnection) -> None:
         try:
@@ -361,16 +301,6 @@ class SqliteHandle:
         finally:
             database.writer.give_back(hold)
             self.watch.notify()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise self.closed_error()
-
-    def _check_writable(self) -> None:
-        if self.closed:
-            raise self.closed_error()
-        if self._is_reader:
-            raise ReadOnlyStoreError(self.path)
 
 
 def _forget(database: OpenDatabase) -> None:
