@@ -5,9 +5,11 @@ are one transaction. Everything works on it that does not end that transaction: 
 an ORM Session, streaming results, errors that are caught and passed over.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, NoReturn, Protocol
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import Connection, Dialect, Engine, event, make_url
 from sqlalchemy.engine import ExceptionContext
@@ -15,27 +17,112 @@ from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.orm_sessions import watch_sessions
 from lash_store._backends.scoping import SCOPE_OPTION
-from lash_store.errors import LashStoreError, TransactionControlError
+from lash_store._kernel.watching import ANYTHING, Concern
+from lash_store.errors import (
+    LashStoreError,
+    ThreadError,
+    TransactionControlError,
+    TransactionEndedError,
+)
 
 ExplainOwn = Callable[[BaseException, str, str], LashStoreError | None]
 """Returns the error of ours that explains one of a driver's, of a database with a name and a prefix."""
 
 
-class Owned(Protocol):
-    """A DBAPI connection whose transactions the store begins and ends."""
+class OwnedConnection:
+    """A driver's connection whose transactions only the store begins and ends (K-TX-7); a mix-in.
 
+    What a consumer reaches through ``tx.connection`` is refused to end the transaction, to run outside
+    one, in another thread, or in a forked child.
+    """
+
+    path: str
     prefix: str
     """What the names of our tables begin with, in a database that is shared; else nothing."""
 
-    @property
-    def consumer_dialect(self) -> Dialect:
-        """What its consumer's statements are compiled for."""
-
+    pid: int
     engine: Engine | None
     """The engine that its consumer's Connections stand on, made when one is first asked for."""
 
-    def letting_go(self) -> AbstractContextManager[None]:
+    touched: set[Concern]
+    """What the current transaction may have changed, or has looked at."""
+
+    if TYPE_CHECKING:
+        in_transaction: Any
+
+        @staticmethod
+        def explain_own(error: BaseException, path: str, prefix: str) -> LashStoreError | None:
+            """See :data:`ExplainOwn`."""
+
+        @property
+        def consumer_dialect(self) -> Dialect:
+            """What its consumer's statements are compiled for."""
+
+    _consumers: dict[str, Connection]
+    """The consumers' Connections on the current transaction, by whose rows they are about."""
+
+    _letting_go: bool
+    _thread: int
+    """Who has begun the current transaction."""
+
+    def own(self, path: str, prefix: str) -> None:
+        """Take charge of this connection, just opened."""
+        self.path, self.prefix, self.pid = path, prefix, os.getpid()
+        self.engine, self.touched, self._consumers = None, set(), {}
+        self._letting_go, self._thread = False, get_ident()
+
+    def consumer_connection(self, scope: str) -> Connection:
+        """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
+        self.touched.add(ANYTHING)
+        found = self._consumers.get(scope)
+        if found is None or not is_usable(found):
+            if found is not None:
+                disconnect(found, self)
+            found = self._consumers[scope] = connect(self, scope, self.explain_own)
+        return found
+
+    def check_thread(self) -> None:
+        """Raise ThreadError in any thread but the one that began the transaction."""
+        if self._thread != get_ident():
+            raise ThreadError(self._thread, get_ident())
+
+    def check_usable(self) -> None:
+        """Raise TransactionEndedError outside a transaction, and in a forked child."""
+        if self.pid != os.getpid():
+            raise TransactionEndedError(
+                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
+            )
+        self.check_thread()
+        if not self.in_transaction:
+            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
+
+    @contextmanager
+    def letting_go(self) -> Iterator[None]:
         """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
+        self._letting_go = True
+        try:
+            yield
+        finally:
+            self._letting_go = False
+
+    # What follows is what SQLAlchemy, or a consumer past it, calls.
+
+    def commit(self) -> None:
+        """Refuse: the store commits. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self.refuse("commit()")
+
+    def rollback(self) -> None:
+        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
+        if self.in_transaction and not self._letting_go:
+            self.refuse("rollback()")
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise TransactionControlError: `what` would end the transaction."""
+        raise TransactionControlError(
+            f"{what} on a connection of the store {self.path!r}: the store ends its own "
+            "transaction, by leaving begin() or read(); nothing was changed"
+        )
 
 
 class TransactionConnection(Connection):
@@ -74,7 +161,7 @@ class TransactionConnection(Connection):
         _refuse("detach()")
 
 
-def connect(raw: Owned, scope: str, explain_own: ExplainOwn) -> TransactionConnection:
+def connect(raw: OwnedConnection, scope: str, explain_own: ExplainOwn) -> TransactionConnection:
     """Open the consumer's Connection on `raw`, inside the transaction that is open on it.
 
     In a shared database, what it says of session tables is about `scope`.
@@ -102,7 +189,7 @@ def is_usable(connection: Connection | None) -> bool:
     return transaction is None or transaction.is_active
 
 
-def disconnect(connection: Connection, raw: Owned, *, commit: bool = False) -> None:
+def disconnect(connection: Connection, raw: OwnedConnection, *, commit: bool = False) -> None:
     """Close it, before the transaction ends: any later use of it is an error.
 
     SQLAlchemy's events and its log say of it what becomes of the transaction: ``commit``, which it
@@ -118,7 +205,7 @@ def disconnect(connection: Connection, raw: Owned, *, commit: bool = False) -> N
             Connection.close(connection)
 
 
-def _engine(raw: Owned, explain_own: ExplainOwn) -> Engine:
+def _engine(raw: OwnedConnection, explain_own: ExplainOwn) -> Engine:
     """Make an engine over this one connection; it lives as long, so its compile cache does too."""
     dialect = raw.consumer_dialect
     prepare = dialect.on_connect()
@@ -133,7 +220,7 @@ def _engine(raw: Owned, explain_own: ExplainOwn) -> Engine:
     return engine
 
 
-def _creator(raw: Owned) -> Callable[[], Any]:
+def _creator(raw: OwnedConnection) -> Callable[[], Any]:
     return lambda: raw
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final
@@ -13,7 +12,7 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import Dialect
 
 from lash_store._backends import tx_connection
 from lash_store._backends.postgresql import dialect
@@ -33,13 +32,11 @@ from lash_store._kernel.backend import KeyLocks, Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.logs import Note
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     OutcomeUnknownError,
     ReadOnlyStoreError,
     StoreBusyError,
-    ThreadError,
     TransactionEndedError,
 )
 
@@ -54,10 +51,9 @@ class StoreConnection(GuardedConnection):
     place: str
     """The schema and the prefix: what the numbers of its locks are made of."""
 
-    prefix: str
+    explain_own = staticmethod(consumer_error)
     schema: str | None
     is_shared = True
-    pid: int
     budget_ms: int
     """How long the present transaction may wait for a lock."""
 
@@ -68,14 +64,11 @@ class StoreConnection(GuardedConnection):
     standing: Standing | None
     """The Tx of the current transaction, or of the last one."""
 
-    engine: Engine | None
-    touched: set[Concern]
     notes: list[Note]
     savepoints: list[str]
     has_written: bool
     """Whether the current transaction has changed anything, as far as that can be seen."""
 
-    _consumers: dict[str, Connection]
     _cursors: WeakSet[Any]
     _server_ms: int
     unsent: list[Callable[[], object]]
@@ -90,7 +83,6 @@ class StoreConnection(GuardedConnection):
     held: Held
     """The locks of the present transaction."""
 
-    _thread: int
     _writes: bool
     _writes_alone: bool
 
@@ -99,19 +91,18 @@ class StoreConnection(GuardedConnection):
 
     def adopt(self, path: str, place: str, *, prefix: str, schema: str | None) -> None:
         """Take charge of this connection, just opened."""
-        self.path, self.place, self.prefix, self.schema = path, place, prefix, schema
-        self.pid = os.getpid()
+        self.own(path, prefix)
+        self.place, self.schema = place, schema
         self.budget_ms = 0
         self.operation = "open"
-        self.standing = self.engine = None
-        self.touched, self.notes, self.savepoints = set(), [], []
+        self.standing = None
+        self.notes, self.savepoints = [], []
         self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
-        self._consumers, self._cursors = {}, WeakSet()
+        self._cursors = WeakSet()
         self._server_ms, self._read_s = 0, monotonic()
         self.held = Held()
-        self._thread = get_ident()
-        self._letting_go, self._writes, self._is_marked = False, False, False
+        self._writes, self._is_marked = False, False
         self._beginning, self._has_committed = "", False
         self.unsent = []
 
@@ -303,16 +294,6 @@ class StoreConnection(GuardedConnection):
         """None if it has the lock on its kind alone, or is a session's."""
         return None if self._writes_alone else ThingLocks(self)
 
-    def consumer_connection(self, scope: str) -> Connection:
-        """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
-        self.touched.add(ANYTHING)
-        found = self._consumers.get(scope)
-        if found is None or not tx_connection.is_usable(found):
-            if found is not None:
-                tx_connection.disconnect(found, self)
-            found = self._consumers[scope] = tx_connection.connect(self, scope, consumer_error)
-        return found
-
     @property
     def consumer_dialect(self) -> Dialect:
         """What a consumer's statements are compiled for."""
@@ -325,9 +306,8 @@ class StoreConnection(GuardedConnection):
         )
 
     def check_thread(self) -> None:
-        """Raise ThreadError in any thread but the one that began the transaction."""
-        if self._thread != get_ident():
-            raise ThreadError(self._thread, get_ident())
+        """Raise ThreadError in any thread but the one that began it; take locks again that have lapsed."""
+        super().check_thread()
         if lapsed := self.held.lapsed:
             lock_late(self, lapsed)
 
@@ -336,25 +316,6 @@ class StoreConnection(GuardedConnection):
         dialect.check_no_control(sql)
         self._is_marked = self._is_marked or dialect.outlasts_transaction(sql)
         self.held.note_rollback(sql)
-
-    def check_usable(self) -> None:
-        """Raise TransactionEndedError outside a transaction, and in a forked child."""
-        if self.pid != os.getpid():
-            raise TransactionEndedError(
-                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
-            )
-        self.check_thread()
-        if not self.in_transaction:
-            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
-
-    @contextmanager
-    def letting_go(self) -> Iterator[None]:
-        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
-        self._letting_go = True
-        try:
-            yield
-        finally:
-            self._letting_go = False
 
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 
@@ -366,18 +327,8 @@ class StoreConnection(GuardedConnection):
         self._cursors.add(cursor)
         return cursor
 
-    def commit(self) -> None:
-        """Refuse: the store commits. Outside a transaction there is nothing to end."""
-        if self.in_transaction and not self._letting_go:
-            self._refuse("commit()")
-
-    def rollback(self) -> None:
-        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
-        if self.in_transaction and not self._letting_go:
-            self._refuse("rollback()")
-
     def close(self) -> None:
         """Refuse: the store closes."""
         if self.in_transaction:
-            self._refuse("close()")
+            self.refuse("close()")
         self.discard()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from lash_store._backends.tx_connection import OwnedConnection
 from lash_store._kernel.observing import telling
-from lash_store.errors import TransactionControlError, TransactionEndedError
+from lash_store.errors import TransactionEndedError
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
@@ -65,10 +66,8 @@ class GuardedCursor(psycopg.Cursor[Any]):
             )
 
 
-class GuardedConnection(psycopg.Connection[Any]):
+class GuardedConnection(OwnedConnection, psycopg.Connection[Any]):
     """A connection whose settings can't be changed in a transaction: the driver would end that."""
-
-    path: str
 
     @property
     def in_transaction(self) -> bool:
@@ -99,10 +98,4 @@ class GuardedConnection(psycopg.Connection[Any]):
 
     def _refuse_setting(self, name: str) -> None:
         if self.in_transaction:
-            self._refuse(f"setting {name}")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise TransactionControlError(
-            f"{what} on a connection of the store {self.path!r}: the store ends its own "
-            "transaction, by leaving begin() or read(); nothing was changed"
-        )
+            self.refuse(f"setting {name}")

@@ -1,15 +1,12 @@
 """One SQLite connection: guarding its transaction and explaining its errors."""
 
-import os
 import secrets
 import sqlite3
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, NoReturn, cast
 
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import Dialect
 
 from lash_store._backends import tx_connection
 from lash_store._backends.sqlite import dialect, guard
@@ -27,26 +24,21 @@ from lash_store._kernel.logs import Note
 from lash_store._kernel.observing import observers
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
-from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import MAX_INT, Clock
-from lash_store.errors import ThreadError, TransactionControlError, TransactionEndedError
+from lash_store.errors import TransactionEndedError
 
 
-class StoreConnection(sqlite3.Connection):
+class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
     """A connection whose transactions only the store begins and ends (K-TX-7).
 
-    What a consumer reaches through ``tx.connection`` is refused to end the transaction, to run
-    outside one, and to run in a forked child; its cursors are remembered, because one that is
-    still open at COMMIT would keep a read transaction alive behind our back.
+    A consumer's cursors are remembered, because one that is still open at COMMIT would keep a read
+    transaction alive behind our back.
     """
 
-    path: str
-    prefix: str
-    """What the names of our tables begin with, in a database that is shared; else nothing."""
+    explain_own = staticmethod(consumer_error)
 
     is_shared: bool
     key_locks: None = None
-    pid: int
     busy_timeout_ms: int
     folds_by_itself: bool  # SQLite puts the WAL into the file, behind a COMMIT; else ``wal`` does
     operation: str
@@ -61,12 +53,6 @@ class StoreConnection(sqlite3.Connection):
     standing: Standing | None
     """The Tx of the current transaction, or of the last one."""
 
-    engine: Engine | None
-    """The engine that ``tx.connection`` stands on, made when it is first asked for."""
-
-    touched: set[Concern]
-    """What the current transaction may have changed, or has looked at."""
-
     notes: list[Note]
     """What is to be logged of the current transaction once it is committed."""
 
@@ -74,33 +60,23 @@ class StoreConnection(sqlite3.Connection):
     changed: Changed
     """What a consumer has changed for the connection, to be undone at the end."""
 
-    _consumers: dict[str, Connection]
-    """The consumers' Connections on the current transaction, by whose rows they are about."""
-
     _compared: guard.Compared
 
     _cursors: list[weakref.ref[sqlite3.Cursor]]
     _savepoint: tuple[str, str, str]
-    _thread: int
     _begun_by: str
 
     def adopt(self, path: str, *, busy_timeout_ms: int, prefix: str) -> None:
         """Take charge of this connection, just opened on `path`."""
-        self.path = path
-        self.prefix = prefix
+        self.own(path, prefix)
         self.is_shared = bool(prefix)
-        self.pid = os.getpid()
         self.busy_timeout_ms = busy_timeout_ms
         self.folds_by_itself = True
         self.operation = "open"
         self.ending = dialect.ROLLBACK
         self.standing = None
-        self.engine = None
         self.changed = Changed(self)
-        self.touched, self.notes, self.savepoints = set(), [], []
-        self._consumers, self._compared = {}, {}
-        self._letting_go = False
-        self._thread = get_ident()
+        self.notes, self.savepoints, self._compared = [], [], {}
         self._cursors = []
         self.choose_cursor()
         # A consumer may release any savepoint whose name it knows, and nobody knows this one.
@@ -204,16 +180,6 @@ class StoreConnection(sqlite3.Connection):
             raise store_error(error, self) from error
         return open_cursor(self, self.prefix)
 
-    def consumer_connection(self, scope: str) -> Connection:
-        """Return a SQLAlchemy Connection on this transaction, the same until it ends."""
-        self.touched.add(ANYTHING)
-        found = self._consumers.get(scope)
-        if found is None or not tx_connection.is_usable(found):
-            if found is not None:
-                tx_connection.disconnect(found, self)
-            found = self._consumers[scope] = tx_connection.connect(self, scope, consumer_error)
-        return found
-
     def _disconnect(self, how: str) -> None:
         try:
             while self._consumers:
@@ -236,41 +202,11 @@ class StoreConnection(sqlite3.Connection):
         """What a consumer's statements are compiled for."""
         return dialect.dialect_for(self.prefix)
 
-    @contextmanager
-    def letting_go(self) -> Iterator[None]:
-        """Ignore, instead of refusing, the rollback with which SQLAlchemy closes a Connection."""
-        self._letting_go = True
-        try:
-            yield
-        finally:
-            self._letting_go = False
-
     def dispose(self) -> None:
         """Close the connection for good; a consumer's ``close()`` is refused."""
         self.engine = None
         self.own_cursor.close()  # a statement left on it would keep the file open
         sqlite3.Connection.close(self)
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise TransactionControlError(
-            f"{what} on a connection of the store {self.path!r}: the store ends its own "
-            "transaction, by leaving begin() or read(); nothing was changed"
-        )
-
-    def check_usable(self) -> None:
-        """Raise TransactionEndedError outside a transaction, and in a forked child."""
-        if self.pid != os.getpid():
-            raise TransactionEndedError(
-                f"the transaction on {self.path!r} belongs to process {self.pid}, which forked this one"
-            )
-        self.check_thread()
-        if not self.in_transaction:
-            raise TransactionEndedError(f"the transaction on {self.path!r} has ended")
-
-    def check_thread(self) -> None:
-        """Raise ThreadError in any thread but the one that began the transaction."""
-        if self._thread != get_ident():
-            raise ThreadError(self._thread, get_ident())
 
     def admit(self, sql: str) -> None:
         """Refuse a consumer's statement that would end the transaction; note what it sets."""
@@ -297,32 +233,22 @@ class StoreConnection(sqlite3.Connection):
 
     def executescript(self, *_: Any) -> NoReturn:
         """Refuse: it would commit first."""
-        self._refuse("executescript()")
-
-    def commit(self) -> None:
-        """Refuse: the store commits. Outside a transaction there is nothing to end."""
-        if self.in_transaction and not self._letting_go:
-            self._refuse("commit()")
-
-    def rollback(self) -> None:
-        """Refuse: the store rolls back. Outside a transaction there is nothing to end."""
-        if self.in_transaction and not self._letting_go:
-            self._refuse("rollback()")
+        self.refuse("executescript()")
 
     def close(self) -> NoReturn:
         """Refuse: the store closes."""
-        self._refuse("close()")
+        self.refuse("close()")
 
     def __exit__(self, *_: object) -> NoReturn:
-        self._refuse("leaving a with block")
+        self.refuse("leaving a with block")
 
     def set_authorizer(self, *_: Any) -> NoReturn:
         """Refuse: it would hold for the store's own statements as well."""
-        self._refuse("set_authorizer()")
+        self.refuse("set_authorizer()")
 
     def deserialize(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: it would replace the database."""
-        self._refuse("deserialize()")
+        self.refuse("deserialize()")
 
     @property
     def isolation_level(self) -> None:
@@ -332,7 +258,7 @@ class StoreConnection(sqlite3.Connection):
     @isolation_level.setter
     def isolation_level(self, _: object) -> NoReturn:
         # The driver commits when this is set to None.
-        self._refuse("setting isolation_level")
+        self.refuse("setting isolation_level")
 
     @property
     def autocommit(self) -> int:
@@ -342,4 +268,4 @@ class StoreConnection(sqlite3.Connection):
     @autocommit.setter
     def autocommit(self, _: object) -> NoReturn:
         # From Python 3.12 on, the driver commits when this is set to True.
-        self._refuse("setting autocommit")
+        self.refuse("setting autocommit")
