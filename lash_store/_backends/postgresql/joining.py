@@ -192,9 +192,8 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
     try:
         place = guard.server_place(cursor, path, settings.schema)
         wanted = [shared(schema, settings.prefix) for schema in schemas]
-        for (
-            schema
-        ) in wanted:  # all are looked at first: a refusal leaves nothing of the others behind
+        # All are looked at first: a refusal leaves nothing of the others behind.
+        for schema in wanted:
             guard.needs_making(cursor, schema, path, place)
         for schema in wanted:
             guard.ensure_schema(cursor, schema, path, place)
