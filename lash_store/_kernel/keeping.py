@@ -124,6 +124,19 @@ class Kept:
             each()
         return True
 
+    @property
+    def fence(self) -> Any:
+        """What proves the term: a lease's fence; a claim on work is its own."""
+        return getattr(self.term, "fence", self.term)
+
+    def is_of(self, other: Kept) -> bool:
+        """Whether it holds the very same term as another, which an owner has claimed twice."""
+        return self.lost is None and bool(self.fence == other.fence)
+
+    def renew_soon(self) -> None:
+        """Let its next renewal be due now."""
+        self._due_ms = min(self._due_ms, steady_ms(self.clock))
+
     def when_lost(self, told: Callable[[], None]) -> None:
         """Call `told`, from any thread, once the term is lost: at once, if it is."""
         with self._lock:
@@ -212,6 +225,19 @@ class Keeper:
                 # The look that is due stays: one step after another would wake the timer each time.
                 if not book.kept and not book.at_s:
                     del self._books[kept.handle.key]
+
+    def leave_to_others(self, kept: Kept) -> bool:
+        """Whether this process holds the very term of one that was dropped elsewhere, too (K-HOLD-5).
+
+        Who does renews it at once: the end that the other has moved may come sooner than its own.
+        """
+        with self._lock:
+            book = self._books.get(kept.handle.key)
+            others = [] if book is None else [each for each in book.kept if each.is_of(kept)]
+        for each in others:
+            each.renew_soon()
+            self.look_soon(each)
+        return bool(others)
 
     def look_soon(self, kept: Kept) -> None:
         """Look again when there is something to do for it."""

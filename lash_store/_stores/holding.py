@@ -56,7 +56,7 @@ class Held(Generic[TermT]):
     @property
     def fence(self) -> Any:
         """What proves it: a lease's fence; a claim on work is its own."""
-        return getattr(self._kept.term, "fence", self._kept.term)
+        return self._kept.fence
 
     @property
     def renewals(self) -> int:
@@ -240,11 +240,13 @@ class Holding(Generic[TermT]):
         return True if self._is_free(tx) else None
 
     def _stopped(self) -> Kept | None:
-        """Renew it no more; return what is to be released."""
+        """Renew it no more; return what is to be released: not what an outer block holds as well (K-HOLD-5)."""
         kept, self._kept = self._kept, None
         if kept is not None:
             KEEPER.drop(kept)
             self._let_go.detach()  # only now: it is what ends it if an interrupt comes before
+            if KEEPER.leave_to_others(kept):
+                return None
         return kept
 
     def _deadline_ms(self, store: Store[Any]) -> float:

@@ -67,6 +67,50 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not any(book.kept for book in KEEPER._books.values())
 
 
+@pytest.mark.parametrize("inner_ttl", [TTL // 9, TTL])
+def test_k_hold_5_a_block_within_a_block_releases_nothing(where: Any, inner_ttl: int) -> None:
+    """Whatever its own ttl: the outer one renews as the inner one is left."""
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as outer:
+            at.advance(1)
+            with store.hold(owner_id="ann", ttl_ms=inner_ttl) as inner:
+                assert inner.fence == outer.fence
+            until(lambda: outer.renewals == 1)
+            assert outer.term.expires_at_ms == 1_001 + TTL
+            assert store.current_lease() == outer.term
+            outer.check()
+            at.advance(TTL // 3 + 1)
+            until(lambda: outer.renewals == 2)
+            store.renew_lease(outer.fence, ttl_ms=TTL)
+        assert store.current_lease() is None
+
+
+def test_k_hold_5_the_last_to_leave_releases(where: Any) -> None:
+    """Also if that is the inner one, as two tasks of one owner may have it."""
+    with SessionStore.open(where, session_id="s") as store:
+        first, second = (store.hold(owner_id="ann", ttl_ms=60_000) for _ in range(2))
+        first.__enter__()
+        held = second.__enter__()
+        first.__exit__(None, None, None)
+        held.check()
+        assert store.current_lease() is not None
+        second.__exit__(None, None, None)
+        assert store.current_lease() is None
+
+
+def test_k_hold_5_asyncio(where: Any) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(where, session_id="s") as store:
+            async with store.hold(owner_id="ann", ttl_ms=60_000) as outer:
+                async with store.hold(owner_id="ann", ttl_ms=60_000):
+                    pass
+                await store.renew_lease(outer.fence, ttl_ms=60_000)
+            assert await store.current_lease() is None
+
+    asyncio.run(main())
+
+
 # Claimed, renewed in time, released: by a clock that the test moves.
 
 
