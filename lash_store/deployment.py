@@ -1,6 +1,8 @@
 """One folder with all the stores of a deployment, sync and asyncio."""
 
+import asyncio
 import os
+import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
@@ -146,6 +148,11 @@ class AsyncDeployment:
         self._root = root
         self._options = options
         self._deployment: Deployment | None = None
+        self._opening = threading.Lock()
+        self._entering = 0
+        """How many are about to open it."""
+
+        self._is_closed = False
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
@@ -154,9 +161,13 @@ class AsyncDeployment:
 
     async def aclose(self) -> None:
         """Close the stores, and the sessions that are open still; closing twice is harmless."""
-        if self._deployment is not None:
-            deployment, sessions = self._deployment, self.sessions
-            await sessions.aclose()
+        self._is_closed = True  # first: what is being opened now is closed by who opens it
+        await self._close_again()
+
+    async def _close_again(self) -> None:
+        deployment, self._deployment = self._deployment, None
+        if deployment is not None:
+            await self.sessions.aclose()
             await finish_first(on_library_thread(deployment.close))
 
     @property
@@ -166,17 +177,51 @@ class AsyncDeployment:
             raise StoreClosedError(str(self._root))
         return self._deployment.root
 
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).__annotations__:
+            raise StoreClosedError(str(self._root))  # it is not open yet
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     async def _open(self) -> Self:
-        if self._deployment is None:
-            opened = await on_library_thread(lambda: Deployment.open(self._root, **self._options))
-            self._deployment = opened
-            self.sessions = AsyncSessionDirectory(
-                self._root if is_url(self._root) else opened.sessions.root, **self._options
-            )
-            self.processes = AsyncProcessRegistry.over(opened.processes)
-            self.triggers = AsyncTriggerStore.over(opened.triggers)
-            self.effects = AsyncEffectStore.over(opened.effects)
+        """Open it unless it is open; of several who come at once, one does."""
+        if self._deployment is not None and not self._is_closed:
+            return self
+        is_ours = False
+
+        def open_it() -> None:
+            nonlocal is_ours
+            is_ours = self._open_once()
+
+        self._entering += 1
+        try:
+            await on_library_thread(open_it)
+        except asyncio.CancelledError:
+            if is_ours and self._entering == 1:  # nobody else has come for it
+                await self._close_again()
+            raise
+        finally:
+            self._entering -= 1
         return self
+
+    def _open_once(self) -> bool:
+        """Open it; tell whether it was not open before."""
+        with self._opening:
+            if self._is_closed:
+                raise StoreClosedError(str(self._root))
+            if self._deployment is not None:
+                return False
+            made = Deployment.open(self._root, **self._options)
+            self.sessions = AsyncSessionDirectory(
+                self._root if is_url(self._root) else made.sessions.root, **self._options
+            )
+            self.processes = AsyncProcessRegistry.over(made.processes)
+            self.triggers = AsyncTriggerStore.over(made.triggers)
+            self.effects = AsyncEffectStore.over(made.effects)
+            self._deployment = made
+            if self._is_closed:  # while it was opened
+                made.close()
+                raise StoreClosedError(str(self._root))
+            return True
 
     async def __aenter__(self) -> Self:
         return await self._open()

@@ -158,7 +158,7 @@ class AsyncStore(Generic[T_co]):
 
     def close(self) -> None:
         """Do what :meth:`aclose` does, on this thread: it needs no event loop."""
-        self._is_closed = True
+        self._is_closed = True  # first: what is being opened now is closed by who opens it
         if self._store is not None:
             self._store.close()
 
@@ -166,12 +166,12 @@ class AsyncStore(Generic[T_co]):
         try:
             await self._opened()
         except BaseException:
-            WORKS.submit(self._close_what_opened)  # it may open all the same
+            WORKS.submit(self._close_what_opened)  # it may be open by now
             raise
         return self
 
     def _close_what_opened(self) -> None:
-        with suppress(LashStoreError), self._opening:
+        with suppress(LashStoreError):
             self.close()
 
     async def __aexit__(self, *_: object) -> None:
@@ -191,6 +191,10 @@ class AsyncStore(Generic[T_co]):
         with self._opening:
             if self._is_closed:
                 raise StoreClosedError("asyncio store" if self._store is None else self._store.path)
-            if self._store is None:
-                self._store = self._open_store()
-            return self._store
+            store = self._store
+            if store is None:
+                store = self._store = self._open_store()
+                if self._is_closed:  # while it was opened
+                    store.close()
+                    raise StoreClosedError(store.path)
+            return store

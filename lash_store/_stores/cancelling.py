@@ -1,10 +1,21 @@
 """What a coroutine of the library finishes although it was cancelled."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from lash_store._kernel.calls import on_library_thread
+
+
+class Closable(Protocol):
+    """What is open until it is closed."""
+
+    def close(self) -> object:
+        """Close it."""
+
 
 R = TypeVar("R")
+C = TypeVar("C", bound="Closable | None")
 
 
 async def finish_first(work: Coroutine[Any, Any, R]) -> R:
@@ -21,3 +32,16 @@ async def finish_first(work: Coroutine[Any, Any, R]) -> R:
         if not task.cancelled():
             task.exception()  # seen: the caller gets CancelledError instead
         raise
+
+
+async def opened(open_it: Callable[[], C]) -> C:
+    """Open something on a thread of the library; if the caller is cancelled meanwhile, close it."""
+    made: list[C] = []
+    try:
+        await on_library_thread(lambda: made.append(open_it()))
+    except asyncio.CancelledError:
+        for each in made:
+            if each is not None:
+                await finish_first(on_library_thread(each.close))
+        raise
+    return made[0]

@@ -12,7 +12,7 @@ from lash_store._backends import absolute, is_server, is_url
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.options import OpenOptions, Settings
-from lash_store._stores.cancelling import finish_first
+from lash_store._stores.cancelling import finish_first, opened
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
@@ -178,7 +178,7 @@ class AsyncSessionDirectory:
         **options: Unpack[OpenOptions],
     ) -> AsyncSessionStore:
         """Make what is missing of a session, and open it; see :meth:`SessionDirectory.create`."""
-        store = await on_library_thread(
+        store = await opened(
             lambda: self._directory.create(
                 session_id,
                 model=model,
@@ -194,7 +194,7 @@ class AsyncSessionDirectory:
         self, session_id: str, **options: Unpack[OpenOptions]
     ) -> AsyncSessionStore | None:
         """Open a session's database; None, and nothing created, if there is none."""
-        store = await on_library_thread(lambda: self._directory.open(session_id, **options))
+        store = await opened(lambda: self._directory.open(session_id, **options))
         return None if store is None else AsyncSessionStore.over(store)
 
     async def delete(self, session_id: str) -> bool:

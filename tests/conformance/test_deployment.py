@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from lash_store import (
     AsyncDeployment,
     AsyncEffectStore,
+    AsyncProcessRegistry,
     AsyncSessionStore,
     AsyncTriggerStore,
     Deployment,
@@ -169,6 +172,122 @@ def test_no_path_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(StoreOpenError, match="non-empty"):
         asyncio.run(opened(AsyncDeployment.open("")))
     assert list(tmp_path.iterdir()) == []
+
+
+def descriptors_of(folder: Path) -> int:
+    """How many descriptors this process has of files in a folder, deleted ones included."""
+    links = (os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+    return sum(str(folder) in link for link in links)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("how", ["create", "open"])
+def test_k_open_12_who_is_cancelled_while_it_opens_a_session_leaves_none_open(
+    tmp_path: Path, how: str
+) -> None:
+    names = [f"s{number}" for number in range(30)]
+
+    async def main() -> None:
+        async with AsyncDeployment.open(tmp_path) as deployment:
+            if how == "open":
+                for name in names:
+                    await (await deployment.sessions.create(name, model="m")).aclose()
+            before = descriptors_of(tmp_path)
+            for name in names:
+                call = (
+                    deployment.sessions.create(name, model="m")
+                    if how == "create"
+                    else deployment.sessions.open(name)
+                )
+                task = asyncio.ensure_future(call)
+                await asyncio.sleep(0.001)
+                task.cancel()
+                await asyncio.wait([task])
+                if task.cancelled():
+                    await deployment.sessions.delete(name)
+            assert sum(not store.closed for store in deployment.sessions._directory._opened) == 0
+            assert descriptors_of(tmp_path) == before
+
+    asyncio.run(main())
+
+
+@pytest.mark.posix
+def test_k_open_12_a_store_that_is_dropped_leaves_no_descriptor(tmp_path: Path) -> None:
+    for number in range(5):
+        store = SessionStore.open(tmp_path / f"{number}.db", session_id="s")
+        store.put_blob(b"x")
+        del store
+    gc.collect()
+    assert descriptors_of(tmp_path) == 0
+
+
+def test_k_open_5_what_is_closed_while_it_opens_is_closed(tmp_path: Path) -> None:
+    """A store, and a deployment: whoever opens it sees that, or whoever closes it."""
+
+    async def main() -> None:
+        for number in range(20):
+            store = AsyncSessionStore.open(tmp_path / f"{number}.db", session_id="s")
+            task = asyncio.ensure_future(store.load_head())
+            await asyncio.sleep(0.0005)
+            await store.aclose()
+            await asyncio.wait([task])
+            assert task.exception() is None or isinstance(task.exception(), StoreClosedError)
+            with pytest.raises(StoreClosedError):
+                await store.load_head()
+            assert store._store is None or store._store.closed
+            deployment = AsyncDeployment.open(tmp_path / str(number))
+            opening = asyncio.ensure_future(opened(deployment))
+            await asyncio.sleep(0.0005)
+            await deployment.aclose()
+            await asyncio.wait([opening])
+            assert opening.exception() is None or isinstance(opening.exception(), StoreClosedError)
+            with pytest.raises(StoreClosedError):
+                await deployment
+            assert not isinstance(deployment._deployment, Deployment) or (
+                deployment._deployment.processes.closed
+            )
+
+    asyncio.run(main())
+
+
+def test_an_asyncio_deployment_is_opened_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        deployment = AsyncDeployment.open(tmp_path)
+        with pytest.raises(StoreClosedError):
+            _ = deployment.processes
+        with pytest.raises(AttributeError, match="nothing"):
+            _ = deployment.nothing
+
+        async def processes() -> AsyncProcessRegistry:
+            return (await deployment).processes
+
+        one, other = await asyncio.gather(processes(), processes())
+        assert one is other
+        stores = [one, deployment.triggers, deployment.effects]
+        await deployment.aclose()
+        for store in stores:
+            with pytest.raises(StoreClosedError):
+                await store.check_schema()
+        with pytest.raises(StoreClosedError):
+            async with deployment:
+                pass
+
+    asyncio.run(main())
+
+
+def test_an_asyncio_deployment_whose_opening_was_cancelled_can_be_opened(tmp_path: Path) -> None:
+    async def main() -> None:
+        deployment = AsyncDeployment.open(tmp_path)
+        for _ in range(5):
+            task = asyncio.ensure_future(opened(deployment))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            assert not task.cancelled() or deployment._deployment is None
+        async with deployment:
+            await deployment.processes.check_schema()
+
+    asyncio.run(main())
 
 
 async def opened(deployment: AsyncDeployment) -> None:

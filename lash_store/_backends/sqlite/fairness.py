@@ -193,6 +193,12 @@ class WriteQueue:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def __del__(self) -> None:
+        """Close the descriptor of a file that nobody has closed: not the lock, which may be a parent's."""
+        with suppress(AttributeError, OSError):
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+
     def _close_gate(self) -> None:
         if self._descriptor is not None:
             self._gate_is_ours = True
