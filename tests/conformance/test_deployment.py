@@ -194,17 +194,15 @@ def test_k_open_12_who_is_cancelled_while_it_opens_a_session_leaves_none_open(
                     await (await deployment.sessions.create(name, model="m")).aclose()
             before = descriptors_of(tmp_path)
             for name in names:
-                call = (
-                    deployment.sessions.create(name, model="m")
-                    if how == "create"
-                    else deployment.sessions.open(name)
-                )
-                task = asyncio.ensure_future(call)
+                sessions: Any = deployment.sessions
+                calls = sessions.create(name, model="m") if how == "create" else sessions.open(name)
+                task = asyncio.ensure_future(calls)
                 await asyncio.sleep(0.001)
                 task.cancel()
                 await asyncio.wait([task])
-                if task.cancelled():
-                    await deployment.sessions.delete(name)
+                if not task.cancelled():  # it was too late
+                    await task.result().aclose()
+                await deployment.sessions.delete(name)
             assert sum(not store.closed for store in deployment.sessions._directory._opened) == 0
             assert descriptors_of(tmp_path) == before
 
