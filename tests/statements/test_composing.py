@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import ColumnElement, Integer, Select, func, select, update
@@ -12,6 +13,7 @@ from sqlalchemy.exc import SAWarning
 
 from lash_store import (
     Append,
+    EffectStore,
     LeaseHeld,
     NewWork,
     Node,
@@ -19,17 +21,20 @@ from lash_store import (
     ProcessRegistry,
     SessionFence,
     SessionStore,
+    TriggerStore,
     TurnCommit,
     WorkClaim,
     prepare,
 )
 from lash_store.errors import CorruptRecordError, InvalidRecordError, LeaseLostError
 from lash_store.process import statements as process_statements
+from lash_store.process.records import ProcessFilter, signal_wait
 from lash_store.process.tables import processes
 from lash_store.session import statements
 from lash_store.session.tables import graph_nodes, queued_work_batches, queued_work_items
 from lash_store.statements import is_one_of, json_text, on_alias
 from lash_store.testing import ManualClock
+from lash_store.trigger.records import DeliveryFilter
 from tests.statements.catalogue import EXAMPLES
 from tests.support.leased import JOBS, jobs
 from tests.support.registries import register
@@ -329,6 +334,47 @@ def test_k_compose_3_seconds_are_refused(now_s: int) -> None:
         pytest.raises(InvalidRecordError, match="looks like seconds"),
     ):
         store.claim_lease(owner_id="ann", ttl_ms=1)
+
+
+GIVEN: list[Callable[[Any, int], object]] = [
+    lambda it, at: it.sessions.enqueue_work(NewWork([1], available_at_ms=at)),
+    lambda it, at: it.sessions.record_attachment_intent("a", canonical_uri="u", intent_at_ms=at),
+    lambda it, at: it.sessions.list_uncommitted_attachments(older_than_ms=at),
+    lambda it, at: it.effects.begin_effect("s", "k", None, ttl_ms=1, due_at_ms=at, owner_id="o"),
+    lambda it, at: it.effects.prune_effects(at),
+    lambda it, at: it.triggers.prune_occurrences(at),
+    lambda it, at: it.triggers.list_reserved_processes(at),
+    lambda it, at: it.triggers.list_deliveries(matching=DeliveryFilter(created_before_ms=at)),
+    lambda it, at: it.processes.list_processes(matching=ProcessFilter(created_before_ms=at)),
+    lambda it, at: signal_wait("p", "n", ordinal=0, since_ms=at),
+]
+
+
+class Stores(NamedTuple):
+    """One of each kind."""
+
+    sessions: SessionStore
+    processes: ProcessRegistry
+    triggers: TriggerStore
+    effects: EffectStore
+
+
+@pytest.mark.parametrize("call", GIVEN)
+def test_k_compose_3_seconds_that_are_given_are_refused(
+    call: Callable[[Any, int], object],
+) -> None:
+    with (
+        SessionStore.open(None, session_id="s") as sessions,
+        ProcessRegistry.open(None) as processes,
+        TriggerStore.open(None) as triggers,
+        EffectStore.open(None) as effects,
+    ):
+        stores = Stores(sessions, processes, triggers, effects)
+        with pytest.raises(InvalidRecordError, match="looks like seconds"):
+            call(stores, 1_795_000_000)
+        assert sessions.work_depth().batches == 0
+        assert effects.count_effects() == 0
+        call(stores, 1_795_000_000_000)
 
 
 def test_k_compose_3_times_on_either_side_of_seconds_are_taken() -> None:

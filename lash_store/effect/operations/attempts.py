@@ -5,9 +5,9 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from lash_store._kernel.checks import (
-    check_count,
     check_kind,
     check_name,
+    check_time,
     check_words,
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
@@ -83,7 +83,7 @@ def begin_effect(
     check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     owner = context.owner_id if owner_id is None else check_name("owner_id", owner_id)
-    due = None if due_at_ms is None else check_count("due_at_ms", due_at_ms)
+    due = None if due_at_ms is None else check_time("due_at_ms", due_at_ms)
     check_ttl(ttl_ms)
     check_kind("strict", strict, bool)
 

@@ -5,9 +5,9 @@ from typing import Any
 from lash_store._kernel.checks import (
     bound,
     check_choice,
-    check_count,
     check_pair,
     check_text,
+    check_time,
     check_words,
     shown,
 )
@@ -121,7 +121,7 @@ def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_00
     At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
     milliseconds since the epoch (E-LIST-1).
     """
-    before = check_count("updated_before_ms", updated_before_ms)
+    before = check_time("updated_before_ms", updated_before_ms)
     most = bound("limit", limit)
 
     def prune(tx: Tx) -> int:

@@ -6,11 +6,11 @@ from typing import TypedDict
 from lash_store._kernel.checks import (
     bound,
     check_choice,
-    check_count,
     check_kind,
     check_name,
     check_names,
     check_text,
+    check_time,
 )
 from lash_store._kernel.codecs import encode_raw, stable_hash
 from lash_store._kernel.locks import locked_by
@@ -267,7 +267,7 @@ def filter_arguments(matching: ProcessFilter | None) -> FilterArguments:
         "waiting": None if given.waiting is None else int(given.waiting),
         "definition": definition_text("matching.definition", given.definition),
         "owner_scope_id": _scope_id(given.originator),
-        "created_before_ms": None if before is None else check_count("created_before_ms", before),
+        "created_before_ms": None if before is None else check_time("created_before_ms", before),
     }
 
 

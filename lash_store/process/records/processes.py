@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_kind, check_name, check_words
+from lash_store._kernel.checks import check_count, check_kind, check_name, check_time, check_words
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._wire.events import (
     CORE_EVENT_TYPES,
@@ -259,7 +259,7 @@ def written_wait(wait: ProcessWait) -> dict[str, Any]:
             "key": check_name("wait.key", kind.key),
             "ordinal": check_count("wait.ordinal", kind.ordinal),
         },
-        "since_ms": check_count("wait.since_ms", wait.since_ms),
+        "since_ms": check_time("wait.since_ms", wait.since_ms),
     }
 
 
@@ -285,7 +285,7 @@ def signal_wait(process_id: str, name: str, *, ordinal: int, since_ms: int) -> P
     key = f"process:{check_name('process_id', process_id)}:{event_type}:{number}"
     return ProcessWait(
         SignalWait(check_signal(name), event_type, key, number),
-        check_count("since_ms", since_ms),
+        check_time("since_ms", since_ms),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lash_store._kernel.checks import check_count, check_name, check_names
+from lash_store._kernel.checks import check_name, check_names, check_time
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work, chosen_session
@@ -27,7 +27,7 @@ def record_attachment_intent(
     owner = chosen_session(context, session_id)
     name = check_name("attachment_id", attachment_id)
     uri = check_name("canonical_uri", canonical_uri)
-    at_ms = None if intent_at_ms is None else check_count("intent_at_ms", intent_at_ms)
+    at_ms = None if intent_at_ms is None else check_time("intent_at_ms", intent_at_ms)
 
     def record(tx: Tx) -> bool:
         changed = statements.record_attachment_intent.run(
@@ -71,7 +71,7 @@ def list_uncommitted_attachments(
     _: SessionContext, *, older_than_ms: int
 ) -> Work[list[Attachment]]:
     """Return what was announced up to `older_than_ms` and never committed, oldest first."""
-    check_count("older_than_ms", older_than_ms)
+    check_time("older_than_ms", older_than_ms)
 
     def list_uncommitted(tx: Tx) -> list[Attachment]:
         rows = statements.list_uncommitted_attachments.all(

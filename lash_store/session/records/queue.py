@@ -11,6 +11,7 @@ from lash_store._kernel.checks import (
     check_items,
     check_kind,
     check_name,
+    check_time,
     shown,
 )
 from lash_store._kernel.codecs import Json, encode_json, free_json
@@ -181,7 +182,7 @@ def written_work(work: NewWork) -> WrittenWork:
     """Check a batch and encode what it holds."""
     check_kind("work", work, NewWork)
     source_key = None if work.source_key is None else check_name("source_key", work.source_key)
-    check_count("available_at_ms", work.available_at_ms)
+    check_time("available_at_ms", work.available_at_ms)
     check_choice("delivery_policy", work.delivery_policy, DELIVERY_POLICIES)
     check_choice("slot_policy", work.slot_policy, SLOT_POLICIES)
     check_items("payloads", work.payloads, object)

@@ -6,11 +6,11 @@ from typing import Any
 
 from lash_store._kernel.checks import (
     bound,
-    check_count,
     check_kind,
     check_name,
     check_names,
     check_text,
+    check_time,
 )
 from lash_store._kernel.findings import answers
 from lash_store._kernel.locks import locked_by
@@ -246,7 +246,7 @@ def _requiring(context: Context, occurrence_id: str) -> Work[Occurrence]:
 
 
 def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[list[tuple[str]]]:
-    before = check_count("occurred_before_ms", occurred_before_ms)
+    before = check_time("occurred_before_ms", occurred_before_ms)
     behind, most = check_text("after", after), bound("limit", limit)
     return lambda tx: statements.old_occurrences.all(
         tx.own_cursor, occurred_before_ms=before, after_occurrence_id=behind, limit=most
@@ -348,5 +348,5 @@ def _filter_arguments(matching: DeliveryFilter) -> Any:
     before = matching.created_before_ms
     return {
         **texts,
-        "created_before_ms": None if before is None else check_count("created_before_ms", before),
+        "created_before_ms": None if before is None else check_time("created_before_ms", before),
     }
