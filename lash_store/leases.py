@@ -5,6 +5,16 @@ them by number.
 """
 
 from lash_store._kernel.leases import Fence, Lease, LeaseHeld, LeaseTable, LeaseTerm
+from lash_store._stores.holding import Held
 from lash_store._stores.leasing import BoundLeases, Leases
 
-__all__ = ["BoundLeases", "Fence", "Lease", "LeaseHeld", "LeaseTable", "LeaseTerm", "Leases"]
+__all__ = [
+    "BoundLeases",
+    "Fence",
+    "Held",
+    "Lease",
+    "LeaseHeld",
+    "LeaseTable",
+    "LeaseTerm",
+    "Leases",
+]

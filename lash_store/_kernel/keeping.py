@@ -126,8 +126,8 @@ class Kept:
 
     @property
     def fence(self) -> Any:
-        """What proves the term: a lease's fence; a claim on work is its own."""
-        return getattr(self.term, "fence", self.term)
+        """What proves the term."""
+        return self.term.fence
 
     def is_of(self, other: Kept) -> bool:
         """Whether it holds the very same term as another, which an owner has claimed twice."""

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
@@ -35,28 +35,38 @@ from lash_store.errors import (
     StoreClosedError,
 )
 
-TermT = TypeVar("TermT")
+TermT_co = TypeVar("TermT_co", covariant=True)
+HeldT_co = TypeVar("HeldT_co", covariant=True)
+FenceT_co = TypeVar("FenceT_co", covariant=True)
 
 Work = Callable[[Any], Any]
 """What is done in a transaction."""
 
 
-class Held(Generic[TermT]):
+class Fenced(Protocol[FenceT_co]):
+    """A term that is proved by a fence."""
+
+    @property
+    def fence(self) -> FenceT_co:
+        """What proves it."""
+
+
+class Held(Generic[TermT_co]):
     """A term that is held, until its block ends or it is lost."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
     @property
-    def term(self) -> TermT:
+    def term(self) -> TermT_co:
         """The lease, or the claim, as it was last acknowledged."""
-        term: TermT = self._kept.term
+        term: TermT_co = self._kept.term
         return term
 
     @property
-    def fence(self) -> Any:
+    def fence(self: Held[Fenced[FenceT_co]]) -> FenceT_co:
         """What proves it: a lease's fence; a claim on work is its own."""
-        return self._kept.fence
+        return self.term.fence
 
     @property
     def renewals(self) -> int:
@@ -103,7 +113,7 @@ class Held(Generic[TermT]):
         return f"<Held {self.term!r}{'' if self._kept.lost is None else ', lost'}>"
 
 
-class Holding(Generic[TermT]):
+class Holding(Generic[HeldT_co]):
     """What ``hold()`` gives: a block in which a term is held, sync or asyncio.
 
     Entered, it claims: LeaseHeldError while somebody else holds the term, after waiting for it for
@@ -135,7 +145,7 @@ class Holding(Generic[TermT]):
         self._timeout_ms = check_count("timeout_ms", timeout_ms)
         self._kept: Kept | None = None
 
-    def __enter__(self) -> Held[TermT]:
+    def __enter__(self) -> HeldT_co:
         store = self._given
         if not isinstance(store, Store):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
@@ -146,7 +156,8 @@ class Holding(Generic[TermT]):
             sent_ms = steady_ms(store._context.clock)
             found = store._handle.write(self._operations[0], work)
             if not isinstance(found, LeaseHeld):
-                return self._held(store, found, sent_ms)
+                held: HeldT_co = self._held(store, found, sent_ms)
+                return held
             left_ms = self._left_ms(store, found, deadline_ms)
             store.wait_until(self._freed, timeout_ms=left_ms)
 
@@ -163,7 +174,7 @@ class Holding(Generic[TermT]):
                 work = self._releasing(store._context, kept.term)
                 store._handle.write(self._operations[2], work)
 
-    async def __aenter__(self) -> Held[TermT]:
+    async def __aenter__(self) -> HeldT_co:
         given = self._given
         if not isinstance(given, AsyncStore):
             raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
@@ -188,7 +199,8 @@ class Holding(Generic[TermT]):
                     await finish_first(self._release(store, found))
                 raise
             if not isinstance(found, LeaseHeld):
-                return self._held(store, found, sent_ms)
+                held: HeldT_co = self._held(store, found, sent_ms)
+                return held
             left_ms = self._left_ms(store, found, deadline_ms)
             await given.wait_until(self._freed, timeout_ms=left_ms)
 
@@ -208,9 +220,10 @@ class Holding(Generic[TermT]):
             work = self._releasing(store._context, term)
             await store._handle.submit_write(self._operations[2], work, is_kept=True)
 
-    def _held(self, store: Store[Any], term: Any, sent_ms: float) -> Held[TermT]:
+    def _held(self, store: Store[Any], term: Any, sent_ms: float) -> Any:
+        """Return what the block is given: a Held, or None where nothing was found to be held."""
         if term is None:
-            return None  # type: ignore[return-value] # reason: what may find nothing says so in its type
+            return None
         if store.closed:
             raise StoreClosedError(store.path)
         context, renewing = store._context, self._renewing

@@ -38,7 +38,7 @@ from lash_store._kernel.locks import WorkT, commits_with_first, locked_beside, l
 from lash_store._kernel.logs import takeovers_are_told
 from lash_store._kernel.schema import OURS, Schema, declared
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.holding import Holding
+from lash_store._stores.holding import Held, Holding
 from lash_store._stores.lost import is_term, lost
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context, Tx
@@ -78,7 +78,7 @@ class Leases(Generic[FenceT, LeaseT]):
         owner_id: str,
         ttl_ms: int,
         timeout_ms: int = 0,
-    ) -> Holding[LeaseT]:
+    ) -> Holding[Held[LeaseT]]:
         """Hold the lease on `key`, in a block: claimed, renewed in time, released (K-HOLD-1).
 
         On a store whose database has the table: ``with JOBS.hold(store, "job-7", …) as held:``, or
@@ -97,7 +97,7 @@ class Leases(Generic[FenceT, LeaseT]):
         ttl_ms: int,
         timeout_ms: int,
         claiming: Callable[[Context], Callable[[Tx[Any]], Any]] | None,
-    ) -> Holding[LeaseT]:
+    ) -> Holding[Held[LeaseT]]:
         """Do that with a store's own way of claiming."""
 
         def claim(context: Context) -> Callable[[Tx[Any]], Any]:

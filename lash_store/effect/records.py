@@ -1,6 +1,6 @@
 """Effects: what is recorded of a step, and what beginning one can give."""
 
-from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
@@ -51,6 +51,11 @@ class EffectClaim(Guarded, msgspec.Struct, frozen=True):
     token: str
     expires_at_ms: int
     due_at_ms: int | None = None
+
+    @property
+    def fence(self) -> Self:
+        """What proves it: itself."""
+        return self
 
     @property
     def key(self) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement
 
 from lash_store._kernel.choosing import OrderBy
 from lash_store._kernel.locks import locked_as
-from lash_store._stores.holding import Holding
+from lash_store._stores.holding import Held, Holding
 from lash_store._stores.tx import Context
 from lash_store.errors import LeaseLostError
 from lash_store.process.context import Work
@@ -22,7 +22,7 @@ class ProcessHolding:
 
     def hold(
         self, process_id: str, *, owner_id: str, ttl_ms: int, timeout_ms: int = 0
-    ) -> Holding[ProcessLease]:
+    ) -> Holding[Held[ProcessLease]]:
         """Hold the lease on a process in a block, ``with`` or ``async with`` (K-HOLD-1 to K-HOLD-4).
 
         Claimed when the block is entered, renewed every third of `ttl_ms`, released when it is left.
@@ -48,8 +48,8 @@ class ProcessHolding:
         matching: ProcessFilter | None = None,
         where: ColumnElement[bool] | None = None,
         order_by: OrderBy | None = None,
-    ) -> Holding[ClaimedProcess]:
-        """Hold the process that ``claim_next`` takes, in a block; there is no ``held`` if there is none.
+    ) -> Holding[Held[ClaimedProcess] | None]:
+        """Hold the process that ``claim_next`` takes, in a block, which gets None if there is none.
 
         ``held.term.record`` is the process, ``held.fence`` what proves the term.
         """

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from lash_store._kernel.choosing import OrderBy
-from lash_store._stores.holding import Holding
+from lash_store._stores.holding import Held, Holding
 from lash_store.errors import ClaimLostError
 from lash_store.session.context import Work
 from lash_store.session.operations import claims, leases
@@ -23,7 +23,7 @@ class SessionHolding:
 
     def hold(
         self, *, owner_id: str, ttl_ms: int, session_id: str | None = None, timeout_ms: int = 0
-    ) -> Holding[SessionLease]:
+    ) -> Holding[Held[SessionLease]]:
         """Hold the session's lease in a block, ``with`` or ``async with`` (K-HOLD-1 to K-HOLD-4).
 
         Claimed when the block is entered, renewed every third of `ttl_ms`, released when it is left.
@@ -45,8 +45,8 @@ class SessionHolding:
         boundary: Boundary = "idle",
         where: ColumnElement[bool] | None = None,
         order_by: OrderBy | None = None,
-    ) -> Holding[WorkClaim]:
-        """Hold what ``claim_work`` takes, in a block; there is no ``held`` if it takes nothing.
+    ) -> Holding[Held[WorkClaim] | None]:
+        """Hold what ``claim_work`` takes, in a block, which gets None if it takes nothing.
 
         The claim is renewed in time, and given back when the block is left, unless a turn's commit has
         completed it. ``held.term`` is the claim.

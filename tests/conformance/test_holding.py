@@ -172,6 +172,7 @@ def test_k_hold_1_a_process_and_the_next_one(where: Any) -> None:
             at.advance(TTL // 3)
             until(lambda: held.renewals == 1)
             with registry.hold_next(owner_id="bob", ttl_ms=TTL) as following:
+                assert following is not None
                 assert following.term.record.id == "q"
                 at.advance(TTL // 3)
                 until(lambda: following.renewals == 1 and held.renewals == 2)
@@ -193,11 +194,13 @@ def test_k_hold_1_a_claim_on_work(where: Any) -> None:
         store.enqueue_all_work([NewWork([1]), NewWork([2])])
         with store.hold(owner_id="ann", ttl_ms=TTL) as lease:
             with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as work:
+                assert work is not None
                 at.advance(TTL // 3)
                 until(lambda: work.renewals == 1 and lease.renewals == 1)
                 commit = TurnCommit(fence=lease.fence, completed=[work.term])
                 store.commit_turn(commit)
             with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as second:
+                assert second is not None
                 assert second.term.batches[0].items[0].payload == 2
             assert store.work_depth().claimed == 0  # given back
             with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL):
@@ -319,6 +322,7 @@ def test_k_hold_2_a_claim_that_was_taken_over(where: Any) -> None:
             store.hold(owner_id="ann", ttl_ms=100 * TTL) as lease,
             store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as held,
         ):
+            assert held is not None
             store.abandon_claim(held.term)
             at.advance(TTL // 3)
             assert isinstance(held.wait_lost(timeout_ms=20_000), ClaimLostError)

@@ -25,6 +25,7 @@ from lash_store import (
     WorkClaim,
     turn_commit_hash,
 )
+from lash_store.leases import Held
 from lash_store.session import statements as s
 from lash_store.session.records import (
     Attachment,
@@ -149,6 +150,13 @@ def test_operations() -> None:
         claim = store.claim_work(lease.fence, owner_id="a", ttl_ms=1, max_batches=2)
         assert_type(claim, WorkClaim | None)
         assert_type(store.work_depth(), WorkDepth)
+        with store.hold(owner_id="a", ttl_ms=1_000) as held:
+            assert_type(held, Held[SessionLease])
+            assert_type(held.fence, SessionFence)
+            with store.hold_work(held.fence, owner_id="a", ttl_ms=1_000) as work:
+                assert_type(work, Held[WorkClaim] | None)
+                if work is not None:
+                    assert_type(work.fence, WorkClaim)
         assert_type(store.list_work(limit=1), list[WorkBatch])
         assert_type(store.list_uncommitted_attachments(older_than_ms=1), list[Attachment])
         assert_type(store.load_meta(), SessionMeta | None)

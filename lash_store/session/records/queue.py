@@ -1,7 +1,7 @@
 """Work that waits for a session: batches, what is claimed of them, and which prefix a claim takes."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Literal, TypeAlias, cast, get_args
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, cast, get_args
 
 import msgspec
 
@@ -103,6 +103,11 @@ class WorkClaim(Guarded, msgspec.Struct, frozen=True):
     claimed_at_ms: int
     expires_at_ms: int
     batches: tuple[WorkBatch, ...]
+
+    @property
+    def fence(self) -> Self:
+        """What proves it: itself."""
+        return self
 
     @property
     def batch_ids(self) -> tuple[str, ...]:
