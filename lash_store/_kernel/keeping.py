@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ from lash_store._kernel.threads import TIMER
 from lash_store.clock import Clock
 from lash_store.errors import (
     LashStoreError,
+    LeaseLostError,
     StorageError,
     StoreBusyError,
 )
@@ -144,6 +146,18 @@ class Kept:
                 self._told.append(told)
                 return
         told()
+
+    def tell_no_more(self, told: Callable[[], None]) -> None:
+        """Don't call `told` any more."""
+        with self._lock, suppress(ValueError):
+            self._told.remove(told)
+
+    def leave(self) -> None:
+        """Let it be over: its block was left, and what it has held was released, or is another block's."""
+        error = self._lost_error(self.term)
+        if isinstance(error, LeaseLostError):
+            error = LeaseLostError(error.expected, None, "released")
+        self.end(error)
 
     def wait_lost(self, timeout_s: float | None) -> LashStoreError | None:
         """Wait until it is lost, and return why; None after `timeout_s`."""

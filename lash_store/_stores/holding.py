@@ -75,7 +75,7 @@ class Held(Generic[TermT_co]):
 
     @property
     def lost(self) -> LashStoreError | None:
-        """Why it is lost: LeaseLostError, ClaimLostError; None as long as it is held.
+        """Why it is lost: LeaseLostError, ClaimLostError; None as long as it is held, in its block.
 
         A look at it is a look at the clocks too; it costs no I/O.
         """
@@ -87,7 +87,7 @@ class Held(Generic[TermT_co]):
         """Raise what says why the term is lost, or nothing; costs no I/O (K-HOLD-3).
 
         It is over by the store's clock or by steady time since the last acknowledged renewal was
-        sent, whichever comes first.
+        sent, whichever comes first; and once its block was left.
         """
         self._kept.check()
 
@@ -105,7 +105,10 @@ class Held(Generic[TermT_co]):
                 loop.call_soon_threadsafe(lost.set)
 
         self._kept.when_lost(told)
-        await lost.wait()
+        try:
+            await lost.wait()
+        finally:
+            self._kept.tell_no_more(told)
         assert self._kept.lost is not None
         return self._kept.lost
 
@@ -258,7 +261,9 @@ class Holding(Generic[HeldT_co]):
         if kept is not None:
             KEEPER.drop(kept)
             self._let_go.detach()  # only now: it is what ends it if an interrupt comes before
-            if KEEPER.leave_to_others(kept):
+            is_others_too = KEEPER.leave_to_others(kept)
+            kept.leave()
+            if is_others_too:
                 return None
         return kept
 

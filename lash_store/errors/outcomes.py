@@ -43,6 +43,8 @@ class LeaseLostError(LashStoreError):
             found = f"found {self.actual}"
         elif self.reason == "never_claimed":
             found = "no term was ever claimed"
+        elif self.reason == "released":
+            found = "whose block was left"
         else:
             found = "and the row could not be read in time"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"

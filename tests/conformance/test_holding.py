@@ -67,6 +67,43 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not any(book.kept for book in KEEPER._books.values())
 
 
+def test_k_hold_3_it_is_over_once_its_block_was_left(where: Any) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        store.enqueue_work(NewWork([1]))
+        with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            with store.hold_work(held.fence, owner_id="ann", ttl_ms=60_000) as work:
+                assert work is not None
+                waiter = threading.Thread(target=held.wait_lost, daemon=True)
+                waiter.start()
+            with pytest.raises(ClaimLostError):
+                work.check()
+            held.check()
+        for _ in range(2):
+            with pytest.raises(LeaseLostError, match="block was left"):
+                held.check()
+        waiter.join(20)
+        assert not waiter.is_alive()
+
+
+def test_k_hold_3_asyncio_is_told_as_well_and_leaves_nothing_behind(where: Any) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(where, session_id="s") as store:
+            async with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+                for _ in range(20):
+                    waiting = asyncio.ensure_future(held.until_lost())
+                    await asyncio.sleep(0)
+                    waiting.cancel()
+                    await asyncio.wait([waiting])
+                assert held._kept._told == []
+                waiting = asyncio.ensure_future(held.until_lost())
+                await asyncio.sleep(0)
+            lost = await asyncio.wait_for(waiting, 20)
+            assert isinstance(lost, LeaseLostError)
+            assert lost.reason == "released"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("inner_ttl", [TTL // 9, TTL])
 def test_k_hold_5_a_block_within_a_block_releases_nothing(where: Any, inner_ttl: int) -> None:
     """Whatever its own ttl: the outer one renews as the inner one is left."""
