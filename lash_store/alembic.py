@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from lash_store._backends.sqlite.dialect import own_versions
-from lash_store._kernel.schema import OURS
+from lash_store._kernel.schema import ours_of
 from lash_store._kernel.sharing import shared
 from lash_store.schemas import SCHEMAS
 
@@ -38,7 +38,7 @@ def including(prefix: str) -> IncludeObject:
     ) -> bool:
         """Whether an object is the application's: no table of ours, nor a column or index of one."""
         table = item if isinstance(item, Table) else getattr(item, "table", None)
-        return table is None or not (OURS in table.info or table.name in names)
+        return table is None or not (ours_of(table) or table.name in names)
 
     return include
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, event, inspect
 
 from lash_store._backends.scoping import SCOPE_OPTION, SCOPES
-from lash_store._kernel.schema import OURS, Ours
+from lash_store._kernel.schema import ours_of
 from lash_store.errors import ScopeError
 
 _HELD: Final = "lash_store_scope"
@@ -118,7 +118,7 @@ def _scope_of(connection: Connection) -> str | None:
 
 def _is_scoped(mapper: Any) -> bool:
     for table in mapper.tables:
-        ours: Ours | None = table.info.get(OURS)
+        ours = ours_of(table)
         if ours is not None and ours.is_scoped and not ours.is_across:
             return True
     return False

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 from sqlalchemy import Index, MetaData, Table
 
 from lash_store._kernel.checks import check_count, check_kind, shown
-from lash_store._kernel.schema import OURS, Ours, declared
+from lash_store._kernel.schema import declared, ours_of
 from lash_store.errors import InvalidRecordError
 
 _NAME: Final = re.compile(r"\w+", re.ASCII)
@@ -74,7 +74,7 @@ class OwnTables:
         check_kind("tables.metadata", self.metadata, MetaData)
         object.__setattr__(self, "also", tuple(self.also))
         for table in self.metadata.tables.values():
-            if OURS in table.info:
+            if ours_of(table):
                 raise InvalidRecordError("tables", shown(table.name), "must not be one of ours")
 
     @property
@@ -91,7 +91,7 @@ def check_extras(extras: Extras) -> Extras:
         raise InvalidRecordError("extras", shown(extras), 'must be a list, or "any"')
     for each in extras:
         table = each.table if isinstance(each, (Index, Trigger)) else None
-        if not isinstance(table, Table) or ours_of(table) is None:
+        if not isinstance(table, Table) or declared_as(table) is None:
             raise InvalidRecordError(
                 "extras", shown(each), "must be an Index or a Trigger on one of lash_store's tables"
             )
@@ -117,8 +117,8 @@ def is_optional(extra: Extra) -> bool:
     return any(extra is each for schema in declared for each in schema.optional)
 
 
-def ours_of(table: Table[Any]) -> Table[Any] | None:
+def declared_as(table: Table[Any]) -> Table[Any] | None:
     """Return the table of ours that `table` is; None for any other."""
-    ours: Ours | None = table.info.get(OURS)
+    ours = ours_of(table)
     known = ours is not None and any(ours.table in schema.tables for schema in declared)
     return ours.table if ours is not None and known and ours.table is table else None

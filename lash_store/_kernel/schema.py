@@ -30,6 +30,15 @@ class Ours:
     """Whether it stands for the rows of all sessions."""
 
 
+def ours_of(table: Table[Any]) -> Ours | None:
+    """Return what a table of ours says of itself, a copy of its name too; None for any other.
+
+    A copy under another name, as ``to_metadata(name=…)`` makes it, is an application's own table.
+    """
+    ours: Ours | None = table.info.get(OURS)
+    return ours if ours is not None and table.name == ours.table.name else None
+
+
 declared: "Final[list[Schema]]" = []
 """The schemas of all kinds, as they were declared: what a file is that has one of them."""
 

@@ -44,6 +44,7 @@ from lash_store._kernel.schema import (
     UnnamedCheck,
     declared,
     ordered_indexes,
+    ours_of,
 )
 from lash_store.errors import InvalidRecordError
 
@@ -169,7 +170,7 @@ def across_sessions(table: Table[Any]) -> Table[Any]:
     changed through it is anybody's. In a canonical file, which is one session's, there is no such
     column. Raises InvalidRecordError for any table that is none of lash_store's session tables.
     """
-    ours: Ours | None = table.info.get(OURS)
+    ours = ours_of(table)
     if ours is None or not ours.is_scoped or ours.table is not table:
         raise InvalidRecordError("table", shown(table), "must be one of lash_store.session.tables")
     columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
@@ -218,7 +219,7 @@ class Sharing:
         """
         if not self.prefix or not isinstance(table, Table):
             return None
-        ours: Ours | None = table.info.get(OURS)
+        ours = ours_of(table)
         if ours is not None and ours.is_across:
             return Place(self.prefix + ours.table.name, is_scoped=False, numbered=None)
         if ours is not None:
@@ -319,7 +320,7 @@ class SharingCompiler(SQLCompiler):
     def _check_insert(self, insert_stmt: Any, text: str, name: str) -> None:
         """Refuse what can't be given a scope, with the reason."""
         why = None
-        if insert_stmt.table.info.get(OURS) is None:
+        if ours_of(insert_stmt.table) is None:
             why = "through a table that was reflected"
         elif insert_stmt._multi_values:  # noqa: SLF001 # reason: tested by name
             why = "of several rows by values([...])"

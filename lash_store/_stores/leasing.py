@@ -36,7 +36,7 @@ from lash_store._kernel.leases import (
 from lash_store._kernel.liveness import end_of_term, is_live, new_token
 from lash_store._kernel.locks import WorkT, commits_with_first, locked_beside, locked_by
 from lash_store._kernel.logs import takeovers_are_told
-from lash_store._kernel.schema import OURS, Schema, declared
+from lash_store._kernel.schema import Schema, declared, ours_of
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.holding import Held, Holding
 from lash_store._stores.lost import is_term, lost
@@ -61,7 +61,7 @@ class Leases(Generic[FenceT, LeaseT]):
         self.table: LeaseTable = fence.leases
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
         # What the statements run on: of a table of the consumer's own, nobody knows who waits.
-        is_ours = OURS in self.table.table.info
+        is_ours = ours_of(self.table.table) is not None
         self._cursor: Callable[[Tx[Any]], Cursor] = attrgetter(
             "own_cursor" if is_ours else "cursor"
         )
@@ -275,7 +275,7 @@ class Leases(Generic[FenceT, LeaseT]):
 
     def _stands_in(self, fence: FenceT) -> tuple[Schema, str] | None:
         """The kind of store and the scope that a lease of ours belongs to; None of a consumer's own."""
-        ours = self.table.table.info.get(OURS)
+        ours = ours_of(self.table.table)
         if ours is None:
             return None
         schema = next(each for each in declared if ours.table in each.tables)
@@ -377,4 +377,4 @@ def leases_of(kind: type[FenceT]) -> Leases[FenceT, Lease[FenceT]]:
 
 def _is_ours(fence: Fence) -> bool:
     leases: LeaseTable | None = getattr(fence, "leases", None)
-    return leases is None or OURS in leases.table.info
+    return leases is None or ours_of(leases.table) is not None

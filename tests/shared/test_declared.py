@@ -446,6 +446,19 @@ def test_k_share_9_what_is_no_extra_of_ours_is_refused(path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
 
 
+def test_k_share_8_a_table_of_your_own_has_no_name_of_ours(path: Path) -> None:
+    metadata = MetaData()
+    Table("lash_blobs", metadata, Column("id", Integer))
+    own = OwnTables("own", 1, metadata)
+    with pytest.raises(InvalidRecordError, match="lash_blobs"):
+        SessionStore.open(f"sqlite:///{path}", session_id="s", tables=[own])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    there = f"sqlite:///{path}"
+    with SessionStore.open(there, session_id="s", tables=[own], prefix="other_") as store:
+        store.put_blob(b"x")
+
+
 def test_k_share_9_a_name_that_something_else_has_is_refused_at_once(path: Path) -> None:
     run_script(path, "CREATE TABLE orders (p); CREATE INDEX ix_policy ON orders (p)")
     before = all_rows(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import MetaData, create_engine, delete, func, insert, select
 
 from lash_store import (
     Append,
@@ -676,3 +676,28 @@ def test_k_share_6_a_file_is_of_one_kind(path: Path) -> None:
         assert len(SessionTx.beside(tx, session_id="s").list_work()) == 1
         with pytest.raises(SchemaVersionError):
             ProcessTx.beside(tx)
+
+
+@pytest.mark.parametrize("where", ["file", "shared"])
+def test_k_share_2_a_copy_under_another_name_is_the_consumers(path: Path, where: str) -> None:
+    """An archive, say: in both layouts the same program does the same."""
+    at = str(path) if where == "file" else f"sqlite:///{path}"
+    mine = MetaData()
+    archive = graph_nodes.to_metadata(mine, name="archive_nodes")
+    with SessionStore.open(at, session_id="a") as store:
+        lease = store.claim_lease(owner_id="ann", ttl_ms=60_000)
+        assert not isinstance(lease, LeaseHeld)
+        nodes = Append([Node("n1", None), Node("n2", "n1")], leaf="n2")
+        store.commit_turn(TurnCommit(fence=lease.fence, graph=nodes))
+        with store.begin() as tx:
+            mine.create_all(tx.connection)
+            names = [column.name for column in archive.c]
+            live = select(*(graph_nodes.c[name] for name in names))
+            tx.connection.execute(insert(archive).from_select(names, live))
+            (archived,) = tx.connection.execute(select(func.count()).select_from(archive)).one()
+            tx.connection.execute(delete(archive).where(archive.c.node_id == "n1"))
+            left = tx.connection.execute(select(archive.c.node_id)).scalars().all()
+        graph = store.load_graph()
+        assert graph is not None
+        assert (archived, left) == (2, ["n2"])
+        assert [node.node_id for node in graph.nodes] == ["n1", "n2"]

@@ -11,10 +11,10 @@ from sqlalchemy.sql import visitors
 
 from lash_store._backends.sqlite.dialect import SQLITE
 from lash_store._kernel.checks import shown
-from lash_store._kernel.extras import Extra, OwnTables, Trigger, ours_of
+from lash_store._kernel.extras import Extra, OwnTables, Trigger, declared_as
 from lash_store._kernel.options import Settings
-from lash_store._kernel.schema import OURS, Schema
-from lash_store._kernel.sharing import STORE
+from lash_store._kernel.schema import Schema, declared, ours_of
+from lash_store._kernel.sharing import STORE, shared
 from lash_store.errors import InvalidRecordError
 
 
@@ -39,6 +39,7 @@ def _with(schema: Schema, extras: tuple[str, ...] | None, own: tuple[OwnTables, 
     """Return the same schema for the same text, however often an application writes that down."""
     for each in own:
         _check_references(each, is_shared=bool(schema.prefix))
+        _check_names(each, schema.prefix)
     return replace(schema, extras=extras, own=own)
 
 
@@ -62,7 +63,7 @@ def _place(extra: Extra, schema: Schema) -> Table[Any] | None:
     if extra in schema.optional and schema.prefix:
         return None  # what it is for, the shared layout's own index does
     assert extra.table is not None
-    ours = ours_of(extra.table)
+    ours = declared_as(extra.table)
     assert ours is not None
     name = schema.prefix + ours.name
     return next((table for table in schema.tables if table.name == name), None)
@@ -102,12 +103,25 @@ def _check_references(own: OwnTables, *, is_shared: bool) -> None:
                 target = key.column.table
             except SQLAlchemyError as error:
                 raise InvalidRecordError("tables", shown(own.name), str(error)) from error
-            if is_shared and OURS in target.info:
+            if is_shared and ours_of(target):
                 raise InvalidRecordError(
                     "tables",
                     shown(own.name),
                     f"{table.name} refers to {target.name}, which has another name and key in a "
                     "database that is shared",
+                )
+
+
+def _check_names(own: OwnTables, prefix: str) -> None:
+    """Refuse a table that has the name of one of ours, there."""
+    if prefix:
+        ours = {table.name for each in declared for table in shared(each, prefix).tables}
+        for table in own.metadata.tables.values():
+            if table.name in ours:
+                raise InvalidRecordError(
+                    "tables",
+                    shown(table.name),
+                    f"has the name of one of ours, by prefix={prefix!r}",
                 )
 
 
