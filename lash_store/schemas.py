@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lash_store._backends import (
     RENDERERS,
+    connect_error,
     create_tables as make_tables,
     engine_of,
     is_server,
@@ -29,7 +30,7 @@ from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import Tx
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import CorruptRecordError, StoreEmptyError, StoreOpenError
+from lash_store.errors import CorruptRecordError, StoreEmptyError
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
@@ -156,7 +157,8 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
     """Make the tables of all kinds in a database that is there, by path or URL, in one transaction.
 
     Nothing that is there is touched; kinds that are there already stay as they are. Raises
-    StoreOpenError if there is no database, and what :func:`create_tables` raises.
+    StoreOpenError if there is no database, StoreBusyError if another has locked it for 15 seconds, and
+    what :func:`create_tables` raises.
     """
     require_there(where, "adopt")
     engine = engine_of(where)
@@ -164,7 +166,7 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
         with engine.begin() as connection:
             create_tables(connection, prefix=prefix)
     except DBAPIError as error:
-        raise StoreOpenError(str(engine.url), str(error.orig)) from error
+        raise connect_error(where, error) from error
     finally:
         engine.dispose()
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 
 from lash_store._backends.apart import as_another_process as opened_apart
 from lash_store._backends.findings import Findings
@@ -19,7 +20,7 @@ from lash_store._backends.sqlite.checking import look_into as look_into_file
 from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault as fault_of_sqlite
 from lash_store._backends.sqlite.extras import declared_with
-from lash_store._backends.sqlite.files import IN_MEMORY, remove_database
+from lash_store._backends.sqlite.files import IN_MEMORY, open_error, remove_database
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._backends.urls import parsed_url, scheme_of, without_password
 from lash_store._kernel.backend import Handle
@@ -32,6 +33,7 @@ __all__ = [
     "RENDERERS",
     "absolute",
     "configure",
+    "connect_error",
     "create_tables",
     "database_path",
     "driver_fault",
@@ -121,6 +123,15 @@ def engine_of(where: str | os.PathLike[str]) -> Engine:
         _postgresql("handle")  # or the driver is missing
         return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
     return create_engine(url_of(where), connect_args={"timeout": 15})
+
+
+def connect_error(where: str | os.PathLike[str], error: DBAPIError) -> LashStoreError:
+    """Say why an engine of ours could not connect to a database."""
+    if is_server(where):
+        return StoreOpenError(without_password(_server_url(str(where))), str(error.orig))
+    path: Any = _path_of(where)
+    cause: Any = error.orig
+    return open_error(os.path.abspath(path), cause)
 
 
 def url_of(where: str | os.PathLike[str]) -> str:

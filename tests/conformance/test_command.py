@@ -191,8 +191,11 @@ def test_adopting_what_is_no_database_names_it(tmp_path: Path) -> None:
     other.write_bytes(b"this is the text of somebody, and no database")
     refused = run("adopt", other)
     assert refused.returncode == 1
-    assert f"{str(other)!r}: file is not a database" in refused.stderr
+    assert f"{str(other)!r}: it is a file, but no SQLite database" in refused.stderr
     assert other.read_bytes().startswith(b"this is the text")
+    refused = run("adopt", tmp_path)
+    assert refused.returncode == 1
+    assert f"{str(tmp_path)!r}: it is a folder" in refused.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/full")

@@ -25,6 +25,7 @@ from lash_store.errors import (
     InvalidRecordError,
     NamesTakenError,
     NotConfiguredError,
+    StoreBusyError,
     StoreOpenError,
 )
 from lash_store.process.tx import ProcessTx
@@ -145,6 +146,18 @@ def test_k_share_3_adopting_by_command(engine: Engine, path: Path) -> None:
     assert not path.with_name("none.db").exists()
     with pytest.raises(StoreOpenError):
         adopt_database("sqlite://")
+
+
+def test_k_share_3_who_finds_it_locked_says_how_long_it_waited(path: Path) -> None:
+    hasty = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0.2})
+    with closing(sqlite3.connect(path)) as other, hasty.connect() as connection:
+        other.execute("BEGIN IMMEDIATE")
+        before = all_rows(path)
+        with pytest.raises(StoreBusyError) as caught:
+            create_tables(connection)
+        assert 150 <= caught.value.waited_ms < 15_000
+        assert all_rows(path) == before
+    hasty.dispose()
 
 
 def test_k_share_3_eight_adopt_at_once(engine: Engine, path: Path) -> None:

@@ -29,6 +29,7 @@ from lash_store._backends.sqlite.driver import (
     store_error,
 )
 from lash_store._backends.sqlite.extras import declared_with
+from lash_store._backends.sqlite.files import open_error
 from lash_store._backends.sqlite.opening import enter_wal
 from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.backend import Standing
@@ -173,13 +174,17 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     raw = _raw(connection)
     if connection.get_transaction() is None:
         connection.begin()
-    cursor = open_cursor(raw)
+    cursor, path, started_s = open_cursor(raw), _path_of(connection), time.monotonic()
     try:
         if not raw.in_transaction:
             cursor.execute(dialect.BEGIN_WRITE)
-        yield cursor, _path_of(connection)
     except sqlite3.Error as error:
-        raise store_error(error, raw, _path_of(connection)) from error
+        waited_ms = round((time.monotonic() - started_s) * 1000)
+        raise open_error(path, error, waited_ms=waited_ms) from error
+    try:
+        yield cursor, path
+    except sqlite3.Error as error:
+        raise store_error(error, raw, path) from error
 
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
