@@ -50,18 +50,18 @@ def on_any_stack(decode: Callable[[Any], T]) -> Callable[[Any], T]:
     return decode_anywhere
 
 
-def _on_a_new_stack(decode: Callable[[Any], T], content: Any) -> T:
-    decoded: Future[T] = Future()
+def _on_a_new_stack(function: Callable[[Any], T], given: Any) -> T:
+    result: Future[T] = Future()
 
     def run() -> None:
         try:
-            decoded.set_result(decode(content))
+            result.set_result(function(given))
         except BaseException as error:  # noqa: BLE001 # reason: the caller raises it
-            decoded.set_exception(error)
+            result.set_exception(error)
 
-    thread = threading.Thread(target=run, name="lash-store-decode")
+    thread = threading.Thread(target=run, name="lash-store-stack")
     thread.start()
-    return decoded.result()
+    return result.result()
 
 
 _encode_json = msgspec.json.Encoder().encode
@@ -164,7 +164,10 @@ _Place: TypeAlias = "tuple[_Place, str | int] | tuple[None, str]"
 
 
 def _checked(field: str, value: Any, form: _Form) -> Any:
-    return _free((None, field), value, form, DEEPEST)
+    try:
+        return _free((None, field), value, form, DEEPEST)
+    except RecursionError:
+        return _on_a_new_stack(lambda given: _free((None, field), given, form, DEEPEST), value)
 
 
 def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:  # noqa: C901 # reason: one look at each type

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
+from lash_store._kernel.checks import check_kind
 from lash_store._kernel.threads import WORKS
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import finish_first
@@ -59,6 +60,7 @@ class AsyncStore(Generic[T_co]):
         with everything rolled back, if `work` is asynchronous.
         """
         plain = plain_function("work", work)
+        check_kind("repeatable", repeatable, bool)
         store = self._store or await self._opened()
         result: R = await store._handle.submit_write(None, plain, alone=not repeatable)
         return result

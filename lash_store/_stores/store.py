@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lash_store._backends import open_handle
 from lash_store._kernel.backend import Handle, OpenTransaction
-from lash_store._kernel.checks import check_count, shown
+from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.threads import Bell
@@ -106,6 +106,7 @@ class Store(Generic[T_co]):
         with everything rolled back, if `work` is asynchronous.
         """
         plain = plain_function("work", work)
+        check_kind("repeatable", repeatable, bool)
         if repeatable:
             result: R = self._handle.write(None, plain, by_itself=True)
             return result

@@ -79,6 +79,8 @@ def written_identity(field: str, identity: ProcessIdentity) -> dict[str, Any]:
         written["label"] = check_text(f"{field}.label", identity.label)
     if identity.definition is not None:
         written["definition"] = free_json(f"{field}.definition", identity.definition)
+        if isinstance(identity.definition, str):
+            check_text(f"{field}.definition", identity.definition)  # SQL filters by it
     return written
 
 

@@ -56,12 +56,12 @@ def _draft_of(schema: Any) -> Any:
 def mismatch(validator: Validator, payload: Any) -> str | None:
     """Say where and why `payload` does not fit; None if it does."""
     try:
-        if validator.is_valid(payload):
-            return None
-        error: Any = best_match(validator.iter_errors(payload))
+        error: Any = on_any_stack(lambda given: best_match(validator.iter_errors(given)))(payload)
     except Unresolvable as unresolvable:
         return f"its schema refers to what is not part of it: {unresolvable}"
     except Exception as failure:  # noqa: BLE001 # reason: a reference may lead to what is no schema
         return f"its schema can't be applied: {type(failure).__name__}: {failure}"
+    if error is None:
+        return None
     # The message holds the whole value: a report of a thousand mismatches must not hold it as often.
     return f"{shown(error.instance)} at {error.json_path}: {error.message[:_LONGEST]}"

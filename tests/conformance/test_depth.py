@@ -12,7 +12,9 @@ import pytest
 from lash_store import Checkpoint, EffectStore, NewWork, ProcessRegistry, SessionStore, TurnCommit
 from lash_store._kernel.codecs import DEEPEST
 from lash_store.errors import CorruptRecordError, InvalidRecordError
+from lash_store.process.records import EventType, PayloadSchema
 from tests.support.databases import all_rows, run_script
+from tests.support.registries import register
 from tests.support.sessions import enqueue, lease_of
 
 R = TypeVar("R")
@@ -98,3 +100,17 @@ def test_k_codec_4_what_is_too_deep_for_any_stack_is_corrupt(
     with pytest.raises(CorruptRecordError) as caught:
         store.list_pending_work()
     assert batch.batch_id in caught.value.key
+
+
+def test_p_event_2_a_deep_payload_is_checked_from_a_deep_stack(path: Path) -> None:
+    """Whether it fits its schema is nothing that the caller's frames decide."""
+    items = EventType(
+        "deep", PayloadSchema({"items": {"$ref": "#"}, "additionalProperties": {"$ref": "#"}})
+    )
+    with ProcessRegistry.open(path) as registry:
+        register(registry, event_types=[items])
+        payload = nested(DEEPEST)
+        appended = near_the_end_of_the_stack(
+            lambda: registry.append_event("p", "deep", payload), 150
+        )
+        assert appended.event.payload == payload

@@ -249,6 +249,7 @@ def test_e_run_5_bad_arguments_are_refused_before_anything(
         lambda: effects.record_effect(fence, "s", " "),
         lambda: effects.record_effect(fence, "s", "k", {1}),
         lambda: effects.record_effect(fence, "s", "k", "e", {1}),
+        lambda: effects.record_effect(fence, "s", "k", "e", 1, error=EffectError("a", "b")),
         lambda: effects.record_effect(fence, "s", "k", "e", error="no"),  # type: ignore[arg-type] # reason: the same
         lambda: effects.run("s", "k", "e", lambda: calls.append(1), under="fence"),  # type: ignore[arg-type] # reason: the same
     )

@@ -338,6 +338,7 @@ def test_p_reg_1_core_event_types_are_added_where_they_are_missing(
         {"input": External({1: 2})},
         {"input": {"type": "external", "metadata": 1}},
         {"identity": ProcessIdentity("")},
+        {"identity": ProcessIdentity("k", None, "deploy\0x")},
         {"provenance": Host()},
         {"provenance": Provenance(BySession(Scope("")))},
         {"provenance": Provenance(BySession(Scope("a\0b")))},

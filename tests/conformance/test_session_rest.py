@@ -166,6 +166,18 @@ class TestCollection:
         assert store.load_checkpoint(receipt.checkpoint_ref) is not None
         assert store.collect_blobs().deleted == ()
 
+    @pytest.mark.parametrize("dry_run", [None, "no", 0])
+    def test_s_gc_1_what_is_no_answer_to_dry_run_deletes_nothing(
+        self, store: SessionStore, path: Path, dry_run: Any
+    ) -> None:
+        store.put_blob(b"on its own")
+        before = all_rows(path)
+        with pytest.raises(InvalidRecordError, match="dry_run"):
+            store.collect_blobs(dry_run=dry_run)
+        with pytest.raises(InvalidRecordError, match="repeatable"):
+            store.transact(lambda tx: tx.put_blob(b"x"), repeatable=dry_run)
+        assert all_rows(path) == before
+
     def test_s_gc_1_a_manifest_keeps_its_components_whichever_root_reaches_it(
         self, store: SessionStore, path: Path
     ) -> None:

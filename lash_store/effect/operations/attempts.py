@@ -9,6 +9,7 @@ from lash_store._kernel.checks import (
     check_name,
     check_time,
     check_words,
+    shown,
 )
 from lash_store._kernel.codecs import decode_json, encode_json, free_json
 from lash_store._kernel.leases import Fence
@@ -39,6 +40,7 @@ from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import (
     CorruptRecordError,
     IdempotencyConflictError,
+    InvalidRecordError,
     LeaseLostError,
     LeaseLostReason,
     NotFoundError,
@@ -191,13 +193,15 @@ def record_effect(
     who has begun it.
 
     Raises LeaseLostError, and records nothing, unless the lease is live; IdempotencyConflictError if
-    the step was begun with another envelope; InvalidRecordError for bad arguments, and for a fence whose
-    leases are in another file.
+    the step was begun with another envelope; InvalidRecordError for bad arguments, an outcome beside an
+    error, and for a fence whose leases are in another file.
     """
     check_kind("fence", fence, Fence)
     check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     failed = None if error is None else written_error(error)
+    if error is not None and outcome is not None:
+        raise InvalidRecordError("outcome", shown(outcome), "can't be given beside an error")
     given = encode_json(free_json("outcome", outcome)) if error is None else None
     leases, key = leases_of(type(fence)), key_of(scope_id, replay_key)
 

@@ -1,5 +1,6 @@
 """Garbage collection of blobs."""
 
+from lash_store._kernel.checks import check_kind
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
 from lash_store.session.operations.blobs import check_ref, read_manifest
@@ -16,8 +17,9 @@ def collect_blobs(_: SessionContext, *, dry_run: bool = False) -> Work[Collectio
     A checkpoint's manifest keeps its components, whichever root reaches it. Blobs stored
     on their own have no root. Marks and sweeps under the write lock; `dry_run` only
     reports. Raises CorruptRecordError, with nothing deleted, if the head or a manifest
-    can't be read (S-GC-2).
+    can't be read (S-GC-2), InvalidRecordError for a `dry_run` that is no bool.
     """
+    check_kind("dry_run", dry_run, bool)
 
     def collect(tx: Tx) -> CollectionReport:
         head, cursor = read_head(tx), tx.own_cursor
