@@ -11,6 +11,7 @@ clock can move.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +38,9 @@ _TICK_S: Final = 0.05
 
 _AGAIN_MS: Final = 100
 """When to try again what could not be renewed, for a reason that may pass."""
+
+_LATER_S: Final = 10.0
+"""How long what nobody waits for may wait."""
 
 _MAY_PASS: Final = (StoreBusyError, StorageError)
 
@@ -84,6 +88,9 @@ class Kept:
 
         self.renewals = 0
         """How many renewals were committed."""
+
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that it is held in: once that is closed, nobody does."""
 
         self._lost_error = lost_error
         self._sent_ms = sent_ms
@@ -292,7 +299,7 @@ class Keeper:
             now_ms = steady_ms(each.clock)
             if now_ms >= each.until_ms:
                 each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: of the same module
-            if each.lost is not None:
+            if each.lost is not None or (each.loop is not None and each.loop.is_closed()):
                 self.drop(each)
                 continue
             call = each.asked(now_ms + min(_TICK_S * 1000, each.ttl_ms / 10))
@@ -317,3 +324,13 @@ class Keeper:
 KEEPER: Final = Keeper()
 
 in_forked_child(KEEPER.forget)
+
+
+def tell_later(handle: Handle, operation: str, work: Callable[[Any], Any]) -> None:
+    """Let an operation be done soon, of whose end nobody hears; from wherever a garbage collector comes."""
+
+    def tell() -> None:
+        with suppress(LashStoreError):  # it was closed
+            handle.submit_told([(operation, work, _LATER_S, lambda _: None)])
+
+    TIMER.after(0, tell)

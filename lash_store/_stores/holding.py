@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
-from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
+from lash_store._kernel.keeping import KEEPER, Kept, steady_ms, tell_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
 from lash_store._stores.async_store import AsyncStore
@@ -202,7 +202,7 @@ class Holding(Generic[HeldT_co]):
                     await finish_first(self._release(store, found))
                 raise
             if not isinstance(found, LeaseHeld):
-                held: HeldT_co = self._held(store, found, sent_ms)
+                held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
                 return held
             left_ms = self._left_ms(store, found, deadline_ms)
             await given.wait_until(self._freed, timeout_ms=left_ms)
@@ -215,15 +215,26 @@ class Holding(Generic[HeldT_co]):
     ) -> None:
         given, kept = self._given, self._stopped()
         assert isinstance(given, AsyncStore)
-        if kept is not None and given._store is not None:
-            await finish_first(self._release(given._store, kept.term))
+        if kept is None or given._store is None:
+            return
+        if kind is GeneratorExit:  # its coroutine is thrown away, and can't await anything
+            release = self._operations[2], self._releasing(given._store._context, kept.term)
+            tell_later(given._store._handle, *release)
+            return
+        await finish_first(self._release(given._store, kept.term))
 
     async def _release(self, store: Store[Any], term: Any) -> None:
         with suppress(LashStoreError):
             work = self._releasing(store._context, term)
             await store._handle.submit_write(self._operations[2], work, is_kept=True)
 
-    def _held(self, store: Store[Any], term: Any, sent_ms: float) -> Any:
+    def _held(
+        self,
+        store: Store[Any],
+        term: Any,
+        sent_ms: float,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> Any:
         """Return what the block is given: a Held, or None where nothing was found to be held."""
         if term is None:
             return None
@@ -240,6 +251,7 @@ class Holding(Generic[HeldT_co]):
             renewing=lambda held: renewing(context, held),
             lost_error=self._lost_error,
         )
+        kept.loop = loop
         # An interrupt may keep the block from being entered: nobody else would end it then.
         self._let_go = weakref.finalize(self, KEEPER.drop, kept)
         self._let_go.atexit = False

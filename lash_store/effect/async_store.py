@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 from lash_store._backends import absolute
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_name, shown
-from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
+from lash_store._kernel.keeping import KEEPER, Kept, steady_ms, tell_later
 from lash_store._kernel.locks import locked_by
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
@@ -95,8 +95,15 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
             kept = keep_step(self._store, step, begun, sent_ms)
+            kept.loop = asyncio.get_running_loop()
             with Inside(self._key, step, kept):
                 return await self._bring_about(step, kept, function)
+        except GeneratorExit:  # its coroutine is thrown away, and can't await anything
+            if held and self._store is not None:
+                context: Any = self._store._context  # noqa: SLF001 # reason: its own store
+                work = abandon_effect(context, held[-1])
+                tell_later(self._store._handle, "abandon_effect", work)  # noqa: SLF001 # reason: likewise
+            raise
         except BaseException:
             if held:  # which changes nothing if it was recorded, or is lost
                 await finish_first(self._give_back(held[-1]))

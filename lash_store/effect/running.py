@@ -8,6 +8,7 @@ side should carry the step's key there, as an idempotency key.
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar
@@ -197,7 +198,8 @@ class Inside:
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True  # for a task that outlives the step, too
-        running.reset(self._before)
+        with suppress(ValueError):  # a coroutine that is thrown away ends in another context
+            running.reset(self._before)
 
 
 running: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("running", default=())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lash_store import (
+    AsyncEffectStore,
     AsyncProcessRegistry,
     AsyncSessionStore,
     LeaseHeld,
@@ -28,6 +29,7 @@ from lash_store import (
 from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.observing import Event, observed_by
 from lash_store._kernel.threads import Bell
+from lash_store.effect.records import Busy
 from lash_store.errors import (
     ClaimLostError,
     InvalidRecordError,
@@ -59,6 +61,11 @@ def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         assert time.monotonic() < end_s, "it never came about"
         time.sleep(0.002)
     return found
+
+
+def kept_terms() -> int:
+    """How many terms this process renews."""
+    return sum(len(book.kept) for book in KEEPER._books.values())
 
 
 @pytest.fixture(autouse=True)
@@ -530,6 +537,68 @@ def test_k_hold_4_an_event_loop_that_is_blocked_loses_no_term(path: Path) -> Non
 
 
 @pytest.mark.posix("forks")
+@pytest.mark.parametrize("what", ["hold", "step"])
+def test_k_hold_4_a_loop_that_is_closed_holds_nothing(path: Path, what: str) -> None:
+    """Nobody would ever let go of it."""
+    loop = asyncio.new_event_loop()
+    store = AsyncEffectStore.open(path) if what == "step" else None
+    sessions = AsyncSessionStore.open(path, session_id="s") if what == "hold" else None
+
+    async def forever() -> None:
+        await asyncio.sleep(1_000)
+
+    async def hold() -> None:
+        assert sessions is not None
+        async with sessions.hold(owner_id="ann", ttl_ms=300):
+            await forever()
+
+    task = loop.create_task(
+        hold() if store is None else store.run("s", "k", None, forever, ttl_ms=300)
+    )
+    until(lambda: loop.run_until_complete(asyncio.sleep(0.01)) or kept_terms())
+    loop.close()
+    until(lambda: not kept_terms())
+    coroutine: Any = task.get_coro()
+    coroutine.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # reason: it is what this is about
+
+
+@pytest.mark.parametrize("what", ["hold", "step"])
+def test_k_hold_4_a_coroutine_that_is_thrown_away_releases(path: Path, what: str) -> None:
+    """As it is collected, say, once its loop is closed: it can't await anything more."""
+
+    async def forever() -> None:
+        await asyncio.sleep(1_000)
+
+    async def thrown_away(work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        while not kept_terms():
+            await asyncio.sleep(0.001)
+        coroutine: Any = task.get_coro()
+        coroutine.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def step() -> None:
+        async with AsyncEffectStore.open(path) as store:
+            await thrown_away(store.run("s", "k", None, forever, ttl_ms=60_000))
+            while isinstance(await store.begin_effect("s", "k", owner_id="bob"), Busy):
+                await asyncio.sleep(0.01)
+
+    async def hold() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+
+            async def block() -> None:
+                async with store.hold(owner_id="ann", ttl_ms=60_000):
+                    await forever()
+
+            await thrown_away(block())
+            while await store.current_lease() is not None:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(hold() if what == "hold" else step(), 20))
+
+
 def test_k_hold_4_a_child_holds_nothing(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         with store.hold(owner_id="ann", ttl_ms=60_000) as held:
