@@ -17,7 +17,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from lash_store._kernel.threads import WORKS, Bell
+from lash_store._kernel.threads import CHORES, WORKS, Bell, is_library_thread, start_thread
 
 R = TypeVar("R")
 
@@ -301,15 +301,19 @@ class LoopJob(LoopCall):
         settle([self])
 
 
-async def on_library_thread(job: Callable[[], R], *, may_be_left: bool = False) -> R:
+async def on_library_thread(
+    job: Callable[[], R], *, is_consumers: bool = False, may_be_left: bool = False
+) -> R:
     """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
 
-    Cancelled before it has started, it never runs. Cancelled later, it is waited for, and then
+    What a consumer's work asks for, from an event loop of its own, gets a thread of its own: else all
+    that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later, it is waited for, and then
     CancelledError is raised: the outcome is decided and nothing is left running. What `may_be_left`
     goes on without its caller.
     """
     call = LoopJob(job, may_be_left=may_be_left)
-    WORKS.submit(call.run_job)
+    if not is_library_thread() or not start_thread("lash-store-nested", call.run_job):
+        (WORKS if is_consumers else CHORES).submit(call.run_job)
     result: R = await call.answer()
     return result
 

@@ -1,8 +1,8 @@
 """The threads of the library: few, shared by everything that is open, and made when needed.
 
-Three pools, so that nothing short waits for something long: one runs groups of writes, one
-groups of reads, one whatever may take its time (a consumer's own work, opening, closing). One
-more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
+Four pools, so that nothing short waits for something long: one runs groups of writes, one
+groups of reads, one a consumer's own work, which may take its time, and one what else there is to
+do (opening, closing, asking for those who wait). One more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
 none keeps a program from ending.
 """
 
@@ -169,10 +169,11 @@ def do(job: Job) -> None:
 WRITES: Final = Pool("lash-store-write", 3)
 READS: Final = Pool("lash-store-read", 3)
 WORKS: Final = Pool("lash-store-work", 6)
+CHORES: Final = Pool("lash-store-chore", 3)
 TIMER: Final = Timer("lash-store-timer")
 
 
 @in_forked_child
 def _renew_all() -> None:
-    for each in (WRITES, READS, WORKS, TIMER):
+    for each in (WRITES, READS, WORKS, CHORES, TIMER):
         each.renew()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind
-from lash_store._kernel.threads import WORKS
+from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Search, Store, deadline, plain_function, touched_by
@@ -82,7 +82,7 @@ class AsyncStore(Generic[T_co]):
             with store.read() as tx:
                 return plain(tx)
 
-        return await on_library_thread(read)
+        return await on_library_thread(read, is_consumers=True)
 
     async def wait_until(
         self, look: Callable[[T_co], R | None], *, timeout_ms: int | None = None
@@ -168,7 +168,7 @@ class AsyncStore(Generic[T_co]):
         try:
             await self._opened()
         except BaseException:
-            WORKS.submit(self._close_what_opened)  # it may be open by now
+            CHORES.submit(self._close_what_opened)  # it may be open by now
             raise
         return self
 

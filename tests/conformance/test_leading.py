@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from lash_store import AsyncSessionStore, NewWork, SessionLease, SessionStore
+from lash_store import (
+    AsyncProcessRegistry,
+    AsyncSessionStore,
+    NewWork,
+    ProcessRegistry,
+    SessionLease,
+    SessionStore,
+    Success,
+)
 from lash_store._backends.sqlite import dialect, leading, writing
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.fairness import WriteQueue
@@ -24,10 +32,12 @@ from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by
 from lash_store._kernel.threads import WORKS
 from lash_store.errors import LeaseLostError, StorageError, StoreBusyError
+from lash_store.session.records import SessionMeta
 from lash_store.session.tx import SessionTx
-from lash_store.testing import ManualClock, run_as_group
+from lash_store.testing import ManualClock, as_another_process, run_as_group
 from tests.conformance.test_groups import NOBODYS, Recorder
 from tests.support.databases import all_rows, database_of
+from tests.support.registries import registration
 from tests.support.timing import awaited_within
 from tests.support.turns import PATIENCE_S, eventually, in_line, join, outcome, started
 
@@ -286,6 +296,43 @@ def test_k_tx_10_a_loops_call_goes_on_though_its_leader_is_gone(
 
     asyncio.run(main())
     assert len(all_rows(path)["queued_work_batches"]) == 2
+
+
+def test_k_group_5_work_that_takes_long_holds_up_other_work_alone(tmp_path: Path) -> None:
+    """Neither operations nor opening, nor those who wait for another process; nor what it asks for itself."""
+    go = threading.Event()
+
+    async def main() -> None:
+        stores = [
+            await AsyncSessionStore.open(tmp_path / f"{at}.db", session_id="s")
+            for at in range(WORKS.most + 1)
+        ]
+        last = stores.pop()
+        others = iter(stores)
+
+        def long(tx: SessionTx) -> SessionMeta | None:
+            go.wait(PATIENCE_S)
+            return asyncio.run(next(others).read(lambda tx: tx.load_meta()))
+
+        waits = [asyncio.ensure_future(each.read(long)) for each in stores]
+        await asyncio.to_thread(eventually, lambda: WORKS._unserved == WORKS.most)
+        async with AsyncSessionStore.open(tmp_path / "new.db", session_id="s") as made:
+            await made.enqueue_work(NewWork([1]))
+        async with AsyncProcessRegistry.open(tmp_path / "p.db") as registry:
+            await registry.register_process(registration("p"))
+            ended = asyncio.ensure_future(registry.await_process("p", timeout_ms=60_000))
+            await asyncio.sleep(0.05)
+            with as_another_process(), ProcessRegistry.open(tmp_path / "p.db") as elsewhere:
+                elsewhere.complete_process("p", Success(1))
+            assert await asyncio.wait_for(ended, PATIENCE_S) is not None
+        await last.enqueue_work(NewWork([1]))
+        assert WORKS._unserved == WORKS.most
+        go.set()
+        assert await asyncio.wait_for(asyncio.gather(*waits), PATIENCE_S) == [None] * WORKS.most
+        for each in (*stores, last):
+            await each.aclose()
+
+    asyncio.run(main())
 
 
 def test_k_tx_10_a_budget_ends_although_no_thread_is_free(tmp_path: Path) -> None:
