@@ -124,6 +124,8 @@ def start_in_transaction(tx: ProcessTx, deliveries: Iterable[Delivery]) -> Start
 
     For asyncio: ``await registry.transact(lambda tx: start_in_transaction(tx, deliveries))``.
     """
+    check_kind("tx", tx, ProcessTx)
+    check_kind("deliveries", deliveries, Iterable)
     records: list[ProcessRecord] = []
     refused: list[RefusedDelivery] = []
     for delivery in deliveries:

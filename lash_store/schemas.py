@@ -23,14 +23,14 @@ from lash_store._backends import (
     url_of,
 )
 from lash_store._backends.sqlite.ddl import canonical_statements, render
-from lash_store._kernel.checks import check_choice
+from lash_store._kernel.checks import check_choice, shown
 from lash_store._kernel.extras import Extra, OwnTables, Trigger
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import Tx
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import CorruptRecordError, StoreEmptyError
+from lash_store.errors import CorruptRecordError, InvalidRecordError, StoreEmptyError
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
@@ -139,6 +139,9 @@ def create_tables(
     SchemaVersionError, SchemaDriftError, and ForeignDatabaseError for a canonical file; then nothing of
     ours was made. Raises InvalidRecordError for an unknown kind or a bad prefix.
     """
+    for each in kinds:
+        if not isinstance(each, str) and not (isinstance(each, type) and issubclass(each, Tx)):
+            raise InvalidRecordError("kinds", shown(each), "must be a name, or a Tx class")
     names = [each if isinstance(each, str) else each.schema.kind for each in kinds]
     chosen = [schema_of(name) for name in names or KINDS]
     make_tables(connection, chosen, Settings(prefix=prefix, extras=extras, tables=tables))

@@ -276,8 +276,8 @@ def open_at(
     return open_handle(schema, where, settings), settings
 
 
-def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R]:
-    """Return `function`, to be called in a transaction: CoroutineError if it is asynchronous.
+def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
+    """Return `function`, to be called in a transaction or as a step: CoroutineError if it is asynchronous.
 
     It can be seen at once if it is a coroutine function; if it gives an awaitable, only then. A
     generator function would run when the transaction is over: InvalidRecordError.
@@ -285,10 +285,12 @@ def plain_function(what: str, function: Callable[[Any], R]) -> Callable[[Any], R
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise CoroutineError(what)
     if not callable(function) or inspect.isgeneratorfunction(function):
-        raise InvalidRecordError(what, shown(function), "must be a function of the transaction")
+        raise InvalidRecordError(
+            what, shown(function), "must be a function that runs as it is called"
+        )
 
-    def plain(tx: Any) -> R:
-        result = function(tx)
+    def plain(*given: Any) -> R:
+        result = function(*given)
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()  # it never runs, and says nothing about that

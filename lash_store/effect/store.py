@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
 from lash_store._kernel.options import OpenOptions, Settings
-from lash_store._stores.store import Store, open_at
+from lash_store._stores.store import Store, open_at, plain_function
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
@@ -91,6 +91,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         others from it, and has to be live as the outcome is recorded, or that is LeaseLostError.
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
+        function = plain_function("function", function)
         if step.under is not None:
             return self._run_under(step, function)
         check_not_inside(self._key, step)
@@ -124,6 +125,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             signature = signature_of(function)
+            plain_function("function", function)
 
             @wraps(function)
             def call(*args: P.args, **kwargs: P.kwargs) -> R:

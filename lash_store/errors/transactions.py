@@ -77,7 +77,7 @@ class ScopeError(TransactionError, DontWrapMixin):
             )
         return (
             f"{self.where} does not say whose session a statement on lash_store's tables is about: "
-            "run it on tx.connection, or with execution_options(lash_store_session=...)"
+            "run it on a tx.connection that is of one session, or with execution_options(lash_store_session=...)"
         )
 
 

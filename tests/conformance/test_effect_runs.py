@@ -20,6 +20,7 @@ import pytest
 from lash_store import AsyncEffectStore, Busy, EffectClaim, EffectStore, Replayed, SystemClock
 from lash_store.effect.running import current_step
 from lash_store.errors import (
+    CoroutineError,
     EffectFailedError,
     InvalidRecordError,
     LeaseLostError,
@@ -840,3 +841,25 @@ def test_an_empty_run_starts_no_thread(path: Path, monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", no_thread)
             assert effects.run("s", "k", 1, lambda: 2) == 2
+
+
+def test_e_run_1_a_step_that_is_asynchronous_is_for_an_asyncio_store(path: Path) -> None:
+    """Nothing of it is recorded, and nothing is said of a coroutine that never ran."""
+
+    async def step() -> int:
+        return 1
+
+    def starts() -> Any:
+        return step()
+
+    with EffectStore.open(path) as store:
+        with pytest.raises(CoroutineError):
+            store.run("s", "k", None, step)
+        with pytest.raises(CoroutineError):
+            store.recorded("s", "k")(step)
+        assert store.list_effects() == []
+        with pytest.raises(CoroutineError):
+            store.run("s", "k", None, starts)
+        assert isinstance(
+            store.begin_effect("s", "k", owner_id="bob"), EffectClaim
+        )  # it was given back

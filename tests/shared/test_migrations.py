@@ -217,3 +217,11 @@ def test_our_tables_are_copied_under_a_naming_convention() -> None:
         texts = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql LIKE '%CHECK%'")
         assert [text.count("CHECK (singleton = 1)") for text in texts.scalars()] == [1, 1]
     engine.dispose()
+
+
+def test_k_share_3_what_is_no_kind_is_refused(engine: Engine, path: Path) -> None:
+    before = all_rows(path)
+    for kind in (SessionStore, 7, "sessions"):
+        with engine.begin() as connection, pytest.raises(InvalidRecordError):
+            create_tables(connection, kind)  # type: ignore[arg-type] # reason: what is refused
+    assert all_rows(path) == before

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.codecs import free_object
 from lash_store._wire.causes import written_cause
 from lash_store.errors import InvalidRecordError
@@ -71,10 +71,12 @@ def written_node(node: Node) -> dict[str, Any]:
     """
     if not isinstance(node, Node):
         raise InvalidRecordError("node", ascii(node), "must be a Node")
-    fields = free_object(f"node {node.node_id!r}", node.fields)
+    fields = free_object(f"node {shown(node.node_id)}", node.fields)
     for name in _NAMED:
         if name in fields:
-            raise InvalidRecordError(f"node {node.node_id!r}", name, "is a field of Node itself")
+            raise InvalidRecordError(
+                f"node {shown(node.node_id)}", name, "is a field of Node itself"
+            )
     written: dict[str, Any] = {"node_id": check_name("node_id", node.node_id)}
     if node.parent_node_id is not None:
         written["parent_node_id"] = check_name("parent_node_id", node.parent_node_id)
