@@ -49,7 +49,7 @@ from sqlalchemy.types import TypeEngine
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement
-from lash_store.errors import UnpreparableStatementError
+from lash_store.errors import LashStoreError, UnpreparableStatementError
 
 P = ParamSpec("P")
 C_co = TypeVar("C_co", bound=ClauseElement, covariant=True)
@@ -151,9 +151,8 @@ class Prepared(Generic[P, C_co]):
                 for name, parameter in inspect.signature(builder).parameters.items()
                 if parameter.default is not parameter.empty
             }
-            compiled = CompiledStatement(
-                name_of(builder), builder(**arguments), arguments, defaults, driver
-            )
+            construct = _built(builder, arguments)
+            compiled = CompiledStatement(name_of(builder), construct, arguments, defaults, driver)
             self._compiled[driver] = compiled
         return compiled
 
@@ -175,6 +174,19 @@ class Prepared(Generic[P, C_co]):
                 self.__doc__,
             )
         return self._functions[key]
+
+
+def _built(builder: Callable[..., ClauseElement], arguments: dict[str, Any]) -> ClauseElement:
+    """Call a builder with what stands in the place of its arguments."""
+    try:
+        return builder(**arguments)
+    except LashStoreError:
+        raise
+    except Exception as error:
+        raise UnpreparableStatementError(
+            f"{name_of(builder)} can't be prepared: it is called once, with bind parameters in the place of "
+            f"its arguments, and raises {type(error).__name__}: {error}"
+        ) from error
 
 
 def bound_arguments(builder: Callable[..., object]) -> dict[str, BindParameter[Any]]:

@@ -25,7 +25,7 @@ from hypothesis import (
 )
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from lash_store._kernel.checks import check_has
+from lash_store._kernel.checks import check_has, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 
@@ -136,9 +136,12 @@ class Machine(RuleBasedStateMachine):
 
     def do(self, name: str, *arguments: Any) -> None:
         """Play one step, and check what can be seen."""
+        step = getattr(self, f"do_{name}", None)
+        if step is None:
+            raise InvalidRecordError("script", repr(name), f"is no step of {type(self).__name__}")
         self.script.append((name, *arguments))
         self.is_broken = True
-        getattr(self, f"do_{name}")(*arguments)
+        step(*arguments)
         self.look()
         self.is_broken = False
 
@@ -225,6 +228,11 @@ class Machine(RuleBasedStateMachine):
         InvalidRecordError for a `tolerate` that is no list of names of `violations`, for an option that
         leaves nothing to choose from, and, once it runs, for what lacks a method that it `needs`.
         """
+        for refusal in refusals:
+            if not (isinstance(refusal, type) and issubclass(refusal, BaseException)):
+                raise InvalidRecordError(
+                    "refusals", shown(refusal), "must be classes of exceptions"
+                )
         if isinstance(tolerate, str):
             raise InvalidRecordError("tolerate", repr(tolerate), "must be a list of names")
         tolerated = frozenset(tolerate)

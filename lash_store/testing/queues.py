@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import precondition, rule
 
-from lash_store._kernel.checks import check_choice
+from lash_store._kernel.checks import check_choice, check_pair
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Machine
 
@@ -215,7 +215,7 @@ class QueueMachine(Machine):
                 self.maybe -= set(free)
             self.maybe &= before  # what could be had would have been
             return
-        item, handle = got.value
+        item, handle = check_pair("claim()", got.value)
         self._check_claimed(worker, item, before, free)
         for claim in self.claims:
             if claim.item == item:

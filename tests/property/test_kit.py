@@ -136,6 +136,7 @@ def test_a_first_failure_that_is_swallowed_is_caught() -> None:
         lambda: lock_machine(locks.PlainLocks, actors=["ann", "ann"]),
         lambda: lock_machine(locks.PlainLocks, ttls=(1, 0)),
         lambda: lock_machine(locks.PlainLocks, tick_ms=0),
+        lambda: lock_machine(locks.PlainLocks, refusals=(5,)),  # type: ignore[arg-type] # reason: refused
         lambda: lock_machine(locks.PlainLocks, tick_ms=-1),
         lambda: effect_machine(steps.PlainMemo, keys=()),
     ],
@@ -173,6 +174,24 @@ class NoClient(Nothing):
 def test_what_lacks_a_method_is_refused(machine: type[Machine], lacks: str) -> None:
     with pytest.raises(InvalidRecordError, match=lacks):
         machine.run()
+
+
+class ItemsAlone(queues.PlainQueue):
+    """A queue whose claims have no handle."""
+
+    def claim(self, worker: str) -> Any:
+        found = super().claim(worker)
+        return None if found is None else found[0]
+
+
+def test_a_claim_without_a_handle_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRecordError, match=r"claim\(\).*tuple of two"):
+        queue_machine(ItemsAlone).run()
+
+
+def test_a_script_of_another_machine_is_refused() -> None:
+    with pytest.raises(InvalidRecordError, match="bogus"):
+        lock_machine(locks.PlainLocks).replay([("bogus", "ann")])
 
 
 @pytest.mark.parametrize(

@@ -411,9 +411,14 @@ def python_default(*, name: str) -> Insert:
     return insert(defaulted).values(name=name)
 
 
+def branching(*, thing_id: int) -> Select[int]:
+    return select(things.c.id).limit(1) if thing_id > 1 else select(things.c.id)
+
+
 @pytest.mark.parametrize(
     ("builder", "why"),
     [
+        (branching, "raises TypeError"),
         (positional, "'thing_id' is not keyword-only"),
         (expanding, "depends on its parameters"),
         (floating, "'age' is no int, str or bytes"),
