@@ -14,6 +14,7 @@ from lash_store._backends import (
     connect_error,
     create_tables as make_tables,
     engine_of,
+    is_in_memory,
     is_server,
     look_into,
     open_handle,
@@ -30,7 +31,12 @@ from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import Tx
 from lash_store.effect.tables import SCHEMA as EFFECT
-from lash_store.errors import CorruptRecordError, InvalidRecordError, StoreEmptyError
+from lash_store.errors import (
+    CorruptRecordError,
+    InvalidRecordError,
+    StoreEmptyError,
+    StoreOpenError,
+)
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.store import SessionStore
@@ -117,8 +123,10 @@ def init_file(kind: str, path: str | os.PathLike[str]) -> None:
     """Make an empty or absent file a store of one kind; a file that is one already stays as it is.
 
     Or, by a URL, a database that is shared. Raises what opening that store raises: StoreOpenError,
-    SchemaVersionError, SchemaDriftError.
+    SchemaVersionError, SchemaDriftError; StoreOpenError too for a database in memory, of which nothing stays.
     """
+    if is_in_memory(path):
+        raise StoreOpenError(str(path), "of a database in memory nothing would be left")
     with opened_apart():  # whatever else this process is doing with it
         open_handle(schema_of(kind), path, Settings()).close()
 

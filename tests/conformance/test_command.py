@@ -33,6 +33,12 @@ def test_init_makes_a_file_that_check_finds_sound(path: Path, kind: str) -> None
     assert all_rows(path) == before
 
 
+def test_init_refuses_what_would_not_stay() -> None:
+    refused = run("init", "session", "sqlite://")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "nothing would be left" in refused.stderr
+
+
 def test_init_refuses_another_kind_and_an_unknown_one(path: Path) -> None:
     assert run("init", "session", path).returncode == 0
     before = all_rows(path)
