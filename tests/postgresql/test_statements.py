@@ -18,7 +18,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Table
+from sqlalchemy import Table, select
+from sqlalchemy.exc import CompileError
 
 from lash_store import SessionStore
 from lash_store._backends.postgresql.dialect import dialect_for
@@ -27,6 +28,7 @@ from lash_store._kernel.generated import CompiledStatement
 from lash_store._kernel.prepared import bound_arguments
 from lash_store._kernel.sharing import STORE, VERSIONS, shared
 from lash_store.schemas import SCHEMAS, render_all
+from lash_store.session.tables import queued_work_batches
 from lash_store.testing import ManualClock, SequentialIds
 from tests.statements.catalogue import CONDITIONS, EXAMPLES
 from tests.support import postgresql
@@ -232,3 +234,16 @@ def test_something_is_read_and_written(both: list[Database]) -> None:
             if answer not in ([], 0, "refused") or (left and left != before):
                 met.add(name)
     assert len(met) >= 0.8 * len(BUILDERS), sorted(set(BUILDERS) - met)
+
+
+def test_k_share_2_a_hint_is_what_it_is_on_any_table() -> None:
+    """ONLY leaves out what inherits from a table, and nothing does from ours; there is no other."""
+    batches = select(queued_work_batches.c.batch_id)
+    there: Any = dialect_for("lash_")
+    plain = str(batches.compile(dialect=there))
+    assert (
+        str(batches.with_hint(queued_work_batches, "ONLY", "postgresql").compile(dialect=there))
+        == plain
+    )
+    with pytest.raises(CompileError, match="hint"):
+        batches.with_hint(queued_work_batches, "FAST", "postgresql").compile(dialect=there)

@@ -14,12 +14,18 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._backends.scoping import SharingContext
-from lash_store._kernel.sharing import Sharing, SharingCompiler
+from lash_store._kernel.sharing import Place, Sharing, SharingCompiler
 from lash_store.errors import TransactionControlError
 
 
 class PostgresqlSharingCompiler(SharingCompiler, PGCompiler_psycopg):
     """SQLAlchemy's own, with our tables in their places."""
+
+    def hint_in_place(self, hint: str, place: Place) -> str:
+        """Pass over ONLY, for no table inherits from ours; refuse any other, as SQLAlchemy does."""
+        if hint:
+            self.format_from_hint_text("", place, hint, False)  # type: ignore[no-untyped-call] # noqa: FBT003 # reason: SQLAlchemy's
+        return ""
 
 
 class _DDLCompiler(PGDDLCompiler):
