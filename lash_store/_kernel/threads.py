@@ -1,8 +1,8 @@
 """The threads of the library: few, shared by everything that is open, and made when needed.
 
 Four pools, so that nothing short waits for something long: one runs groups of writes, one
-groups of reads, one a consumer's own work, which may take its time, and one what else there is to
-do (opening, closing, asking for those who wait). One more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
+groups of reads and asks for those who wait, one a consumer's own work, which may take its time, and one
+what else may wait for a lock (opening, closing). One more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
 none keeps a program from ending.
 """
 
@@ -169,7 +169,7 @@ def do(job: Job) -> None:
 WRITES: Final = Pool("lash-store-write", 3)
 READS: Final = Pool("lash-store-read", 3)
 WORKS: Final = Pool("lash-store-work", 6)
-CHORES: Final = Pool("lash-store-chore", 3)
+CHORES: Final = Pool("lash-store-chore", 6)
 TIMER: Final = Timer("lash-store-timer")
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from lash_store._kernel.posix import in_forked_child
-from lash_store._kernel.threads import CHORES, TIMER, Pool
+from lash_store._kernel.threads import READS, TIMER, Pool
 from lash_store.errors import LashStoreError, StoreClosedError
 
 Concern = tuple[str, str, str | None]
@@ -204,7 +204,7 @@ class Watch:
         for waiter in others:
             waiter.notify()
         if probed and not is_asking and ask is not None:
-            CHORES.submit(lambda: self._ask_all(ask))
+            READS.submit(lambda: self._ask_all(ask))
 
     def _ask_all(self, ask: Callable[[list[Waiter]], None]) -> None:
         with self._lock:
