@@ -17,6 +17,7 @@ from typing import Any, Final
 from sqlalchemy import (
     BindParameter,
     Column,
+    FetchedValue,
     ForeignKeyConstraint,
     Index,
     MetaData,
@@ -86,9 +87,8 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
     """Return what a canonical table becomes: prefixed, and scoped if its kind is."""
     first = [STORE] if schema.is_scoped else []
     numbered = _numbered(table) if schema.is_scoped else None
-    columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
+    columns = _copied(table)
     for column in columns:
-        column.foreign_keys.clear()
         if schema.is_scoped:
             # Keys are of several columns here, so none of them may be NULL by default.
             column.autoincrement, column.primary_key = False, False
@@ -139,6 +139,16 @@ def _derived(table: Table[Any], schema: Schema, prefix: str, metadata: MetaData)
     return made
 
 
+def _copied(table: Table[Any]) -> list[Column[Any]]:
+    """Return copies of a table's columns, for one whose rows are numbered by what inserts them."""
+    columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
+    for column in columns:
+        column.foreign_keys.clear()
+        if type(column.server_default) is FetchedValue:
+            column.server_default, column.autoincrement = None, "auto"
+    return columns
+
+
 def _rules(table: Table[Any]) -> list[Any]:
     """Return the constraints of a table as they were declared: they stand in a set."""
     return sorted(table.constraints, key=lambda rule: rule._creation_order)  # noqa: SLF001 # reason: what CREATE TABLE goes by
@@ -173,9 +183,7 @@ def across_sessions(table: Table[Any]) -> Table[Any]:
     ours = ours_of(table)
     if ours is None or not ours.is_scoped or ours.table is not table:
         raise InvalidRecordError("table", shown(table), "must be one of lash_store.session.tables")
-    columns = [column._copy() for column in table.columns]  # noqa: SLF001 # reason: what to_metadata() calls
-    for column in columns:
-        column.foreign_keys.clear()
+    columns = _copied(table)
     scope = Column(STORE, Text, nullable=False, primary_key=True)
     info = {OURS: Ours(table, is_scoped=True, is_across=True)}
     return Table(table.name, MetaData(), scope, *columns, info=info, implicit_returning=False)

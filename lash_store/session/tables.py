@@ -1,13 +1,15 @@
 """The tables of a session database, column for column as in ``schema/session.sql``.
 
 ``nullable=True`` on a single-column primary key only keeps SQLAlchemy from adding a NOT NULL
-that the canonical DDL does not have; no row holds a NULL there.
+that the canonical DDL does not have; no row holds a NULL there. ``FetchedValue()`` says of the
+columns that a database numbers by itself that it does: an ORM Session flushes several rows by that.
 """
 
 from typing import Final
 
 from sqlalchemy import (
     Column,
+    FetchedValue,
     ForeignKey,
     Index,
     LargeBinary,
@@ -47,7 +49,7 @@ class SessionHeadColumns(TypedColumns):
 class GraphNodeColumns(TypedColumns):
     """The conversation graph; ``seq`` orders it, a tombstoned node is never seen again."""
 
-    seq = Column(Int, primary_key=True, nullable=True)
+    seq = Column(Int, FetchedValue(), primary_key=True, nullable=True, autoincrement=True)
     node_id: Named[str] = Column(Text, nullable=False)
     node_json: Named[str] = Column(Text, nullable=False)
     tombstoned: Named[int] = Column(Int, nullable=False, server_default=text("0"))
@@ -56,7 +58,7 @@ class GraphNodeColumns(TypedColumns):
 class UsageDeltaColumns(TypedColumns):
     """Tokens used, one row per report, only ever appended."""
 
-    seq = Column(Int, primary_key=True, nullable=True)
+    seq = Column(Int, FetchedValue(), primary_key=True, nullable=True, autoincrement=True)
     source: Named[str] = Column(Text, nullable=False)
     model: Named[str] = Column(Text, nullable=False)
     input_tokens: Named[int] = Column(Int, nullable=False)
@@ -103,7 +105,7 @@ class SessionExecutionLeaseColumns(TypedColumns):
 class QueuedWorkBatchColumns(TypedColumns):
     """Work waiting for a session, in ``enqueue_seq`` order, with the claim on it if there is one."""
 
-    enqueue_seq = Column(Int, primary_key=True, nullable=True)
+    enqueue_seq = Column(Int, FetchedValue(), primary_key=True, nullable=True, autoincrement=True)
     batch_id: Named[str] = Column(Text, nullable=False)
     session_id: Named[str] = Column(Text, nullable=False)
     source_key: Named[str | None] = Column(Text)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, select
+from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import Session, registry
 
 from lash_store import NewWork, SessionStore, SessionTx, configure
-from lash_store.session.tables import queued_work_batches
+from lash_store.session.tables import graph_nodes, queued_work_batches
 
 mine = MetaData()
 notes = Table("notes", mine, Column("id", Integer, primary_key=True), Column("text", Text))
@@ -33,6 +34,16 @@ class Batch:
 mapping.map_imperatively(Note, notes)
 batch_columns = queued_work_batches.c
 mapping.map_imperatively(Batch, queued_work_batches, primary_key=[batch_columns.batch_id])
+
+
+class Numbered:
+    seq: Any
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id, self.node_json = node_id, "{}"
+
+
+mapping.map_imperatively(Numbered, graph_nodes)
 
 Begin = Callable[[], Any]
 
@@ -103,6 +114,38 @@ def test_k_tx_13_rows_of_ours_are_entities(begin: Begin) -> None:
         batch = tx.enqueue_work(NewWork([1]))
         with tx.orm() as orm:
             assert [each.batch_id for each in orm.scalars(select(Batch))] == [batch.batch_id]
+
+
+def numbers(store: SessionStore) -> list[int]:
+    with store.read() as tx:
+        return list(tx.connection.execute(select(graph_nodes.c.seq)).scalars())
+
+
+@pytest.mark.canonical("has no form in a shared database")
+def test_k_tx_13_several_new_rows_of_ours_are_flushed_at_once(path: Path) -> None:
+    """Also of a table whose rows the database numbers."""
+    with SessionStore.open(path, session_id="s") as store:
+        with store.begin() as tx, tx.orm() as orm:
+            nodes = [Numbered(f"n{at}") for at in range(3)]
+            orm.add_all(nodes)
+            orm.commit()
+            assert [node.seq for node in nodes] == [1, 2, 3]
+        assert numbers(store) == [1, 2, 3]
+
+
+@pytest.mark.canonical("opens the other layout by itself")
+def test_k_tx_13_several_new_rows_have_no_form_in_a_shared_database(path: Path) -> None:
+    with SessionStore.open(f"sqlite:///{path}", session_id="s") as store:
+        with store.begin() as tx, tx.orm() as orm:
+            orm.add(Numbered("n1"))
+            orm.flush()
+            orm.add(Numbered("n2"))
+            orm.commit()
+        with pytest.raises(CompileError, match="several rows"), store.begin() as tx:
+            with tx.orm() as orm:
+                orm.add_all([Numbered("n3"), Numbered("n4")])
+                orm.flush()
+        assert numbers(store) == [1, 2]
 
 
 def test_k_tx_13_a_session_made_on_the_connection_itself(path: Path) -> None:
