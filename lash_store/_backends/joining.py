@@ -126,10 +126,13 @@ def _sync_connection(connection: Any) -> Any:
     connection = getattr(connection, "sync_session", connection)
     orm: Any = sys.modules.get("sqlalchemy.orm")
     if orm is not None and isinstance(connection, orm.Session):
+        not_begun = NotConfiguredError(
+            f"{given!r} has not begun: `await session.connection()` first"
+        )
+        if given is not connection and not connection.in_transaction():
+            raise not_begun  # asking for its connection would cost the pool one, and say so at length
         try:
             return connection.connection()
         except MissingGreenlet as error:
-            raise NotConfiguredError(
-                f"{given!r} has not begun: `await session.connection()` first"
-            ) from error
+            raise not_begun from error
     return getattr(connection, "sync_connection", connection)

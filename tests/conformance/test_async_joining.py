@@ -122,6 +122,20 @@ def test_k_tx_14_on_an_async_session(path: Path) -> None:
     assert depth(path) == 1
 
 
+def test_k_tx_14_an_async_session_that_has_not_begun_costs_no_connection(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(engine: AsyncEngine) -> None:
+        async with engine.begin():
+            pass  # from now on the pool has one
+        async with AsyncSession(engine) as orm:
+            with pytest.raises(NotConfiguredError, match=r"await session\.connection"):
+                SessionTx.on(orm, session_id="s")
+
+    run(test, path)
+    assert caplog.records == []
+
+
 def test_k_tx_14_waiting_for_the_lock_does_not_stop_the_loop(path: Path) -> None:
     async def test(engine: AsyncEngine) -> None:
         SessionStore.open(f"sqlite:///{path}", session_id="s", adopt=True).close()
