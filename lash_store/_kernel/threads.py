@@ -1,9 +1,9 @@
 """The threads of the library: few, shared by everything that is open, and made when needed.
 
 Four pools, so that nothing short waits for something long: one runs groups of writes, one
-groups of reads and asks for those who wait, one a consumer's own work, which may take its time, and one
-what else may wait for a lock (opening, closing). One more thread, the timer, does what is due at a time and never waits for anything. All are daemons:
-none keeps a program from ending.
+groups of reads and asks for those who wait, one a consumer's own work, which may take its time, and
+one what else may wait for a lock (opening, closing). One more thread, the timer, does what is due at
+a time and never waits for anything. All are daemons: none keeps a program from ending.
 """
 
 import threading

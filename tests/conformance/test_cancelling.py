@@ -421,7 +421,7 @@ def test_k_tx_11_a_generator_function_is_refused(
 ) -> None:
     """It would run when the transaction is over, if ever."""
     before = all_rows(path)
-    with pytest.raises(InvalidRecordError, match="a function of the transaction"):
+    with pytest.raises(InvalidRecordError, match="a function that runs as it is called"):
         take(store, generator)
     assert all_rows(path) == before
 
