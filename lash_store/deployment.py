@@ -178,7 +178,7 @@ class AsyncDeployment:
         return self._deployment.root
 
     def __getattr__(self, name: str) -> Any:
-        if name in type(self).__annotations__:
+        if name in AsyncDeployment.__annotations__:
             raise StoreClosedError(str(self._root))  # it is not open yet
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
