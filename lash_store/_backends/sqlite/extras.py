@@ -14,7 +14,7 @@ from lash_store._kernel.checks import shown
 from lash_store._kernel.extras import Extra, OwnTables, Trigger, declared_as
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema, declared, ours_of
-from lash_store._kernel.sharing import STORE, shared
+from lash_store._kernel.sharing import STORE, VERSIONS
 from lash_store.errors import InvalidRecordError
 
 
@@ -115,7 +115,8 @@ def _check_references(own: OwnTables, *, is_shared: bool) -> None:
 def _check_names(own: OwnTables, prefix: str) -> None:
     """Refuse a table that has the name of one of ours, there."""
     if prefix:
-        ours = {table.name for each in declared for table in shared(each, prefix).tables}
+        names = [VERSIONS, *(table.name for each in declared for table in each.tables)]
+        ours = {prefix + name for name in names}
         for table in own.metadata.tables.values():
             if table.name in ours:
                 raise InvalidRecordError(
