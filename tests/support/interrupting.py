@@ -37,6 +37,8 @@ class Interrupt:
                 raise KeyboardInterrupt
         elif not frame.f_code.co_filename.startswith(self._of):
             return None
+        elif frame.f_code.co_name == "__del__":
+            return None  # what is collected meanwhile is no part of it, and nobody could catch that
         frame.f_trace_opcodes = True
         return self
 
