@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
@@ -15,7 +15,7 @@ from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import finish_first
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
-from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
+from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError, StoreOpenError
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
 from lash_store.session.store import SessionStore
@@ -197,7 +197,8 @@ class AsyncDeployment:
             await on_library_thread(open_it)
         except asyncio.CancelledError:
             if is_ours and self._entering == 1:  # nobody else has come for it
-                await self._close_again()
+                with suppress(LashStoreError):  # the cancelling is what the caller hears of
+                    await self._close_again()
             raise
         finally:
             self._entering -= 1

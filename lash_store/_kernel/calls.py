@@ -307,9 +307,9 @@ async def on_library_thread(
     """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
 
     What a consumer's work asks for, from an event loop of its own, gets a thread of its own: else all
-    that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later, it is waited for, and then
-    CancelledError is raised: the outcome is decided and nothing is left running. What `may_be_left`
-    goes on without its caller.
+    that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later,
+    it is waited for, and then CancelledError is raised: the outcome is decided and nothing is left
+    running. What `may_be_left` goes on without its caller.
     """
     call = LoopJob(job, may_be_left=may_be_left)
     if not is_library_thread() or not start_thread("lash-store-nested", call.run_job):

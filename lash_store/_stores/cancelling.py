@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
+from lash_store.errors import LashStoreError
 
 
 class Closable(Protocol):
@@ -42,6 +44,7 @@ async def opened(open_it: Callable[[], C]) -> C:
     except asyncio.CancelledError:
         for each in made:
             if each is not None:
-                await finish_first(on_library_thread(each.close))
+                with suppress(LashStoreError):  # the cancelling is what the caller hears of
+                    await finish_first(on_library_thread(each.close))
         raise
     return made[0]

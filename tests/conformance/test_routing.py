@@ -221,11 +221,13 @@ def test_a_crash_inside_the_registering_transaction(deployment: Deployment) -> N
 
 def test_what_can_not_be_started_is_refused_by_name(deployment: Deployment) -> None:
     start: Any = start_in_transaction
+    before = all_rows(deployment.root / "processes.db")
     with deployment.processes.begin() as tx, deployment.triggers.begin() as other:
         given: list[Any] = [(tx, None), (other, []), (tx, ["x"])]
         for bad in given:
             with pytest.raises(InvalidRecordError):
                 start(*bad)
+    assert all_rows(deployment.root / "processes.db") == before
 
 
 def test_t_ret_1_what_is_started_is_pruned_and_nothing_else(

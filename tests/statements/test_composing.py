@@ -36,6 +36,7 @@ from lash_store.statements import is_one_of, json_text, on_alias
 from lash_store.testing import ManualClock
 from lash_store.trigger.records import DeliveryFilter
 from tests.statements.catalogue import EXAMPLES
+from tests.support.databases import all_rows
 from tests.support.leased import JOBS, jobs
 from tests.support.registries import register
 
@@ -361,19 +362,19 @@ class Stores(NamedTuple):
 
 @pytest.mark.parametrize("call", GIVEN)
 def test_k_compose_3_seconds_that_are_given_are_refused(
-    call: Callable[[Any, int], object],
+    call: Callable[[Any, int], object], path: Path
 ) -> None:
+    there = f"sqlite:///{path}"
     with (
-        SessionStore.open(None, session_id="s") as sessions,
-        ProcessRegistry.open(None) as processes,
-        TriggerStore.open(None) as triggers,
-        EffectStore.open(None) as effects,
+        SessionStore.open(there, session_id="s") as sessions,
+        ProcessRegistry.open(there) as processes,
+        TriggerStore.open(there) as triggers,
+        EffectStore.open(there) as effects,
     ):
-        stores = Stores(sessions, processes, triggers, effects)
+        stores, before = Stores(sessions, processes, triggers, effects), all_rows(path)
         with pytest.raises(InvalidRecordError, match="looks like seconds"):
             call(stores, 1_795_000_000)
-        assert sessions.work_depth().batches == 0
-        assert effects.count_effects() == 0
+        assert all_rows(path) == before
         call(stores, 1_795_000_000_000)
 
 
