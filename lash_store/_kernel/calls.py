@@ -17,7 +17,14 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from lash_store._kernel.threads import CHORES, WORKS, Bell, is_library_thread, start_thread
+from lash_store._kernel.threads import (
+    CHORES,
+    WORKS,
+    Bell,
+    is_library_thread,
+    report,
+    start_thread,
+)
 
 R = TypeVar("R")
 
@@ -334,7 +341,10 @@ def settle(calls: Iterable[Call]) -> None:
             in_threads.append(call)
         elif isinstance(call, ToldCall):
             call.settled = True
-            call.told(call)
+            try:
+                call.told(call)
+            except Exception as error:  # noqa: BLE001 # reason: all the others are to be told as well
+                report(error)
     for call, after in pairwise(in_threads):
         call.next_told = after
     for call in reversed(in_threads):  # who sees that it has ended wakes one that has ended as well

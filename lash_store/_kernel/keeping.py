@@ -116,8 +116,11 @@ class Kept:
             raise self.lost.with_traceback(None)  # else each raising would lengthen it
 
     def lose(self, error: LashStoreError) -> None:
-        """Note that the term is lost, once, and tell whoever waits for that."""
-        if self.end(error):
+        """Note that the term is lost, once, and tell whoever waits for that.
+
+        What was released, its own holder has given back: that is logged as no loss.
+        """
+        if self.end(error) and getattr(error, "reason", None) != "released":
             tell([lost_term(self.handle.path, self.term, error)])
 
     def end(self, error: LashStoreError) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from lash_store._kernel.threads import WORKS, is_library_thread
+from lash_store._kernel.threads import WORKS, is_library_thread, report
 
 LEASES: Final = logging.getLogger("lash_store.leases")
 WRITES: Final = logging.getLogger("lash_store.writes")
@@ -28,13 +28,19 @@ logging.getLogger("lash_store").addHandler(logging.NullHandler())
 
 
 def tell(notes: Iterable[Note]) -> None:
-    """Log these lines: now, or where others wait for this thread, on one that may take its time."""
+    """Log these lines: now, or where others wait for this thread, on one that may take its time.
+
+    A handler that raises is reported and takes nothing from anybody: what it is told of has happened.
+    """
     for logger, level, text, values in notes:
         if logger.isEnabledFor(level):
             if is_library_thread():
                 WORKS.submit(partial(logger.log, level, text, *values))
             else:
-                logger.log(level, text, *values)
+                try:
+                    logger.log(level, text, *values)
+                except Exception as error:  # noqa: BLE001 # reason: whatever a program's handler raises
+                    report(error)
 
 
 def long_wait(path: str, operation: str | None, waited_s: float) -> Note:
@@ -83,7 +89,8 @@ def taken_over(path: str, what: str, key: str, before: str | None, now: str) -> 
 
 def lost_term(path: str, term: Any, error: Exception) -> Note:
     """Return the line of a term that was held and is lost."""
-    key = getattr(term, "key", None) or getattr(term, "claim_id", None)
+    proof = term.fence
+    key = getattr(proof, "key", None) or getattr(proof, "claim_id", None)
     why = getattr(error, "reason", type(error).__name__)
     text = "%s: %r has lost its term on %r (%s)"
-    return LEASES, logging.WARNING, text, (path, term.owner_id, key, why)
+    return LEASES, logging.WARNING, text, (path, proof.owner_id, key, why)

@@ -159,11 +159,16 @@ def do(job: Job) -> None:
     try:
         job()
     except BaseException as error:  # noqa: BLE001 # reason: a thread less would keep everybody waiting
-        threading.excepthook(
-            threading.ExceptHookArgs(
-                (type(error), error, error.__traceback__, threading.current_thread())
-            )
+        report(error)
+
+
+def report(error: BaseException) -> None:
+    """Report an error that nobody can be told of otherwise, as one that ends a thread is."""
+    threading.excepthook(
+        threading.ExceptHookArgs(
+            (type(error), error, error.__traceback__, threading.current_thread())
         )
+    )
 
 
 WRITES: Final = Pool("lash-store-write", 3)

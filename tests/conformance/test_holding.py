@@ -232,6 +232,39 @@ def test_k_hold_1_a_process_and_the_next_one(where: Any) -> None:
                 raise AssertionError
 
 
+def test_k_hold_2_the_next_one_that_is_completed_takes_no_other_with_it(where: Any) -> None:
+    at = ManualClock(1_000)
+    with ProcessRegistry.open(where, clock=at) as registry, ExitStack() as held_all:
+        for name in ("p", "q", "r"):
+            register(registry, name)
+            at.advance(1)
+        held = []
+        for _ in range(3):
+            each = held_all.enter_context(registry.hold_next(owner_id="ann", ttl_ms=TTL))
+            assert each is not None
+            held.append(each)
+        registry.complete_process("p", Success(1), fence=held[0].fence)
+        for count in (1, 2, 3, 4):
+            at.advance(TTL // 3)
+            until(lambda count=count: [each.renewals for each in held] == [0, count, count])
+        assert isinstance(held[0].lost, LeaseLostError)
+        assert held[0].lost.reason == "released"
+        assert [each.lost for each in held[1:]] == [None, None]
+        registry.request_cancel("q")  # whoever writes is not held up
+
+
+def test_k_hold_3_the_next_one_is_over_by_the_clock() -> None:
+    at = ManualClock(1_000)
+    with ProcessRegistry.open(None, clock=at) as registry:
+        register(registry, "p")
+        with registry.hold_next(owner_id="ann", ttl_ms=TTL) as held:
+            assert held is not None
+            at.advance(TTL)
+            assert isinstance(held.lost, LeaseLostError)
+            with pytest.raises(LeaseLostError):
+                held.check()
+
+
 def test_k_hold_1_a_claim_on_work(where: Any) -> None:
     at = ManualClock(1_000)
     with SessionStore.open(where, session_id="s", clock=at) as store:

@@ -238,6 +238,54 @@ def test_k_log_1_a_term_that_is_lost(
     assert lines(caplog) == []  # given back is not lost
 
 
+def test_k_log_1_what_its_holder_gives_back_is_not_lost(
+    store: SessionStore, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+        store.release_lease(held.fence)
+        clock.advance(TTL // 3)
+        assert held.wait_lost(timeout_ms=20_000) is not None
+    assert lines(caplog) == []
+
+
+def test_k_log_1_the_next_process_that_was_held(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ProcessRegistry.open(None, clock=clock) as registry:
+        register(registry, "p")
+        with registry.hold_next(owner_id="ann", ttl_ms=TTL) as held:
+            assert held is not None
+            clock.advance(TTL)
+            assert isinstance(held.lost, LeaseLostError)
+            text = f"{registry.path}: 'ann' has lost its term on 'p' (expired)"
+            assert lines(caplog) == [("lash_store.leases", "WARNING", text)]
+
+
+def test_k_log_1_a_handler_that_raises_takes_nothing(
+    store: SessionStore,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record.getMessage())
+
+    reported: list[str] = []
+    monkeypatch.setattr(
+        threading, "excepthook", lambda given: reported.append(str(given.exc_value))
+    )
+    logger, handler = logging.getLogger("lash_store.leases"), Raises()
+    lease_of(store)
+    clock.advance(TTL)
+    logger.addHandler(handler)
+    try:
+        lease = lease_of(store, "bob")
+    finally:
+        logger.removeHandler(handler)
+    assert store.current_lease() == lease
+    assert reported == [f"{store.path}: the lease on 's' was taken over from 'ann' by 'bob'"]
+
+
 def test_k_log_1_a_long_wait_for_the_lock(
     store: SessionStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
