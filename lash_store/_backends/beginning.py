@@ -1,8 +1,11 @@
 """How a consumer says what a transaction of its own engine is to be: one that writes, or a snapshot."""
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
+
+from lash_store.errors import TransactionEndedError
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
@@ -11,6 +14,16 @@ WRITE_OPTION: Final = "lash_store_write"
 """The same for one that writes, where those that say nothing only read."""
 
 Mode = Literal["write", "read"]
+
+BEGUN: Final[WeakKeyDictionary[Connection, Any]] = WeakKeyDictionary()
+"""What each Connection has begun. Not in its ``info``, which it has no more once it has lost the database."""
+
+
+def nothing_kept(path: str) -> TransactionEndedError:
+    """Return the error of a COMMIT that would keep nothing of what a Tx has done (K-TX-8)."""
+    return TransactionEndedError(
+        f"an error before this has ended the transaction on {path!r}, and nothing of it is kept"
+    )
 
 
 def mode_of(connection: Connection, undeclared: Mode) -> Mode | None:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.orm_sessions import watch_sessions
 from lash_store._backends.scoping import SCOPE_OPTION
+from lash_store._backends.urls import without_password
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.errors import (
     LashStoreError,
@@ -231,14 +232,23 @@ def explaining(explain_own: ExplainOwn) -> Callable[[ExceptionContext], None]:
         error = context.original_exception
         if isinstance(error, LashStoreError):
             raise error  # SQLAlchemy would wrap a refusal of ours in an error of its own
-        raw: Any = context.connection and context.connection.connection.dbapi_connection
-        path = getattr(raw, "path", None) or str(context.engine and context.engine.url.database)
+        connection = context.connection
+        is_there = connection is not None and not connection.invalidated
+        raw: Any = connection.connection.dbapi_connection if connection and is_there else None
+        path = getattr(raw, "path", None) or _name_of(context.engine)
         sharing = getattr(context.dialect, "sharing", None)
         own = explain_own(error, path, "" if sharing is None else sharing.prefix)
         if own is not None:
             raise own from error
 
     return explain
+
+
+def _name_of(engine: Engine | None) -> str:
+    """Return what the database of a consumer's own engine is called, as a Tx on it calls it."""
+    if engine is None or engine.dialect.name == "sqlite":
+        return str(engine and engine.url.database)
+    return without_password(engine.url)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -32,6 +32,10 @@ LOOK_AGAIN_S: Final = 0.05
 """How long a thread waits before it sees for itself whether those before it are still there."""
 
 
+_ITSELF: Final = object()
+"""Stands for a call that has taken itself: in a circle, it and its store would only be freed by a collector."""
+
+
 class Call(ABC):
     """One call: what is to be done in a transaction, for whom, by when, and how it ended."""
 
@@ -91,12 +95,13 @@ class Call(ABC):
 
     def take(self, by: object) -> bool:
         """Take it, to run or to withdraw it; False if somebody else has."""
+        by = _ITSELF if by is self else by
         # One call into C: whatever interrupts, it is taken by one, and who that is can be seen.
         return self.taken.setdefault("by", by) is by
 
     def give_back(self, by: object, *, alone: bool = True) -> bool:
         """Let it wait again, to be run once more, by itself if `alone`: what it did was undone."""
-        if self.taken.get("by") is not by:
+        if self.taken.get("by") is not (_ITSELF if by is self else by):
             return False
         self.alone = self.alone or alone
         self.result = self.error = None

@@ -65,6 +65,10 @@ class Leases(Generic[FenceT, LeaseT]):
         self._cursor: Callable[[Tx[Any]], Cursor] = attrgetter(
             "own_cursor" if is_ours else "cursor"
         )
+        # A consumer's cursor gives nothing of a transaction that has ended (K-TX-7).
+        self._commits_with_first: Callable[[WorkT], WorkT] = (
+            commits_with_first if is_ours else lambda work: work
+        )
 
     def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
         """Return the operations of the protocol on an open transaction, of a store of any kind."""
@@ -193,7 +197,7 @@ class Leases(Generic[FenceT, LeaseT]):
             term = self._read_term(row)
             return self._lease(fence, term.claimed_at_ms, term.expires_at_ms)
 
-        return commits_with_first(locked_by(renew, fence.key))
+        return self._commits_with_first(locked_by(renew, fence.key))
 
     def releasing(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], bool]:
         """End the term of `fence` and keep its fencing number (K-LEASE-4).
@@ -213,7 +217,7 @@ class Leases(Generic[FenceT, LeaseT]):
             )
             return released == 1
 
-        return commits_with_first(locked_by(release, fence.key))
+        return self._commits_with_first(locked_by(release, fence.key))
 
     def release_live(self, tx: Tx[Any], fence: FenceT) -> None:
         """Require that `fence` is live in this transaction, and end its term (K-LEASE-4, K-LEASE-6).

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,10 @@ def test_k_hold_1_a_process_and_the_next_one(where: Any) -> None:
                 raise AssertionError
 
 
+def _have_renewals(held: list[Any], expected: list[int]) -> bool:
+    return [each.renewals for each in held] == expected
+
+
 def test_k_hold_2_the_next_one_that_is_completed_takes_no_other_with_it(where: Any) -> None:
     at = ManualClock(1_000)
     with ProcessRegistry.open(where, clock=at) as registry, ExitStack() as held_all:
@@ -246,7 +251,7 @@ def test_k_hold_2_the_next_one_that_is_completed_takes_no_other_with_it(where: A
         registry.complete_process("p", Success(1), fence=held[0].fence)
         for count in (1, 2, 3, 4):
             at.advance(TTL // 3)
-            until(lambda count=count: [each.renewals for each in held] == [0, count, count])
+            until(partial(_have_renewals, held, [0, count, count]))
         assert isinstance(held[0].lost, LeaseLostError)
         assert held[0].lost.reason == "released"
         assert [each.lost for each in held[1:]] == [None, None]

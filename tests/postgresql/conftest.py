@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Engine, create_engine, make_url
 
+import lash_store
 from tests.support import postgresql
 from tests.support.proxy import Proxy, proxy
 
@@ -51,3 +52,17 @@ def wire(url: str) -> Iterator[Proxy]:
     """A wire to it that can be made slow, or cut."""
     with proxy(make_url(url)) as made:
         yield made
+
+
+@pytest.fixture
+def own_url(url: str, place: str) -> str:
+    """The URL as an application has it, whose role looks into one schema first."""
+    seen = make_url(url).update_query_dict({"options": f"-csearch_path={place}"})
+    return seen.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def engine(own_url: str) -> Iterator[Engine]:
+    made = lash_store.configure(create_engine(own_url), busy_timeout_ms=200)
+    yield made
+    made.dispose()

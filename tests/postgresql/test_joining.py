@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -42,20 +41,6 @@ from lash_store.testing import as_another_process
 from lash_store.trigger.tables import DELIVERIES_OF_SUBSCRIPTION
 
 orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text))
-
-
-@pytest.fixture
-def own_url(url: str, place: str) -> str:
-    """The URL as an application has it, whose role looks into one schema first."""
-    seen = make_url(url).update_query_dict({"options": f"-csearch_path={place}"})
-    return seen.render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def engine(own_url: str) -> Iterator[Engine]:
-    made = lash_store.configure(create_engine(own_url), busy_timeout_ms=200)
-    yield made
-    made.dispose()
 
 
 def test_k_tx_8_operations_and_statements_are_one_transaction(engine: Engine) -> None:

@@ -12,6 +12,16 @@ from lash_store._kernel.logs import Note
 from lash_store._kernel.options import Settings
 
 
+class OnSameServer(psycopg.Connection[Any]):
+    """A connection of the driver's own for asyncio, as a Tx uses it: in the thread of the event loop.
+
+    Both stand on one connection to the server, which is never closed by this one.
+    """
+
+    def __del__(self, _: Any = None, /) -> None:
+        """Leave it to whose it is."""
+
+
 class Begun:
     """The record of one transaction of a consumer: how it began, and who has joined it."""
 
@@ -30,6 +40,13 @@ class Begun:
 
         self.is_lost = False
         """Whether a Tx has found its connection lost."""
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether its connection waits for an answer still: an interrupt struck in a statement of a Tx."""
+        pgconn = self.raw.pgconn
+        is_asked = pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+        return is_asked or pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF
 
     def note_lost(self) -> None:
         """Note that its connection is lost, so that it can't even be rolled back."""

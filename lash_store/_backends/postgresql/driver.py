@@ -37,8 +37,9 @@ class PostgresqlDriver:
 
     error: Final[type[Exception]] = psycopg.Error
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, prefix: str) -> None:
         self.dialect = dialect
+        self._prefix = prefix
 
     def explain(
         self,
@@ -48,7 +49,8 @@ class PostgresqlDriver:
         values: Sequence[Any] = (),  # noqa: ARG002 # reason: likewise
     ) -> LashStoreError:
         """Return the error of ours that explains `error`, for the caller to raise from it."""
-        explained = store_error(error, cursor.connection, getattr(cursor, "path", None))
+        path = getattr(cursor, "path", None)
+        explained = store_error(error, cursor.connection, path, self._prefix)
         note_lost = getattr(cursor, "note_lost", None)
         if note_lost is not None and isinstance(explained, ConnectionLostError):
             note_lost()  # or the end of its transaction would fail as well, and hide this
@@ -186,7 +188,7 @@ class StoreCursor(psycopg.RawCursor[Any]):
 @cache
 def _cursor_class(prefix: str, schema: str | None) -> type[StoreCursor]:
     class SharedCursor(StoreCursor):
-        driver = PostgresqlDriver(dialect_for(prefix, schema))
+        driver = PostgresqlDriver(dialect_for(prefix, schema), prefix)
 
     return SharedCursor
 
@@ -203,15 +205,20 @@ def whose(connection: Any) -> tuple[str, str]:
     return getattr(connection, "operation", "on"), getattr(connection, "path", "the database")
 
 
-def store_error(error: BaseException, connection: Any, path: str | None = None) -> LashStoreError:
-    """Return the error of ours that explains `error`, for the caller to raise from it."""
+def store_error(
+    error: BaseException, connection: Any, path: str | None = None, prefix: str = ""
+) -> LashStoreError:
+    """Return the error of ours that explains `error`, for the caller to raise from it.
+
+    `prefix` is that of our tables where the connection, a consumer's own, doesn't say.
+    """
     path = path or whose(connection)[1]
     waited_ms = getattr(connection, "budget_ms", 0)
     if isinstance(error, errors.LockNotAvailable):
         return StoreBusyError(path, waited_ms)
     if isinstance(error, (errors.DeadlockDetected, errors.SerializationFailure)):
         return DeadlockError(path, str(error))
-    own = consumer_error(error, path, getattr(connection, "prefix", ""))
+    own = consumer_error(error, path, getattr(connection, "prefix", prefix))
     if own is not None:
         return own
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # it was not even sent

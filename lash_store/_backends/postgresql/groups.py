@@ -190,6 +190,7 @@ class Groups:
                 turns.leave(group.calls, partial(self._again, left, group))
             finally:
                 settle(ended)
+                group.calls = []  # they say who has taken them, and would keep their stores from being freed
 
     def _without(self, first: Call, group: Group, error: BaseException) -> list[Call]:
         """Let the others of a group that was interrupted be done again; return those that have ended.

@@ -7,20 +7,18 @@ would lose what others have committed in between.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.util import await_only
 
-from lash_store._backends.beginning import Mode, mode_of
+from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.postgresql import dialect, guard
-from lash_store._backends.postgresql.begun import Begun
+from lash_store._backends.postgresql.begun import Begun, OnSameServer
 from lash_store._backends.postgresql.driver import (
     StoreCursor,
     code_of,
@@ -29,7 +27,8 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     store_error,
 )
-from lash_store._backends.postgresql.locks import Lock, locks_of
+from lash_store._backends.postgresql.joined_locks import lock_again, lock_all
+from lash_store._backends.postgresql.locks import locks_of
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.tx_connection import explaining
 from lash_store._backends.urls import without_password
@@ -45,34 +44,20 @@ from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     ConnectionLostError,
     NotConfiguredError,
-    StoreBusyError,
     ThreadError,
 )
 
-_INFO: Final = "lash_store"
 _INFO_PLACES: Final = "lash_store_places"
-_LOST: Final = "lash_store_lost"
+
+_lost: Final[WeakKeyDictionary[Connection, Begun]] = WeakKeyDictionary()
+"""Transactions that can't be rolled back any more, as a Tx in them has said."""
 
 _HOW: Final = (
     "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
     "current_schema()"
 )
-_LOCK_TIMEOUT: Final = (
-    "SELECT current_setting('lock_timeout'), set_config('lock_timeout', $1, true)"
-)
-_TRY_S: Final = 0.01
 
 _explain: Final = explaining(consumer_error)
-
-
-class _OnSameServer(psycopg.Connection[Any]):
-    """A connection of the driver's own for asyncio, as a Tx uses it: in the thread of the event loop.
-
-    Both stand on one connection to the server, which is never closed by this one.
-    """
-
-    def __del__(self, _: Any = None, /) -> None:
-        """Leave it to whose it is."""
 
 
 class JoinedTransaction:
@@ -102,6 +87,11 @@ class JoinedTransaction:
             psycopg.pq.TransactionStatus.INERROR,
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no error has ended it yet."""
+        return self._begun.raw.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
+
     def further_cursor(
         self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
     ) -> StoreCursor:
@@ -115,7 +105,7 @@ class JoinedTransaction:
         if self._begun.looks_elsewhere and self._begun.settings.schema is None:
             self._check_place()
         if lapsed := self._begun.held.lapsed:
-            _lock_again(self._begun, self.own_cursor, lapsed, self.path)
+            lock_again(self._begun, self.own_cursor, lapsed, self.path)
 
     def _check_place(self) -> None:
         ((now,),) = _executed(self.own_cursor, dialect.LOOKS_FIRST)
@@ -157,10 +147,10 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
-    if not event.contains(engine, "rollback", _end):
+    if not event.contains(engine, "rollback", _rolled_back):
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
-        event.listen(engine, "rollback", _end)
+        event.listen(engine, "rollback", _rolled_back)
         event.listen(engine, "after_cursor_execute", _note_rollback)
         event.listen(engine, "handle_error", _explain)
         event.listen(engine, "handle_error", _explain_end)
@@ -168,11 +158,15 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
     """Join the transaction that is open on `connection`; see ``_backends.joining``."""
-    begun = connection.info.get(_INFO)
+    begun = BEGUN.get(connection)
     if not isinstance(begun, Begun) or not connection.in_transaction():
         raise NotConfiguredError(
             f"{connection!r} has no transaction that a configured engine began: call "
             "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
+        )
+    if _driver_connection(connection).autocommit:
+        raise NotConfiguredError(
+            f"{connection!r} is in autocommit, by its driver: it has no transactions to join"
         )
     if schema.is_scoped and hasattr(session, "identity_map"):
         check_joined(getattr(session, "sync_session", session), scope)
@@ -224,7 +218,7 @@ def _held(
         wanted = shared(schema, settings.prefix)
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
-            _lock(begun, cursor, locks, path)
+            lock_all(begun, cursor, locks, path)
         if wanted not in compared:
             if begun.mode == "read":
                 guard.require_there(cursor, wanted, path, place)
@@ -277,55 +271,10 @@ def _look(
     return places[seen]
 
 
-def _lock(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
-    """Take the lock of a Tx; in an event loop without keeping that waiting, where it can go on."""
-    budget_ms, started_s = begun.settings.busy_timeout_ms, time.monotonic()
-    for lock in locks:
-        if lock in begun.held:
-            continue
-        if not isinstance(begun.raw, _OnSameServer):
-            ours = (f"{max(1, budget_ms)}ms",)
-            ((before, _),) = cursor.execute(_LOCK_TIMEOUT, ours).fetchall()
-            try:
-                cursor.execute(dialect.lock_statement(lock), prepare=False)
-            except psycopg.errors.LockNotAvailable as error:
-                waited_ms = round((time.monotonic() - started_s) * 1000)
-                raise StoreBusyError(path, waited_ms) from error
-            cursor.execute(_LOCK_TIMEOUT, (before,))
-        else:
-            while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][
-                0
-            ]:
-                waited_ms = round((time.monotonic() - started_s) * 1000)
-                if waited_ms >= budget_ms or not _nap():
-                    raise StoreBusyError(path, waited_ms)
-        begun.held.add(lock)
-
-
-def _lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
-    try:
-        _lock(begun, cursor, lapsed, path)
-    except psycopg.Error as error:
-        raise cursor.driver.explain(error, cursor) from error
-
-
 def _note_rollback(connection: Connection, _: Any, statement: str, *__: Any) -> None:
-    begun = connection.info.get(_INFO)
+    begun = BEGUN.get(connection)
     if begun is not None:
         begun.note(statement)
-
-
-def _nap() -> bool:
-    """Let the event loop go on for a moment; False outside of ``run_sync()``, where it can't."""
-    import asyncio  # noqa: PLC0415 # reason: for who uses it, and has
-
-    nap = asyncio.sleep(_TRY_S)
-    try:
-        await_only(nap)
-    except MissingGreenlet:
-        nap.close()
-        return False
-    return True
 
 
 def _executed(cursor: StoreCursor, statement: str) -> Any:
@@ -337,15 +286,19 @@ def _executed(cursor: StoreCursor, statement: str) -> Any:
 
 def _raw(connection: Connection) -> psycopg.Connection[Any]:
     """Return the driver's connection; of one for asyncio one that stands on the same server's."""
-    dbapi: Any = connection.connection.dbapi_connection
-    raw = getattr(dbapi, "driver_connection", dbapi)
+    raw = _driver_connection(connection)
     if isinstance(raw, psycopg.AsyncConnection):
-        made = _OnSameServer(raw.pgconn)
+        made = OnSameServer(raw.pgconn)
         made.prepare_threshold = None  # names of prepared statements are the other one's
         return made
     if not isinstance(raw, psycopg.Connection):
         raise NotConfiguredError(f"{raw!r} is no connection of psycopg's")
     return raw
+
+
+def _driver_connection(connection: Connection) -> Any:
+    dbapi: Any = connection.connection.dbapi_connection
+    return getattr(dbapi, "driver_connection", dbapi)
 
 
 def _path_of(connection: Connection) -> str:
@@ -356,8 +309,8 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     mode = mode_of(connection, undeclared)
     if mode is None:
         return
-    connection.info.pop(_LOST, None)
-    connection.info[_INFO] = Begun(_raw(connection), mode, settings)
+    _lost.pop(connection, None)
+    BEGUN[connection] = Begun(_raw(connection), mode, settings)
     connection.info[SCOPES] = set()
     if mode == "read":
         # The driver begins with the first statement: this one is that.
@@ -365,19 +318,30 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
 
 
 def _committed(connection: Connection) -> None:
-    begun = connection.info.get(_INFO)
+    begun = BEGUN.get(connection)
     _end(connection)
+    if begun is not None and begun.joined and not begun.joined[0].is_whole:
+        begun.raw.rollback()  # SQLAlchemy counts it as ended, and would give its connection back as it is
+        raise nothing_kept(_path_of(connection))
     if begun is not None:
         tell(begun.notes)
 
 
+def _rolled_back(connection: Connection) -> None:
+    begun = BEGUN.get(connection)
+    _end(connection)
+    if begun is not None and begun.is_torn and not connection.invalidated:
+        connection.invalidate()  # an interrupt struck: it could not even be rolled back
+
+
 def _end(connection: Connection) -> None:
-    begun = connection.info.pop(_INFO, None)
-    connection.info.pop(SCOPES, None)
+    begun = BEGUN.pop(connection, None)
+    if not connection.invalidated:
+        connection.info.pop(SCOPES, None)
     if begun is None:
         return
     if begun.is_lost:
-        connection.info[_LOST] = begun
+        _lost[connection] = begun
     for joined in begun.joined:
         if joined.standing is not None:
             joined.standing.abandon()
@@ -386,7 +350,7 @@ def _end(connection: Connection) -> None:
 def _explain_end(context: ExceptionContext) -> None:
     """Say of a transaction that can't be undone any more what a Tx in it has said, its connection being lost."""
     if context.statement is None and context.connection is not None:
-        begun = context.connection.info.pop(_LOST, None)
+        begun = _lost.pop(context.connection, None)
         if begun is not None:
             path, error = _path_of(context.connection), context.original_exception
             raise ConnectionLostError(path, code_of(error), first_line(error)) from error

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, event
 from sqlalchemy.util import await_only
 
-from lash_store._backends.beginning import Mode, mode_of
+from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
@@ -43,7 +43,6 @@ from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock
 from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
 
-_INFO: Final = "lash_store"
 _INFO_SETTINGS: Final = "lash_store_settings"
 _INFO_COMPARED: Final = "lash_store_compared"
 
@@ -236,7 +235,7 @@ def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
 
 def _begun_transaction(connection: Connection) -> Begun:
     raw = _raw(connection)
-    begun = connection.info.get(_INFO)
+    begun = BEGUN.get(connection)
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise NotConfiguredError(
             f"{connection!r} has no transaction that a configured engine began: call "
@@ -275,9 +274,9 @@ def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> No
 
 def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
     raw = _raw(connection)
-    begun = connection.info.pop(_INFO, None)
+    begun = BEGUN.pop(connection, None)
     if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
-        connection.info[_INFO] = begun  # an engine with options of its own was configured too
+        BEGUN[connection] = begun  # an engine with options of its own was configured too
         return
     mode = mode_of(connection, undeclared)
     if mode is None:
@@ -306,7 +305,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
             raise StoreBusyError(_path_of(connection), waited_ms) from error
         raise store_error(error, raw, _path_of(connection)) from error
     connection.info[_INFO_SETTINGS] = settings
-    connection.info[_INFO] = begun = Begun(raw, mode, sharing)
+    BEGUN[connection] = begun = Begun(raw, mode, sharing)
     waited_s = time.monotonic() - started_s
     if mode == "write" and waited_s >= LONG_WAIT_S:
         begun.notes.append(long_wait(_path_of(connection), None, waited_s))
@@ -326,19 +325,22 @@ def _prepare(
 
 
 def _committed(connection: Connection) -> None:
-    begun = connection.info.get(_INFO)
+    begun = BEGUN.get(connection)
     _end(connection)
+    if begun is not None and begun.joined and not begun.raw.in_transaction:
+        raise nothing_kept(_path_of(connection))
     if begun is not None:
         tell(begun.notes)
 
 
 def _end(connection: Connection) -> None:
-    begun = connection.info.pop(_INFO, None)
-    connection.info.pop(SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
+    begun = BEGUN.pop(connection, None)
+    if not connection.invalidated:
+        connection.info.pop(SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
     if begun is None:
         return
     for joined in begun.joined:
         if joined.standing is not None:
             joined.standing.abandon()
-    if begun.mode == "read":
+    if begun.mode == "read" and not connection.invalidated:
         begun.raw.execute(dialect.READ_ONLY_OFF)

@@ -1,0 +1,75 @@
+"""The locks of a Tx that joins a consumer's own transaction (K-LOCK-1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import psycopg
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util import await_only
+
+from lash_store._backends.postgresql import dialect
+from lash_store._backends.postgresql.begun import Begun, OnSameServer
+from lash_store._backends.postgresql.driver import StoreCursor
+from lash_store._backends.postgresql.locks import Lock
+from lash_store.errors import StoreBusyError
+
+_LOCK_TIMEOUT: Final = (
+    "SELECT current_setting('lock_timeout'), set_config('lock_timeout', $1, true)"
+)
+_TRY_S: Final = 0.01
+
+
+def lock_all(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
+    """Take the lock of a Tx; in an event loop without keeping that waiting, where it can go on.
+
+    Whoever waits in vain waits in a savepoint: what its application has done before is kept.
+    """
+    budget_ms, started_s = begun.settings.busy_timeout_ms, time.monotonic()
+    for lock in locks:
+        if lock in begun.held:
+            continue
+        while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
+            waited_ms = round((time.monotonic() - started_s) * 1000)
+            if not isinstance(begun.raw, OnSameServer):
+                _wait_for(lock, cursor, budget_ms - waited_ms, path)
+                break
+            if waited_ms >= budget_ms or not _nap():
+                raise StoreBusyError(path, waited_ms)
+        begun.held.add(lock)
+
+
+def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
+    started_s = time.monotonic()
+    cursor.execute("SAVEPOINT lash_store_lock")
+    ((before, _),) = cursor.execute(_LOCK_TIMEOUT, (f"{max(1, budget_ms)}ms",)).fetchall()
+    try:
+        cursor.execute(dialect.lock_statement(lock), prepare=False)
+    except psycopg.errors.LockNotAvailable as error:
+        cursor.execute("ROLLBACK TO SAVEPOINT lash_store_lock")
+        waited_ms = round((time.monotonic() - started_s) * 1000)
+        raise StoreBusyError(path, waited_ms) from error
+    cursor.execute(_LOCK_TIMEOUT, (before,))
+    cursor.execute("RELEASE SAVEPOINT lash_store_lock")
+
+
+def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
+    try:
+        lock_all(begun, cursor, lapsed, path)
+    except psycopg.Error as error:
+        raise cursor.driver.explain(error, cursor) from error
+
+
+def _nap() -> bool:
+    """Let the event loop go on for a moment; False outside of ``run_sync()``, where it can't."""
+    import asyncio  # noqa: PLC0415 # reason: for who uses it, and has
+
+    nap = asyncio.sleep(_TRY_S)
+    try:
+        await_only(nap)
+    except MissingGreenlet:
+        nap.close()
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""How a consumer's own transaction ends, which a Tx has joined: kept, undone, interrupted, lost (K-TX-8)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
+
+import lash_store
+from lash_store import Deployment, Fence, Leases, LeaseTable, NewWork, SessionTx
+from lash_store.effect.tx import EffectTx
+from lash_store.errors import (
+    MissingTableError,
+    NotConfiguredError,
+    StoreBusyError,
+    TransactionEndedError,
+)
+
+TTL = 60_000
+
+metadata = MetaData()
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("held_by", Text),
+    Column("secret", Text),
+    Column("term", BigInteger, nullable=False, server_default="0"),
+    Column("held_since", BigInteger, nullable=False, server_default="0"),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),
+)
+
+
+class JobFence(Fence, frozen=True):
+    leases = LeaseTable(
+        jobs,
+        key=jobs.c.name,
+        owner_id=jobs.c.held_by,
+        token=jobs.c.secret,
+        fencing_token=jobs.c.term,
+        claimed_at_ms=jobs.c.held_since,
+        expires_at_ms=jobs.c.held_until,
+    )
+
+
+JOBS = Leases(JobFence)
+
+
+def _terminate(engine: Engine, pid: int) -> None:
+    with engine.connect() as other:
+        other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+
+def test_k_tx_8_what_an_error_has_ended_is_not_committed_in_silence(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE numbers (id int PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO numbers VALUES (1)"))
+        SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+    def do(connection: Any) -> None:
+        tx = SessionTx.on(connection, session_id="s")
+        tx.claim_lease(owner_id="bob", ttl_ms=TTL)
+        tx.enqueue_work(NewWork([1]))
+        with pytest.raises(DBAPIError):
+            connection.execute(text("INSERT INTO numbers VALUES (1)"))
+
+    time.sleep(0.005)  # for the server's clock, on which ann's term ends
+    with caplog.at_level(logging.INFO, logger="lash_store"):
+        with pytest.raises(TransactionEndedError, match="nothing of it is kept"):
+            with engine.begin() as connection:
+                do(connection)
+        with Session(engine) as orm:
+            do(orm)
+            with pytest.raises(TransactionEndedError, match="nothing of it is kept"):
+                orm.commit()
+    assert caplog.records == []  # a takeover that was rolled back did not happen
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").work_depth().batches == 0
+        connection.execute(text("INSERT INTO numbers VALUES (2)"))
+
+
+def test_k_tx_10_a_configured_engine_hides_no_interrupt(engine: Engine, own_url: str) -> None:
+    def interrupt(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt), engine.begin() as connection:
+            connection.execute(text("SELECT pg_sleep(20)"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s")
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        _terminate(engine, pid)
+        with pytest.raises(DBAPIError, match="terminating connection"):
+            connection.execute(text("SELECT 1"))
+        with pytest.raises(TransactionEndedError):
+            tx.load_head()
+        connection.rollback()
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").load_head() is None
+
+
+def test_k_tx_10_a_task_that_is_cancelled_hears_of_that(own_url: str) -> None:
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url))
+
+        async def sleep() -> None:
+            async with engine.begin() as connection:
+                await connection.execute(text("SELECT pg_sleep(20)"))
+
+        task = asyncio.create_task(sleep())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+# One that strikes in a callback of a weak reference is lost, whoever's that is.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_k_tx_10_an_interrupt_in_an_operation_leaves_its_engine_usable(engine: Engine) -> None:
+    """Wherever it strikes: else the engine could not even roll back, and said so in its place."""
+    struck: list[str] = []
+
+    def interrupt(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for at in range(250):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + at * 0.00003)
+                with engine.begin() as connection:
+                    tx = SessionTx.on(connection, session_id="s")
+                    tx.enqueue_all_work([NewWork([1]), NewWork([2])])
+                    tx.claim_lease(owner_id="ann", ttl_ms=10)
+                    connection.execute(text("SELECT 1"))
+                    tx.load_head()
+            except KeyboardInterrupt:
+                struck.append("interrupted")
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert struck
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").work_depth().batches % 2 == 0
+
+
+def test_k_lock_1_waiting_in_vain_keeps_what_was_done_before(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE numbers (id int)"))
+        SessionTx.on(connection, session_id="s")  # so that the tables are there
+    with engine.begin() as other:
+        SessionTx.on(other, session_id="s")
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO numbers VALUES (2)"))
+            with pytest.raises(StoreBusyError):
+                SessionTx.on(connection, session_id="s")
+            shown = connection.execute(text("SHOW lock_timeout")).scalar_one()
+            SessionTx.on(connection, session_id="another").enqueue_work(NewWork([1]))
+    with engine.begin() as connection:
+        assert shown == "0"
+        assert connection.execute(text("SELECT id FROM numbers")).all() == [(2,)]
+
+
+def test_k_tx_8_autocommit_by_the_driver_is_refused(own_url: str) -> None:
+    engine = create_engine(own_url, connect_args={"autocommit": True})
+    with lash_store.configure(engine).begin() as connection:
+        with pytest.raises(NotConfiguredError, match="autocommit"):
+            SessionTx.on(connection, session_id="s")
+        assert connection.execute(text("SELECT to_regclass('lash_meta')")).scalar_one() is None
+    engine.dispose()
+
+
+def test_k_guard_5_a_table_that_is_gone_is_named_in_a_joined_transaction(engine: Engine) -> None:
+    for _ in range(2):  # they are made, and they are compared: from then on they are known
+        with engine.begin() as connection:
+            EffectTx.on(connection).list_effects()
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE lash_runtime_effect_replay"))
+    with pytest.raises(MissingTableError, match="lash_runtime_effect_replay"):
+        with engine.begin() as connection:
+            EffectTx.on(connection).list_effects()
+
+
+def test_k_hold_1_a_lease_on_a_table_of_your_own_is_renewed(own_url: str) -> None:
+    with Deployment.open(own_url) as deployment:
+        store = deployment.sessions.create("c", model="m")
+        with store.begin() as tx:
+            metadata.create_all(tx.connection)
+        with JOBS.hold(store, "nightly", owner_id="ann", ttl_ms=900) as held:
+            end_s = time.monotonic() + 20
+            while held.renewals < 2 and time.monotonic() < end_s:
+                held.check()
+                time.sleep(0.01)
+            assert held.renewals >= 2
+        with store.read() as tx:
+            assert JOBS.current(tx, "nightly") is None
+
+
+def test_k_open_11_dropped_stores_leave_no_connection(
+    own_url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    gc.disable()  # it would find them, some time
+    try:
+        with Deployment.open(own_url, application_name=place) as deployment:
+            for each in range(3):
+                deployment.sessions.create(f"c{each}", model="m").load_head()
+                store = deployment.sessions.open(f"c{each}")
+                assert store is not None
+                store.enqueue_work(NewWork([each]))
+                del store
+        for _ in range(100):
+            row = admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [place]
+            ).fetchone()
+            if row == (0,):
+                break
+            time.sleep(0.02)  # a server sees the end of a connection a moment later
+        assert row == (0,)
+    finally:
+        gc.enable()
