@@ -70,6 +70,14 @@ def check_text(field: str, value: str) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
+def check_message(field: str, value: str) -> str:
+    """Return `value` if it is a str that JSON can hold: of UTF-8, and a NUL is one as any other."""
+    if isinstance(value, str) and "\0" in value:
+        check_text(field, value.replace("\0", ""))
+        return str.__str__(value)
+    return check_text(field, value)
+
+
 def check_names(field: str, values: Iterable[str]) -> list[str]:
     """Return `values` as a list if each of them can name something; one str is no list of ids."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

@@ -7,6 +7,7 @@ import msgspec
 from lash_store._kernel.checks import (
     check_count,
     check_kind,
+    check_message,
     check_name,
     check_text,
     check_words,
@@ -186,7 +187,7 @@ def written_error(error: EffectError) -> str:
     return encode_json(
         {
             "code": check_text("error.code", error.code),
-            "message": check_text("error.message", error.message),
+            "message": check_message("error.message", error.message),
         }
     )
 

@@ -228,7 +228,7 @@ def check_run(
     under: Fence | None = None,
 ) -> Step:
     """Check what is to be run; InvalidRecordError before anything is read."""
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     if not callable(function):
         raise InvalidRecordError("function", shown(function), "must be callable")
     kinds = check_terminal(terminal)

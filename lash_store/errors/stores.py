@@ -63,7 +63,7 @@ class NamesTakenError(StoreOpenError):
         self.of = of
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.path, self.names, self.of)
+        return type(self), (self.path, self.names, self.of), self.__dict__
 
 
 class StoreClosedError(LashStoreError):

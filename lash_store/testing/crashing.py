@@ -60,7 +60,10 @@ def kill_at_each_statement(
             if make is not None:
                 make(path)
             is_done = _run_killed(work, path, at)
-            check(path, is_done)
+            with _noted(
+                f"killed at place {at}" if not is_done else "not killed: it came to its end"
+            ):
+                check(path, is_done)
         if is_done:
             return at - 1
     raise InvalidRecordError("most", str(most), "work has more places than that")
@@ -136,7 +139,8 @@ def _fail_each(
             error, places = _run_failing(work, it, at, fault, when)
             if places.has_fired:
                 failed += 1
-                check(it, error)
+                with _noted(f"{fault} {when} place {at}, {places.where}"):
+                    check(it, error)
         finally:
             if close is not None:
                 close(it)
@@ -160,6 +164,16 @@ def _run_failing(
     return None, places
 
 
+@contextmanager
+def _noted(where: str) -> Iterator[None]:
+    """Let what `check` raises say of which place it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(where)
+        raise
+
+
 def _refuse_coroutine(work: object, given: object) -> None:
     """Raise InvalidRecordError if `work` gave what would have to be awaited: it has done nothing."""
     if inspect.iscoroutine(given):
@@ -173,6 +187,7 @@ class _Places:
     def __init__(self, at: int, what: Callable[[str], None], when: When) -> None:
         self._left, self._what, self._when = at, what, when
         self._event: Event | None = None
+        self._point = ""
         self.was_reached = False
         self.has_fired = False
 
@@ -188,15 +203,21 @@ class _Places:
         if event is self._event and not self.has_fired:
             self._fire()
 
-    def arrive(self, _: str) -> None:
+    def arrive(self, name: str) -> None:
         """Come to a point, of which there is only one side."""
         if self._is_it() and self._when == "before":
+            self._point = name
             self._fire()
 
     def _is_it(self) -> bool:
         self._left -= 1
         self.was_reached = self.was_reached or self._left == 0
         return self._left == 0
+
+    @property
+    def where(self) -> str:
+        """What has failed: a statement, or a point by its name."""
+        return f"point({self._point!r})" if self._event is None else self._event.sql
 
     def _fire(self) -> None:
         self.has_fired = True

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from hypothesis import (
     HealthCheck,
+    Phase,
     currently_in_test_context,
     event,
     settings as hypothesis_settings,
@@ -259,7 +260,12 @@ class Machine(RuleBasedStateMachine):
         return found
 
 
-_SETTINGS: Final = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SETTINGS: Final = hypothesis_settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Not that of explaining, which takes ten times as long, and tells of the machine's own lines.
+    phases=[each for each in Phase if each is not Phase.explain],
+)
 
 _LONGEST: Final = 60
 

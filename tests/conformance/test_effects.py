@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from functools import partial
 from pathlib import Path
@@ -481,3 +482,25 @@ def test_e_sleep_1_a_sleep_that_was_begun_without_a_time(effects: EffectStore, p
     assert effects.look_up_sleep("s", "new", 9) is None
     effects.begin_sleep("s", "y", 9)
     assert effects.look_up_sleep("s", "y", 9) == 9
+
+
+class Names(enum.StrEnum):
+    SCOPE = "s/t"
+    CALL = "k"
+
+
+def test_e_begin_4_a_step_named_by_an_enum_is_the_one_of_its_text(effects: EffectStore) -> None:
+    begun = effects.begin_effect(Names.SCOPE, Names.CALL, {"model": "m"}, ttl_ms=TTL)
+    assert isinstance(begun, EffectClaim)
+    assert (type(begun.scope_id), type(begun.replay_key)) == (
+        str,
+        str,
+    )  # what wakes who waits for it
+    assert begun.key == "s/t:k"
+    effects.fail_effect(begun, EffectError("code", "it \0 failed"))
+    replayed = begin(effects, ttl_ms=TTL)
+    assert replayed == ReplayedFailure(EffectError("code", "it \0 failed"))
+    answers = [
+        effects.run(Names.SCOPE, Names(name), "e", lambda: 1) for name in (Names.SCOPE, "s/t")
+    ]
+    assert answers == [1, 1]

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from lash_store import Failure, ProcessRegistry, Scope, SessionStore, Success
+from lash_store import Cancelled, Failure, ProcessRegistry, Scope, SessionStore, Success
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.records import (
     Const,
     EventType,
+    ExternalRef,
     PayloadSchema,
     Pointer,
     ProcessFilter,
@@ -320,3 +321,43 @@ def test_k_open_5_forks_while_stores_are_opened(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.canonical("writes to the tables by their canonical names")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda it: it.load_process("p"),
+        lambda it: it.claim_next(owner_id="ann", ttl_ms=9),
+        lambda it: it.set_wait("p", signal_wait("p", "s", ordinal=1, since_ms=1)),
+        lambda it: it.set_external_ref("p", ExternalRef("x", "1")),
+        lambda it: register(it, "p"),
+    ],
+    ids=["load", "claim_next", "set_wait", "set_external_ref", "register"],
+)
+def test_k_codec_2_a_record_that_ended_in_a_row_that_runs_is_corrupt(
+    registry: ProcessRegistry, path: Path, call: Any
+) -> None:
+    register(registry, "p")
+    ended = '{"state":"completed","await_output":{"type":"success","value":1}}'
+    run_script(
+        path,
+        f"UPDATE processes SET record_json = json_set(record_json, '$.status', json('{ended}'))",
+    )
+    before = all_rows(path)
+    with pytest.raises(CorruptRecordError):
+        call(registry)
+    assert all_rows(path) == before
+
+
+def test_p_rec_4_a_message_may_hold_a_nul(registry: ProcessRegistry) -> None:
+    for each, output in (
+        ("a", Failure("execution", "code", "stderr \0 said")),
+        ("b", Cancelled("stop \0 it")),
+    ):
+        register(registry, each)
+        registry.request_cancel(each, reason="why \0 not")
+        registry.complete_process(each, output)
+        assert registry.await_process(each) == output
+        with pytest.raises(InvalidRecordError, match="surrogate"):
+            registry.request_cancel(each, reason="\0\ud800")

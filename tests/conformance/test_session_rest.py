@@ -90,6 +90,16 @@ class TestAttachments:
         assert store.forget_attachment("a") is True
         assert store.forget_attachment("a") is False
 
+    @pytest.mark.canonical("writes to the tables by their canonical names")
+    @pytest.mark.parametrize("spoilt", ["canonical_uri = x'ff'", "intent_at_ms = 1.5"])
+    def test_s_att_1_one_that_cant_be_read_is_corrupt(
+        self, store: SessionStore, path: Path, spoilt: str
+    ) -> None:
+        store.record_attachment_intent("a", canonical_uri="u", intent_at_ms=1)
+        run_script(path, f"UPDATE attachment_manifest SET {spoilt}")
+        with pytest.raises(CorruptRecordError, match="attachment_manifest"):
+            store.list_uncommitted_attachments(older_than_ms=9)
+
     @given(bad=strategies.bad_names())
     def test_s_att_1_bad_names_are_refused(self, store: SessionStore, path: Path, bad: Any) -> None:
         store.record_attachment_intent("a", canonical_uri="u")

@@ -67,8 +67,9 @@ def nothing_is_lost(folder: Path, is_done: bool) -> None:
 
 def test_what_is_torn_is_found() -> None:
     """Of a consumer's own: two transactions where there should be one."""
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError) as found:
         kill_at_each_statement(move_in_two_steps, nothing_is_lost, make=make_two)
+    assert found.value.__notes__ == ["killed at place 1"]
 
 
 def test_what_fails_by_itself_is_no_crash() -> None:
@@ -120,8 +121,9 @@ def test_a_forgotten_rollback_is_found() -> None:
 
     assert failed(undo=True) == 3
     assert len(set(seen)) == 3  # busy, an I/O error, a full disk
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError) as found:
         failed(undo=False)
+    assert found.value.__notes__ == ["busy before place 1, point('in between')"]
 
 
 @pytest.mark.parametrize("bad", [{"faults": ("rust",)}, {"whens": ("during",)}])

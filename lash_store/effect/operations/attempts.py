@@ -82,7 +82,7 @@ def begin_effect(
     if it was never begun and `strict` is true, CorruptRecordError for a row that contradicts
     itself, InvalidRecordError for blank names, a bad envelope, time or ttl.
     """
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     owner = context.owner_id if owner_id is None else check_name("owner_id", owner_id)
     due = None if due_at_ms is None else check_time("due_at_ms", due_at_ms)
@@ -111,7 +111,7 @@ def look_up_effect(
     What waiting looks at, without the write lock (E-BEGIN-4). Raises what ``begin_effect``
     raises.
     """
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     check_kind("strict", strict, bool)
 
@@ -197,7 +197,7 @@ def record_effect(
     error, and for a fence whose leases are in another file.
     """
     check_kind("fence", fence, Fence)
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     digest = hash_of(envelope, envelope_hash)
     failed = None if error is None else written_error(error)
     if error is not None and outcome is not None:
@@ -369,10 +369,9 @@ def _lost(tx: Tx, claim: EffectClaim) -> LeaseLostError:
     return LeaseLostError(claim, term, _lost_reason(claim, term))
 
 
-def check_step(scope_id: str, replay_key: str) -> None:
-    """Raise InvalidRecordError unless the two can name a step: neither is blank (E-REC-1)."""
-    check_words("scope_id", scope_id)
-    check_words("replay_key", replay_key)
+def check_step(scope_id: str, replay_key: str) -> tuple[str, str]:
+    """Return the two, as plain texts, if they can name a step: neither is blank (E-REC-1)."""
+    return check_words("scope_id", scope_id), check_words("replay_key", replay_key)
 
 
 def _lost_reason(claim: EffectClaim, term: EffectTerm | None) -> LeaseLostReason:

@@ -50,7 +50,7 @@ def begin_sleep(
     begun and `strict` is true, EffectFailedError if it failed, CorruptRecordError if it was begun without a time at which it is due.
     """
     digest = hash_of_sleep(duration_ms, envelope_hash)
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     check_kind("strict", strict, bool)
 
     def begin_or_end(tx: Tx) -> int:
@@ -102,7 +102,7 @@ def look_up_sleep(
     or it is due. Raises IdempotencyConflictError if the step was begun as anything else, and
     NotFoundError if it was never begun and `strict` is true.
     """
-    check_step(scope_id, replay_key)
+    scope_id, replay_key = check_step(scope_id, replay_key)
     check_kind("strict", strict, bool)
     digest = hash_of_sleep(duration_ms, envelope_hash)
 

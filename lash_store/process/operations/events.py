@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import bound, check_name, check_text
+from lash_store._kernel.checks import bound, check_message, check_name
 from lash_store._kernel.codecs import encode_raw, free_json, on_any_stack, read_as, stable_hash
 from lash_store._kernel.findings import answers
 from lash_store._kernel.leases import check_fence
@@ -121,7 +121,7 @@ def request_cancel(_: Context, process_id: str, *, reason: str | None = None) ->
     Whoever runs the process sees the event ``process.cancel_requested`` and ends it; nothing
     else happens by itself. Raises what ``append_event`` raises (P-EVENT-10).
     """
-    payload = {"reason": None if reason is None else check_text("reason", reason)}
+    payload = {"reason": None if reason is None else check_message("reason", reason)}
     digest = stable_hash([CANCEL_REQUESTED, payload])
     name = check_name("process_id", process_id)
     replay_key = f"process:{name}:cancel_requested:{digest}"

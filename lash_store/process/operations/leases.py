@@ -15,7 +15,7 @@ from lash_store.process import statements
 from lash_store.process.context import Tx, Work
 from lash_store.process.operations.processes import filter_arguments, state_of
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
-from lash_store.process.records.processes import ProcessFilter, read_record
+from lash_store.process.records.processes import RUNNING, ProcessFilter, read_record
 from lash_store.process.tables import processes
 
 LEASES: Final = Leases(ProcessFence, ProcessLease)
@@ -88,7 +88,7 @@ def claim_next(
                 return None
             process_id, record_json = found
             # First: nobody can run what can't be read.
-            record = read_record(process_id, record_json)
+            record = read_record(process_id, record_json, RUNNING)
             if locks is not None and not _has_alone(tx, locks, process_id):
                 locks.let_go()
                 continue

@@ -57,7 +57,7 @@ def register_process(_: Context, registration: ProcessRegistration) -> Work[Proc
     is registered with other content.
     """
     prepared = written_registration(registration)
-    process_id, prepared_hash = registration.id, stable_hash(prepared)
+    process_id, prepared_hash = check_name("id", registration.id), stable_hash(prepared)
     owner_scope_id = registration.provenance.originator.scope_id
 
     def register(tx: Tx) -> ProcessRecord:
@@ -72,9 +72,10 @@ def register_process(_: Context, registration: ProcessRegistration) -> Work[Proc
             record_json=record_json,
         )
         if not added:
-            _, stored_hash, record_json = _row_of(tx, process_id)
+            status, stored_hash, record_json = _row_of(tx, process_id)
             if stored_hash != prepared_hash:
                 raise IdempotencyConflictError("process", process_id, stored_hash, prepared_hash)
+            return read_record(process_id, record_json, status)
         return read_record(process_id, record_json)
 
     return locked_by(register, process_id)
@@ -242,7 +243,7 @@ def _revise(
 ) -> ProcessRecord:
     members = read_members(process_id, record_json)
     changed = revised(members, updated_at_ms=tx.now_ms, **changes)
-    record = read_record(process_id, changed)  # before it is written: it may be corrupt
+    record = read_record(process_id, changed, status)  # before it is written: it may be corrupt
     write_record(tx, process_id, status, changed, updated_at_ms=tx.now_ms)
     return record
 

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_choice, check_kind, check_text
+from lash_store._kernel.checks import check_choice, check_kind, check_message, check_text
 from lash_store._kernel.codecs import free_json, free_object
 from lash_store._wire.events import EndState
 
@@ -75,10 +75,10 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
             "type": "failure",
             "class": str.__str__(output.failure_class),
             "code": check_text(f"{field}.code", output.code),
-            "message": check_text(f"{field}.message", output.message),
+            "message": check_message(f"{field}.message", output.message),
         }
     else:
-        message = check_text(f"{field}.message", output.message)
+        message = check_message(f"{field}.message", output.message)
         written = {"type": "cancelled", "message": message}
     if not isinstance(output, Success) and output.raw is not None:
         written["raw"] = free_json(f"{field}.raw", output.raw)

@@ -1,14 +1,18 @@
 """Attachments and artifacts."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from lash_store._kernel.checks import check_name, check_names, check_time
+from lash_store._kernel.codecs import read_as
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work, chosen_session
 from lash_store.session.operations.blobs import check_ref, put_blob, read_blob
 from lash_store.session.records.attachments import ARTIFACT_KINDS, Attachment
-from lash_store.session.tables import artifact_refs
+from lash_store.session.tables import artifact_refs, attachment_manifest
+
+_MANIFEST: Final = attachment_manifest.name
 
 
 def record_attachment_intent(
@@ -77,7 +81,11 @@ def list_uncommitted_attachments(
         rows = statements.list_uncommitted_attachments.all(
             tx.own_cursor, older_than_ms=older_than_ms
         )
-        return [Attachment(*row) for row in rows]
+        names = Attachment.__struct_fields__
+        return [
+            read_as(Attachment, _MANIFEST, row[0], dict(zip(names, row, strict=True)))
+            for row in rows
+        ]
 
     return list_uncommitted
 

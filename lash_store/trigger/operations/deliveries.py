@@ -92,6 +92,7 @@ def reserve_deliveries(context: Context, occurrence_id: str) -> Work[Reservation
     and none again. The payload is checked against each subscription's schema first (T-DEL-3).
     Raises NotFoundError for an unknown occurrence.
     """
+    occurrence_id = check_name("occurrence_id", occurrence_id)
     require, seen = _requiring(context, occurrence_id), _Seen()
 
     def reserve(tx: Tx) -> Reservations:
@@ -106,6 +107,7 @@ def redeliver(context: Context, occurrence_id: str) -> Work[Reservations]:
     For a caller who does not know how far the last one came: starting a process twice is
     harmless.
     """
+    occurrence_id = check_name("occurrence_id", occurrence_id)
     require, seen = _requiring(context, occurrence_id), _Seen()
 
     def reserve_and_list(tx: Tx) -> Reservations:
