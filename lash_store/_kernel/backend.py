@@ -9,6 +9,7 @@ driver names its errors) is told apart there.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Dialect, Table
@@ -124,6 +125,10 @@ class Driver(Protocol):
 
         Steps inside others are indented.
         """
+        ...
+
+    def leniently(self, cursor: Cursor) -> AbstractContextManager[None]:
+        """Read text that is no UTF-8 in this block, lone surrogates in the place of its bytes."""
         ...
 
     def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:

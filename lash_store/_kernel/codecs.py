@@ -9,19 +9,22 @@ values have equal hashes in any program.
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
+from typing_extensions import TypeAliasType
 
 from lash_store._kernel.checks import shown
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 
 T = TypeVar("T")
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Json = TypeAliasType(
+    "Json", "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+)
 """A consumer's own JSON value; tuples count as arrays, bytes as arrays of integers."""
 
 _SMALLEST_INT: Final = -(2**63)
@@ -70,14 +73,16 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_msgpack = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 
-def free_json(field: str, value: Any) -> Any:
+def free_json(field: str, value: Any, *, around: int = 0) -> Any:
     """Check a consumer's JSON value and return its written form, for :func:`encode_json`.
+
+    `around` is how many levels of it are the library's own, around the consumer's.
 
     Raises InvalidRecordError that names the place inside `field` for NaN and infinities,
     integers outside -2⁶³ … 2⁶⁴-1, lone surrogates, keys that are no str, other types, and
     more than DEEPEST levels (K-CODEC-4).
     """
-    return _checked(field, value, _JSON)
+    return _checked(field, value, _JSON, DEEPEST + around)
 
 
 def kept_json(field: str, value: Any) -> Any:
@@ -163,11 +168,11 @@ _Place: TypeAlias = "tuple[_Place, str | int] | tuple[None, str]"
 """Where a value stands: in what, and by which key there; or the name of the whole."""
 
 
-def _checked(field: str, value: Any, form: _Form) -> Any:
+def _checked(field: str, value: Any, form: _Form, levels: int = DEEPEST) -> Any:
     try:
-        return _free((None, field), value, form, DEEPEST)
+        return _free((None, field), value, form, levels)
     except RecursionError:
-        return _on_a_new_stack(lambda given: _free((None, field), given, form, DEEPEST), value)
+        return _on_a_new_stack(lambda given: _free((None, field), given, form, levels), value)
 
 
 def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:  # noqa: C901 # reason: one look at each type

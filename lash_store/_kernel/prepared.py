@@ -49,7 +49,7 @@ from sqlalchemy.types import TypeEngine
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement
-from lash_store.errors import LashStoreError, UnpreparableStatementError
+from lash_store.errors import CorruptRecordError, LashStoreError, UnpreparableStatementError
 
 P = ParamSpec("P")
 C_co = TypeVar("C_co", bound=ClauseElement, covariant=True)
@@ -230,6 +230,14 @@ class PreparedRows(Prepared[P, C_co], Generic[P, C_co, Row]):
         """Execute once; return every row as a plain tuple."""
         function: Callable[Concatenate[Cursor, P], list[Row]] = self._on_first_use("all")
         return function
+
+    def all_leniently(self, cursor: Cursor, /, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
+        """Execute; return every row, those too with text that is no UTF-8, which reading them tells."""
+        try:
+            return self.all(cursor, *args, **kwargs)
+        except CorruptRecordError:
+            with cursor.driver.leniently(cursor):
+                return self.all(cursor, *args, **kwargs)
 
     @cached_property
     def ask(self) -> Callable[Concatenate[Cursor, P], Callable[[], list[Row]]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lash_store import __version__
 from lash_store._backends import place_name
 from lash_store.cli.demo import run_demo
 from lash_store.errors import LashStoreError
@@ -23,15 +24,27 @@ from lash_store.schemas import (
     schema_of,
 )
 
-app = typer.Typer(
-    help="Durable state for agent runtimes, on SQLite and PostgreSQL.",
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 DialectName = StrEnum("DialectName", {each: each for each in DIALECTS})  # type: ignore[misc] # reason: likewise
 OWN = DialectName(DIALECTS[0])
 KindName = StrEnum("KindName", {kind: kind for kind in KINDS})  # type: ignore[misc] # reason: typer lists an enum's members as choices
+
+
+def _show_version(wanted: bool) -> None:  # reason: typer calls it so
+    if wanted:
+        typer.echo(f"lash-store {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # reason: its callback sees to it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Durable state for agent runtimes, on SQLite and PostgreSQL."""
 
 
 @contextmanager

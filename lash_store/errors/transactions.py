@@ -113,7 +113,7 @@ class CoroutineError(LashStoreError, TypeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.what} must not be asynchronous: it runs inside one transaction, on one thread. "
+            f"{self.what} must not be asynchronous: it is called, and nobody awaits what it gives. "
             "Pass a plain function"
         )
 

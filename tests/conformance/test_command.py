@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lash_store
 from lash_store import SessionStore
 from lash_store.errors import InvalidRecordError
 from lash_store.schemas import KINDS, check_file, render, render_all, schema_of
@@ -31,6 +32,11 @@ def test_init_makes_a_file_that_check_finds_sound(path: Path, kind: str) -> None
     before = all_rows(path)
     assert run("init", kind, path).returncode == 0
     assert all_rows(path) == before
+
+
+def test_it_says_its_version() -> None:
+    said = run("--version")
+    assert (said.returncode, said.stdout) == (0, f"lash-store {lash_store.__version__}\n")
 
 
 def test_init_refuses_what_would_not_stay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import IntegrityError
 
-from lash_store import SessionLease, SessionStore, SessionTx, configure
+from lash_store import NewWork, SessionLease, SessionStore, SessionTx, configure
 from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
@@ -301,3 +303,36 @@ def test_k_tx_8_configure_checks_what_it_is_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
     with pytest.raises(StoreOpenError, match="RETURNING"):
         configure(create_engine("sqlite://"))
+
+
+@pytest.mark.posix("there is no itimer")
+def test_k_tx_10_a_configured_engine_hides_no_interrupt(engine: Engine) -> None:
+    def interrupt(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000) SELECT count(*) FROM n"
+
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt), engine.begin() as connection:
+            connection.execute(text(long))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").load_head() is None
+
+
+def test_k_tx_8_what_sqlite_has_rolled_back_is_not_committed_in_silence(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE numbers (id INTEGER PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO numbers VALUES (1)"))
+        SessionTx.on(connection, session_id="s")
+    with pytest.raises(TransactionEndedError, match="nothing of it is kept"):
+        with engine.begin() as connection:
+            SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
+            with pytest.raises(IntegrityError):
+                connection.execute(text("INSERT OR ROLLBACK INTO numbers VALUES (1)"))
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").work_depth().batches == 0

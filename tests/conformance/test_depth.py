@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from lash_store import Checkpoint, EffectStore, NewWork, ProcessRegistry, SessionStore, TurnCommit
+from lash_store import (
+    Checkpoint,
+    EffectStore,
+    NewWork,
+    ProcessRegistry,
+    SessionStore,
+    Success,
+    TurnCommit,
+)
 from lash_store._kernel.codecs import DEEPEST
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.records import EventType, PayloadSchema
@@ -114,3 +122,16 @@ def test_p_event_2_a_deep_payload_is_checked_from_a_deep_stack(path: Path) -> No
             lambda: registry.append_event("p", "deep", payload), 150
         )
         assert appended.event.payload == payload
+
+
+def test_k_codec_4_what_ends_a_process_has_a_hundred_levels_of_its_own(
+    registry: ProcessRegistry, path: Path
+) -> None:
+    register(registry, "p")
+    before = all_rows(path)
+    with pytest.raises(InvalidRecordError, match="nested deeper than 100 levels") as caught:
+        registry.complete_process("p", Success(nested(DEEPEST + 1)))
+    assert caught.value.field == "await_output.value"
+    assert all_rows(path) == before
+    registry.complete_process("p", Success(nested(DEEPEST)))
+    assert registry.await_process("p") == Success(nested(DEEPEST))

@@ -12,12 +12,15 @@ from lash_store import (
     EffectStore,
     ProcessRegistry,
     SessionStore,
+    TriggerStore,
 )
 from lash_store.errors import CorruptRecordError
 from lash_store.testing import ManualClock
+from lash_store.trigger.records import Undecodable, UndecodableOccurrence
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import register
 from tests.support.sessions import commit, enqueue, lease_of, node
+from tests.support.triggers import occur, subscribe
 
 pytestmark = pytest.mark.canonical("writes to the tables by their canonical names")
 
@@ -108,3 +111,45 @@ def test_k_codec_5_a_step(tmp_path: Path, clock: ManualClock) -> None:
         found = ("runtime_effect_replay", "s:k", "its outcome_json is no UTF-8")
         assert refusal(lambda: effects.run("s", "k", {}, lambda: called.append(1))) == found
         assert called == []
+
+
+def test_t_sub_3_a_subscription_that_is_no_utf8_keeps_no_other_back(
+    triggers: TriggerStore, path: Path
+) -> None:
+    good, bad = (subscribe(triggers) for _ in range(2))
+    told = Undecodable(bad.subscription_id, bad.handle, "its record_json is no UTF-8")
+    occurrence = occur(triggers, key="i")
+    triggers.reserve_deliveries(occurrence.occurrence_id)
+    spoil(path, "trigger_subscriptions", "record_json", f"handle = '{bad.handle}'")
+    listed = triggers.list_subscriptions()
+    assert (listed.subscriptions, listed.undecodable) == ((good,), (told,))
+    again = occur(triggers, key="another")
+    for reserve in (triggers.reserve_deliveries, triggers.redeliver):
+        found = reserve(again.occurrence_id)
+        assert [each.subscription for each in found.deliveries] == [good]
+        assert found.undecodable == (told,)
+    page = triggers.list_deliveries()
+    assert [each.subscription for each in page.deliveries] == [good, good]
+    assert page.undecodable == (told,)
+    before = all_rows(path)["trigger_subscriptions"]
+    assert triggers.cancel_subscription("one", bad.handle)
+    assert triggers.enable_subscription("one", bad.handle)
+    assert all_rows(path)["trigger_subscriptions"] == before  # what can't be read stays as it is
+    assert triggers.delete_subscription("one", bad.handle)
+    assert triggers.list_subscriptions().undecodable == ()
+
+
+def test_t_del_2_an_occurrence_that_is_no_utf8_stands_beside_the_list(
+    triggers: TriggerStore, path: Path
+) -> None:
+    subscribe(triggers)
+    occurrences = [occur(triggers, key=key) for key in "ab"]
+    for each in occurrences:
+        triggers.reserve_deliveries(each.occurrence_id)
+    spoilt, sound = occurrences
+    spoil(path, "trigger_occurrences", "record_json", f"occurrence_id = '{spoilt.occurrence_id}'")
+    page = triggers.list_deliveries()
+    assert [each.occurrence for each in page.deliveries] == [sound]
+    assert page.undecodable_occurrences == (
+        UndecodableOccurrence(spoilt.occurrence_id, "its record_json is no UTF-8"),
+    )

@@ -461,3 +461,16 @@ def test_k_wait_1_waiting_is_no_statement_of_anybodys(tmp_path: Path) -> None:
         assert not [each for each in seen if "data_version" in each.sql]
         store.enqueue_work(NewWork([1]))
         assert waiting.finished() is True
+
+
+def test_k_wait_1_a_lease_on_a_table_of_your_own_concerns_everybody(where: str) -> None:
+    """For nobody knows who waits for it; one of ours says whose it is."""
+    with Deployment.open(where) as deployment:
+        store = deployment.sessions.create("s", model="m")
+        with store.begin() as tx:
+            jobs.metadata.create_all(tx.connection)
+        with store.begin() as tx:
+            tx.claim_lease(owner_id="ann", ttl_ms=1)
+            assert ANYTHING not in tx.current.touched
+            JOBS.claim(tx, "job-7", owner_id="ann", ttl_ms=1)
+            assert ANYTHING in tx.current.touched

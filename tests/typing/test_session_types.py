@@ -147,6 +147,11 @@ def test_operations() -> None:
         assert_type(store.collect_blobs(dry_run=True), CollectionReport)
         assert_type(store.load_usage(), list[UsageDelta])
         assert_type(store.enqueue_work(NewWork(["x"])), WorkBatch | AlreadyQueued)
+        meta: dict[str, str] = {"a": "b"}
+        tags: list[str] = ["x"]
+        NewWork([meta, {"t": tags}, ("a", 1)])  # JSON of one kind of values is JSON
+        Checkpoint(turn_state=meta)
+        NewWork([object()])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
         claim = store.claim_work(lease.fence, owner_id="a", ttl_ms=1, max_batches=2)
         assert_type(claim, WorkClaim | None)
         assert_type(store.work_depth(), WorkDepth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, ClassVar, Final, cast
 
@@ -65,6 +66,10 @@ class PostgresqlDriver:
         """Return the server's plan for a statement, whatever its values, a line for each step."""
         cursor.execute(f"EXPLAIN (GENERIC_PLAN) {sql}")
         return [line for (line,) in cursor.fetchall()]
+
+    def leniently(self, cursor: Cursor) -> AbstractContextManager[None]:  # noqa: ARG002 # reason: likewise
+        """Do nothing: a server has no such text."""
+        return nullcontext()
 
     def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
         """Let a table's sequence go on behind the highest number in it; a sequence goes never back."""

@@ -2,7 +2,8 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -62,8 +63,22 @@ class SqliteDriver:
             lines.append("  " * depths[step] + detail)
         return lines
 
+    @contextmanager
+    def leniently(self, cursor: Cursor) -> Iterator[None]:
+        """Read text that is no UTF-8 in this block, lone surrogates in the place of its bytes."""
+        connection = cursor.connection
+        as_text, connection.text_factory = connection.text_factory, _lenient_text
+        try:
+            yield
+        finally:
+            connection.text_factory = as_text
+
     def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
         """Do nothing: SQLite goes by the rows."""
+
+
+def _lenient_text(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")
 
 
 _MISSING_TABLE: Final = re.compile(r"no such table: (?:main\.)?(\w+)")

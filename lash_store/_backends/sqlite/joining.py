@@ -9,7 +9,7 @@ AUTOCOMMIT is none at all.
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import get_ident
 from typing import Any, Final, TypeVar
 
@@ -132,6 +132,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
         event.listen(engine, "handle_error", _explain)
+        event.listen(engine, "invalidate", _undo)
 
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
@@ -322,6 +323,16 @@ def _prepare(
     ):
         cursor.execute(setting).fetchall()  # some answer with a row
     enter_wal(cursor, path, settings.busy_timeout_ms)
+
+
+def _undo(dbapi: Any, _: Any, __: BaseException | None) -> None:
+    """Undo what an interrupt leaves on a connection, before SQLAlchemy closes that.
+
+    A cursor that the interrupt's traceback holds would keep it, and the lock, until that is forgotten.
+    """
+    if isinstance(dbapi, sqlite3.Connection):
+        with suppress(sqlite3.Error):
+            dbapi.rollback()
 
 
 def _committed(connection: Connection) -> None:

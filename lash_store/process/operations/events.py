@@ -46,6 +46,9 @@ _MANY: Final = 1_024
 _LARGE: Final = 65_536
 """From how many bytes of payload on nobody finds out on a caller's thread what it may never need."""
 
+_AROUND_OUTPUT: Final = 2
+"""How many levels of the payload that ends a process are around what the process gave."""
+
 _decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 
 
@@ -100,7 +103,8 @@ def complete_process(
     name = check_name("process_id", process_id)
     replay_key = f"process:{name}:terminal:{event_type}"
     payload = {"await_output": _decode_payload(encode_raw(written))}
-    append = _appending(name, _new_event(event_type, payload, replay_key, None), fence, ends=True)
+    new = _new_event(event_type, payload, replay_key, None, around=_AROUND_OUTPUT)
+    append = _appending(name, new, fence, ends=True)
 
     def complete(tx: Tx) -> Completed:
         with tx.all_or_nothing():
@@ -335,11 +339,16 @@ def events_of(tx: Tx, process_id: str, rows: list[tuple[int, str]]) -> list[Proc
 
 
 def _new_event(
-    event_type: str, payload: Any, replay_key: str | None, target: Scope | None
+    event_type: str,
+    payload: Any,
+    replay_key: str | None,
+    target: Scope | None,
+    *,
+    around: int = 0,
 ) -> NewEvent:
     """Check what is to be appended, before anything is read."""
     event_type = check_name("event_type", event_type)
-    payload_json = encode_raw(free_json("payload", payload))
+    payload_json = encode_raw(free_json("payload", payload, around=around))
     if target is not None:
         written_scope("wake_target", target)
     return NewEvent(

@@ -135,7 +135,7 @@ def list_deliveries(
     given = _filter_arguments(DeliveryFilter() if matching is None else matching)
 
     def list_page(tx: Tx) -> DeliveryPage:
-        rows = statements.list_deliveries.all(
+        rows = statements.list_deliveries.all_leniently(
             tx.own_cursor,
             **given,
             after_occurrence_id=after_occurrence_id,
@@ -287,7 +287,7 @@ def _reserve(tx: Tx, occurrence: Occurrence, seen: _Seen) -> Reservations:
     deliveries: list[Delivery] = []
     mismatches: list[Mismatch] = []
     undecodable: list[Undecodable] = []
-    rows = statements.matching_subscriptions.all(
+    rows = statements.matching_subscriptions.all_leniently(
         tx.own_cursor,
         occurrence_id=occurrence_id,
         source_type=occurrence.source_type,
@@ -327,7 +327,9 @@ def _redeliver(tx: Tx, occurrence: Occurrence, seen: _Seen) -> Reservations:
     reserved = _reserve(tx, occurrence, seen)
     undecodable = {each.subscription_id: each for each in reserved.undecodable}
     deliveries = []
-    rows = statements.deliveries_of.all(tx.own_cursor, occurrence_id=occurrence.occurrence_id)
+    rows = statements.deliveries_of.all_leniently(
+        tx.own_cursor, occurrence_id=occurrence.occurrence_id
+    )
     for subscription_id, handle, process_id, created_at_ms, record_json in rows:
         read = readable(subscription_id, handle, record_json)
         if isinstance(read, Undecodable):

@@ -81,7 +81,7 @@ def list_subscriptions(
     given = _filter_arguments(SubscriptionFilter() if matching is None else matching)
 
     def list_page(tx: Tx) -> SubscriptionPage:
-        rows = statements.list_subscriptions.all(
+        rows = statements.list_subscriptions.all_leniently(
             tx.own_cursor,
             **given,
             after_scope_id=after_scope_id,
@@ -181,7 +181,9 @@ def _finding(session_id: str | None, handle: str) -> Work[list[tuple[str, str, s
     if session_id is not None:
         check_name("session_id", session_id)
     registrant, name = _registrant(session_id), check_name("handle", handle)
-    return lambda tx: statements.find_subscription.all(tx.own_cursor, **registrant, handle=name)
+    return lambda tx: statements.find_subscription.all_leniently(
+        tx.own_cursor, **registrant, handle=name
+    )
 
 
 def readable(subscription_id: str, handle: str, record_json: str) -> Subscription | Undecodable:

@@ -7,7 +7,7 @@ import msgspec
 from lash_store._kernel.checks import check_words
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
 from lash_store.errors import CorruptRecordError
-from lash_store.trigger.records.subscriptions import Subscription, Undecodable
+from lash_store.trigger.records.subscriptions import NO_UTF8, Subscription, Undecodable
 from lash_store.trigger.tables import trigger_occurrences
 
 
@@ -143,6 +143,8 @@ def read_occurrence(occurrence_id: str, record_json: str) -> Occurrence:
     """Build an occurrence; CorruptRecordError if it can't be read."""
     try:
         occurrence = _decode_occurrence(record_json)
+    except UnicodeEncodeError as error:
+        raise CorruptRecordError(trigger_occurrences.name, occurrence_id, NO_UTF8) from error
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise CorruptRecordError(trigger_occurrences.name, occurrence_id, str(error)) from error
     if occurrence.occurrence_id != occurrence_id:

@@ -24,6 +24,8 @@ from lash_store._wire.payloads import PayloadSchema, written_schema
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.trigger.tables import trigger_subscriptions
 
+NO_UTF8: Final = "its record_json is no UTF-8"
+
 
 class FromEvent(msgspec.Struct, frozen=True, tag_field="type", tag="event"):
     """The argument is the occurrence's payload."""
@@ -192,14 +194,16 @@ def written_subscription(members: Mapping[str, Any]) -> str:
     return encode_json({name: members[name] for name in _ORDER if name in members})
 
 
-def revised(subscription_id: str, record_json: str, *, enabled: bool, updated_at_ms: int) -> str:
-    """Return the record_json switched on or off; one that is no object stays as it is (T-SUB-3)."""
+def revised(
+    subscription_id: str, record_json: str, *, enabled: bool, updated_at_ms: int
+) -> str | None:
+    """Return the record_json switched on or off; None for one that is no object, and is to stay (T-SUB-3)."""
     try:
         members: dict[str, Any] = {**_decode_members(record_json)}
-    except (msgspec.DecodeError, TypeError, RecursionError):
-        return record_json
+    except (msgspec.DecodeError, TypeError, UnicodeEncodeError, RecursionError):
+        return None
     if members.get("subscription_id") != msgspec.Raw(encode_json(subscription_id).encode()):
-        return record_json
+        return None
     return encode_json({**members, "enabled": enabled, "updated_at_ms": updated_at_ms})
 
 
@@ -207,6 +211,8 @@ def read_subscription(subscription_id: str, record_json: str) -> Subscription:
     """Build a subscription; CorruptRecordError if it can't be read."""
     try:
         subscription = _decode_subscription(record_json)
+    except UnicodeEncodeError as error:
+        raise CorruptRecordError(trigger_subscriptions.name, subscription_id, NO_UTF8) from error
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
         raise CorruptRecordError(trigger_subscriptions.name, subscription_id, str(error)) from error
     if subscription.subscription_id != subscription_id:

@@ -143,11 +143,12 @@ def find_subscription(
 
 @prepare
 def update_subscription(
-    *, subscription_id: str, enabled: int, updated_at_ms: int, record_json: str
+    *, subscription_id: str, enabled: int, updated_at_ms: int, record_json: str | None
 ) -> Update:
-    """Switch a subscription on or off, in its record and in what is projected from it."""
+    """Switch a subscription on or off, in its record, unless that is None, and in what is projected from it."""
     changed = update(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
-    return changed.values(enabled=enabled, updated_at_ms=updated_at_ms, record_json=record_json)
+    kept = func.coalesce(nullable(record_json), _subscriptions.record_json)
+    return changed.values(enabled=enabled, updated_at_ms=updated_at_ms, record_json=kept)
 
 
 @prepare
