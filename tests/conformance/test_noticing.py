@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -237,3 +238,15 @@ def test_k_wait_3_a_forked_child_is_told_by_itself(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     until(lambda: told)
     notices.forget(number, tell)
+
+
+@on_linux
+@pytest.mark.parametrize("patched", [True, False])
+def test_k_wait_3_greenlets_in_the_place_of_threads_look_by_interval(
+    notices: Notices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patched: bool
+) -> None:
+    """As gevent has it: a greenlet that waits for the system keeps the whole program waiting."""
+    gevent = SimpleNamespace(is_module_patched=lambda name: patched and name == "threading")
+    monkeypatch.setitem(sys.modules, "gevent.monkey", gevent)  # type: ignore[arg-type] # reason: it stands for the module
+    (tmp_path / "one").write_bytes(b"x")
+    assert (notices.watch(str(tmp_path / "one"), lambda: None) is None) == patched

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -78,7 +79,9 @@ class Notices:
                 _libc.inotify_rm_watch(self._descriptor, number)
 
     def _begin(self) -> bool:
-        descriptor = -1 if _libc is None else _libc.inotify_init1(CLOSE_ON_EXEC)
+        descriptor = -1
+        if _libc is not None and not _threads_are_greenlets():
+            descriptor = _libc.inotify_init1(CLOSE_ON_EXEC)
         if descriptor < 0:
             self._is_impossible = True
             return False
@@ -98,6 +101,12 @@ class Notices:
             for each in told:
                 do(each)
             time.sleep(_GAP_S)
+
+
+def _threads_are_greenlets() -> bool:
+    """Whether gevent has taken the threads' place: who waits for the system would keep them all waiting."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _watched(events: bytes) -> set[int]:
