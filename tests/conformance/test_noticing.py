@@ -247,6 +247,6 @@ def test_k_wait_3_greenlets_in_the_place_of_threads_look_by_interval(
 ) -> None:
     """As gevent has it: a greenlet that waits for the system keeps the whole program waiting."""
     gevent = SimpleNamespace(is_module_patched=lambda name: patched and name == "threading")
-    monkeypatch.setitem(sys.modules, "gevent.monkey", gevent)  # type: ignore[arg-type] # reason: it stands for the module
+    monkeypatch.setitem(sys.modules, "gevent.monkey", gevent)
     (tmp_path / "one").write_bytes(b"x")
     assert (notices.watch(str(tmp_path / "one"), lambda: None) is None) == patched
