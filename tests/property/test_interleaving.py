@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import tempfile
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lash_store.testing import (
     Parked,
     as_another_process,
     explore,
+    interleaving,
     point,
 )
 from tests.support.sessions import enqueue, lease_of
@@ -360,3 +362,26 @@ def test_a_parked_error_is_the_calls_own() -> None:
 
     with Parked(fails, at="here") as parked, pytest.raises(ZeroDivisionError):
         parked.resume()
+
+
+def test_calls_that_all_wait_for_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two locks, taken in two orders: which one that was is told, and plays it again."""
+    monkeypatch.setattr(interleaving, "_HANGS_S", 0.3)
+
+    def taking(first: int, second: int) -> Any:
+        def call(locks: list[threading.Lock]) -> None:
+            point("none")
+            with locks[first]:
+                point(f"has {first}")
+                if locks[second].acquire(timeout=2):
+                    locks[second].release()
+
+        return call
+
+    def make() -> list[threading.Lock]:
+        return [threading.Lock(), threading.Lock()]
+
+    with pytest.raises(OrderError, match="all calls wait for each other") as found:
+        explore(make, [taking(0, 1), taking(1, 0)], lambda *_: None)
+    with pytest.raises(OrderError, match="all calls wait for each other"):
+        explore(make, [taking(0, 1), taking(1, 0)], lambda *_: None, only=list(found.value.order))
