@@ -201,5 +201,5 @@ def reserved_processes(*, occurrence_id: str) -> Select[str]:
 
 @prepare
 def delete_occurrence(*, occurrence_id: str) -> Delete:
-    """Remove an occurrence, and its deliveries with it."""
+    """Remove an occurrence, and its deliveries with it, where foreign keys are enforced: ``configure()`` has them so."""
     return delete(trigger_occurrences).where(_occurrences.occurrence_id == occurrence_id)

@@ -153,13 +153,16 @@ def update_subscription(
 
 @prepare
 def delete_subscription(*, subscription_id: str) -> Delete:
-    """Remove a subscription, and its deliveries with it."""
+    """Remove a subscription, and its deliveries with it, where foreign keys are enforced: ``configure()`` has them so."""
     return delete(trigger_subscriptions).where(_subscriptions.subscription_id == subscription_id)
 
 
 @prepare
 def delete_session(*, scope_id: str, frames_from: str, frames_to: str, session_id: str) -> Delete:
-    """Remove a registrant's subscriptions, and their deliveries with them (T-SUB-5)."""
+    """Remove a registrant's subscriptions, and their deliveries with them (T-SUB-5).
+
+    Where foreign keys are enforced: ``configure()`` has them so.
+    """
     owned = is_registered_by(
         scope_id=scope_id, frames_from=frames_from, frames_to=frames_to, session_id=session_id
     )
