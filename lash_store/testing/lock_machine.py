@@ -308,6 +308,7 @@ class LockMachine(Machine):
             expected = self.holder if state == "held" else None
             if said != expected and state != "edge":
                 name = self.suspect or "holder"
+                self.saw("holder", said)
                 self.violates(name, f"{said!r} is said to hold it, and {expected!r} does")
 
     # The model.

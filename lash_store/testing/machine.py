@@ -174,6 +174,10 @@ class Machine(RuleBasedStateMachine):
         self.timeline.append(Line(at_ms, who, f"{what}({shown}) {said}"))
         return outcome
 
+    def saw(self, what: str, value: object) -> None:
+        """Write down what the implementation said when it was looked at, by nobody's call."""
+        self.timeline.append(Line(self.clock.now_ms(), "", f"{what}() -> {_short(value)}"))
+
     def has(self, of: Any, capability: str) -> bool:
         """Whether an implementation can do what not all can."""
         return getattr(of, capability, None) is not None

@@ -268,3 +268,34 @@ def test_the_page_shows_an_example_of_each_broken_implementation() -> None:
 def test_each_machine_has_six_broken_implementations() -> None:
     for kinds in ALL:
         assert len(kinds) >= 6
+
+
+class RenewsNoShorter(locks.PlainClient):
+    """A renewal that asks for less moves nothing."""
+
+    def renew(self, ttl_ms: int) -> bool:
+        ends_ms = self.locks.state.ends_ms
+        kept = super().renew(ttl_ms)
+        self.locks.state.ends_ms = max(ends_ms, self.locks.state.ends_ms)
+        return kept
+
+
+class NoShorterLocks(locks.PlainLocks):
+    def client(self, actor: str) -> RenewsNoShorter:
+        return RenewsNoShorter(self, actor)
+
+    def holder(self) -> str | None:
+        return self.state.owner if self.is_live() else None
+
+
+def test_what_was_seen_stands_in_the_timeline() -> None:
+    machine = lock_machine(NoShorterLocks)
+    with pytest.raises(Violation, match="is said to hold it") as found:
+        machine.replay([("acquire", "ann", 2), ("renew", "ann", 1), ("end", 0)])
+    start_ms = found.value.timeline[0].at_ms
+    told = [(each.at_ms - start_ms, each.who, each.what) for each in found.value.timeline]
+    assert told == [
+        (0, "ann", "acquire(2) -> True"),
+        (0, "ann", "renew(1) -> True"),
+        (1, "", "holder() -> 'ann'"),
+    ]
