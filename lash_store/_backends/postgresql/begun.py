@@ -42,6 +42,14 @@ class Begun:
         """Whether a Tx has found its connection lost."""
 
     @property
+    def has_ended(self) -> bool:
+        """Whether an error has ended it, or a statement: COMMIT would keep nothing, and say nothing of that."""
+        return self.raw.info.transaction_status in (
+            psycopg.pq.TransactionStatus.INERROR,
+            psycopg.pq.TransactionStatus.IDLE,
+        )
+
+    @property
     def is_torn(self) -> bool:
         """Whether its connection waits for an answer still: an interrupt struck in a statement of a Tx."""
         pgconn = self.raw.pgconn

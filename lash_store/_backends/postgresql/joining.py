@@ -87,11 +87,6 @@ class JoinedTransaction:
             psycopg.pq.TransactionStatus.INERROR,
         )
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether no error has ended it yet."""
-        return self._begun.raw.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
-
     def further_cursor(
         self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
     ) -> StoreCursor:
@@ -320,7 +315,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
 def _committed(connection: Connection) -> None:
     begun = BEGUN.get(connection)
     _end(connection)
-    if begun is not None and begun.joined and not begun.joined[0].is_whole:
+    if begun is not None and begun.joined and begun.has_ended:
         begun.raw.rollback()  # SQLAlchemy counts it as ended, and would give its connection back as it is
         raise nothing_kept(_path_of(connection))
     if begun is not None:
