@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import BigInteger, Column, Engine, MetaData, Table, Text, create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 import lash_store
-from lash_store import Deployment, Fence, Leases, LeaseTable, NewWork, SessionTx
+from lash_store import Deployment, NewWork, SessionTx
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     MissingTableError,
@@ -25,35 +25,9 @@ from lash_store.errors import (
     StoreBusyError,
     TransactionEndedError,
 )
+from tests.support.leased import JOBS, metadata
 
 TTL = 60_000
-
-metadata = MetaData()
-jobs = Table(
-    "jobs",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("held_by", Text),
-    Column("secret", Text),
-    Column("term", BigInteger, nullable=False, server_default="0"),
-    Column("held_since", BigInteger, nullable=False, server_default="0"),
-    Column("held_until", BigInteger, nullable=False, server_default="0"),
-)
-
-
-class JobFence(Fence, frozen=True):
-    leases = LeaseTable(
-        jobs,
-        key=jobs.c.name,
-        owner_id=jobs.c.held_by,
-        token=jobs.c.secret,
-        fencing_token=jobs.c.term,
-        claimed_at_ms=jobs.c.held_since,
-        expires_at_ms=jobs.c.held_until,
-    )
-
-
-JOBS = Leases(JobFence)
 
 
 def _terminate(engine: Engine, pid: int) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from lash_store import (
     AsyncProcessRegistry,
@@ -29,12 +29,12 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    Column("held_until", Integer, nullable=False, server_default="0"),
+    Column("held_until", BigInteger, nullable=False, server_default="0"),
     Column("name", Text, primary_key=True),
     Column("held_by", Text),
     Column("secret", Text),
-    Column("term", Integer, nullable=False, server_default="0"),
-    Column("held_since", Integer, nullable=False, server_default="0"),
+    Column("term", BigInteger, nullable=False, server_default="0"),
+    Column("held_since", BigInteger, nullable=False, server_default="0"),
 )
 """A consumer's own table, its columns in an order and under names of its own."""
 
