@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy import Connection, Dialect, Engine, event, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, event, make_url
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.orm_sessions import watch_sessions
 from lash_store._backends.scoping import SCOPE_OPTION
-from lash_store._backends.urls import without_password
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.errors import (
     LashStoreError,
@@ -225,8 +224,17 @@ def _creator(raw: OwnedConnection) -> Callable[[], Any]:
     return lambda: raw
 
 
-def explaining(explain_own: ExplainOwn) -> Callable[[ExceptionContext], None]:
-    """Return what makes SQLAlchemy raise our own errors in the place of a driver's."""
+def _database_of(url: URL) -> str:
+    return str(url.database)
+
+
+def explaining(
+    explain_own: ExplainOwn, name_of: Callable[[URL], str] = _database_of
+) -> Callable[[ExceptionContext], None]:
+    """Return what makes SQLAlchemy raise our own errors in the place of a driver's.
+
+    `name_of` says what the database of a consumer's own engine is called.
+    """
 
     def explain(context: ExceptionContext) -> None:
         error = context.original_exception
@@ -235,20 +243,15 @@ def explaining(explain_own: ExplainOwn) -> Callable[[ExceptionContext], None]:
         connection = context.connection
         is_there = connection is not None and not connection.invalidated
         raw: Any = connection.connection.dbapi_connection if connection and is_there else None
-        path = getattr(raw, "path", None) or _name_of(context.engine)
+        path = getattr(raw, "path", None) or (
+            "the database" if context.engine is None else name_of(context.engine.url)
+        )
         sharing = getattr(context.dialect, "sharing", None)
         own = explain_own(error, path, "" if sharing is None else sharing.prefix)
         if own is not None:
             raise own from error
 
     return explain
-
-
-def _name_of(engine: Engine | None) -> str:
-    """Return what the database of a consumer's own engine is called, as a Tx on it calls it."""
-    if engine is None or engine.dialect.name == "sqlite":
-        return str(engine and engine.url.database)
-    return without_password(engine.url)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -49,6 +49,8 @@ def test_k_tx_8_what_an_error_has_ended_is_not_committed_in_silence(
         tx.enqueue_work(NewWork([1]))
         with pytest.raises(DBAPIError):
             connection.execute(text("INSERT INTO numbers VALUES (1)"))
+        with pytest.raises(TransactionEndedError, match="'postgresql"):
+            connection.execute(text("SELECT 1"))
 
     time.sleep(0.005)  # for the server's clock, on which ann's term ends
     with caplog.at_level(logging.INFO, logger="lash_store"):

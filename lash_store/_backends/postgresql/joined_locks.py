@@ -56,6 +56,7 @@ def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> Non
 
 
 def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
+    """Take those that a rollback to a savepoint has freed."""
     try:
         lock_all(begun, cursor, lapsed, path)
     except psycopg.Error as error:

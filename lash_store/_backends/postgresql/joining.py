@@ -57,7 +57,7 @@ _HOW: Final = (
     "current_schema()"
 )
 
-_explain: Final = explaining(consumer_error)
+_explain: Final = explaining(consumer_error, without_password)
 
 
 class JoinedTransaction:
