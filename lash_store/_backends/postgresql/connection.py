@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
@@ -21,6 +20,7 @@ from lash_store._backends.postgresql.driver import (
     code_of,
     consumer_error,
     first_line,
+    interrupts_first,
     is_lost,
     open_cursor,
     store_error,
@@ -160,16 +160,11 @@ class StoreConnection(GuardedConnection):
     def send(self, last: Callable[[], object]) -> None:
         """Send what waits, and then `last`, and wait for all of it at once."""
         waiting, self.unsent[:] = list(self.unsent), []
-        before = sys.exception()  # which the caller may be about to handle
         try:
-            with self.pipeline():
+            with interrupts_first(), self.pipeline():
                 for each in (*waiting, last):
                     each()
         except psycopg.Error as error:
-            beneath = error.__context__
-            if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
-                self.discard()
-                raise beneath from None  # an interrupt, over which the driver has raised this
             is_drivers = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
             if is_drivers and error.sqlstate is None:
                 self.discard()  # what the server has done of it, the driver can't say any more

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, ClassVar, Final, cast
 
@@ -146,7 +147,7 @@ class StoreCursor(psycopg.RawCursor[Any]):
     def execute_many_now(self, sql: Any, rows: list[Any], /) -> None:
         """Execute one statement for each row, whatever else waits."""
         operation, path = whose(self.connection)
-        with telling(operation, sql, path):
+        with telling(operation, sql, path), interrupts_first():
             super().executemany(sql, rows)
 
     def later(self, sql: str, parameters: Any, /) -> None:
@@ -188,6 +189,19 @@ class StoreCursor(psycopg.RawCursor[Any]):
         own = type(self)(connection)
         connection.unsent.append(lambda: send(own))
         return own
+
+
+@contextmanager
+def interrupts_first() -> Iterator[None]:
+    """Raise an interrupt that strikes in a pipeline, and not what the driver raises over it as it leaves that."""
+    before = sys.exception()  # which the caller may be about to handle
+    try:
+        yield
+    except psycopg.Error as error:
+        beneath = error.__context__
+        if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
+            raise beneath from None
+        raise
 
 
 @cache
