@@ -20,9 +20,9 @@ from lash_store._backends.postgresql.driver import (
     code_of,
     consumer_error,
     first_line,
-    interrupts_first,
     is_lost,
     open_cursor,
+    pipelining,
     store_error,
 )
 from lash_store._backends.postgresql.guarded import GuardedConnection, GuardedCursor
@@ -161,7 +161,7 @@ class StoreConnection(GuardedConnection):
         """Send what waits, and then `last`, and wait for all of it at once."""
         waiting, self.unsent[:] = list(self.unsent), []
         try:
-            with interrupts_first(), self.pipeline():
+            with pipelining(self), self.pipeline():
                 for each in (*waiting, last):
                     each()
         except psycopg.Error as error:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, cast
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import PipelineStatus
 from sqlalchemy import Dialect, Table
 
 from lash_store._backends.postgresql.dialect import dialect_for
@@ -147,7 +148,7 @@ class StoreCursor(psycopg.RawCursor[Any]):
     def execute_many_now(self, sql: Any, rows: list[Any], /) -> None:
         """Execute one statement for each row, whatever else waits."""
         operation, path = whose(self.connection)
-        with telling(operation, sql, path), interrupts_first():
+        with telling(operation, sql, path), pipelining(self.connection):
             super().executemany(sql, rows)
 
     def later(self, sql: str, parameters: Any, /) -> None:
@@ -192,16 +193,25 @@ class StoreCursor(psycopg.RawCursor[Any]):
 
 
 @contextmanager
-def interrupts_first() -> Iterator[None]:
-    """Raise an interrupt that strikes in a pipeline, and not what the driver raises over it as it leaves that."""
+def pipelining(connection: Any) -> Iterator[None]:
+    """Raise an interrupt that strikes in a pipeline, and not what the driver raises over it as it leaves that.
+
+    A connection of the store's own of which the driver has not left it is of no more use.
+    """
     before = sys.exception()  # which the caller may be about to handle
     try:
         yield
-    except psycopg.Error as error:
+    except BaseException as error:
+        if not connection.closed and connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            getattr(connection, "discard", _leave)()
         beneath = error.__context__
         if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
             raise beneath from None
         raise
+
+
+def _leave() -> None:
+    """Leave a consumer's own connection to whoever ends its transaction; see ``Begun.is_torn``."""
 
 
 @cache

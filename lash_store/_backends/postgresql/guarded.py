@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from lash_store._backends.postgresql.driver import interrupts_first
+from lash_store._backends.postgresql.driver import pipelining
 from lash_store._backends.tx_connection import OwnedConnection
 from lash_store._kernel.observing import telling
 from lash_store.errors import TransactionEndedError
@@ -32,7 +32,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Execute for each parameter set inside the current transaction."""
         connection = self._entered(query)
-        with telling(connection.operation, str(query), connection.path), interrupts_first():
+        with telling(connection.operation, str(query), connection.path), pipelining(connection):
             super().executemany(query, params_seq, **options)
 
     def _entered(self, query: Any) -> StoreConnection:

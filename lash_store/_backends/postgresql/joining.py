@@ -80,9 +80,9 @@ class JoinedTransaction:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether it is still open."""
+        """Whether it is still open, and can be spoken to."""
         status = self._begun.raw.info.transaction_status
-        return status in (
+        return not self._begun.is_torn and status in (
             psycopg.pq.TransactionStatus.INTRANS,
             psycopg.pq.TransactionStatus.INERROR,
         )
