@@ -37,20 +37,20 @@ DEEPEST: Final = 100
 which a record takes some."""
 
 
-def on_any_stack(decode: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Make of a decoder one that may be called however deep its caller stands.
+def on_any_stack(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Make of an encoder or a decoder one that may be called however deep its caller stands.
 
     The interpreter counts its caller's frames as well, and what stands in a store must not look
-    corrupt because of them. So what does not fit there is decoded once more, on a stack of its own.
+    corrupt because of them. So what does not fit there is done once more, on a stack of its own.
     """
 
-    def decode_anywhere(content: Any) -> T:
+    def anywhere(given: Any) -> T:
         try:
-            return decode(content)
+            return function(given)
         except RecursionError:
-            return _on_a_new_stack(decode, content)
+            return _on_a_new_stack(function, given)
 
-    return decode_anywhere
+    return anywhere
 
 
 def _on_a_new_stack(function: Callable[[Any], T], given: Any) -> T:
@@ -67,9 +67,9 @@ def _on_a_new_stack(function: Callable[[Any], T], given: Any) -> T:
     return result.result()
 
 
-_encode_json = msgspec.json.Encoder().encode
+_encode_json = on_any_stack(msgspec.json.Encoder().encode)
 _decode_json = on_any_stack(msgspec.json.Decoder().decode)
-_encode_msgpack = msgspec.msgpack.Encoder().encode
+_encode_msgpack = on_any_stack(msgspec.msgpack.Encoder().encode)
 _decode_msgpack = on_any_stack(msgspec.msgpack.Decoder().decode)
 
 

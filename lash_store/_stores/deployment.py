@@ -7,8 +7,8 @@ from lash_store._backends import absolute, join
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.store import Store, open_at
-from lash_store._stores.tx import Context, Tx
-from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store._stores.tx import Context, Tx, sources
+from lash_store.clock import Clock, IdSource
 
 if TYPE_CHECKING:
     from lash_store._kernel.backend import Joinable
@@ -36,7 +36,7 @@ class DeploymentTx(Tx[Context]):
         there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
         SchemaDriftError as opening a store does.
         """
-        context = Context(clock or SystemClock(), ids or RandomIds())
+        context = Context(*sources(clock, ids))
         return cls(context, join(connection, cls.schema, context.scope))
 
     @classmethod

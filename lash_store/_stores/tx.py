@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 from sqlalchemy import Connection
 
 from lash_store._kernel.backend import Cursor, KeyLocks, OpenTransaction, Standing
+from lash_store._kernel.checks import check_has
 from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING, Concern
-from lash_store.clock import Clock, IdSource
+from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import TransactionEndedError
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ class Context:
 
     scope: str = field(default="", kw_only=True)
     """Whose rows it is about, where a database holds many sessions."""
+
+
+def sources(clock: Clock | None, ids: IdSource | None) -> tuple[Clock, IdSource]:
+    """Return the clock and the ids of a Tx that joins; InvalidRecordError for what is none of it."""
+    if clock is not None:
+        check_has("clock", clock, "now_ms")
+    if ids is not None:
+        check_has("ids", ids, "new_token")
+    return clock or SystemClock(), ids or RandomIds()
 
 
 ContextT_co = TypeVar("ContextT_co", bound=Context, covariant=True)
@@ -102,6 +112,8 @@ class Tx(Generic[ContextT_co]):
         if transaction is None:
             raise _over()
         if not transaction.in_transaction:
+            if isinstance(transaction, _Same) and transaction.is_over:
+                raise _over()
             raise TransactionEndedError("the database rolled this transaction back after an error")
         transaction.check_thread()
         return self._cursor
@@ -277,9 +289,14 @@ class _Same:
         self.further_cursor = beneath.further_cursor
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended: the next one on the same connection is not this one."""
+        return self._tx.transaction is not self._transaction
+
+    @property
     def in_transaction(self) -> bool:
-        """Whether it is still open: the next one on the same connection is not this one."""
-        return self._tx.transaction is self._transaction and self._transaction.in_transaction
+        """Whether it is still open."""
+        return not self.is_over and self._transaction.in_transaction
 
     def now_ms(self, _: Clock) -> int:
         """Return the time of the transaction, which was read once."""

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
-from lash_store._stores.tx import Tx
-from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store._stores.tx import Tx, sources
+from lash_store.clock import Clock, IdSource
 from lash_store.effect.context import EffectContext, effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.tables import SCHEMA
@@ -37,7 +37,7 @@ class EffectTx(EffectOperations, Tx[EffectContext]):
         there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection, SchemaVersionError and
         SchemaDriftError as opening a store does.
         """
-        context = effect_context(owner_id, clock or SystemClock(), ids or RandomIds())
+        context = effect_context(owner_id, *sources(clock, ids))
         return cls(context, join(connection, SCHEMA, context.scope))
 
     @classmethod

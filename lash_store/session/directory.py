@@ -10,7 +10,7 @@ import msgspec
 
 from lash_store._backends import absolute, is_server, is_url
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_count, check_kind, shown
+from lash_store._kernel.checks import check_count, check_kind, check_text, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first, opened
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
@@ -35,8 +35,9 @@ class SessionDirectory:
         self._options = options
         self._place: Place
         self._root: Path | None
-        if root == "":
-            raise StoreOpenError("''", "a path is a non-empty str")
+        name = os.fspath(root)
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise StoreOpenError(shown(name), "a path is a non-empty str without NUL")
         if is_url(root):
             shared = SharedDatabase(absolute(root), options)
             self._place = shared
@@ -84,7 +85,7 @@ class SessionDirectory:
             session_name=session_id if session_name is None else session_name,
             created_at="unix:0",
             model=model,
-            cwd=str(Path.cwd()) if cwd is None else cwd,
+            cwd=_own_folder() if cwd is None else cwd,
             relation=Relation() if relation is None else relation,
         )
         check_meta(meta)
@@ -127,7 +128,7 @@ class SessionDirectory:
         created, or was deleted since, is not there.
         """
         check_count("limit", limit)
-        check_kind("after", after, str)
+        check_text("after", after)
         return self._place.list(after, limit)
 
     def close(self) -> None:
@@ -147,6 +148,14 @@ class SessionDirectory:
         store = SessionStore.open(at, session_id=session_id, **chosen)
         self._opened.add(store)
         return store
+
+
+def _own_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        why = f"has to be given: this process's own folder can't be told ({error.strerror})"
+        raise InvalidRecordError("cwd", "None", why) from error
 
 
 class AsyncSessionDirectory:

@@ -98,16 +98,16 @@ class Folder:
     def find(self, session_id: str, open_store: Open) -> SessionStore | None:
         """Open a file that is there."""
         path = self.path_of(session_id)
-        if not path.exists():
+        if not _is_there(path):
             return None
         with self._locked(exclusive=False):
             # Again under the lock: it may have been deleted in the meantime.
-            return open_store(path) if path.exists() else None
+            return open_store(path) if _is_there(path) else None
 
     def delete(self, session_id: str) -> bool:
         """Remove a session's file and everything beside it."""
         path = self.path_of(session_id)
-        if not self._root.exists():
+        if not _is_there(self._root):
             return False
         with self._locked(exclusive=True), _explained(path):
             return remove_database(str(path))
@@ -131,7 +131,7 @@ class Folder:
             ):
                 return SessionEntry(name, store.load_meta())
         except StoreOpenError as error:
-            if isinstance(error, StoreEmptyError) or not path.exists():
+            if isinstance(error, StoreEmptyError) or not _is_there(path):
                 return None
             raise
 
@@ -220,7 +220,7 @@ class SharedDatabase:
 
     def _any(self, open_store: Callable[[], SessionStore]) -> SessionStore | None:
         """Open the database; None, and nothing made, if it is not there, or holds no sessions."""
-        if not self._is_server and not os.path.exists(self.path):
+        if not self._is_server and not _is_there(Path(self.path)):
             return None
         try:
             return open_store()
@@ -243,7 +243,7 @@ def _entries(after: str, limit: int) -> Any:
 
 def file_names(root: Path) -> list[str]:
     """Return the names of the files in a folder that may be sessions, in order."""
-    if not root.exists():
+    if not _is_there(root):
         return []
     with _explained(root):
         return sorted(entry.name for entry in root.iterdir() if entry.suffix == _SUFFIX)
@@ -261,6 +261,12 @@ def make_folder(folder: Path) -> None:
     """Make a folder, readable by its owner only, if it is not there; StoreOpenError if it can't be."""
     with _explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything; StoreOpenError if that can't be seen."""
+    with _explained(path):
+        return path.exists()
 
 
 @contextmanager

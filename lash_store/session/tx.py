@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from lash_store._backends import join
 from lash_store._kernel.schema import Schema
 from lash_store._stores.operations import reads, writes
-from lash_store._stores.tx import Tx
-from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
+from lash_store._stores.tx import Tx, sources
+from lash_store.clock import Clock, IdSource
 from lash_store.session.context import SessionContext, session_context
 from lash_store.session.operations import SessionOperations, blobs, claims, leases, meta, turns
 from lash_store.session.records import Profile
@@ -49,7 +49,7 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
         beside what is there; it is committed, or not, with the consumer's transaction. Raises NotConfiguredError for any other connection,
         SchemaVersionError and SchemaDriftError as opening a store does.
         """
-        context = session_context(session_id, profile, clock or SystemClock(), ids or RandomIds())
+        context = session_context(session_id, profile, *sources(clock, ids))
         return cls(context, join(connection, SCHEMA, context.scope))
 
     @classmethod

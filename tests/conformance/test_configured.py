@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from lash_store import NewWork, SessionLease, SessionStore, SessionTx, configure
+from lash_store import NewWork, ProcessTx, SessionLease, SessionStore, SessionTx, configure
+from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
@@ -303,6 +305,18 @@ def test_k_tx_8_configure_checks_what_it_is_given(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
     with pytest.raises(StoreOpenError, match="RETURNING"):
         configure(create_engine("sqlite://"))
+
+
+def test_k_tx_8_what_is_no_clock_or_has_no_ids_is_refused() -> None:
+    engine = configure(create_engine("sqlite://"))
+    joins: list[Any] = [partial(SessionTx.on, session_id="s"), EffectTx.on, ProcessTx.on]
+    with engine.begin() as connection:
+        for on in joins:
+            with pytest.raises(InvalidRecordError, match="clock"):
+                on(connection, clock=3)
+            with pytest.raises(InvalidRecordError, match="ids"):
+                on(connection, ids=3)
+        assert not connection.execute(text("SELECT * FROM sqlite_schema")).all()
 
 
 @pytest.mark.posix("there is no itimer")

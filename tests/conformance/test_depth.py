@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import pytest
 
 from lash_store import (
+    Append,
     Checkpoint,
     EffectStore,
     NewWork,
+    Node,
     ProcessRegistry,
     SessionStore,
     Success,
     TurnCommit,
+    turn_commit_hash,
 )
 from lash_store._kernel.codecs import DEEPEST
 from lash_store.errors import CorruptRecordError, InvalidRecordError
@@ -87,6 +90,25 @@ def test_k_codec_4_a_checkpoint_is_read_from_a_deep_stack(store: SessionStore) -
     found = near_the_end_of_the_stack(lambda: store.load_checkpoint(ref), 90)
     assert found is not None
     assert found.turn_state == nested(DEEPEST)
+
+
+def test_k_codec_4_a_deep_value_is_written_from_a_deep_stack(store: SessionStore) -> None:
+    value = nested(DEEPEST)
+    turn = TurnCommit(
+        fence=lease_of(store).fence,
+        graph=Append([Node("n", None, {"deep": nested(DEEPEST - 1)})], leaf="n"),
+        checkpoint=Checkpoint(value),
+    )
+    digest = turn_commit_hash(turn)
+    assert near_the_end_of_the_stack(lambda: turn_commit_hash(turn), 90) == digest
+    near_the_end_of_the_stack(lambda: store.enqueue_work(NewWork([value])), 90)
+    near_the_end_of_the_stack(lambda: store.commit_turn(turn), 90)
+    (batch,) = store.list_pending_work()
+    head = store.load_head()
+    assert batch.items[0].payload == value
+    assert head is not None
+    assert head.checkpoint_ref is not None
+    assert store.load_checkpoint(head.checkpoint_ref) == Checkpoint(value)
 
 
 def test_k_codec_4_steps_and_processes_from_a_deep_stack(tmp_path: Path) -> None:

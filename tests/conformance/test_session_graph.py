@@ -83,6 +83,17 @@ class TestMeta:
         store.save_meta(loaded)
         assert all_rows(path)["session_meta"][0][-1] == text
 
+    @pytest.mark.sqlite("a column of a server has one type")
+    @pytest.mark.parametrize("column", ["session_id", "session_name", "created_at", "model", "cwd"])
+    def test_k_codec_2_bytes_are_no_meta(
+        self, store: SessionStore, path: Path, column: str
+    ) -> None:
+        store.save_meta(META)
+        run_script(path, f"UPDATE session_meta SET {column} = x'ff'")
+        for load in (store.load_meta, store.load_summary):
+            with pytest.raises(CorruptRecordError, match="session_meta"):
+                load()
+
     @pytest.mark.parametrize("text", ["{", "[]", '{"kind":"uncle"}', '{"kind":1}'])
     def test_s_meta_1_a_relation_that_is_none_is_corrupt(
         self, store: SessionStore, path: Path, text: str

@@ -139,6 +139,16 @@ class TestAttachments:
         assert store.load_artifact("ref") == b"two"
         assert len(all_rows(path)["artifact_refs"]) == 1
 
+    @pytest.mark.sqlite("a column of a server has one type")
+    def test_k_codec_2_a_ref_that_is_no_text_is_named_as_it_is(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        store.put_artifact("ref", kind="k", content=b"one")
+        run_script(path, "UPDATE artifact_refs SET blob_ref = x'ff'")
+        with pytest.raises(CorruptRecordError) as caught:
+            store.load_artifact("ref")
+        assert (caught.value.table, caught.value.key) == ("artifact_refs", "ref")
+
     def test_s_att_2_a_ref_without_its_blob_is_corrupt(
         self, store: SessionStore, path: Path
     ) -> None:

@@ -7,13 +7,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lash_store import NewWork, SessionStore
+from lash_store import NewWork, SessionDirectory, SessionStore
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
 from tests.support.databases import all_rows
 from tests.support.sessions import enqueue
@@ -173,3 +174,73 @@ def test_k_open_14_an_immutable_reader_overlooks_no_commit(path: Path) -> None:
     copy.write_bytes(path.read_bytes())
     (path.parent / "copy.db-wal").write_bytes(wal or b"x")
     assert "beside it, whose commits nobody sees" in cause(copy, read_only=True, immutable=True)
+
+
+@contextmanager
+def unseen(folder: Path) -> Iterator[None]:
+    """Let nobody look into a folder; who may look into every one is somebody else meanwhile."""
+    folder.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if before == 0:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.mark.posix("there are no such modes")
+def test_k_open_4_a_folder_that_cannot_be_seen_is_no_empty_one(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    directories = [
+        SessionDirectory(hidden / "sessions"),
+        SessionDirectory(f"sqlite:///{hidden / 's.db'}"),
+    ]
+    for directory in directories:
+        directory.create("x", model="m").close()
+        assert len(directory.list()) == 1
+        assert directory.open("y") is None
+        assert not directory.delete("y")
+    with unseen(hidden):
+        for directory in directories:
+            with pytest.raises(StoreOpenError, match="Permission denied"):
+                directory.list()
+            with pytest.raises(StoreOpenError, match="Permission denied"):
+                directory.open("x")
+            with pytest.raises(StoreOpenError, match="Permission denied"):
+                directory.delete("x")
+        assert "can't be seen: Permission denied" in cause(hidden / "sessions" / "z.db")
+    for directory in directories:
+        assert len(directory.list()) == 1
+
+
+@pytest.mark.posix("a folder in use is not removed there")
+def test_k_open_4_a_process_whose_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StoreOpenError, match="own folder can't be told"):
+        SessionStore.open("s.db", session_id="s")
+    with SessionDirectory(tmp_path / "sessions") as directory:
+        with pytest.raises(InvalidRecordError, match="cwd = None: has to be given"):
+            directory.create("s", model="m")
+        assert directory.list() == []
+        directory.create("s", model="m", cwd="/home").close()
+
+
+def test_k_open_4_a_directory_has_names_that_a_file_system_can_spell(tmp_path: Path) -> None:
+    for bad in ("a\0b", Path("a\0b"), ""):
+        with pytest.raises(StoreOpenError, match="without NUL"):
+            SessionDirectory(bad)
+    for where in (tmp_path / "sessions", f"sqlite:///{tmp_path / 's.db'}"):
+        with SessionDirectory(where) as directory:
+            directory.create("s", model="m").close()
+            for after in ("\ud800", "a\0b"):
+                with pytest.raises(InvalidRecordError, match="after"):
+                    directory.list(after=after)

@@ -629,7 +629,11 @@ def test_k_share_6_a_tx_beside_another_ends_with_it(url: str) -> None:
         with store.begin() as tx:
             beside = SessionTx.beside(tx, session_id="t")
             beside.enqueue_work(NewWork([1]))
-        with store.begin(), pytest.raises(TransactionEndedError):
+        for _ in range(2):
+            with pytest.raises(TransactionEndedError, match="has ended"):
+                beside.list_work()  # it was committed, and not undone by an error
+            store.work_depth()
+        with store.begin(), pytest.raises(TransactionEndedError, match="has ended"):
             beside.list_work()
         with pytest.raises(TransactionEndedError):
             SessionTx.beside(tx, session_id="t")

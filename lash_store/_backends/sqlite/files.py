@@ -48,7 +48,11 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
         os.fsencode(name)
     except UnicodeEncodeError as error:
         raise StoreOpenError(ascii(name), "a path that the file system can't spell") from error
-    return os.path.realpath(name)
+    try:
+        return os.path.realpath(name)
+    except OSError as error:  # of a relative one
+        why = f"this process's own folder can't be told: {error.strerror}"
+        raise StoreOpenError(name, why) from error
 
 
 def create_private_file(path: str) -> None:
@@ -239,7 +243,7 @@ def _reason_from_path(path: str) -> str | None:
         return "it is a folder"
     parent, name = os.path.split(path)
     if not os.path.isdir(parent):
-        return f"its folder {parent!r} does not exist"
+        return f"its folder {parent!r} {_why_missing(parent)}"
     longest = _longest_name(parent)
     room = longest - len(_LONGEST_SIDECAR)
     if len(os.fsencode(name)) > room:
@@ -250,6 +254,16 @@ def _reason_from_path(path: str) -> str | None:
     if len(os.fsencode(path)) > _LONGEST_PATH:
         return f"its path is {len(os.fsencode(path))} bytes long, and SQLite takes {_LONGEST_PATH}"
     return None
+
+
+def _why_missing(folder: str) -> str:
+    try:
+        os.stat(folder)
+    except PermissionError as error:
+        return f"can't be seen: {error.strerror}"
+    except OSError:
+        pass
+    return "does not exist"
 
 
 _LONGEST_SIDECAR: Final = "-journal"

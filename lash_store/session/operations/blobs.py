@@ -135,7 +135,8 @@ def store_checkpoint(
 def check_ref(table: str, row: object, ref: object) -> str:
     """Return what a row holds as the key of a blob; CorruptRecordError if that is no text."""
     if not isinstance(ref, str):
-        raise CorruptRecordError(table, shown(row), f"a blob's key is text, not {shown(ref)}")
+        key = row if isinstance(row, str) else shown(row)
+        raise CorruptRecordError(table, key, f"a blob's key is text, not {shown(ref)}")
     return ref
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from lash_store._kernel.checks import check_name, shown
-from lash_store._kernel.codecs import decode_object, encode_json
+from lash_store._kernel.codecs import decode_object, encode_json, read_as
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
 from lash_store.session.context import SessionContext, Tx, Work
@@ -33,9 +33,17 @@ def _read_meta(tx: Tx) -> SessionMeta | None:
 
 
 def read_meta_row(row: Any) -> SessionMeta:
-    """Build the meta from its columns; CorruptRecordError for a relation that is none."""
+    """Build the meta from its columns; CorruptRecordError for what is none."""
     session_id, name, created_at, model, cwd, relation = row
-    return SessionMeta(session_id, name, created_at, model, cwd, _relation(session_id, relation))
+    key = session_id if isinstance(session_id, str) else shown(session_id)
+    columns = {
+        "session_id": session_id,
+        "session_name": name,
+        "created_at": created_at,
+        "model": model,
+        "cwd": cwd,
+    }
+    return read_as(SessionMeta, _TABLE, key, {**columns, "relation": _relation(key, relation)})
 
 
 def save_meta(_: SessionContext, meta: SessionMeta) -> Work[None]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from lash_store._kernel.checks import check_count, check_kind, check_name
 from lash_store._kernel.codecs import decode_json, read_as
+from lash_store._kernel.liveness import new_token
 from lash_store.clock import MAX_INT
 from lash_store.errors import CorruptRecordError
 from lash_store.session import statements
@@ -145,7 +146,7 @@ def work_depth(context: SessionContext, *, session_id: str | None = None) -> Wor
 
 def _enqueue(tx: Tx, session_id: str, work: WrittenWork) -> WorkBatch | AlreadyQueued:
     cursor = tx.own_cursor
-    batch_id = f"qwb:{tx.context.ids.new_token()}"
+    batch_id = f"qwb:{new_token(tx.context.ids)}"
     row = statements.enqueue_work.one(
         cursor,
         session_id=session_id,

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
-from lash_store._kernel.codecs import Json, free_json, stable_hash
+from lash_store._kernel.codecs import Json, free_json, on_any_stack, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store.errors import InvalidRecordError
 from lash_store.session.records.checkpoints import (
@@ -137,7 +137,7 @@ def turn_commit_hash(commit: TurnCommit) -> str:
         "usage": [_plain(delta) for delta in written.usage],
         "attachment_ids": list(written.attachment_ids),
     }
-    return stable_hash(_lasting(parts))
+    return stable_hash(on_any_stack(_lasting)(parts))
 
 
 def written_commit(commit: TurnCommit) -> WrittenCommit:
