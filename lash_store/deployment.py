@@ -167,8 +167,13 @@ class AsyncDeployment:
     async def _close_again(self) -> None:
         deployment, self._deployment = self._deployment, None
         if deployment is not None:
+            await finish_first(self._close_all(deployment))
+
+    async def _close_all(self, deployment: Deployment) -> None:
+        try:
             await self.sessions.aclose()
-            await finish_first(on_library_thread(deployment.close))
+        finally:
+            await on_library_thread(deployment.close)
 
     @property
     def root(self) -> Path:

@@ -61,6 +61,8 @@ _OTHERS: Final[dict[Kind, tuple[Any, str]]] = {
 class Copied(msgspec.Struct, frozen=True):
     """One unit that was copied, or was there and equal: its kind, a session's id, how many rows.
 
+    Of none, `was_there` is false: nothing was.
+
     `extras` are the indexes and triggers that an application has added to it, and that are not copied.
     """
 
@@ -161,7 +163,9 @@ def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[
         return
     folder = Path(source)
     if not folder.is_dir():
-        raise StoreOpenError(str(folder), "there is no folder to copy")
+        is_there = folder.exists()
+        why = "it is no folder with stores in it" if is_there else "there is no folder to copy"
+        raise StoreOpenError(str(folder), why)
     for path in (folder / SESSIONS / name for name in file_names(folder / SESSIONS)):
         try:
             name = _session_of(path, reading)
@@ -266,7 +270,7 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
         rows = sum(count for count, _ in wanted)
         found = [_digest(there, new, table) for table, new in tables]
         if found == wanted:
-            return Copied(kind, session_id, rows, was_there=True, extras=extras)
+            return Copied(kind, session_id, rows, was_there=rows > 0, extras=extras)
         if any(count for count, _ in found):
             raise CopyError(target.path, what, "it holds other rows already")
         for table, new in tables:

@@ -209,6 +209,26 @@ def test_k_open_12_who_is_cancelled_while_it_opens_a_session_leaves_none_open(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("step", [0, 1, 3, 10])
+def test_k_open_5_an_asyncio_deployment_is_closed_though_who_closes_it_is_cancelled(
+    tmp_path: Path, step: int
+) -> None:
+    async def main() -> None:
+        deployment = await AsyncDeployment.open(tmp_path)
+        session = await deployment.sessions.create("s", model="m")
+        closing = asyncio.create_task(deployment.aclose())
+        for _ in range(step + 1):
+            await asyncio.sleep(0)
+        if closing.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+        for store in (deployment.processes, deployment.triggers, deployment.effects, session):
+            with pytest.raises(StoreClosedError):
+                await store.check_schema()
+
+    asyncio.run(main())
+
+
 @pytest.mark.posix
 def test_k_open_12_a_store_that_is_dropped_leaves_no_descriptor(tmp_path: Path) -> None:
     for number in range(5):

@@ -303,7 +303,11 @@ def test_k_share_7_a_source_that_holds_nothing_of_ours_is_an_error(tmp_path: Pat
     with pytest.raises(StoreOpenError, match="'typo_'"):
         copy_deployment(f"sqlite:///{used}", target, source_prefix="typo_")
     assert not target.exists()
-    assert [each.rows for each in copy_deployment(f"sqlite:///{used}", target)] == [0, 0, 0]
+    with pytest.raises(StoreOpenError, match="no folder with stores in it"):
+        copy_deployment(other, target)
+    for _ in range(2):  # there is nothing that could have been there
+        nothing = copy_deployment(f"sqlite:///{used}", target)
+        assert [(each.rows, each.was_there) for each in nothing] == [(0, False)] * 3
     sessions = f"sqlite:///{tmp_path / 'sessions.db'}"
     SessionStore.open(sessions, session_id="nobody").close()
     assert copy_deployment(sessions, tmp_path / "further") == []  # it is ours, and holds nothing

@@ -120,7 +120,9 @@ def _is_missing(schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool)
         ours = canonical_kind(catalogue)
         if ours is not None:
             raise ForeignDatabaseError(
-                path, f"it is the file of a {ours.kind} store: open it by its path, not by a URL"
+                path,
+                f"it is the file of a {ours.kind} store, and holds nothing else: open it by its "
+                "path, not by a URL",
             )
         if not adopt:
             found_prefixes = prefixes(catalogue)
