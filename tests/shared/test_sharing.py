@@ -230,7 +230,10 @@ def test_k_share_1_a_canonical_file_is_opened_by_its_path(kind: str, path: Path,
     before = objects(path)
     for opened in STORES.values():
         for adopt in (False, True):
-            with pytest.raises(ForeignDatabaseError, match=f"{kind} store: open it by its path"):
+            with pytest.raises(
+                ForeignDatabaseError,
+                match=f"{kind} store, and holds nothing else: open it by its path",
+            ):
                 opened(url, adopt=adopt)
     assert objects(path) == before
 
