@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -174,6 +175,17 @@ def test_k_tx_10_an_interrupt_as_many_rows_are_sent_is_no_error(
         with engine.begin() as connection:
             assert SessionTx.on(connection, session_id="s").work_depth().batches == 0
         store.enqueue_all_work(works)
+
+
+def test_k_group_3_what_can_not_be_sent_in_a_pipeline_costs_no_connection(own_url: str) -> None:
+    """Who has begun the pipeline leaves it: the others of a group go on on the same connection."""
+    with SessionStore.open(own_url, session_id="s") as store, store.begin() as tx:
+        cursor, connection = tx.own_cursor, tx.current
+        many = partial(cursor.execute_many_now, "SELECT $1::text", [["a"], ["a\0b"]])  # type: ignore[attr-defined] # reason: PostgreSQL's own
+        with pytest.raises(psycopg.DataError):
+            connection.send(many)  # type: ignore[attr-defined] # reason: likewise
+        assert connection.in_transaction
+        tx.enqueue_work(NewWork([1]))
 
 
 def test_k_lock_1_waiting_in_vain_keeps_what_was_done_before(engine: Engine) -> None:

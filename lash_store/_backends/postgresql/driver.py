@@ -199,15 +199,21 @@ def pipelining(connection: Any) -> Iterator[None]:
     A connection of the store's own of which the driver has not left it is of no more use.
     """
     before = sys.exception()  # which the caller may be about to handle
+    is_within = _is_pipelining(connection)  # another's, who leaves it
     try:
         yield
     except BaseException as error:
-        if not connection.closed and connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        if not is_within and _is_pipelining(connection):
             getattr(connection, "discard", _leave)()
         beneath = error.__context__
         if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
             raise beneath from None
         raise
+
+
+def _is_pipelining(connection: Any) -> bool:
+    is_open = not connection.closed
+    return is_open and connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def _leave() -> None:
