@@ -80,6 +80,10 @@ class Queue(ABC):
     def prepare_to_work(self, index: int, of: int) -> None:  # noqa: B027 # reason: most need nothing
         """Make ready to be worker `index` of several processes."""
 
+    def work_once(self) -> None:
+        """Do one job: what a worker needs only once is made by then."""
+        self.complete(self.claim())
+
     def work_off(self) -> int:
         """Work until nothing is left; return how many jobs that were."""
         done, job = 0, self.claim()
