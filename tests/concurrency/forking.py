@@ -6,6 +6,7 @@ Prints a report as JSON.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lash_store import AsyncSessionStore, NewWork, SessionStore
 
@@ -203,11 +204,43 @@ def beside_writers_and_a_loop(path: Path, forks: int, report: Report) -> None:  
     report.counts["found"] = len(found)
 
 
+def after_dropped_stores(path: Path, forks: int, report: Report) -> None:
+    """Each child writes beside a parent that has dropped a store before, whose rest is collected then."""
+    gc.disable()
+    for number in range(forks):
+        SessionStore.open(path, session_id="s").put_blob(b"before %d" % number)
+        (written, say_written), (ended, say_ended) = os.pipe(), os.pipe()
+
+        def child(number: int = number, say_written: int = say_written, ended: int = ended) -> None:
+            with SessionStore.open(path, session_id="s") as store:
+                store.put_blob(b"child %d" % number)
+                os.write(say_written, b"x")
+                os.read(ended, 1)
+                store.put_blob(b"child %d again" % number)
+
+        def collect(written: int = written, say_ended: int = say_ended) -> None:
+            os.read(written, 1)
+            gc.collect()
+            os.write(say_ended, b"x")
+
+        collecting = threading.Thread(target=collect)
+        collecting.start()
+        report.fork(child)
+        collecting.join(ENOUGH_S)
+        for each in (written, say_written, ended, say_ended):
+            os.close(each)
+        if report.errors:
+            break
+    with SessionStore.open(path, session_id="s") as store, store.read() as tx:
+        count = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
+    report.counts["blobs"] = int(count or 0)
+
+
+CASES: Final = (beside_readers, beside_waiters, beside_writers_and_a_loop, after_dropped_stores)
+
 if __name__ == "__main__":
     made = Report()
-    cases = {
-        each.__name__: each for each in (beside_readers, beside_waiters, beside_writers_and_a_loop)
-    }
+    cases = {each.__name__: each for each in CASES}
     cases[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), made)
     sys.stdout.write(json.dumps({"errors": made.errors, "counts": made.counts}))
     sys.stdout.flush()

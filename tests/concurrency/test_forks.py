@@ -49,3 +49,7 @@ def test_forks_beside_threads_and_an_event_loop_that_write(path: Path) -> None:
     counts = report("beside_writers_and_a_loop", path, 100)
     assert (counts["lost"], counts["doubled"]) == (0, 0), counts
     assert counts["found"] == counts["acknowledged"]
+
+
+def test_k_open_5_forks_after_stores_that_were_dropped(path: Path) -> None:
+    assert report("after_dropped_stores", path, 10)["blobs"] == 30

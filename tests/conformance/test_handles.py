@@ -587,3 +587,31 @@ def test_k_tx_9_a_transaction_stays_in_its_thread(
         with store.read() as tx:
             count = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert count == int(writes)
+
+
+@pytest.mark.sqlite("its files")
+def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        store = SessionStore.open(path, session_id="s")
+        store.put_blob(b"x")
+        assert wal_of(path).exists()
+        del store
+        assert not wal_of(path).exists()  # which the last connection has emptied into the file
+
+        one = SessionStore.open(path, session_id="s")
+        two = SessionStore.open(path, session_id="s")
+        one.put_blob(b"y")
+        del one
+        two.put_blob(b"z")
+        with two.begin() as tx:
+            del two
+            tx.put_blob(b"in a block")
+            assert wal_of(path).exists()
+        del tx
+    finally:
+        gc.enable()
+    with SessionStore.open(path, session_id="s") as store, store.read() as tx:
+        found = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
+        assert found == 4

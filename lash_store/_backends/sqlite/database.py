@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
 from lash_store.errors import (
+    LashStoreError,
     NestedTransactionError,
     SchemaVersionError,
     StoreBusyError,
@@ -49,6 +50,19 @@ class OpenDatabase:
 
         self._use(Connections(schema, path))
         forking.databases[id(self)] = self  # before it is open: a fork has to wait for that
+
+    def __del__(self) -> None:
+        """Close what stores leave open that nobody has closed (K-OPEN-5).
+
+        Each connection is in a circle with its own cursor: until the collector comes, which may be
+        never, its file would stay open, a directory could not delete it, and a fork would carry it over
+        without seeing it. What somebody still uses goes with the collector after all.
+        """
+        with suppress(
+            AttributeError, LashStoreError, sqlite3.Error, OSError
+        ):  # or it was never open
+            if self.connections.all and not self.connections.closed:
+                self.close_if_idle()
 
     def _use(self, connections: Connections) -> None:
         self.connections = connections
