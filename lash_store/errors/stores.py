@@ -113,9 +113,8 @@ class StoreBusyError(LashStoreError):
         self.waited_ms = waited_ms
 
     def __str__(self) -> str:
-        return (
-            f"{self.path!r} is busy: waited {self.waited_ms} ms for its lock; trying again is safe"
-        )
+        waited = f"waited {self.waited_ms} ms for its lock" if self.waited_ms else "it is in use"
+        return f"{self.path!r} is busy: {waited}; trying again is safe"
 
 
 class DeadlockError(StoreBusyError):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
+from lash_store._kernel.checks import check_name
 from lash_store._kernel.choosing import OrderBy
 from lash_store._stores.holding import Held, Holding
 from lash_store.errors import ClaimLostError
@@ -30,7 +31,7 @@ class SessionHolding:
         While somebody else holds it, waits for `timeout_ms`, and then raises LeaseHeldError.
         """
         store: Any = self
-        key = store.session_id if session_id is None else session_id
+        key = store.session_id if session_id is None else check_name("session_id", session_id)
         return leases.LEASES.hold(
             store, key, owner_id=owner_id, ttl_ms=ttl_ms, timeout_ms=timeout_ms
         )

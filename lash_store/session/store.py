@@ -59,7 +59,8 @@ class SessionStore(SessionHolding, SessionOperations, Store[SessionTx]):
         """
         settings = Settings(**options)
         in_memory = path.path == ":memory:" if isinstance(path, Store) else is_in_memory(path)
-        chosen = profile or ("low_latency" if in_memory else "balanced")
+        by_default: Profile = "low_latency" if in_memory else "balanced"
+        chosen = by_default if profile is None else profile
         context = session_context(session_id, chosen, settings.clock, settings.ids)
         check_interval(collect_every)
         handle, _ = open_at(path, SCHEMA, options)

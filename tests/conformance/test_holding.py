@@ -345,13 +345,21 @@ def test_k_hold_1_waiting_for_a_term(where: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"ttl_ms": 0}, {"ttl_ms": -1}, {"owner_id": ""}, {"timeout_ms": -1}, {"ttl_ms": 1.5}]
+    "bad",
+    [
+        {"ttl_ms": 0},
+        {"ttl_ms": -1},
+        {"owner_id": ""},
+        {"session_id": ""},
+        {"timeout_ms": -1},
+        {"ttl_ms": 1.5},
+    ],
 )
 def test_k_hold_1_bad_input_is_refused(path: Path, bad: dict[str, Any]) -> None:
     with SessionStore.open(path, session_id="s") as store:
         before = all_rows(path)
         given: Any = {"owner_id": "ann", "ttl_ms": TTL, **bad}
-        with pytest.raises(InvalidRecordError), store.hold(**given):
+        with pytest.raises(InvalidRecordError, match=next(iter(bad))), store.hold(**given):
             raise AssertionError
         assert all_rows(path) == before
 

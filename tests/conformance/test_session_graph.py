@@ -594,6 +594,9 @@ class TestBlobs:
             store.put_blob(b"", kind=wrong)
         with pytest.raises(InvalidRecordError, match="profile"):
             SessionStore.open(path, session_id="s", profile=wrong)
+        none_at_all: Any = ""
+        with pytest.raises(InvalidRecordError, match="profile"):
+            SessionStore.open(path, session_id="s", profile=none_at_all)
         assert all_rows(path) == before
 
     @given(content=st.binary(max_size=6000), kind=st.sampled_from(["ToolState", "GenericBlob"]))
