@@ -25,7 +25,8 @@ T = TypeVar("T")
 Json = TypeAliasType(
     "Json", "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 )
-"""A consumer's own JSON value; tuples count as arrays, bytes as arrays of integers."""
+"""A consumer's own JSON value: sequences of any type are arrays, bytes arrays of integers, mappings
+objects, and subclasses of int, float and str what they are."""
 
 _SMALLEST_INT: Final = -(2**63)
 _LARGEST_INT: Final = 2**64 - 1
@@ -203,8 +204,21 @@ def _free(place: _Place, value: Any, form: _Form, levels: int) -> Any:  # noqa: 
     elif kind is bytes:
         written = list(value)
     elif value is not None and kind is not bool:
-        raise _refused(place, value, f"{kind.__name__} is no JSON type")
+        written = _free(place, _plain(place, value), form, levels)
     return written
+
+
+def _plain(place: _Place, value: Any) -> Any:
+    """Return what a value of a type of its own counts as."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    if isinstance(value, int):
+        return int.__pos__(value)  # whatever its type makes of int()
+    if isinstance(value, float):
+        return float.__pos__(value)
+    raise _refused(place, value, f"{type(value).__name__} is no JSON type")
 
 
 def _too_deep(place: _Place) -> InvalidRecordError:
@@ -227,10 +241,16 @@ def _refused(place: _Place, value: Any, problem: str) -> InvalidRecordError:
 def _with_text_keys(place: _Place, value: dict[Any, Any]) -> dict[str, Any]:
     for key in value:
         if type(key) is not str:
-            raise _refused(place, key, "a key must be a str")
+            if not isinstance(key, str):
+                raise _refused(place, key, "a key must be a str")
+            return _with_text_keys(place, {_key(each): value[each] for each in value})
         if not key.isascii():
             _text(place, key)
     return value
+
+
+def _key(key: Any) -> Any:
+    return str.__str__(key) if isinstance(key, str) else key
 
 
 def _text(place: _Place, value: str) -> str:

@@ -8,8 +8,11 @@ import random
 import subprocess
 import sys
 import zlib
+from collections import OrderedDict, deque
 from collections.abc import Mapping
+from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,7 +20,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sqlalchemy import Column, MetaData, Table, Text, insert, select, update
 
-from lash_store import SessionStore
+from lash_store import NewWork, SessionStore
 from lash_store._kernel.codecs import encode_json, free_json, stable_hash
 from lash_store.errors import CorruptRecordError, InvalidRecordError, NodeConflictError
 from lash_store.session import statements, tables
@@ -42,6 +45,19 @@ from tests.support.databases import all_rows, run_script
 from tests.support.sessions import chain, commit, lease_of, node
 
 META = SessionMeta("s", "a name", "unix:1", "a-model", "/home", Relation())
+
+
+class _Number(IntEnum):
+    SEVEN = 7
+    TOO_LARGE = 2**64
+
+
+class _Word(StrEnum):
+    KEY = "key"
+
+
+class _Real(float):
+    pass
 
 
 def ids(graph: Any) -> list[str]:
@@ -761,6 +777,22 @@ class TestCodecs:
         assert encode_json(free_json("value", value)) == text
         assert stable_hash(free_json("value", value)) == sha(text.encode())
 
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (OrderedDict(b=1, a=MappingProxyType({"x": 1})), '{"a":{"x":1},"b":1}'),
+            (deque([range(2), bytearray(b"a"), ()]), "[[0,1],[97],[]]"),
+            ([_Number.SEVEN, _Real(1.5), _Word.KEY], '[7,1.5,"key"]'),
+            ({_Word.KEY: 1, "a": {_Word.KEY: 2}}, '{"a":{"key":2},"key":1}'),
+        ],
+    )
+    def test_k_codec_4_other_types_count_as_what_they_are(
+        self, store: SessionStore, value: Any, text: str
+    ) -> None:
+        assert encode_json(free_json("value", value)) == text
+        store.enqueue_work(NewWork([value]))
+        assert store.list_work()[0].items[0].payload == json.loads(text)
+
     @given(st.floats(allow_nan=False, allow_infinity=False))
     def test_k_codec_1_every_float_reads_back_as_itself(self, value: float) -> None:
         text = encode_json(free_json("value", value))
@@ -769,7 +801,21 @@ class TestCodecs:
         assert ("e" not in text) == plain
 
     @pytest.mark.parametrize(
-        "bad", [float("nan"), float("inf"), 2**64, "\udfff", {"\ud800": 1}, {1}]
+        "bad",
+        [
+            float("nan"),
+            float("inf"),
+            2**64,
+            "\udfff",
+            {"\ud800": 1},
+            {1},
+            1j,
+            MappingProxyType({1: 2}),
+            deque([{1}]),
+            OrderedDict({_Word.KEY: 1, 2: 3}),
+            _Number.TOO_LARGE,
+            _Real("nan"),
+        ],
     )
     def test_k_codec_4_what_can_not_be_stored_is_refused_and_placed(self, bad: Any) -> None:
         with pytest.raises(InvalidRecordError, match=r"value\.a\[1\]"):
