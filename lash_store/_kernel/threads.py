@@ -13,12 +13,14 @@ from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final
 
-from lash_store._kernel.posix import in_forked_child
+from lash_store._kernel.posix import in_forked_child, interrupt_main_thread
 
 Job = Callable[[], object]
+
+_BEHIND_A_FINALIZER_S: Final = 0.01
 
 _here = threading.local()
 
@@ -40,6 +42,16 @@ def start_thread(name: str, run: Callable[[], object]) -> bool:
     except RuntimeError:  # the interpreter is shutting down, or has no thread left
         return False
     return True
+
+
+def interrupt_again() -> None:
+    """Let an interrupt that struck in a finalizer strike once more: there it is reported, and forgotten."""
+
+    def strike() -> None:
+        sleep(_BEHIND_A_FINALIZER_S)
+        interrupt_main_thread()
+
+    start_thread("lash-store-interrupt", strike)
 
 
 class Pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lash_store import (
     SessionLease,
     SessionStore,
 )
+from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
@@ -615,3 +617,17 @@ def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> Non
     with SessionStore.open(path, session_id="s") as store, store.read() as tx:
         found = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert found == 4
+
+
+@pytest.mark.sqlite("its connections")
+def test_k_open_5_an_interrupt_as_a_dropped_store_is_closed_is_not_forgotten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(_: OpenDatabase) -> bool:
+        raise KeyboardInterrupt
+
+    store = SessionStore.open(path, session_id="s")
+    monkeypatch.setattr(OpenDatabase, "close_if_idle", struck)
+    with pytest.raises(KeyboardInterrupt):
+        del store
+        time.sleep(10)

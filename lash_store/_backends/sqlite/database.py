@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from lash_store._backends.sqlite.files import check_only_name, open_sidecars, se
 from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
+from lash_store._kernel.threads import interrupt_again
 from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
@@ -58,11 +59,13 @@ class OpenDatabase:
         never, its file would stay open, a directory could not delete it, and a fork would carry it over
         without seeing it. What somebody still uses goes with the collector after all.
         """
-        with suppress(
-            AttributeError, LashStoreError, sqlite3.Error, OSError
-        ):  # or it was never open
+        try:
             if self.connections.all and not self.connections.closed:
                 self.close_if_idle()
+        except (AttributeError, LashStoreError, sqlite3.Error, OSError):
+            pass  # it was never open, or the collector has closed some of it already
+        except KeyboardInterrupt:
+            interrupt_again()
 
     def _use(self, connections: Connections) -> None:
         self.connections = connections
