@@ -34,7 +34,7 @@ from lash_store.errors import (
 )
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, SequentialIds, run_as_group
-from tests.support.databases import all_rows, apart, database_of
+from tests.support.databases import all_rows, apart, database_of, run_script
 
 
 def wal_of(path: Path) -> Path:
@@ -618,6 +618,25 @@ def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> Non
     with SessionStore.open(path, session_id="s") as store, store.read() as tx:
         found = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert found == 4
+
+
+@pytest.mark.sqlite("its lock")
+def test_k_open_5_a_block_that_is_never_left_locks_nobody_out(path: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        store = SessionStore.open(path, session_id="s")
+        store.put_blob(b"x")
+        block = store.begin()
+        tx = block.__enter__()
+        tx.put_blob(b"y")
+        del store, block, tx
+        run_script(path, "PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; ROLLBACK")
+    finally:
+        gc.enable()
+    with SessionStore.open(path, session_id="s") as store, store.read() as anew:
+        found = anew.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
+        assert found == 1
 
 
 @pytest.mark.sqlite("its connections")

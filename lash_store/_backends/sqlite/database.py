@@ -61,6 +61,7 @@ class OpenDatabase:
         """
         try:
             if self.connections.all and not self.connections.closed:
+                self.writer.turns.forget_the_gone()  # a block that was never left
                 self.close_if_idle()
         except (AttributeError, LashStoreError, sqlite3.Error, OSError):
             pass  # it was never open, or the collector has closed some of it already

@@ -92,13 +92,17 @@ class Turns:
         """Take the turn, if it is nobody's and `call` is the first in line."""
         if self.first() is not call:
             return False
-        with self._mutex:
-            held = self._held.get(_HELD)
-            if held is not None and held() is None:
-                del self._held[_HELD]  # whoever held it is gone
+        self.forget_the_gone()
         hold.thread = get_ident()
         mine = ref(hold)
         return self._held.setdefault(_HELD, mine) is mine
+
+    def forget_the_gone(self) -> None:
+        """Make it nobody's turn, if whoever held it is gone."""
+        with self._mutex:
+            held = self._held.get(_HELD)
+            if held is not None and held() is None:
+                del self._held[_HELD]
 
     def move_here(self, hold: Holding) -> None:
         """Go on in this thread with a turn that another one has taken for it."""
