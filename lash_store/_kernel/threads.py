@@ -136,7 +136,7 @@ class Timer:
         """Begin without a thread, and with nothing due."""
         self._added: deque[tuple[float, int, Job]] = deque()
         self._bell = Bell()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the collector may come to it in its own thread
         self._runs = False
         self._numbers = count()
 

@@ -163,6 +163,8 @@ class Watch:
         """Tell it no more; harmless if it was not told."""
         with self._lock:
             self.waiters.discard(waiter)
+            if not self.waiters:
+                self._ask = None  # which is a store's own: one that is dropped would stay
             for concern in waiter.concerns:
                 told = self._by_concern.get(concern, set())
                 told.discard(waiter)

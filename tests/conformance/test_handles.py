@@ -35,6 +35,7 @@ from lash_store.errors import (
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, SequentialIds, run_as_group
 from tests.support.databases import all_rows, apart, database_of, run_script
+from tests.support.turns import eventually_in_loop
 
 
 def wal_of(path: Path) -> Path:
@@ -618,6 +619,37 @@ def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> Non
     with SessionStore.open(path, session_id="s") as store, store.read() as tx:
         found = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert found == 4
+
+
+@pytest.mark.sqlite("its files")
+def test_k_open_5_what_was_called_does_not_keep_a_dropped_store(path: Path) -> None:
+    async def use() -> None:
+        store = await AsyncSessionStore.open(path, session_id="s")
+        await asyncio.gather(*(store.enqueue_work(NewWork([n])) for n in range(8)))
+        await store.wait_until(lambda _: None, timeout_ms=1)
+        async with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            held.check()
+        assert len(await store.list_work()) == 8
+        assert wal_of(path).exists()
+
+    async def main() -> None:
+        await use()
+        # Whoever has told the loop may still be about it, on a thread of the library's.
+        await eventually_in_loop(lambda: not wal_of(path).exists())
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+        store = SessionStore.open(path, session_id="s")
+        store.wait_until(lambda _: None, timeout_ms=1)
+        with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            store.put_blob(b"x")
+        assert wal_of(path).exists()
+        del store, held
+        assert not wal_of(path).exists()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.sqlite("its lock")

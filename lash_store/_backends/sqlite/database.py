@@ -12,16 +12,17 @@ import threading
 import weakref
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from lash_store._backends.sqlite import forking, guard
+from lash_store._backends.sqlite import forking, guard, opened
 from lash_store._backends.sqlite.connections import Connections
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import check_only_name, open_sidecars, set_sidecars_aside
 from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
-from lash_store._kernel.threads import interrupt_again
+from lash_store._kernel.calls import LOOK_AGAIN_S
+from lash_store._kernel.threads import CHORES, TIMER, interrupt_again
 from lash_store.errors import (
     LashStoreError,
     NestedTransactionError,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
 
+_DROPPED_TRIES: Final = 20
+
 
 class OpenDatabase:
     """One open database, usable from any thread; see the head of this module."""
@@ -49,6 +52,9 @@ class OpenDatabase:
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open stores that stand on it."""
 
+        self.is_dropped = False
+        """Whether there is none any more, and none may come."""
+
         self._use(Connections(schema, path))
         forking.databases[id(self)] = self  # before it is open: a fork has to wait for that
 
@@ -60,13 +66,24 @@ class OpenDatabase:
         without seeing it. What somebody still uses goes with the collector after all.
         """
         try:
-            if self.connections.all and not self.connections.closed:
-                self.writer.turns.forget_the_gone()  # a block that was never left
-                self.close_if_idle()
+            self._close_dropped(_DROPPED_TRIES)
         except (AttributeError, LashStoreError, sqlite3.Error, OSError):
             pass  # it was never open, or the collector has closed some of it already
         except KeyboardInterrupt:
             interrupt_again()
+
+    def _close_dropped(self, tries: int) -> None:
+        if self.in_memory or self.closed or not self.connections.all or not tries:
+            return
+        with opened.lock:
+            if any(True for _ in self.handles):
+                return  # one was opened at the last moment
+            self.is_dropped = True
+        self.writer.turns.forget_the_gone()  # a block that was never left
+        if not self.close_if_idle():
+            # Whoever let go of it last may be a thread of the library's own that is at work on it. It
+            # stays for that long, so that a fork sees it.
+            TIMER.after(LOOK_AGAIN_S, lambda: CHORES.submit(lambda: self._close_dropped(tries - 1)))
 
     def _use(self, connections: Connections) -> None:
         self.connections = connections

@@ -84,7 +84,7 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
     def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> SqliteHandle:
         handle = cls(database, schema, settings)
         with opened.lock:
-            if database.closed:
+            if database.closed or database.is_dropped:
                 raise StoreClosedError(database.path)
             database.handles.add(handle)  # first: nobody may close it under us
         try:
@@ -321,7 +321,7 @@ def _database_at(schema: Schema, path: str) -> OpenDatabase:
         opened.prefixes.add(schema.prefix)
         key = opened.registered_as(path, schema.prefix)
         found = opened.databases.get(key)
-        if isinstance(found, OpenDatabase) and not found.closed:
+        if isinstance(found, OpenDatabase) and not (found.closed or found.is_dropped):
             return found
         database = opened.databases[key] = OpenDatabase(schema, path)
         return database

@@ -324,6 +324,7 @@ class Leader(ABC):
             settle(group.calls)
             with suppress(ValueError):  # another thread was first
                 self._ended.remove(group)
+            group.calls = []  # they say who has taken them, and would keep their stores from being freed
 
     # What an interrupt leaves behind.
 
