@@ -216,7 +216,7 @@ class ToldCall(LibraryCall):
 class LoopCall(LibraryCall):
     """A call of an event loop: a future is settled there."""
 
-    __slots__ = ("_loop", "_outcome", "future", "is_kept", "write_instead")
+    __slots__ = ("_loop", "_outcome", "_waited", "is_kept", "write_instead")
 
     def __init__(
         self,
@@ -237,7 +237,8 @@ class LoopCall(LibraryCall):
         self.write_instead = write_instead
         """What is to be written, an operation and its work, if this read finds nothing."""
         self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self._loop.create_future()
+        self._waited: asyncio.Future[Any] | None = self._loop.create_future()
+        """What its caller waits for; none once that was told of an error."""
         self.is_consumers = is_consumers
         self._outcome: asyncio.Future[None] | None = None
 
@@ -245,7 +246,7 @@ class LoopCall(LibraryCall):
         """Become the write that is due if this read found nothing; tell whether it did."""
         if self.write_instead is None or self.result is not None or self.error is not None:
             return False
-        if self.future.done():
+        if self._waited is None or self._waited.done():
             return False  # it was cancelled
         (self.operation, self.work), self.write_instead = self.write_instead, None
         self.taken.clear()
@@ -257,12 +258,17 @@ class LoopCall(LibraryCall):
         The CancelledError that is raised then is caused by the error that it ended with, if any.
         """
         try:
-            return await self.future
+            assert self._waited is not None
+            return await self._waited
         except asyncio.CancelledError as cancelled:
             if not self.is_kept and self.take(self):
                 raise  # nobody runs it, now or later
             await self._known()
             raise cancelled from self.error
+        except BaseException:
+            # Its traceback leads to this call: if that led back, the two would keep a store that is dropped.
+            self.error = self._waited = None
+            raise
 
     async def _known(self) -> None:
         # It may have been settled between the cancelling and now: then nobody will tell again.
@@ -276,17 +282,18 @@ class LoopCall(LibraryCall):
         self.settled = True
         if self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(None)
-        if self.future.done():
-            return  # it was cancelled
+        waited = self._waited
+        if waited is None or waited.done():
+            return  # it was cancelled, or is told once more
         error = self.error
         if isinstance(error, StopIteration):
             # No future can carry it: whoever awaits it would wait for ever.
             error = RuntimeError("the work raised StopIteration")
             error.__cause__ = self.error
         if error is not None:
-            self.future.set_exception(error)
+            waited.set_exception(error)
         else:
-            self.future.set_result(self.result)
+            waited.set_result(self.result)
 
 
 class LoopJob(LoopCall):
@@ -300,7 +307,9 @@ class LoopJob(LoopCall):
 
     async def answer(self) -> Any:
         """Wait for the outcome; of what may be left, cancelled, not even until it is known."""
-        return await (self.future if self._may_be_left else super().answer())
+        if self._may_be_left and self._waited is not None:
+            return await self._waited
+        return await super().answer()
 
     def run_job(self) -> None:
         """Do it, unless it was cancelled before."""

@@ -24,6 +24,7 @@ from lash_store import (
 from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store.errors import (
     LashStoreError,
+    LeaseLostError,
     NestedTransactionError,
     ReadOnlyStoreError,
     SchemaVersionError,
@@ -629,6 +630,10 @@ def test_k_open_5_what_was_called_does_not_keep_a_dropped_store(path: Path) -> N
         await store.wait_until(lambda _: None, timeout_ms=1)
         async with store.hold(owner_id="ann", ttl_ms=60_000) as held:
             held.check()
+        with pytest.raises(LeaseLostError):
+            await store.renew_lease(held.fence, ttl_ms=1)
+        with pytest.raises(ZeroDivisionError):
+            await store.read(lambda _: 1 / 0)
         assert len(await store.list_work()) == 8
         assert wal_of(path).exists()
 
