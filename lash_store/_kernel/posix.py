@@ -1,9 +1,6 @@
 """What POSIX has and Windows has not, and what stands in its place there."""
 
 import os
-import signal
-import threading
-from _thread import interrupt_main
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -12,7 +9,7 @@ try:
 except ImportError:  # who would lock with it does without
     fcntl = None  # type: ignore[assignment] # reason: a module that may be absent has no other spelling
 
-__all__ = ["CLOSE_ON_EXEC", "NO_LINK", "fcntl", "in_forked_child", "interrupt_main_thread"]
+__all__ = ["CLOSE_ON_EXEC", "NO_LINK", "fcntl", "in_forked_child", "require_systems_own"]
 
 CLOSE_ON_EXEC: Final = getattr(os, "O_CLOEXEC", 0)
 NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
@@ -27,10 +24,7 @@ def in_forked_child(function: FunctionT) -> FunctionT:
     return function
 
 
-def interrupt_main_thread() -> None:
-    """Let SIGINT strike in the main thread; what it waits for there is cut short, but for Windows."""
-    main = threading.main_thread().ident
-    if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGINT)
-    else:
-        interrupt_main()
+def require_systems_own(error: OSError) -> None:
+    """Raise it unless a system call gave it: a TimeoutError out of a signal handler has no number (K-TX-10)."""
+    if error.errno is None:
+        raise error

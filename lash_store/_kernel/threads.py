@@ -13,14 +13,12 @@ from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from queue import SimpleQueue
-from time import monotonic, sleep
+from time import monotonic
 from typing import Final
 
-from lash_store._kernel.posix import in_forked_child, interrupt_main_thread
+from lash_store._kernel.posix import in_forked_child
 
 Job = Callable[[], object]
-
-_BEHIND_A_FINALIZER_S: Final = 0.01
 
 _here = threading.local()
 
@@ -44,16 +42,6 @@ def start_thread(name: str, run: Callable[[], object]) -> bool:
     return True
 
 
-def interrupt_again() -> None:
-    """Let an interrupt that struck in a finalizer strike once more: there it is reported, and forgotten."""
-
-    def strike() -> None:
-        sleep(_BEHIND_A_FINALIZER_S)
-        interrupt_main_thread()
-
-    start_thread("lash-store-interrupt", strike)
-
-
 class Pool:
     """Threads that run one job after another, at most `most` of them."""
 
@@ -65,7 +53,7 @@ class Pool:
     def renew(self) -> None:
         """Begin without threads: those of a parent process don't exist in its child."""
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the collector may come to it in its own thread
         self._threads = 0
         self._unserved = 0
         """Jobs that were handed in and not yet ended; more than threads means that one is missing."""

@@ -236,7 +236,37 @@ def after_dropped_stores(path: Path, forks: int, report: Report) -> None:
     report.counts["blobs"] = int(count or 0)
 
 
-CASES: Final = (beside_readers, beside_waiters, beside_writers_and_a_loop, after_dropped_stores)
+def beside_closing(path: Path, forks: int, report: Report) -> None:
+    """A thread opens and closes stores, another drops them; each child uses a file of its own."""
+
+    def close() -> None:
+        with SessionStore.open(path, session_id="s") as store:
+            store.put_blob(os.urandom(30_000))
+
+    def drop() -> None:
+        SessionStore.open(f"{path}-dropped", session_id="s").put_blob(os.urandom(30_000))
+
+    def child() -> None:
+        with SessionStore.open(f"{path}-child", session_id="s") as store:
+            store.put_blob(b"x")
+
+    threads = [report.run("closes", close), report.run("drops", drop)]
+    for _ in range(forks):
+        report.fork(child)
+        if report.errors:
+            break
+    report.stop.set()
+    for thread in threads:
+        thread.join(ENOUGH_S)
+
+
+CASES: Final = (
+    beside_readers,
+    beside_waiters,
+    beside_writers_and_a_loop,
+    after_dropped_stores,
+    beside_closing,
+)
 
 if __name__ == "__main__":
     made = Report()

@@ -53,3 +53,8 @@ def test_forks_beside_threads_and_an_event_loop_that_write(path: Path) -> None:
 
 def test_k_open_5_forks_after_stores_that_were_dropped(path: Path) -> None:
     assert report("after_dropped_stores", path, 10)["blobs"] == 30
+
+
+def test_k_open_5_forks_beside_threads_that_close_and_drop_stores(path: Path) -> None:
+    counts = report("beside_closing", path, FORKS)
+    assert min(counts["closes"], counts["drops"]) > 10, counts

@@ -18,6 +18,7 @@ from lash_store._backends.sqlite.noticing import FileNotices
 from lash_store._backends.sqlite.opening import open_reader, open_writer
 from lash_store._backends.sqlite.wal import Wal
 from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
+from lash_store._kernel.posix import require_systems_own
 from lash_store._kernel.watching import SOON_S, Concern, Version, Watch
 from lash_store.errors import StoreClosedError, StoreLostError
 
@@ -129,7 +130,8 @@ class Connections:
         if identity is not None:  # what check_file() does, on the hottest path there is
             try:
                 found = stat(self._path_bytes)
-            except OSError:
+            except OSError as error:
+                require_systems_own(error)
                 found = None
             if found is None or found.st_ino != identity[1] or found.st_dev != identity[0]:
                 self.check_file()
@@ -150,6 +152,7 @@ class Connections:
         try:
             found = stat(self.path)
         except OSError as error:
+            require_systems_own(error)
             cause = f"its file was removed or moved ({error.strerror})"
             raise StoreLostError(self.path, cause) from error
         device, inode = self.identity

@@ -8,13 +8,15 @@ database in memory has one connection for everything, so its reads take turns as
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from lash_store._backends.sqlite import forking, guard, opened
+from lash_store._backends.sqlite import forking, guard
 from lash_store._backends.sqlite.connections import Connections
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import check_only_name, open_sidecars, set_sidecars_aside
@@ -22,9 +24,8 @@ from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
 from lash_store._kernel.calls import LOOK_AGAIN_S
-from lash_store._kernel.threads import CHORES, TIMER, interrupt_again
+from lash_store._kernel.threads import CHORES, TIMER
 from lash_store.errors import (
-    LashStoreError,
     NestedTransactionError,
     SchemaVersionError,
     StoreBusyError,
@@ -32,7 +33,7 @@ from lash_store.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lash_store._kernel.options import Settings
     from lash_store._kernel.schema import Schema
@@ -58,32 +59,30 @@ class OpenDatabase:
         self._use(Connections(schema, path))
         forking.databases[id(self)] = self  # before it is open: a fork has to wait for that
 
-    def __del__(self) -> None:
-        """Close what stores leave open that nobody has closed (K-OPEN-5).
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Have closed what stores leave open that nobody has closed (K-OPEN-5).
 
         Each connection is in a circle with its own cursor: until the collector comes, which may be
         never, its file would stay open, a directory could not delete it, and a fork would carry it over
-        without seeing it. What somebody still uses goes with the collector after all.
+        without seeing it. A thread of the library's closes it: what a signal handler raises in a
+        finalizer is lost. What the collector finds, and what somebody still uses, is closed by it.
         """
-        try:
-            self._close_dropped(_DROPPED_TRIES)
-        except (AttributeError, LashStoreError, sqlite3.Error, OSError):
-            pass  # it was never open, or the collector has closed some of it already
-        except KeyboardInterrupt:
-            interrupt_again()
+        if is_finalizing():
+            return  # the interpreter closes what is left, and has taken our names already
+        with suppress(AttributeError):  # it was never made
+            is_collected = forking.databases.get(id(self)) is not self
+            if self.connections.all and not (self.in_memory or self.closed or is_collected):
+                self.is_dropped = True
+                CHORES.submit(lambda: self._close_dropped(_DROPPED_TRIES))
 
     def _close_dropped(self, tries: int) -> None:
-        if self.in_memory or self.closed or not self.connections.all or not tries:
+        if not self.connections.all or any(True for _ in self.handles) or not tries:
             return
-        with opened.lock:
-            if any(True for _ in self.handles):
-                return  # one was opened at the last moment
-            self.is_dropped = True
         self.writer.turns.forget_the_gone()  # a block that was never left
         if not self.close_if_idle():
-            # Whoever let go of it last may be a thread of the library's own that is at work on it. It
-            # stays for that long, so that a fork sees it.
-            TIMER.after(LOOK_AGAIN_S, lambda: CHORES.submit(lambda: self._close_dropped(tries - 1)))
+            # Whoever let go of it last may be at work on it still.
+            again = partial(self._close_dropped, tries - 1)
+            TIMER.after(LOOK_AGAIN_S, lambda: CHORES.submit(again))
 
     def _use(self, connections: Connections) -> None:
         self.connections = connections
@@ -263,6 +262,13 @@ class OpenDatabase:
 
     # Forks.
 
+    @property
+    def _has_nothing_to_close(self) -> bool:
+        # One that was closed may be about it: a child would inherit a mutex of SQLite's that is locked for ever.
+        connections = self.connections
+        is_empty = not connections.all and connections.queue is None
+        return self.in_memory or (self.closed and is_empty)
+
     def hold_writes(self, until_s: float) -> None:
         """Take the turn for a fork, so that no connection is carried into the child.
 
@@ -273,7 +279,7 @@ class OpenDatabase:
         side. What is inside a transaction can't be closed: see :meth:`leave_to_parent`.
         """
         self._fork_hold = None
-        if self.closed or self.in_memory:
+        if self._has_nothing_to_close:
             return
         hold = Hold()
         try:
@@ -285,14 +291,14 @@ class OpenDatabase:
 
     def hold_watch(self, until_s: float) -> None:
         """Let nobody look for others' commits: who does may have to open something for it."""
-        if self.closed or self.in_memory or self._is_locked_for_fork:
+        if self._has_nothing_to_close or self._is_locked_for_fork:
             return
         left_s = max(0.0, until_s - monotonic())
         self._is_locked_for_fork = self.connections.lock_version_reader(left_s)
 
     def close_for_fork(self, until_s: float) -> None:
         """Close what is idle, and what is read as it ends."""
-        if self.closed or self.in_memory:
+        if self._has_nothing_to_close:
             return
         self.hold_watch(until_s)
         self.readers.drain(until_s)

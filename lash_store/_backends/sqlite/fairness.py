@@ -18,7 +18,7 @@ from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
 from lash_store._backends.sqlite.driver import data_version, is_busy
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX
-from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl
+from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl, require_systems_own
 
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
@@ -78,6 +78,7 @@ class WriteQueue:
             try:
                 self._descriptor = _open_sidecar(path)
             except OSError as error:
+                require_systems_own(error)
                 self.problem = error.strerror or str(error)
         self._looked_s = self._contended_s = 0.0
         self._may_try = True
@@ -189,15 +190,16 @@ class WriteQueue:
     def close(self) -> None:
         """Leave the queue, and close the sidecar's descriptor."""
         self.leave()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def __del__(self) -> None:
         """Close the descriptor of a file that nobody has closed: not the lock, which may be a parent's."""
         with suppress(AttributeError, OSError):
-            if self._descriptor is not None:
-                os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _close_gate(self) -> None:
         if self._descriptor is not None:
@@ -227,19 +229,23 @@ def _open_sidecar(path: str) -> int:
 def _read_gate(descriptor: int) -> bytes:
     try:
         return os.pread(descriptor, 1, 0)
-    except OSError:
+    except OSError as error:
+        require_systems_own(error)
         return _OPEN  # the queue is advisory: without it a writer tries by itself
 
 
 def _write_gate(descriptor: int, state: bytes) -> None:
-    with suppress(OSError):  # a full disk, say: the same
+    try:
         os.pwrite(descriptor, state, 0)
+    except OSError as error:  # a full disk, say: the same
+        require_systems_own(error)
 
 
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        require_systems_own(error)
         return False
     return True
 

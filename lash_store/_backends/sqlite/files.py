@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code
 from lash_store._kernel.checks import shown
-from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child
+from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child, require_systems_own
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 IN_MEMORY: Final = ":memory:"
@@ -51,6 +51,7 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
     try:
         return os.path.realpath(name)
     except OSError as error:  # of a relative one
+        require_systems_own(error)
         why = f"this process's own folder can't be told: {error.strerror}"
         raise StoreOpenError(name, why) from error
 
@@ -141,13 +142,17 @@ def _mount_points() -> set[str]:
     try:
         with open("/proc/self/mountinfo", "rb") as lines:
             fields = [line.split(b" ")[4] for line in lines]
-    except OSError:
+    except OSError as error:
+        require_systems_own(error)
         return set()
     return {os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), f)) for f in fields}
 
 
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 """How the system writes white space and backslashes in a path."""
+
+
+_DROPPED_S: Final = 0.1
 
 
 def remove_database(path: str) -> bool:
@@ -167,9 +172,12 @@ def remove_database(path: str) -> bool:
 
 
 def _check_unused(path: str) -> None:
-    """Leave WAL: SQLite lets only the one connection that there is do that."""
+    """Leave WAL: SQLite lets only the one connection that there is do that.
+
+    What was dropped just now may be about to be closed.
+    """
     try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path, timeout=_DROPPED_S, isolation_level=None)) as connection:
             connection.execute(dialect.LEAVE_WAL)
     except sqlite3.Error as error:
         if is_busy(error):
@@ -228,6 +236,7 @@ def open_error(
     if isinstance(error, sqlite3.Error) and is_busy(error):
         return StoreBusyError(path, waited_ms)
     if isinstance(error, OSError):
+        require_systems_own(error)
         return StoreOpenError(path, _reason_from_path(path) or error.strerror or str(error))
     code = primary_code(error)
     if code == sqlite3.SQLITE_NOTADB:

@@ -324,7 +324,8 @@ class Leader(ABC):
             settle(group.calls)
             with suppress(ValueError):  # another thread was first
                 self._ended.remove(group)
-            group.calls = []  # they say who has taken them, and would keep their stores from being freed
+            # They say who has taken them, and would keep their stores from being freed.
+            group.calls, group.own = [], None
 
     # What an interrupt leaves behind.
 

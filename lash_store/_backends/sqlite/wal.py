@@ -24,6 +24,7 @@ from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import unobserved
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX
 from lash_store._kernel.logs import Note, long_wal
+from lash_store._kernel.posix import require_systems_own
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
@@ -92,7 +93,8 @@ class Wal:
     def _measured(self, writer: StoreConnection) -> list[Note]:
         try:
             size = os.stat(self._file).st_size
-        except OSError:
+        except OSError as error:
+            require_systems_own(error)
             return []  # the next BEGIN says what has become of the file
         if size < LONG:
             self._failed, self._told, self._stuck_at = 0, 0, None

@@ -109,7 +109,7 @@ class Writer(Leader):
         try:
             for call in made:
                 try:
-                    self._in_line(call)
+                    self._in_line(call, stands_there=True)
                 except BaseException as error:  # noqa: BLE001 # reason: it stands in the call's place
                     call.error = error
         finally:
