@@ -23,7 +23,7 @@ import msgspec
 from sqlalchemy import Column, Table, insert, select, union
 from sqlalchemy.exc import DBAPIError
 
-from lash_store._backends import is_url, open_handle, place_name, require_there
+from lash_store._backends import is_in_memory, is_url, open_handle, place_name, require_there
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
@@ -47,7 +47,7 @@ from lash_store.schemas import schema_of
 from lash_store.session.context import session_context
 from lash_store.session.places import file_name, file_names, make_folder
 from lash_store.session.store import SessionStore
-from lash_store.session.tables import session_execution_leases, session_head, session_meta
+from lash_store.session.tables import session_head, session_meta
 from lash_store.trigger.store import TriggerStore
 
 _PAGE: Final = 500
@@ -95,8 +95,7 @@ def copy_deployment(
     that unit copied; StoreOpenError if there is no source, or nothing in it, and what
     opening raises.
     """
-    for name, where in (("source", source), ("target", target)):
-        check_kind(name, where, (str, os.PathLike))
+    _check_places(source, target)
     reading: OpenOptions = {
         "prefix": source_prefix or prefix,
         "extras": "any",
@@ -112,6 +111,8 @@ def copy_deployment(
         for kind, session_id, open_source in _units(source, reading):
             with ExitStack() as opened:
                 store = opened.enter_context(open_source())
+                if session_id is not None and not _has_rows(store):
+                    continue  # it was deleted meanwhile: an empty one would be a session without a name
                 there = opened.enter_context(_open_target(kind, session_id, target, options))
                 try:
                     unit = _copy(store, there, kind, session_id)
@@ -136,6 +137,13 @@ def copy_deployment(
         )
         raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
     return copied
+
+
+def _check_places(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    for name, where in (("source", source), ("target", target)):
+        check_kind(name, where, (str, os.PathLike))
+    if is_in_memory(target):
+        raise StoreOpenError(str(target), "of a database in memory nothing would be left")
 
 
 Unit = tuple[Kind, str | None, Callable[[], Store[Any]]]
@@ -168,10 +176,15 @@ def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[
         raise StoreOpenError(str(folder), why)
     for path in (folder / SESSIONS / name for name in file_names(folder / SESSIONS)):
         try:
-            name = _session_of(path, reading)
+            whose = _session_of(path, reading)
         except StoreEmptyError:
             continue  # nobody has made a session of it
-        yield "session", name, partial(_readable_session, path, name, reading)
+        except StoreOpenError:
+            if os.path.lexists(path):
+                raise
+            continue  # it was deleted meanwhile
+        if whose is not None:
+            yield "session", whose, partial(_readable_session, path, whose, reading)
 
 
 def _readable_session(
@@ -223,21 +236,38 @@ def _is_there(url: str, reading: OpenOptions) -> bool:
     return True
 
 
-def _session_of(path: Path, reading: OpenOptions) -> str:
-    """Return whose a file is: by its meta, its head, or the one lease in it."""
-    with _readable_session(path, "copy", reading) as store, store.read() as tx:
-        meta = tx.connection.scalar(select(session_meta.c.session_id))
-        head = tx.connection.scalar(select(session_head.c.session_id))
-        leases = (
-            tx.connection.execute(select(session_execution_leases.c.session_id)).scalars().all()
+def _has_rows(store: Store[Any]) -> bool:
+    with store.read() as tx:
+        return any(
+            tx.connection.execute(select(*table.primary_key).limit(1)).first() is not None
+            for table in tx.schema.tables
         )
-    named: list[str] = [each for each in (meta, head) if each is not None]
-    for name in (*named, *leases):
-        if file_name(name) == path.name:
-            return str(name)
+
+
+def _session_of(path: Path, reading: OpenOptions) -> str | None:
+    """Return whose a file is: by its meta, its head, or a row that says so; None if it has no row."""
+    with _readable_session(path, "copy", reading) as store:
+        with store.read() as tx:
+            meta = tx.connection.scalar(select(session_meta.c.session_id))
+            head = tx.connection.scalar(select(session_head.c.session_id))
+            named: list[str] = [each for each in (meta, head) if each is not None]
+            for names in (named, _names_in_rows(tx)):
+                for name in names:
+                    if file_name(name) == path.name:
+                        return str(name)
+        if not _has_rows(store):
+            return None
     if named:
         return named[0]
     raise CorruptRecordError("session_meta", path.name, "nothing in the file says whose it is")
+
+
+def _names_in_rows(tx: Tx[Any]) -> Iterator[str]:
+    """Give the sessions that the rows of a file name."""
+    for table in tx.schema.tables:
+        if "session_id" in table.c:
+            names = tx.connection.execute(select(table.c.session_id).distinct()).scalars()
+            yield from (name for name in names if isinstance(name, str) and name)
 
 
 def _open_target(

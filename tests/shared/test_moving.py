@@ -313,3 +313,58 @@ def test_k_share_7_a_source_that_holds_nothing_of_ours_is_an_error(tmp_path: Pat
     assert copy_deployment(sessions, tmp_path / "further") == []  # it is ours, and holds nothing
     result = CliRunner().invoke(app, ["copy", str(empty), str(target)])
     assert result.exit_code == 1
+
+
+@pytest.mark.layouts("a database and folders of its own")
+def test_k_share_7_a_session_that_only_waits_for_work_moves_on_from_its_folder(
+    tmp_path: Path,
+) -> None:
+    first, folder, last = f"sqlite:///{tmp_path}/a.db", tmp_path / "folder", tmp_path / "last"
+    with SessionStore.open(first, session_id="chat") as store:
+        store.enqueue_work(NewWork(["hello?"]))
+    copy_deployment(first, folder)
+    with Deployment.open(folder) as deployment:
+        # One that is open, and of which nothing was written yet, is no session.
+        SessionStore.open(deployment.sessions.path_of("empty"), session_id="empty").close()
+    units = copy_deployment(folder, last)
+    assert [(unit.session_id, unit.rows) for unit in units if unit.kind == "session"] == [
+        ("chat", 2)
+    ]
+    with (
+        Deployment.open(last) as deployment,
+        SessionStore.open(deployment.sessions.path_of("chat"), session_id="chat") as store,
+    ):
+        assert [batch.items[0].payload for batch in store.list_work()] == ["hello?"]
+
+
+@pytest.mark.layouts("a database and folders of its own")
+@pytest.mark.parametrize("by_url", [False, True])
+def test_k_share_7_a_session_that_is_deleted_meanwhile_is_passed_over(
+    tmp_path: Path, by_url: bool
+) -> None:
+    source = f"sqlite:///{tmp_path}/a.db" if by_url else str(tmp_path / "a")
+    with Deployment.open(source) as deployment:
+        for name in ("s0", "s1", "s2"):
+            deployment.sessions.create(name, model="m").close()
+
+    def delete_one(_: Copied) -> None:
+        with Deployment.open(source) as deployment:
+            deployment.sessions.delete("s2")
+            deployment.sessions.delete("s1")
+
+    units = copy_deployment(source, tmp_path / "b", progress=delete_one)
+    copied = [unit.session_id for unit in units if unit.kind == "session"]
+    assert len(copied) == 1
+    assert {unit.kind for unit in units} == {"session", "process", "trigger", "effect"}
+    with Deployment.open(tmp_path / "b") as deployment:
+        listed = [each.meta for each in deployment.sessions.list()]
+        assert [meta and meta.session_id for meta in listed] == copied
+
+
+@pytest.mark.layouts("a folder of its own")
+@pytest.mark.parametrize("target", ["sqlite://", "sqlite:///:memory:"])
+def test_k_share_7_nothing_is_copied_into_memory(tmp_path: Path, target: str) -> None:
+    with Deployment.open(tmp_path / "a") as deployment:
+        deployment.sessions.create("s", model="m").close()
+    with pytest.raises(StoreOpenError, match="in memory"):
+        copy_deployment(tmp_path / "a", target)
