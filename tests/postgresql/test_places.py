@@ -84,6 +84,34 @@ def test_k_pg_7_a_tx_writes_where_it_joined_or_not_at_all(
     assert [depth(url, tenant) for tenant in tenants] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT set_config(:name, :there, true)",
+        "SET LOCAL SCHEMA '{there}'",
+        'SET LOCAL U&"se\\0061rch_path" = {there}',
+        "SELECT 1; SET LOCAL SCHEMA '{there}'",
+    ],
+)
+def test_k_pg_7_however_it_is_led_elsewhere(
+    engine: Engine, url: str, tenants: tuple[str, str], statement: str
+) -> None:
+    here, there = tenants
+    for tenant in tenants:
+        assert depth(url, tenant) == 0
+    with engine.begin() as connection:
+        look_into(connection, here)
+        tx = SessionTx.on(connection, session_id="s")
+        tx.enqueue_work(NewWork(["x"]))
+        led = text(statement.format(there=there))
+        values = {"name": "search_path", "there": there} if led.compile().params else {}
+        connection.execute(led, values)
+        with pytest.raises(NotConfiguredError, match=there):
+            tx.enqueue_work(NewWork(["secret"]))
+        connection.execute(text("SET LOCAL statement_timeout = 1000"))
+    assert [depth(url, tenant) for tenant in tenants] == [1, 0]
+
+
 def test_k_pg_7_an_engine_with_a_schema_may_look_anywhere(
     url: str, tenants: tuple[str, str]
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import psycopg
 
@@ -10,6 +11,15 @@ from lash_store._backends.beginning import Mode
 from lash_store._backends.postgresql.locks import Held
 from lash_store._kernel.logs import Note
 from lash_store._kernel.options import Settings
+
+_MAY_LOOK_ELSEWHERE: Final = re.compile(
+    r"search_path|set_config|(?:\A|;)\s*(?:set|reset|discard)\b"
+    r"(?!\s+(?:(?:local|session)\s+)?(?:\w*timeout|constraints|transaction)\b)",
+    re.IGNORECASE,
+)
+"""What may change where a transaction looks first: by a value that is bound, a role, another name of it.
+
+Whether it does is asked then; SET of what certainly has no part in it is passed over."""
 
 
 class OnSameServer(psycopg.Connection[Any]):
@@ -63,5 +73,5 @@ class Begun:
     def note(self, sql: object) -> None:
         """Note what a statement of the application's may have changed: locks, or where it looks."""
         self.held.note_rollback(sql)
-        if "search_path" in str(sql).lower():
+        if _MAY_LOOK_ELSEWHERE.search(str(sql)):
             self.looks_elsewhere = True
