@@ -100,7 +100,8 @@ def test_k_pg_7_however_it_is_led_elsewhere(
     for tenant in tenants:
         assert depth(url, tenant) == 0
     with engine.begin() as connection:
-        look_into(connection, here)
+        bound = text("SELECT set_config(:name, :value, true)")
+        connection.execute(bound, {"name": "search_path", "value": here})
         tx = SessionTx.on(connection, session_id="s")
         tx.enqueue_work(NewWork(["x"]))
         led = text(statement.format(there=there))
