@@ -92,8 +92,8 @@ def copy_deployment(
     both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
     stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, for a value
     that the target can't hold (a NUL in text, on PostgreSQL), and if a digest differs, with nothing of
-    that unit copied; StoreOpenError if there is no source, or nothing in it, and what
-    opening raises.
+    that unit copied; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
+    what opening raises.
     """
     _check_places(source, target)
     reading: OpenOptions = {

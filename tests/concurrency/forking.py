@@ -72,6 +72,20 @@ class Report:
         os.waitpid(child, 0)
         self.errors.append("a child hung")
 
+    def fork_and_stop(
+        self, forks: int, child: Callable[[], Any], threads: list[threading.Thread]
+    ) -> None:
+        """Do `child` in so many children, or until an error; then end the threads."""
+        for _ in range(forks):
+            self.fork(child)
+            if self.errors:
+                break
+        self.stop.set()
+        for thread in threads:
+            thread.join(ENOUGH_S)
+            if thread.is_alive():
+                self.errors.append(f"{thread.name} hangs")
+
 
 def _end_after(work: Callable[[], Any]) -> None:
     code = 1
@@ -119,15 +133,7 @@ def beside_waiters(path: Path, forks: int, report: Report) -> None:
             report.run(f"waits {n}", lambda: store.wait_until(lambda _: None, timeout_ms=3))
             for n in range(4)
         ]
-        for _ in range(forks):
-            report.fork(lambda: store.put_blob(b"x"))
-            if report.errors:
-                break
-        report.stop.set()
-        for thread in threads:
-            thread.join(ENOUGH_S)
-            if thread.is_alive():
-                report.errors.append(f"{thread.name} hangs")
+        report.fork_and_stop(forks, lambda: store.put_blob(b"x"), threads)
 
 
 def beside_writers_and_a_loop(path: Path, forks: int, report: Report) -> None:  # noqa: C901, PLR0915 # reason: three kinds of writers share one count
@@ -251,13 +257,7 @@ def beside_closing(path: Path, forks: int, report: Report) -> None:
             store.put_blob(b"x")
 
     threads = [report.run("closes", close), report.run("drops", drop)]
-    for _ in range(forks):
-        report.fork(child)
-        if report.errors:
-            break
-    report.stop.set()
-    for thread in threads:
-        thread.join(ENOUGH_S)
+    report.fork_and_stop(forks, child, threads)
 
 
 CASES: Final = (

@@ -7,7 +7,8 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lash_store import (
     LeaseHeld,
     NewWork,
     ProcessRegistry,
+    SessionDirectory,
     SessionLease,
     SessionStore,
 )
@@ -596,18 +598,25 @@ def test_k_tx_9_a_transaction_stays_in_its_thread(
         assert count == int(writes)
 
 
-@pytest.mark.sqlite("its files")
-def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> None:
+@contextmanager
+def without_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.sqlite("its files")
+def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> None:
+    with without_collector():
         store = SessionStore.open(path, session_id="s")
         store.put_blob(b"x")
         assert wal_of(path).exists()
         del store
-        eventually(
-            lambda: not wal_of(path).exists()
-        )  # which the last connection empties into the file
+        # Which the last connection empties into the file.
+        eventually(lambda: not wal_of(path).exists())
 
         one = SessionStore.open(path, session_id="s")
         two = SessionStore.open(path, session_id="s")
@@ -619,8 +628,6 @@ def test_k_open_5_a_store_that_is_dropped_leaves_nothing_open(path: Path) -> Non
             tx.put_blob(b"in a block")
             assert wal_of(path).exists()
         del tx
-    finally:
-        gc.enable()
     with SessionStore.open(path, session_id="s") as store, store.read() as tx:
         found = tx.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert found == 4
@@ -646,9 +653,7 @@ def test_k_open_5_what_was_called_does_not_keep_a_dropped_store(path: Path) -> N
         # Whoever has told the loop may still be about it, on a thread of the library's.
         await eventually_in_loop(lambda: not wal_of(path).exists())
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         asyncio.run(main())
         store = SessionStore.open(path, session_id="s")
         store.wait_until(lambda _: None, timeout_ms=1)
@@ -657,15 +662,11 @@ def test_k_open_5_what_was_called_does_not_keep_a_dropped_store(path: Path) -> N
         assert wal_of(path).exists()
         del store, held
         eventually(lambda: not wal_of(path).exists())
-    finally:
-        gc.enable()
 
 
 @pytest.mark.sqlite("its lock")
 def test_k_open_5_a_block_that_is_never_left_locks_nobody_out(path: Path) -> None:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         store = SessionStore.open(path, session_id="s")
         store.put_blob(b"x")
         block = store.begin()
@@ -674,8 +675,6 @@ def test_k_open_5_a_block_that_is_never_left_locks_nobody_out(path: Path) -> Non
         del store, block, tx
         eventually(lambda: not wal_of(path).exists())
         run_script(path, "BEGIN IMMEDIATE; ROLLBACK")
-    finally:
-        gc.enable()
     with SessionStore.open(path, session_id="s") as store, store.read() as anew:
         found = anew.connection.exec_driver_sql("SELECT count(*) FROM blobs").scalar()
         assert found == 1
@@ -688,13 +687,9 @@ def test_k_open_5_threads_that_went_together_do_not_keep_a_dropped_store(path: P
         store.put_blob(b"one")
         run_as_group(partial(store.put_blob, b"two"), partial(store.put_blob, b"three"))
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         use()
         eventually(lambda: not wal_of(path).exists())
-    finally:
-        gc.enable()
 
 
 @pytest.mark.sqlite("its connections")
@@ -713,9 +708,8 @@ def test_k_open_5_what_a_signal_handler_raises_is_not_lost_as_a_store_is_dropped
     store.put_blob(b"x")
     del store
     eventually(lambda: closed_in)
-    assert closed_in != [
-        threading.main_thread()
-    ]  # where handlers run, and a finalizer's errors are lost
+    # Where handlers run, and what they raise in a finalizer is lost.
+    assert threading.main_thread() not in closed_in
 
 
 @pytest.mark.sqlite("its system calls")
@@ -739,3 +733,26 @@ def test_k_tx_10_a_timeout_out_of_a_handler_is_no_system_calls_own(
                 patched.setattr(os, name, struck)
                 fairness.WriteQueue(str(path)).may_try(time.monotonic())
         store.put_blob(b"z")
+
+
+@pytest.mark.posix
+@pytest.mark.sqlite("its queue")
+def test_a_queue_that_the_collector_was_first_to_close_closes_no_other_file(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    queue = fairness.WriteQueue(str(path))
+    number = queue._descriptor
+    queue.__del__()
+    other = os.open(path.parent, os.O_RDONLY)
+    assert other == number  # the system gives the lowest that is free
+    queue.close()
+    os.close(other)  # or it is closed already: EBADF
+
+
+@pytest.mark.canonical("a folder of its own")
+def test_k_open_5_what_was_dropped_just_now_can_be_deleted(path: Path) -> None:
+    with SessionDirectory(path.parent / "sessions") as directory, without_collector():
+        for number in range(40):
+            store = directory.create(f"s{number}", model="m")
+            store.enqueue_work(NewWork(["x" * 3_000]))
+            del store
+            assert directory.delete(f"s{number}")

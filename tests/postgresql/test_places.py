@@ -91,6 +91,8 @@ def test_k_pg_7_a_tx_writes_where_it_joined_or_not_at_all(
         "SET LOCAL SCHEMA '{there}'",
         'SET LOCAL U&"se\\0061rch_path" = {there}',
         "SELECT 1; SET LOCAL SCHEMA '{there}'",
+        "/* why */ SET LOCAL SCHEMA '{there}'",
+        "-- why\nSET LOCAL SCHEMA '{there}'",
     ],
 )
 def test_k_pg_7_however_it_is_led_elsewhere(
@@ -111,6 +113,34 @@ def test_k_pg_7_however_it_is_led_elsewhere(
             tx.enqueue_work(NewWork(["secret"]))
         connection.execute(text("SET LOCAL statement_timeout = 1000"))
     assert [depth(url, tenant) for tenant in tenants] == [1, 0]
+
+
+def test_k_pg_7_a_role_leads_elsewhere(
+    url: str, tenants: tuple[str, str], admin: psycopg.Connection[Any]
+) -> None:
+    here, there = tenants  # each the name of a role too, which looks into its own schema first
+    for tenant in tenants:
+        assert depth(url, tenant) == 0
+        admin.execute(f"CREATE ROLE {tenant}")
+        admin.execute(f"GRANT ALL ON SCHEMA {tenant} TO {tenant}")
+        admin.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA {tenant} TO {tenant}")
+    engine = lash_store.configure(
+        create_engine(make_url(url).update_query_dict({"options": '-csearch_path="$user"'}))
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL ROLE {here}"))
+            tx = SessionTx.on(connection, session_id="s")
+            tx.enqueue_work(NewWork(["x"]))
+            connection.execute(text(f"SET LOCAL ROLE {there}"))
+            with pytest.raises(NotConfiguredError, match=there):
+                tx.enqueue_work(NewWork(["secret"]))
+        assert [depth(url, tenant) for tenant in tenants] == [1, 0]
+    finally:
+        engine.dispose()
+        for tenant in tenants:
+            admin.execute(f"DROP OWNED BY {tenant}")
+            admin.execute(f"DROP ROLE {tenant}")
 
 
 def test_k_pg_7_an_engine_with_a_schema_may_look_anywhere(

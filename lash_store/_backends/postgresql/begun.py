@@ -13,13 +13,14 @@ from lash_store._kernel.logs import Note
 from lash_store._kernel.options import Settings
 
 _MAY_LOOK_ELSEWHERE: Final = re.compile(
-    r"search_path|set_config|(?:\A|;)\s*(?:set|reset|discard)\b"
+    r"search_path|set_config|(?:^|;|\*/)\s*(?:set|reset|discard)\b"
     r"(?!\s+(?:(?:local|session)\s+)?(?:\w*timeout|constraints|transaction)\b)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 """What may change where a transaction looks first: by a value that is bound, a role, another name of it.
 
-Whether it does is asked then; SET of what certainly has no part in it is passed over."""
+Whether it does is asked then; SET of what certainly has no part in it is passed over.
+"""
 
 
 class OnSameServer(psycopg.Connection[Any]):

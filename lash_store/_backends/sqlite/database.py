@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lash_store._kernel.schema import Schema
 
 _DROPPED_TRIES: Final = 20
+"""How often a dropped database is looked at again, until nobody is at work on it."""
 
 
 class OpenDatabase:
@@ -76,6 +77,7 @@ class OpenDatabase:
                 CHORES.submit(lambda: self._close_dropped(_DROPPED_TRIES))
 
     def _close_dropped(self, tries: int) -> None:
+        # A store may have been opened on it as its last one went.
         if not self.connections.all or any(True for _ in self.handles) or not tries:
             return
         self.writer.turns.forget_the_gone()  # a block that was never left

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing, suppress
+from time import monotonic, sleep
 from typing import Final, TypeAlias
 
 from lash_store._backends.sqlite import dialect
@@ -152,7 +153,10 @@ _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 """How the system writes white space and backslashes in a path."""
 
 
-_DROPPED_S: Final = 0.1
+_CLOSING_S: Final = 0.1
+"""How long a thread of the library may take to close what was dropped just now."""
+
+_LOOK_AGAIN_S: Final = 0.002
 
 
 def remove_database(path: str) -> bool:
@@ -163,7 +167,7 @@ def remove_database(path: str) -> bool:
     """
     existed = os.path.exists(path)
     if existed:
-        _check_unused(path)
+        _check_unused(path, monotonic())
     # The database last: what stands beside a file that is there is never a stranger's.
     for suffix in (*_SIDECARS, ""):
         with suppress(FileNotFoundError):
@@ -171,17 +175,19 @@ def remove_database(path: str) -> bool:
     return existed
 
 
-def _check_unused(path: str) -> None:
-    """Leave WAL: SQLite lets only the one connection that there is do that.
-
-    What was dropped just now may be about to be closed.
-    """
+def _check_unused(path: str, since_s: float) -> None:
+    """Leave WAL: SQLite lets only the one connection that there is do that, and waits for no other."""
     try:
-        with closing(sqlite3.connect(path, timeout=_DROPPED_S, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
             connection.execute(dialect.LEAVE_WAL)
     except sqlite3.Error as error:
         if is_busy(error):
-            raise StoreBusyError(path, 0) from error
+            waited_s = monotonic() - since_s
+            if waited_s >= _CLOSING_S:
+                raise StoreBusyError(path, round(waited_s * 1000)) from error
+            sleep(_LOOK_AGAIN_S)
+            _check_unused(path, since_s)
+            return
         if primary_code(error) != sqlite3.SQLITE_NOTADB:
             raise open_error(path, error) from error
 
