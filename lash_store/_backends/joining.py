@@ -44,9 +44,10 @@ def configure(
     ``begin="read"`` they are snapshots, and those that write say so:
     ``execution_options(lash_store_write=True)``. Writers wait in SQLite's busy handler, outside the
     stores' fair queue; on PostgreSQL for the locks of whoever joins (K-LOCK-1), as transactions of
-    READ COMMITTED, and our tables are in `schema`, or else where the role looks first. Configuring twice is harmless, and the first time holds. `prefix` is what the
-    names of our tables begin with, where they are to be made, and where there are several; `extras`
-    and `tables` are as in :class:`OpenOptions`. An AsyncEngine is configured before it connects; a Tx on
+    READ COMMITTED, and our tables are in `schema`, or else where the role looks first. Configuring
+    twice is harmless, and the first time holds. `prefix` is what the names of our tables begin with in
+    a database that is shared: where those of SQLite have another one, joining is ForeignDatabaseError.
+    `extras` and `tables` are as in :class:`OpenOptions`. An AsyncEngine is configured before it connects; a Tx on
     one of its connections is used in the thread of the event loop, which waits for no lock there. Raises
     NotConfiguredError for an engine on any other driver than ``sqlite+pysqlite``, ``sqlite+aiosqlite`` and ``postgresql+psycopg``, or one in AUTOCOMMIT;
     StoreOpenError where SQLite is too old; InvalidRecordError for a bad option.

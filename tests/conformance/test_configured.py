@@ -181,6 +181,30 @@ def test_k_tx_8_an_engine_that_was_not_configured_is_refused(path: Path) -> None
     engine.dispose()
 
 
+def test_k_tx_8_what_a_commit_refuses_is_undone_at_once(engine: Engine, path: Path) -> None:
+    """SQLite leaves such a transaction open: its Connection could not be used again, nor the file."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TEMP TABLE parents (id INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql(
+            "CREATE TEMP TABLE children (parent INTEGER REFERENCES parents (id) "
+            "DEFERRABLE INITIALLY DEFERRED)"
+        )
+    before = all_rows(path)
+    with engine.connect() as connection:
+        connection.begin()
+        SessionTx.on(connection, session_id="s").enqueue_work(NewWork(["undone"]))
+        connection.exec_driver_sql("INSERT INTO children VALUES (7)")
+        with pytest.raises(IntegrityError):
+            connection.commit()
+        assert all_rows(path) == before
+        with SessionStore.open(path, session_id="s", busy_timeout_ms=0) as store:
+            store.enqueue_work(NewWork(["beside"]))
+        connection.rollback()  # which SQLAlchemy asks for
+        with connection.begin():
+            SessionTx.on(connection, session_id="s").enqueue_work(NewWork(["again"]))
+    assert len(all_rows(path)["queued_work_items"]) == 2
+
+
 def test_k_tx_8_a_deferred_write_transaction_is_refused(path: Path) -> None:
     """One that another listener began: it was not recorded, so it proves nothing."""
     engine = create_engine(f"sqlite:///{path}", connect_args={"isolation_level": None})

@@ -51,8 +51,8 @@ from lash_store.errors import (
     TransactionEndedError,
 )
 from lash_store.process.tx import ProcessTx
-from lash_store.schemas import SCHEMAS, check_file, mend_file
-from lash_store.session.tables import blobs, graph_nodes
+from lash_store.schemas import SCHEMAS, check_file, create_tables, mend_file
+from lash_store.session.tables import blobs, graph_nodes, queued_work_batches
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
 from lash_store.testing import ManualClock, as_another_process, run_as_group
@@ -130,6 +130,40 @@ def test_another_prefix_is_another_deployment(path: Path, url: str) -> None:
         assert two.list_work() == []
         two.check_schema()
     assert "two_queued_work_batches" in objects(path)
+
+
+def test_k_share_5_a_joined_transaction_is_under_the_prefix_of_its_engine(
+    path: Path, url: str
+) -> None:
+    """Not under the one that is there, nor in a second deployment that nobody asked for."""
+    with SessionStore.open(url, session_id="s", prefix="our_") as ours:
+        ours.enqueue_work(NewWork(["ours"]))
+    before = all_rows(path)
+    for wanted in ("lash_", "two_"):
+        engine = configure(create_engine(url), prefix=wanted)
+        with engine.begin() as connection, pytest.raises(ForeignDatabaseError) as refusal:
+            SessionTx.on(connection, session_id="s")
+        assert f"prefix 'our_' there, not '{wanted}'" in str(refusal.value)
+        assert "configure(engine, prefix='our_') joins them" in str(refusal.value)
+        engine.dispose()
+    assert all_rows(path) == before
+
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        create_tables(connection, prefix="two_")
+    configure(configure(engine, prefix="two_"), prefix="our_")  # the first time holds
+    for expected in (0, 1):
+        with engine.begin() as connection:
+            tx = SessionTx.on(connection, session_id="s")
+            assert len(tx.list_work()) == expected
+            tx.enqueue_work(NewWork(["two"]))
+            written = connection.execute(select(queued_work_batches)).all()
+            assert len(written) == expected + 1
+    engine.dispose()
+    engine = configure(create_engine(url), prefix="our_")
+    with engine.begin() as connection:
+        assert len(SessionTx.on(connection, session_id="s").list_work()) == 1
+    engine.dispose()
 
 
 def test_a_transaction_inside_one_under_another_prefix_is_nested(url: str) -> None:

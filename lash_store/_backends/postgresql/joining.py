@@ -136,13 +136,13 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
             "Tx's statements are written for"
         )
     guard.check_settings(settings)
-    sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
-    sharing.prefix, sharing.schema = settings.prefix, settings.schema
 
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
-    if not event.contains(engine, "rollback", _rolled_back):
+    if not event.contains(engine, "rollback", _rolled_back):  # or the first time holds
+        sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
+        sharing.prefix, sharing.schema = settings.prefix, settings.schema
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _rolled_back)

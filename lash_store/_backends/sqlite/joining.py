@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
 
 from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
@@ -41,7 +42,7 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
 from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock
-from lash_store.errors import NotConfiguredError, StoreBusyError, ThreadError
+from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBusyError, ThreadError
 
 _INFO_SETTINGS: Final = "lash_store_settings"
 _INFO_COMPARED: Final = "lash_store_compared"
@@ -131,6 +132,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
+        event.listen(engine, "handle_error", _undo_uncommitted)
         event.listen(engine, "handle_error", _explain)
         event.listen(engine, "invalidate", _undo)
 
@@ -213,18 +215,22 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
 
 
 def _find_layout(connection: Connection, begun: Begun, catalogue: Catalogue) -> None:
-    """Render our tables where this database has them: shared, unless it is a file of ours."""
-    wanted = connection.info[_INFO_SETTINGS].prefix
-    prefix = _prefix_there(catalogue, wanted)
-    if prefix is None:
-        prefix = wanted if guard.canonical_kind(catalogue) is None else ""
-    _share(connection, begun.sharing, prefix)
+    """Render our tables where this database has them: shared, unless it is a file of ours.
 
-
-def _prefix_there(catalogue: Catalogue, wanted: str) -> str | None:
-    """Return the prefix of our tables in a shared database, the one that is wanted if it is there."""
-    found = guard.prefixes(catalogue)
-    return wanted if wanted in found else next(iter(found), None)
+    Another prefix than the engine's is another deployment: neither is that one joined, nor is a
+    second one made beside it unasked.
+    """
+    wanted: str = connection.info[_INFO_SETTINGS].prefix
+    there = guard.prefixes(catalogue)
+    if there and wanted not in there:
+        raise ForeignDatabaseError(
+            _path_of(connection),
+            f"lash_store's tables have the prefix {there[0]!r} there, not {wanted!r}: "
+            f"configure(engine, prefix={there[0]!r}) joins them, and "
+            f"create_tables(connection, prefix={wanted!r}) makes others beside them",
+        )
+    is_file = not there and guard.canonical_kind(catalogue) is not None
+    _share(connection, begun.sharing, "" if is_file else wanted)
 
 
 def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
@@ -294,9 +300,8 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
         if is_new and not sharing.prefix:
-            prefix = _prefix_there(read_catalogue(cursor), settings.prefix)
-            if prefix is not None:
-                _share(connection, sharing, prefix)
+            if settings.prefix in guard.prefixes(read_catalogue(cursor)):
+                _share(connection, sharing, settings.prefix)
 
     try:
         _in_its_thread(connection, begin)
@@ -342,6 +347,17 @@ def _committed(connection: Connection) -> None:
         raise nothing_kept(_path_of(connection))
     if begun is not None:
         tell(begun.notes)
+
+
+def _undo_uncommitted(context: ExceptionContext) -> None:
+    """Undo what a COMMIT has refused, for a deferred key say: SQLite leaves it open, with its lock.
+
+    SQLAlchemy takes it to have ended.
+    """
+    connection = context.connection
+    if context.statement is None and connection is not None and connection not in BEGUN:
+        with suppress(sqlite3.Error):
+            _raw(connection).rollback()
 
 
 def _end(connection: Connection) -> None:
