@@ -173,22 +173,33 @@ def test_k_codec_2_no_filter_hides_a_corrupt_row(
     "spoilt",
     [
         'record_json = replace(record_json, \'"id":"p"\', \'"id":"other"\')',
-        "status = 'completed'",
+        "status = 'failed'",
+        "status = 'running'",
     ],
 )
 def test_k_codec_2_a_record_that_contradicts_its_row(
     registry: ProcessRegistry, path: Path, spoilt: str
 ) -> None:
+    """Neither is believed: what was done would take the record's end away, or give it another."""
     register(registry)
+    if "running" in spoilt:
+        registry.complete_process("p", Success("the end"))
     run_script(path, f"UPDATE processes SET {spoilt}")
-    state: Any = "completed" if "status" in spoilt else "running"
+    state: Any = "failed" if "failed" in spoilt else "running"
+    before = all_rows(path)
     calls: list[Any] = [
         lambda: registry.load_process("p"),
         lambda: registry.list_processes(state=state),
+        lambda: registry.append_event("p", "process.yield", None),
+        lambda: registry.complete_process("p", Failure("internal", "E1", "no end")),
+        lambda: registry.complete_process("p", Success("the end")),
+        lambda: registry.request_cancel("p"),
+        lambda: registry.set_external_ref("p", ExternalRef("b", "i")),
     ]
     for call in calls:
         with pytest.raises(CorruptRecordError, match="it says that it is"):
             call()
+    assert all_rows(path) == before
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def _appending(
         status, record_json, highest = row
         standing = Standing(
             process_id,
-            read_members(process_id, record_json),
+            read_members(process_id, record_json, status),
             status,
             _read_sequence(process_id, highest),
         )

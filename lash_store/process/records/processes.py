@@ -131,6 +131,10 @@ class ProcessFilter(msgspec.Struct, frozen=True):
     created_before_ms: int | None = None
 
 
+class _StatusAlone(msgspec.Struct):
+    state: str
+
+
 Members = dict[str, msgspec.Raw]
 """A record taken apart at its outermost level only: what is not touched stays as it is."""
 
@@ -152,6 +156,8 @@ _ORDER: Final = (
 
 _decode_record = on_any_stack(msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode)
 _decode_members = on_any_stack(msgspec.json.Decoder(Members).decode)
+_decode_id = msgspec.json.Decoder(str).decode
+_decode_status = msgspec.json.Decoder(_StatusAlone).decode
 
 
 def written_registration(registration: ProcessRegistration) -> Members:
@@ -210,18 +216,31 @@ def read_record(process_id: str, record_json: str, state: str | None = None) -> 
         _check_end(record.status)
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
         raise CorruptRecordError(processes.name, process_id, str(error)) from error
-    if record.id != process_id or state not in (None, record.status.state):
-        said = f"it says that it is {record.id!r}, {record.status.state}"
-        raise CorruptRecordError(processes.name, process_id, said)
+    _check_agrees(process_id, state, record.id, record.status.state)
     return record
 
 
-def read_members(process_id: str, record_json: str) -> Members:
-    """Take a stored record apart; CorruptRecordError if it is no object."""
+def read_members(process_id: str, record_json: str, state: str | None = None) -> Members:
+    """Take a stored record apart; CorruptRecordError if it is no object.
+
+    Or if it is another process's, or not in the `state` that its column says, where that is given.
+    """
     try:
-        return _decode_members(record_json)
+        members = _decode_members(record_json)
+        if state is not None:
+            told = _decode_id(members["id"]), _decode_status(members["status"]).state
+            _check_agrees(process_id, state, *told)
+    except KeyError as error:
+        raise CorruptRecordError(processes.name, process_id, f"it has no {error}") from error
     except (msgspec.DecodeError, TypeError, RecursionError) as error:
         raise CorruptRecordError(processes.name, process_id, str(error)) from error
+    return members
+
+
+def _check_agrees(process_id: str, state: str | None, told_id: str, told_state: str) -> None:
+    if told_id != process_id or state not in (None, told_state):
+        said = f"it says that it is {told_id!r}, {told_state}"
+        raise CorruptRecordError(processes.name, process_id, said)
 
 
 def revised(members: Members, **changes: Any) -> str:
