@@ -319,6 +319,7 @@ def test_p_reg_1_core_event_types_are_added_where_they_are_missing(
         {"process_id": ""},
         {"process_id": " \t"},
         {"process_id": 7},
+        {"process_id": "é" * 512 + "x"},
         {"event_types": [EventType("")]},
         {"event_types": [EventType("a"), EventType("a")]},
         {"event_types": [EventType("a", semantics=Semantics(TerminalRule("failed")))]},
@@ -354,6 +355,21 @@ def test_p_reg_2_what_is_refused_before_anything_is_written(
     with pytest.raises(InvalidRecordError):
         register(registry, **bad)
     assert all_rows(path) == before
+
+
+def test_p_reg_2_the_longest_id_can_be_claimed_and_ended(registry: ProcessRegistry) -> None:
+    """Where it stands twice in an index, too; it is none that a database can make shorter."""
+    longest = "".join(hashlib.sha256(bytes([at])).hexdigest() for at in range(16))
+    register(registry, longest)
+    held = registry.claim_next(owner_id="ann", ttl_ms=1_000)
+    assert held is not None
+    registry.request_cancel(longest, reason="r" * 100)
+    ended = registry.complete_process(longest, Success(None), fence=held.lease.fence)
+    assert (len(longest), ended.record.id, ended.record.status.state) == (
+        1_024,
+        longest,
+        "completed",
+    )
 
 
 def test_p_reg_2_a_completed_end_needs_no_selector(registry: ProcessRegistry) -> None:

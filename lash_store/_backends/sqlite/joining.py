@@ -299,9 +299,9 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
-        if is_new and not sharing.prefix:
-            if settings.prefix in guard.prefixes(read_catalogue(cursor)):
-                _share(connection, sharing, settings.prefix)
+        is_known = not is_new or sharing.prefix
+        if not is_known and settings.prefix in guard.prefixes(read_catalogue(cursor)):
+            _share(connection, sharing, settings.prefix)
 
     try:
         _in_its_thread(connection, begin)

@@ -6,7 +6,14 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_kind, check_name, check_time, check_words
+from lash_store._kernel.checks import (
+    check_count,
+    check_kind,
+    check_name,
+    check_time,
+    check_words,
+    shown,
+)
 from lash_store._kernel.codecs import encode_json, encode_raw, free_json, on_any_stack, stable_hash
 from lash_store._wire.events import (
     CORE_EVENT_TYPES,
@@ -138,6 +145,9 @@ class _StatusAlone(msgspec.Struct):
 Members = dict[str, msgspec.Raw]
 """A record taken apart at its outermost level only: what is not touched stays as it is."""
 
+_LONGEST_ID: Final = 1_024
+"""In bytes. Events have it twice in one index, and a server's index takes 2,700 of an entry."""
+
 _ORDER: Final = (
     "id",
     "registration_hash",
@@ -167,6 +177,9 @@ def written_registration(registration: ProcessRegistration) -> Members:
     """
     check_kind("registration", registration, ProcessRegistration)
     process_id = check_words("id", registration.id)
+    if len(process_id.encode()) > _LONGEST_ID:
+        why = f"must be at most {_LONGEST_ID:,} bytes of UTF-8"
+        raise InvalidRecordError("id", shown(process_id), why)
     given = written_input("input", registration.input)
     declared = written_event_types(registration.event_types)
     names = {event_type["name"] for event_type in declared}
