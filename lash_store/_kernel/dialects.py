@@ -122,11 +122,24 @@ class JsonText(FunctionElement[str]):
     type = Text()
 
     def __init__(self, column: ColumnElement[str], *path: str) -> None:
-        for name in path:  # they stand in the text
-            if not isinstance(name, str) or not _MEMBER.fullmatch(name):
-                raise InvalidRecordError("path", shown(name), "must be names of letters, digits, _")
-        steps = [literal_column(f"'{name}'", Text()) for name in path]
-        super().__init__(column, *steps)
+        super().__init__(column, *_steps(path))
+
+
+class IsJsonString(FunctionElement[bool]):
+    """Whether a member of a JSON object that is stored in a TEXT column is a text, or NULL."""
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column: ColumnElement[str], *path: str) -> None:
+        super().__init__(column, *_steps(path))
+
+
+def _steps(path: Sequence[str]) -> list[ColumnElement[str]]:
+    for name in path:  # they stand in the text
+        if not isinstance(name, str) or not _MEMBER.fullmatch(name):
+            raise InvalidRecordError("path", shown(name), "must be names of letters, digits, _")
+    return [literal_column(f"'{name}'", Text()) for name in path]
 
 
 class Listed(UserDefinedType[list[Any]]):
@@ -229,6 +242,17 @@ def _is_no_json_on_sqlite(element: IsNoJson, compiler: SQLCompiler, **kw: Any) -
 
 @compiles(JsonText)
 def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
+    return _of_member(element, compiler, "json_extract_path_text({}, {})", **kw)
+
+
+@compiles(IsJsonString)
+def _is_json_string(element: IsJsonString, compiler: SQLCompiler, **kw: Any) -> str:
+    return _of_member(element, compiler, "json_typeof(json_extract_path({}, {})) = 'string'", **kw)
+
+
+def _of_member(
+    element: JsonText | IsJsonString, compiler: SQLCompiler, expression: str, **kw: Any
+) -> str:
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
     names = ", ".join(path)
     # Text that is no JSON has no member, and a cast of it would end the transaction. So would what no
@@ -237,9 +261,9 @@ def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     plain = f"regexp_replace({column}, '{_UNHOLDABLE}', '\\\\ufffd', 'g')"
     return (
         f"CASE WHEN pg_input_is_valid({column}, 'jsonb') "
-        f"THEN json_extract_path_text(CAST({column} AS JSON), {names}) "
+        f"THEN {expression.format(f'CAST({column} AS JSON)', names)} "
         f"WHEN pg_input_is_valid({column}, 'json') "
-        f"THEN json_extract_path_text(CAST({plain} AS JSON), {names}) END"
+        f"THEN {expression.format(f'CAST({plain} AS JSON)', names)} END"
     )
 
 
@@ -253,3 +277,10 @@ def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) ->
     member = ".".join(name.strip("'") for name in path)
     # Text that is no JSON has no member; whoever reads the row says that it is corrupt.
     return f"CASE WHEN json_valid({column}) THEN json_extract({column}, '$.{member}') END"
+
+
+@compiles(IsJsonString, "sqlite")
+def _is_json_string_on_sqlite(element: IsJsonString, compiler: SQLCompiler, **kw: Any) -> str:
+    column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
+    member = ".".join(name.strip("'") for name in path)
+    return f"CASE WHEN json_valid({column}) THEN json_type({column}, '$.{member}') = 'text' END"

@@ -1,7 +1,7 @@
 """What a process is to do, and by what name it goes."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import msgspec
 
@@ -104,17 +104,26 @@ def identity_of(given: ProcessInput) -> ProcessIdentity:
     )
 
 
-def definition_text(field: str, definition: Any) -> str | None:
-    """Return the text by which SQL knows a definition: a text is itself, else compact JSON."""
+class DefinitionArguments(TypedDict):
+    """How the statements take a definition: one that is a text, or the compact JSON of any other."""
+
+    definition: str | None
+    definition_json: str | None
+
+
+def definition_arguments(field: str, definition: Any) -> DefinitionArguments:
+    """Check a definition to filter by, and return what the statements take."""
     if definition is None:
-        return None
+        return {"definition": None, "definition_json": None}
     # SQL compares numbers and booleans in JSON by other rules than text.
     check_kind(field, definition, (str, dict, list, tuple))
     written = free_json(field, definition)
-    if isinstance(written, str) and "\0" in written:
+    if not isinstance(written, str):
+        return {"definition": None, "definition_json": encode_json(written)}
+    if "\0" in written:
         # SQL reads a text in JSON up to a NUL only.
         raise InvalidRecordError(field, ascii(written), "holds a NUL")
-    return written if isinstance(written, str) else encode_json(written)
+    return {"definition": written, "definition_json": None}
 
 
 def check_env_ref(given: ProcessInput, env_ref: str | None) -> str | None:

@@ -528,6 +528,21 @@ def test_k_codec_2_a_corrupt_record_is_an_error(
     assert all_rows(path) == before
 
 
+@pytest.mark.parametrize("wanted", ["5", "true", '{"n":1}', {"n": 1}, "[1]", [1]], ids=ascii)
+def test_p_list_1_a_definition_is_not_one_that_reads_alike(
+    registry: ProcessRegistry, wanted: Any
+) -> None:
+    for at, definition in enumerate([5, True, "5", "true", '{"n":1}', {"n": 1}, "[1]", [1], None]):
+        register(registry, f"p{at}", identity=ProcessIdentity("k", definition=definition))
+    matching = ProcessFilter(definition=wanted)
+    (found,) = registry.list_processes(matching=matching)
+    assert found.identity.definition == wanted
+    claimed = registry.claim_next(owner_id="ann", ttl_ms=1_000, matching=matching)
+    assert claimed is not None
+    assert claimed.record.id == found.id
+    assert registry.claim_next(owner_id="ann", ttl_ms=1_000, matching=matching) is None
+
+
 def test_p_list_1_filters_and_pages(registry: ProcessRegistry, clock: ManualClock) -> None:
     started = clock.now_ms()
     for at, name in enumerate("ecadb"):

@@ -201,6 +201,7 @@ def test_t_sub_3_filters(triggers: TriggerStore) -> None:
     assert found(source_type="button") == {upper.handle}
     assert found(source_key="other") == {frame.handle}
     assert found(definition={"a": [2], "b": 1}) == {host.handle}
+    assert found(definition='{"a":[2],"b":1}') == set()
     assert found(definition="def", session_id="one", source_key="daily") == {one.handle}
     assert found(enabled=False) == {longer.handle}
     assert len(found(enabled=True)) == 4

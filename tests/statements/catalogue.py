@@ -79,6 +79,7 @@ _VALUES: Final[dict[str, Any]] = {
     "after_replay_key": "",
     "waiting": None,
     "definition": None,
+    "definition_json": None,
     "owner_scope_id": "host",
     "created_before_ms": None,
     "cwd": None,

@@ -15,7 +15,7 @@ from lash_store._kernel.checks import (
 from lash_store._kernel.codecs import encode_raw, stable_hash
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
-from lash_store._wire.inputs import definition_text
+from lash_store._wire.inputs import definition_arguments
 from lash_store._wire.origins import Originator, written_originator
 from lash_store.errors import (
     CorruptRecordError,
@@ -253,6 +253,7 @@ class FilterArguments(TypedDict):
 
     waiting: int | None
     definition: str | None
+    definition_json: str | None
     owner_scope_id: str | None
     created_before_ms: int | None
 
@@ -266,7 +267,7 @@ def filter_arguments(matching: ProcessFilter | None) -> FilterArguments:
     before = given.created_before_ms
     return {
         "waiting": None if given.waiting is None else int(given.waiting),
-        "definition": definition_text("matching.definition", given.definition),
+        **definition_arguments("matching.definition", given.definition),
         "owner_scope_id": _scope_id(given.originator),
         "created_before_ms": None if before is None else check_time("created_before_ms", before),
     }

@@ -4,6 +4,7 @@ from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, 
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, OnOneRow, is_null_or, upsert_insert
 from lash_store._kernel.prepared import prepare
+from lash_store._wire.filters import is_defined_by
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
 
 _processes = processes.c
@@ -83,6 +84,7 @@ def list_processes(
     status: str | None = None,
     waiting: int | None = None,
     definition: str | None = None,
+    definition_json: str | None = None,
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
     after_process_id: str,
@@ -90,12 +92,13 @@ def list_processes(
 ) -> Select[str, str]:
     """Read a page of the processes, by id: id and record_json (P-LIST-1).
 
-    None filters by nothing. `waiting` is 0 or 1; `definition` is a text, or compact JSON.
+    None filters by nothing. `waiting` is 0 or 1; `definition` is one that is a text,
+    `definition_json` the compact JSON of an object or array.
     """
     page = _page(after_process_id=after_process_id, limit=limit)
     return page.where(
         is_null_or(status, lambda given: _processes.status == given),
-        _matches(waiting, definition, owner_scope_id, created_before_ms),
+        _matches(waiting, definition, definition_json, owner_scope_id, created_before_ms),
     )
 
 
@@ -105,6 +108,7 @@ def list_status(
     status: str,
     waiting: int | None = None,
     definition: str | None = None,
+    definition_json: str | None = None,
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
     after_process_id: str,
@@ -117,7 +121,7 @@ def list_status(
     page = _page(after_process_id=after_process_id, limit=limit)
     return page.where(
         OnOneRow(_processes.status == status),
-        _matches(waiting, definition, owner_scope_id, created_before_ms),
+        _matches(waiting, definition, definition_json, owner_scope_id, created_before_ms),
     )
 
 
@@ -134,6 +138,7 @@ def next_claimable(
     now_ms: int,
     waiting: int | None = None,
     definition: str | None = None,
+    definition_json: str | None = None,
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
 ) -> Select[str, str]:
@@ -145,7 +150,7 @@ def next_claimable(
             _processes.status == _RUNNING,
             # A process that was never claimed has no lease row at all: its token is NULL too.
             PROCESS_LEASES.is_free(now_ms=now_ms),
-            _matches(waiting, definition, owner_scope_id, created_before_ms),
+            _matches(waiting, definition, definition_json, owner_scope_id, created_before_ms),
         )
         .order_by(_processes.created_at_ms, _processes.process_id)
         .limit(1)
@@ -158,6 +163,7 @@ def lock_claimable(
     now_ms: int,
     waiting: int | None = None,
     definition: str | None = None,
+    definition_json: str | None = None,
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
 ) -> Select[str, str]:
@@ -170,6 +176,7 @@ def lock_claimable(
         now_ms=now_ms,
         waiting=waiting,
         definition=definition,
+        definition_json=definition_json,
         owner_scope_id=owner_scope_id,
         created_before_ms=created_before_ms,
     )
@@ -180,26 +187,27 @@ def matches_filter(
     *,
     waiting: int | None = None,
     definition: str | None = None,
+    definition_json: str | None = None,
     owner_scope_id: str | None = None,
     created_before_ms: int | None = None,
 ) -> ColumnElement[bool]:
     """A condition on ``processes``: each argument that is not NULL has to match."""
-    return _matches(waiting, definition, owner_scope_id, created_before_ms)
+    return _matches(waiting, definition, definition_json, owner_scope_id, created_before_ms)
 
 
 def _matches(
     waiting: int | None,
     definition: str | None,
+    definition_json: str | None,
     owner_scope_id: str | None,
     created_before_ms: int | None,
 ) -> ColumnElement[bool]:
     wait = JsonText(_processes.record_json, "wait")
-    defined_by = JsonText(_processes.record_json, "identity", "definition")
     # What can't be read may match: whoever reads it says so.
     broken = IsNoJson(_processes.record_json)
     return and_(
         is_null_or(waiting, lambda given: case((wait.is_(None), 0), else_=1) == given, broken),
-        is_null_or(definition, lambda given: defined_by == given, broken),
+        is_defined_by(definition, definition_json, _processes.record_json, "identity"),
         is_null_or(owner_scope_id, lambda given: _processes.owner_scope_id == given),
         is_null_or(created_before_ms, lambda given: _processes.created_at_ms < given),
     )

@@ -6,7 +6,7 @@ from lash_store._kernel.checks import bound, check_kind, check_name, check_pair,
 from lash_store._kernel.codecs import encode_raw
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
-from lash_store._wire.inputs import definition_text
+from lash_store._wire.inputs import definition_arguments
 from lash_store._wire.origins import HOST, Scope
 from lash_store.errors import CorruptRecordError
 from lash_store.trigger import statements
@@ -232,6 +232,6 @@ def _filter_arguments(matching: SubscriptionFilter) -> Any:
     return {
         **texts,
         **(absent if session_id is None else _registrant(session_id)),
-        "definition": definition_text("matching.definition", matching.definition),
+        **definition_arguments("matching.definition", matching.definition),
         "enabled": None if matching.enabled is None else int(matching.enabled),
     }

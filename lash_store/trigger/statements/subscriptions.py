@@ -18,6 +18,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, nullable
 from lash_store._kernel.prepared import prepare
+from lash_store._wire.filters import is_defined_by
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
 
 _subscriptions = trigger_subscriptions.c
@@ -94,6 +95,7 @@ def list_subscriptions(
     source_type: str | None,
     source_key: str | None,
     definition: str | None,
+    definition_json: str | None,
     enabled: int | None,
     after_scope_id: str,
     after_handle: str,
@@ -105,7 +107,6 @@ def list_subscriptions(
     """
     registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
     named = JsonText(_subscriptions.record_json, "name")
-    defined_by = JsonText(_subscriptions.record_json, "target_identity", "definition")
     in_session = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
     # What can't be read may match: it is reported beside the list.
     broken = IsNoJson(_subscriptions.record_json)
@@ -122,7 +123,9 @@ def list_subscriptions(
             is_null_or(name, lambda given: named == given, broken),
             is_null_or(source_type, lambda given: _subscriptions.source_type == given),
             is_null_or(source_key, lambda given: _subscriptions.source_key == given),
-            is_null_or(definition, lambda given: defined_by == given, broken),
+            is_defined_by(
+                definition, definition_json, _subscriptions.record_json, "target_identity"
+            ),
             is_null_or(enabled, lambda given: _subscriptions.enabled == given),
         )
         .order_by(registrant, its_handle)
