@@ -138,7 +138,7 @@ class ProcessFilter(msgspec.Struct, frozen=True):
     created_before_ms: int | None = None
 
 
-class _StatusAlone(msgspec.Struct):
+class _StatusAlone(msgspec.Struct, frozen=True):
     state: str
 
 
