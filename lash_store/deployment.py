@@ -10,14 +10,15 @@ from typing import Any, Final, Self, Unpack
 
 from lash_store._backends import absolute, is_server, is_url
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_kind, shown
+from lash_store._kernel.checks import shown
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import finish_first
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
-from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError, StoreOpenError
+from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError
 from lash_store.process.store import AsyncProcessRegistry, ProcessRegistry
 from lash_store.session.directory import AsyncSessionDirectory, SessionDirectory
+from lash_store.session.places import make_folder, place_at
 from lash_store.session.store import SessionStore
 from lash_store.trigger.store import AsyncTriggerStore, TriggerStore
 
@@ -65,26 +66,15 @@ class Deployment:
         `options` go to each store, sessions included, which are opened one by one. Raises what
         opening a store raises, and leaves none open then.
         """
-        check_kind("root", root, (str, os.PathLike))
-        if options.get("tables") and not is_url(root):
+        folder = place_at("root", root)
+        if isinstance(folder, str):
+            return cls._in_one_database(folder, options)
+        if options.get("tables"):
             raise InvalidRecordError(
                 "tables", shown(options["tables"]), "are for one database, opened by its URL"
             )
-        if is_url(root):
-            return cls._in_one_database(absolute(root), options)
-        if root == "":
-            raise StoreOpenError("''", "a path is a non-empty str")
-        try:
-            folder = Path(os.fsdecode(absolute(root)))
-        except (TypeError, ValueError) as error:
-            raise StoreOpenError(ascii(root), f"it is no path: {error}") from error
         if not options.get("read_only") and options.get("create", True):
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreOpenError(str(folder), error.strerror or str(error)) from error
-            except ValueError as error:
-                raise StoreOpenError(ascii(root), str(error)) from error
+            make_folder(folder)
         with ExitStack() as opened:
             stores = (
                 opened.enter_context(ProcessRegistry.open(folder / PROCESSES, **options)),

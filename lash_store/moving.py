@@ -13,8 +13,8 @@ a copy that was interrupted may be run again: a unit that is there and equal is 
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,6 @@ from sqlalchemy import Column, Table, insert, select, union
 from sqlalchemy.exc import DBAPIError
 
 from lash_store._backends import is_in_memory, is_url, open_handle, place_name, require_there
-from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
 from lash_store._kernel.sharing import across_sessions
@@ -45,7 +44,7 @@ from lash_store.errors import (
 from lash_store.process.store import ProcessRegistry
 from lash_store.schemas import schema_of
 from lash_store.session.context import session_context
-from lash_store.session.places import file_name, file_names, make_folder
+from lash_store.session.places import file_name, file_names, is_there, make_folder, place_at
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import session_head, session_meta
 from lash_store.trigger.store import TriggerStore
@@ -95,7 +94,9 @@ def copy_deployment(
     that unit copied; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
     what opening raises.
     """
-    _check_places(source, target)
+    source, target = place_at("source", source), place_at("target", target)
+    if is_in_memory(target):
+        raise StoreOpenError(str(target), "of a database in memory nothing would be left")
     reading: OpenOptions = {
         "prefix": source_prefix or prefix,
         "extras": "any",
@@ -129,7 +130,7 @@ def copy_deployment(
             copied.append(unit)
             if progress is not None:
                 progress(unit)
-    if not copied and not (is_url(source) and _is_there(str(source), reading)):
+    if not copied and not (is_url(source) and _has_tables(str(source), reading)):
         what = (
             f"tables of ours in it, under {reading['prefix']!r}"
             if is_url(source)
@@ -139,13 +140,6 @@ def copy_deployment(
     return copied
 
 
-def _check_places(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    for name, where in (("source", source), ("target", target)):
-        check_kind(name, where, (str, os.PathLike))
-    if is_in_memory(target):
-        raise StoreOpenError(str(target), "of a database in memory nothing would be left")
-
-
 Unit = tuple[Kind, str | None, Callable[[], Store[Any]]]
 
 
@@ -153,7 +147,7 @@ def _units(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[Uni
     yield from _sessions(source, reading)
     for kind, (store, name) in _OTHERS.items():
         where = source if is_url(source) else Path(source) / name
-        if is_url(source) or os.path.exists(where):
+        if is_url(source) or os.path.lexists(where):  # a link that leads nowhere is an error
             opening = partial(_readable, partial(store.open, where, **reading), where, reading)
             try:
                 opening().close()
@@ -170,10 +164,10 @@ def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[
             yield "session", name, partial(_readable_session, url, name, reading)
         return
     folder = Path(source)
+    if not is_there(folder):
+        raise StoreOpenError(str(folder), "there is no folder to copy")
     if not folder.is_dir():
-        is_there = folder.exists()
-        why = "it is no folder with stores in it" if is_there else "there is no folder to copy"
-        raise StoreOpenError(str(folder), why)
+        raise StoreOpenError(str(folder), "it is no folder with stores in it")
     for path in (folder / SESSIONS / name for name in file_names(folder / SESSIONS)):
         try:
             whose = _session_of(path, reading)
@@ -227,7 +221,7 @@ def _scopes(url: str, reading: OpenOptions) -> list[str]:
         return []
 
 
-def _is_there(url: str, reading: OpenOptions) -> bool:
+def _has_tables(url: str, reading: OpenOptions) -> bool:
     """Whether a shared database has the tables of sessions, of which there may be none."""
     try:
         _readable_session(url, "copy", reading).close()
@@ -258,6 +252,10 @@ def _session_of(path: Path, reading: OpenOptions) -> str | None:
         if not _has_rows(store):
             return None
     if named:
+        own = path.with_name(file_name(named[0]))
+        if is_there(own):
+            why = f"it holds session {named[0]!r}, as {own.name!r} does: leave one of them there"
+            raise StoreOpenError(str(path), why)
         return named[0]
     raise CorruptRecordError("session_meta", path.name, "nothing in the file says whose it is")
 
@@ -304,15 +302,34 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
         if any(count for count, _ in found):
             raise CopyError(target.path, what, "it holds other rows already")
         for table, new in tables:
-            result = here.connection.execute(
-                select(*_common(table, new)).order_by(*table.primary_key)
-            )
-            for page in result.mappings().partitions(_PAGE):
-                there.connection.execute(insert(new), [dict(row) for row in page])
+            for page in _pages(here, table, _common(table, new)):
+                with _told_if_lost(there):
+                    there.connection.execute(insert(new), [row._asdict() for row in page])
             there.own_cursor.driver.continue_numbers(there.own_cursor, new)
         if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
     return Copied(kind, session_id, rows, was_there=False, extras=extras)
+
+
+def _pages(tx: Tx[Any], table: Table[Any], columns: list[Column[Any]]) -> Iterator[Sequence[Any]]:
+    """Give the rows of a table, in order."""
+    with _told_if_lost(tx):
+        result = tx.connection.execute(select(*columns).order_by(*table.primary_key))
+        yield from result.partitions(_PAGE)
+
+
+@contextmanager
+def _told_if_lost(tx: Tx[Any]) -> Iterator[None]:
+    """Raise ConnectionLostError if that is what a statement on `tx` has met."""
+    cursor = tx.own_cursor
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, Exception):
+            explained = cursor.driver.explain(error.orig, cursor)
+            if isinstance(explained, ConnectionLostError):
+                raise explained from error
+        raise
 
 
 def _called(kind: Kind, session_id: str | None) -> str:
@@ -328,8 +345,7 @@ def _digest(tx: Tx[Any], table: Table[Any], other: Table[Any]) -> tuple[int, str
     """Return how many rows a table has, and a digest of all of them, in order."""
     digest, count = hashlib.sha256(), 0
     columns = sorted(_common(table, other), key=lambda column: column.name)
-    result = tx.connection.execute(select(*columns).order_by(*table.primary_key))
-    for page in result.partitions(_PAGE):
+    for page in _pages(tx, table, columns):
         for row in page:
             digest.update(msgspec.msgpack.encode(list(row)))
             count += 1

@@ -9,6 +9,7 @@ from lash_store.errors import StoreOpenError
 def parsed_url(text: str) -> URL:
     """Read a URL; StoreOpenError, without its text, in which a password may stand, for what is none."""
     try:
+        text.encode()  # half a surrogate pair would only fail as it is quoted
         return make_url(text)
     except (ArgumentError, ValueError):
         # What is said of it names a part, which may be of a password that was not quoted.

@@ -8,14 +8,14 @@ from weakref import WeakSet
 
 import msgspec
 
-from lash_store._backends import absolute, is_server, is_url
+from lash_store._backends import is_server
 from lash_store._kernel.calls import on_library_thread
-from lash_store._kernel.checks import check_count, check_kind, check_text, shown
+from lash_store._kernel.checks import check_count, check_text, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first, opened
-from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
+from lash_store.errors import InvalidRecordError, ReadOnlyStoreError
 from lash_store.session.operations.meta import check_meta
-from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase
+from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase, place_at
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import AsyncSessionStore, SessionStore
 
@@ -30,21 +30,18 @@ class SessionDirectory:
     """
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
-        check_kind("root", root, (str, os.PathLike))
+        place = place_at("root", root)
         Settings(**options)  # a bad one is refused here, where it is given
         self._options = options
         self._place: Place
         self._root: Path | None
-        name = os.fspath(root)
-        if not isinstance(name, str) or not name or "\0" in name:
-            raise StoreOpenError(shown(name), "a path is a non-empty str without NUL")
-        if is_url(root):
-            shared = SharedDatabase(absolute(root), options)
+        if isinstance(place, str):
+            shared = SharedDatabase(place, options)
             self._place = shared
-            self._root = None if is_server(root) else Path(shared.path)
+            self._root = None if is_server(place) else Path(shared.path)
         else:
-            self._root = Path(absolute(root))
-            self._place = Folder(self._root)
+            self._root = place
+            self._place = Folder(place)
         self._opened: WeakSet[SessionStore] = WeakSet()
 
     @property

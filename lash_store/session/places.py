@@ -12,13 +12,15 @@ import msgspec
 from sqlalchemy import delete, select, union
 
 from lash_store._backends import (
+    absolute,
     database_path,
     is_server,
+    is_url,
     opened_apart,
     remove_database,
     server_name,
 )
-from lash_store._kernel.checks import check_name
+from lash_store._kernel.checks import check_kind, check_name
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
 from lash_store._kernel.sharing import across_sessions
@@ -98,16 +100,16 @@ class Folder:
     def find(self, session_id: str, open_store: Open) -> SessionStore | None:
         """Open a file that is there."""
         path = self.path_of(session_id)
-        if not _is_there(path):
+        if not is_there(path):
             return None
         with self._locked(exclusive=False):
             # Again under the lock: it may have been deleted in the meantime.
-            return open_store(path) if _is_there(path) else None
+            return open_store(path) if is_there(path) else None
 
     def delete(self, session_id: str) -> bool:
         """Remove a session's file and everything beside it."""
         path = self.path_of(session_id)
-        if not _is_there(self._root):
+        if not is_there(self._root):
             return False
         with self._locked(exclusive=True), _explained(path):
             return remove_database(str(path))
@@ -131,7 +133,7 @@ class Folder:
             ):
                 return SessionEntry(name, store.load_meta())
         except StoreOpenError as error:
-            if isinstance(error, StoreEmptyError) or not _is_there(path):
+            if isinstance(error, StoreEmptyError) or not is_there(path):
                 return None
             raise
 
@@ -182,11 +184,11 @@ class SharedDatabase:
         try:
             with store.read() as tx:
                 mine = SessionTx.beside(tx, session_id=name)
-                is_there = mine.load_meta() is not None or mine.load_head() is not None
+                is_known = mine.load_meta() is not None or mine.load_head() is not None
         except BaseException:
             store.close()
             raise
-        if is_there:
+        if is_known:
             return store
         store.close()
         return None
@@ -220,7 +222,7 @@ class SharedDatabase:
 
     def _any(self, open_store: Callable[[], SessionStore]) -> SessionStore | None:
         """Open the database; None, and nothing made, if it is not there, or holds no sessions."""
-        if not self._is_server and not _is_there(Path(self.path)):
+        if not self._is_server and not is_there(Path(self.path)):
             return None
         try:
             return open_store()
@@ -243,7 +245,7 @@ def _entries(after: str, limit: int) -> Any:
 
 def file_names(root: Path) -> list[str]:
     """Return the names of the files in a folder that may be sessions, in order."""
-    if not _is_there(root):
+    if not is_there(root):
         return []
     with _explained(root):
         return sorted(entry.name for entry in root.iterdir() if entry.suffix == _SUFFIX)
@@ -257,13 +259,32 @@ def file_name(session_id: str) -> str:
     return f"{readable[:_LONGEST_NAME]}-{digest}{_SUFFIX}"
 
 
+def place_at(what: str, where: str | os.PathLike[str]) -> str | Path:
+    """Return the URL of a database, or the folder that a path leads to now, wherever the process goes later.
+
+    InvalidRecordError, by the name `what`, for another type; StoreOpenError for what is no path.
+    """
+    check_kind(what, where, (str, os.PathLike))
+    if is_url(where):
+        url: str = absolute(where)
+        return url
+    try:
+        name = os.fspath(where)
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
+        os.fsencode(name)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise StoreOpenError(str(where), f"it is no path: {error}") from error
+    return Path(absolute(name))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, readable by its owner only, if it is not there; StoreOpenError if it can't be."""
     with _explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether there is anything; StoreOpenError if that can't be seen."""
     with _explained(path):
         return path.exists()

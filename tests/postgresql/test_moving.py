@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from lash_store import Deployment, NewWork, SessionStore
+from lash_store import Deployment, NewWork, SessionStore, moving
 from lash_store._kernel.observing import observed_by
 from lash_store.cli.app import app
-from lash_store.errors import CopyError, StoreOpenError
+from lash_store.errors import ConnectionLostError, CopyError, StoreOpenError
 from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import KINDS, check_file, mend_file
 from tests.shared.test_moving import Interrupts, contents, fill
@@ -96,6 +96,30 @@ def test_k_share_7_to_a_server_interrupted_at_random_and_resumed(
                 break
         assert interrupted
         copy_deployment(source, target)
+    assert contents(tmp_path / "two") == contents(folder)
+
+
+def test_k_pg_2_a_connection_that_is_lost_in_the_midst_of_a_copy_is_told_as_that(
+    folder: Path, tmp_path: Path, there: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the database that it was lost to, and not as a value that the other one can't hold."""
+    copy_deployment(folder, there)
+    digest, calls = moving._digest, iter(range(1_000))
+
+    def lost_at_the_fourth(*given: Any) -> Any:
+        if next(calls) == 3:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        return digest(*given)
+
+    monkeypatch.setattr(moving, "_digest", lost_at_the_fourth)
+    with pytest.raises(ConnectionLostError) as lost:
+        copy_deployment(there, tmp_path / "two")
+    assert "postgresql" in lost.value.path
+    monkeypatch.undo()
+    copy_deployment(there, tmp_path / "two")
     assert contents(tmp_path / "two") == contents(folder)
 
 

@@ -26,6 +26,7 @@ from lash_store import (
     ProcessRegistration,
     ProcessRegistry,
     Provenance,
+    SessionDirectory,
     SessionStore,
     TurnCommit,
     TurnStamp,
@@ -313,6 +314,56 @@ def test_k_share_7_a_source_that_holds_nothing_of_ours_is_an_error(tmp_path: Pat
     assert copy_deployment(sessions, tmp_path / "further") == []  # it is ours, and holds nothing
     result = CliRunner().invoke(app, ["copy", str(empty), str(target)])
     assert result.exit_code == 1
+
+
+class _Odd:
+    """What says that it is a path."""
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+
+    def __fspath__(self) -> Any:
+        return self.name
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "a\0b", "\ud800", "n" * 300, "sqlite:///\ud800.db", _Odd(b"x"), _Odd(7)],
+    ids=["empty", "NUL", "surrogate", "long", "URL", "bytes", "int"],
+)
+def test_k_open_4_what_can_lead_nowhere_is_refused(folder: Path, tmp_path: Path, bad: Any) -> None:
+    before = sorted(tmp_path.iterdir())
+    for call in (
+        lambda: copy_deployment(bad, tmp_path / "target"),
+        lambda: copy_deployment(folder, bad),
+        lambda: Deployment.open(bad),
+        lambda: SessionDirectory(bad).list(),
+        lambda: SessionStore.open(bad, session_id="s"),
+    ):
+        with pytest.raises(StoreOpenError):
+            call()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.layouts("folders of its own")
+def test_k_share_7_files_that_would_be_taken_for_others_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    sessions = folder / "sessions"
+    name = file_name("chat 3/ü")
+    backup = sessions / f"backup-of-{name}"
+    backup.write_bytes((sessions / name).read_bytes())
+    with pytest.raises(StoreOpenError, match=f"'chat 3/ü', as '{name}' does") as refusal:
+        copy_deployment(folder, tmp_path / "target")
+    assert refusal.value.path == str(backup)
+    backup.unlink()
+    (folder / "triggers.db").rename(tmp_path / "triggers.db")
+    (folder / "triggers.db").symlink_to(tmp_path / "nowhere.db")
+    with pytest.raises(StoreOpenError, match=r"nowhere\.db"):
+        copy_deployment(folder, tmp_path / "target")
+    (folder / "triggers.db").unlink()
+    (tmp_path / "triggers.db").rename(folder / "triggers.db")
+    assert len(copy_deployment(folder, tmp_path / "target")) == SESSIONS + 3
 
 
 @pytest.mark.layouts("a database and folders of its own")
