@@ -115,16 +115,8 @@ def copy_deployment(
                 if session_id is not None and not _has_rows(store):
                     continue  # it was deleted meanwhile: an empty one would be a session without a name
                 there = opened.enter_context(_open_target(kind, session_id, target, options))
-                try:
+                with _explained(there, kind, session_id):
                     unit = _copy(store, there, kind, session_id)
-                except DBAPIError as error:
-                    what = _called(kind, session_id)
-                    cause = str(error.orig).splitlines()[0]  # others may show values
-                    raise CopyError(there.path, what, cause) from error
-                except (ConnectionLostError, OutcomeUnknownError):
-                    raise
-                except StorageError as error:
-                    raise CopyError(there.path, _called(kind, session_id), error.cause) from error
                 held.close()  # not before: the connections of a server are kept for who comes next
                 held.enter_context(opened.pop_all())
             copied.append(unit)
@@ -282,6 +274,20 @@ def _open_target(
         make_folder(Path(target))
     opened: Store[Any] = store.open(target if is_url(target) else Path(target) / name, **options)
     return opened
+
+
+@contextmanager
+def _explained(target: Store[Any], kind: Kind, session_id: str | None) -> Iterator[None]:
+    """Raise CopyError for what a target can't hold; what befell a connection is no such thing."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause = str(error.orig).splitlines()[0]  # others may show values
+        raise CopyError(target.path, _called(kind, session_id), cause) from error
+    except (ConnectionLostError, OutcomeUnknownError):
+        raise
+    except StorageError as error:
+        raise CopyError(target.path, _called(kind, session_id), error.cause) from error
 
 
 def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | None) -> Copied:
