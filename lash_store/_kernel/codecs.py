@@ -38,11 +38,16 @@ DEEPEST: Final = 100
 which a record takes some."""
 
 
+class TooDeepError(msgspec.DecodeError):
+    """A value itself is nested too deep to be read, on whatever stack."""
+
+
 def on_any_stack(function: Callable[[Any], T]) -> Callable[[Any], T]:
     """Make of an encoder or a decoder one that may be called however deep its caller stands.
 
     The interpreter counts its caller's frames as well, and what stands in a store must not look
-    corrupt because of them. So what does not fit there is done once more, on a stack of its own.
+    corrupt because of them. So what does not fit there is done once more, on a stack of its own: what
+    does not fit there either is a TooDeepError. A RecursionError is the caller's, who has no frame left.
     """
 
     def anywhere(given: Any) -> T:
@@ -60,6 +65,8 @@ def _on_a_new_stack(function: Callable[[Any], T], given: Any) -> T:
     def run() -> None:
         try:
             result.set_result(function(given))
+        except RecursionError as error:
+            result.set_exception(TooDeepError(str(error)))
         except BaseException as error:  # noqa: BLE001 # reason: the caller raises it
             result.set_exception(error)
 
@@ -118,7 +125,7 @@ def decode_json(table: str, key: str, text: str) -> Any:
     """Read stored JSON; CorruptRecordError names table and key if it is none (K-CODEC-2)."""
     try:
         return _decode_json(text)
-    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError) as error:
         raise CorruptRecordError(table, key, f"no JSON: {error}") from error
 
 
@@ -147,7 +154,7 @@ def decode_msgpack(table: str, key: str, content: bytes) -> Any:
     """Read stored MessagePack; CorruptRecordError names table and key if it is none."""
     try:
         return _decode_msgpack(content)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise CorruptRecordError(table, key, f"no MessagePack: {error}") from error
 
 

@@ -135,6 +135,13 @@ class IsJsonString(FunctionElement[bool]):
         super().__init__(column, *_steps(path))
 
 
+class HoldableJson(FunctionElement[str]):
+    """A JSON text as :class:`JsonText` gives what is the same in a column, to be compared with that."""
+
+    inherit_cache = True
+    type = Text()
+
+
 def _steps(path: Sequence[str]) -> list[ColumnElement[str]]:
     for name in path:  # they stand in the text
         if not isinstance(name, str) or not _MEMBER.fullmatch(name):
@@ -245,6 +252,16 @@ def _json_text(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     return _of_member(element, compiler, "json_extract_path_text({}, {})", **kw)
 
 
+@compiles(HoldableJson)
+def _holdable_json(element: HoldableJson, compiler: SQLCompiler, **kw: Any) -> str:
+    return _holdable(compiler.process(element.clauses, **kw))
+
+
+@compiles(HoldableJson, "sqlite")
+def _holdable_json_on_sqlite(element: HoldableJson, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
 @compiles(IsJsonString)
 def _is_json_string(element: IsJsonString, compiler: SQLCompiler, **kw: Any) -> str:
     return _of_member(element, compiler, "json_typeof(json_extract_path({}, {})) = 'string'", **kw)
@@ -258,7 +275,7 @@ def _of_member(
     # Text that is no JSON has no member, and a cast of it would end the transaction. So would what no
     # text can hold, in whatever member, and JSONB can't: a NUL, half a surrogate pair. The member is
     # taken from JSON, not JSONB, by which an object is told as it is written.
-    plain = f"regexp_replace({column}, '{_UNHOLDABLE}', '\\\\ufffd', 'g')"
+    plain = _holdable(column)
     return (
         f"CASE WHEN pg_input_is_valid({column}, 'jsonb') "
         f"THEN {expression.format(f'CAST({column} AS JSON)', names)} "
@@ -267,7 +284,12 @@ def _of_member(
     )
 
 
-_UNHOLDABLE: Final = r"\\u(0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])"
+def _holdable(json: str) -> str:
+    r"""Return JSON with U+FFFD for what no text can hold; ``\\u0000`` is a backslash and more, and stays."""
+    return rf"regexp_replace({json}, '{_UNHOLDABLE}', '\1\\ufffd', 'g')"
+
+
+_UNHOLDABLE: Final = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F][0-9a-fA-F])"
 
 
 @compiles(JsonText, "sqlite")

@@ -76,10 +76,11 @@ def new_token(ids: IdSource) -> str:
 
 
 def check_token(field: str, token: object) -> None:
-    """Raise InvalidRecordError unless `token` can prove a claim: non-empty ASCII text."""
-    if not isinstance(token, str) or not token or not token.isascii():
+    """Raise InvalidRecordError unless `token` can prove a claim: non-empty ASCII text without NUL."""
+    if not isinstance(token, str) or not token or not token.isascii() or "\0" in token:
         # The type alone: a token that is no token may still be a secret.
-        raise InvalidRecordError(field, type(token).__name__, "must be non-empty ASCII text")
+        why = "must be non-empty ASCII text without NUL"
+        raise InvalidRecordError(field, type(token).__name__, why)
 
 
 class Guarded:
@@ -100,4 +101,4 @@ class Guarded:
         """Show the same to rich."""
         for name in self.shown:
             value = getattr(self, name)
-            yield name, f"{value[:4]}..." if name == "token" and value is not None else value
+            yield name, f"{str(value)[:4]}..." if name == "token" and value is not None else value

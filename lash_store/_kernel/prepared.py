@@ -180,8 +180,8 @@ def _built(builder: Callable[..., ClauseElement], arguments: dict[str, Any]) -> 
     """Call a builder with what stands in the place of its arguments."""
     try:
         return builder(**arguments)
-    except LashStoreError:
-        raise
+    except (LashStoreError, RecursionError):
+        raise  # the latter is the caller's, who has no frame left
     except Exception as error:
         raise UnpreparableStatementError(
             f"{name_of(builder)} can't be prepared: it is called once, with bind parameters in the place of "

@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, and_, not_
 
-from lash_store._kernel.dialects import IsJsonString, IsNoJson, JsonText, is_null_or
+from lash_store._kernel.dialects import HoldableJson, IsJsonString, IsNoJson, JsonText, is_null_or
 
 
 def is_defined_by(
@@ -20,5 +20,7 @@ def is_defined_by(
     broken = IsNoJson(record_json)
     return and_(
         is_null_or(definition, lambda given: and_(text == given, is_text), broken),
-        is_null_or(definition_json, lambda given: and_(text == given, not_(is_text)), broken),
+        is_null_or(
+            definition_json, lambda given: and_(text == HoldableJson(given), not_(is_text)), broken
+        ),
     )

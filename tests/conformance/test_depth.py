@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import pytest
 from lash_store import (
     Append,
     Checkpoint,
+    Deployment,
     EffectStore,
     NewWork,
     Node,
@@ -23,10 +25,17 @@ from lash_store import (
 )
 from lash_store._kernel.codecs import DEEPEST
 from lash_store.errors import CorruptRecordError, InvalidRecordError
-from lash_store.process.records import EventType, PayloadSchema
+from lash_store.process.records import (
+    EngineCall,
+    EventType,
+    PayloadSchema,
+    Semantics,
+    TerminalRule,
+)
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import register
 from tests.support.sessions import enqueue, lease_of
+from tests.support.triggers import subscribe
 
 R = TypeVar("R")
 
@@ -144,6 +153,36 @@ def test_p_event_2_a_deep_payload_is_checked_from_a_deep_stack(path: Path) -> No
             lambda: registry.append_event("p", "deep", payload), 150
         )
         assert appended.event.payload == payload
+
+
+def test_k_codec_4_a_stack_without_a_frame_left_makes_nothing_look_corrupt(path: Path) -> None:
+    """Neither an error that says so, nor a place beside the list: it is a RecursionError."""
+    with Deployment.open(path.parent / "all") as deployment:
+        registry, triggers = deployment.processes, deployment.triggers
+        register(registry)
+        registry.complete_process("p", Success(nested(DEEPEST)))
+        subscribe(triggers, target=EngineCall("k", nested(DEEPEST - 2)))
+        ended = 0
+        for left in range(5, 100):
+            with suppress(RecursionError):
+                near_the_end_of_the_stack(lambda: registry.load_process("p"), left)
+                near_the_end_of_the_stack(
+                    lambda: registry.append_event("p", "process.waiting"), left
+                )
+                page = near_the_end_of_the_stack(triggers.list_subscriptions, left)
+                assert (len(page.subscriptions), page.undecodable) == (1, ())
+                ended += 1
+        assert ended
+
+
+def test_k_codec_4_an_end_that_selects_nothing_holds_its_payload_whole(
+    registry: ProcessRegistry,
+) -> None:
+    own = EventType("process.completed", semantics=Semantics(TerminalRule("completed")))
+    register(registry, "p", event_types=[own])
+    ended = registry.complete_process("p", Success(nested(DEEPEST)))
+    assert registry.load_process("p") == ended.record
+    assert ended.record.status.state == "completed"
 
 
 def test_k_codec_4_what_ends_a_process_has_a_hundred_levels_of_its_own(

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from lash_store import Cancelled, Failure, ProcessRegistry, Scope, SessionStore, Success
+from lash_store import (
+    Cancelled,
+    Failure,
+    ProcessFence,
+    ProcessRegistry,
+    Scope,
+    SessionStore,
+    Success,
+)
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.records import (
     Const,
@@ -228,10 +236,11 @@ def test_k_codec_2_a_corrupt_lease(
             session.current_lease()
 
 
-def test_k_tx_2_a_token_that_no_fence_can_have(path: Path) -> None:
+@pytest.mark.parametrize("token", ["é", "a\0b"], ids=ascii)
+def test_k_tx_2_a_token_that_no_fence_can_have(path: Path, token: str) -> None:
     class BadIds:
         def new_token(self) -> str:
-            return "é"
+            return token
 
     with ProcessRegistry.open(path, ids=BadIds()) as registry:
         register(registry)
@@ -239,6 +248,8 @@ def test_k_tx_2_a_token_that_no_fence_can_have(path: Path) -> None:
         with registry.begin() as tx, pytest.raises(InvalidRecordError, match="new_token"):
             tx.claim_lease("p", owner_id="ann", ttl_ms=5)
         assert all_rows(path) == before
+    with pytest.raises(InvalidRecordError, match="token"):
+        ProcessFence("p", "ann", token, 1)
 
 
 @pytest.mark.posix("there is no queue")

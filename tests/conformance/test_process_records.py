@@ -528,6 +528,32 @@ def test_k_codec_2_a_corrupt_record_is_an_error(
     assert all_rows(path) == before
 
 
+def test_p_list_1_what_a_nul_stands_beside_is_found_as_it_is_written(
+    registry: ProcessRegistry,
+) -> None:
+    """A server holds none in a text, and gives each another one: of the record, and of what is asked for."""
+    plain = r"a\u0000b\ud800"  # backslashes and letters
+    definitions: dict[str, Any] = {
+        "object": {"prompt": "a\0b"},
+        "other": {"prompt": "a\ufffdb"},
+        "escaped": ["\\\0", r"\u0000"],
+        "text": plain,
+    }
+    for name, definition in definitions.items():
+        identity = ProcessIdentity("k", definition=definition)
+        register(registry, name, identity=identity, input=External({"n": "\0"}))
+    for name, definition in definitions.items():
+        matching = ProcessFilter(definition=definition)
+        assert [each.id for each in registry.list_processes(matching=matching)] == [name]
+        claimed = registry.claim_next(owner_id="ann", ttl_ms=1_000, matching=matching)
+        assert claimed is not None
+    register(registry, "wakes", input=External({"n": "\0"}), wake_target=Scope(plain))
+    registry.delete_session(plain)
+    woken = registry.load_process("wakes")
+    assert woken is not None
+    assert woken.wake_target is None
+
+
 @pytest.mark.parametrize("wanted", ["5", "true", '{"n":1}', {"n": 1}, "[1]", [1]], ids=ascii)
 def test_p_list_1_a_definition_is_not_one_that_reads_alike(
     registry: ProcessRegistry, wanted: Any

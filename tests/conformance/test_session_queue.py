@@ -148,7 +148,7 @@ def test_k_tx_2_a_token_that_no_claim_can_have(path: Path) -> None:
         before = all_rows(path)
         with store.begin() as tx, pytest.raises(InvalidRecordError, match="new_token"):
             tx.claim_work(fence, owner_id="ann", ttl_ms=5)
-        for ids.suffix in ("\ud800", "é"):  # and no batch be named by
+        for ids.suffix in ("\ud800", "é", "\0"):  # and no batch be named by
             with store.begin() as tx, pytest.raises(InvalidRecordError, match="new_token"):
                 tx.enqueue_work(NewWork([1]))
         assert all_rows(path) == before

@@ -176,6 +176,17 @@ def test_t_sub_3_order_and_pages(triggers: TriggerStore) -> None:
     assert pages == 3
 
 
+def test_t_sub_3_what_a_nul_stands_beside_is_found_as_it_is_written(
+    triggers: TriggerStore,
+) -> None:
+    plain = r"a\u0000b"  # a backslash and letters
+    one = subscribe(triggers, registrant=BySession(Scope(plain)), name=plain, source="\0")
+    for matching in (SubscriptionFilter(session_id=plain), SubscriptionFilter(name=plain)):
+        assert triggers.list_subscriptions(matching).subscriptions == (one,)
+    assert triggers.cancel_subscription(plain, one.handle)
+    assert triggers.delete_session(plain) == 1
+
+
 def test_t_sub_3_filters(triggers: TriggerStore) -> None:
     one = subscribe(triggers, name="n")
     frame = subscribe(triggers, registrant=BySession(Scope("one", "f")), source_key="other")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from hashlib import sha256
 from itertools import count
 from typing import Any
 
@@ -755,6 +756,20 @@ def test_a_prefix_leaves_room_for_the_names_behind_it(url: str, place: str) -> N
             store.check_schema()
     with pytest.raises(InvalidRecordError, match="27 characters at most"):
         Deployment.open(url, schema=place, prefix="a" * 27 + "_")
+
+
+def test_k_log_1_what_follows_from_a_refusal_is_not_logged(
+    url: str, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the driver, of the pipeline that the refused statement stood in."""
+    longest = "".join(sha256(bytes([at])).hexdigest() for at in range(60))
+    with ProcessRegistry.open(url, schema=place) as registry:
+        register(registry)
+        for _ in range(20):
+            with pytest.raises(InvalidRecordError, match="too long for an index"):
+                registry.append_event("p", "process.waiting", replay_key=longest)
+        assert registry.recent_events("p") == []
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("name", ["Tenant", "a b", "x.y", 'we"ird', "ünï", "select"])

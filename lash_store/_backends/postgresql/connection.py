@@ -160,18 +160,27 @@ class StoreConnection(GuardedConnection):
     def send(self, last: Callable[[], object]) -> None:
         """Send what waits, and then `last`, and wait for all of it at once."""
         waiting, self.unsent[:] = list(self.unsent), []
+        failure: psycopg.Error | None = None
         try:
             with pipelining(self), self.pipeline():
-                for each in (*waiting, last):
-                    each()
+                try:
+                    for each in (*waiting, last):
+                        each()
+                except psycopg.Error as error:
+                    failure = (
+                        error  # if it left the pipeline, the driver would log what follows from it
+                    )
         except psycopg.Error as error:
-            is_drivers = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
-            if is_drivers and error.sqlstate is None:
-                self.discard()  # what the server has done of it, the driver can't say any more
-            raise
+            failure = failure or error
         except BaseException:
             self.discard()  # an interrupt: what of it was done nobody here knows
             raise
+        if failure is None:
+            return
+        is_drivers = isinstance(failure, (psycopg.OperationalError, psycopg.InterfaceError))
+        if is_drivers and failure.sqlstate is None:
+            self.discard()  # what the server has done of it, the driver can't say any more
+        raise failure
 
     def send_unsent(self) -> None:
         """Send what waits, if anything does."""

@@ -259,7 +259,8 @@ def store_error(
     if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # it was not even sent
         return InvalidRecordError("parameters", "of a statement", first_line(error))
     if isinstance(error, errors.ProgramLimitExceeded):  # a key has to fit into a page of its index
-        return InvalidRecordError("a key", "of a row", first_line(error))
+        why = f"is too long for an index, which takes some 2,700 bytes ({first_line(error)})"
+        return InvalidRecordError("a name or key", "of a row", why)
     kind = ConnectionLostError if is_lost(error, connection) else StorageError
     return kind(path, code_of(error), first_line(error))
 

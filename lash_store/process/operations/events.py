@@ -27,7 +27,7 @@ from lash_store.process.records.events import (
     read_event,
 )
 from lash_store.process.records.leases import ProcessFence
-from lash_store.process.records.outputs import AwaitOutput, end_state, written_output
+from lash_store.process.records.outputs import AROUND_OUTPUT, AwaitOutput, end_state, written_output
 from lash_store.process.records.plan import (
     KnownEvent,
     NewEvent,
@@ -45,9 +45,6 @@ _schemas_lately: Final[dict[str, str]] = {}
 _MANY: Final = 1_024
 _LARGE: Final = 65_536
 """From how many bytes of payload on nobody finds out on a caller's thread what it may never need."""
-
-_AROUND_OUTPUT: Final = 2
-"""How many levels of the payload that ends a process are around what the process gave."""
 
 _decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 
@@ -103,7 +100,7 @@ def complete_process(
     name = check_name("process_id", process_id)
     replay_key = f"process:{name}:terminal:{event_type}"
     payload = {"await_output": _decode_payload(encode_raw(written))}
-    new = _new_event(event_type, payload, replay_key, None, around=_AROUND_OUTPUT)
+    new = _new_event(event_type, payload, replay_key, None, around=AROUND_OUTPUT)
     append = _appending(name, new, fence, ends=True)
 
     def complete(tx: Tx) -> Completed:

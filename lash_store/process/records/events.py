@@ -136,7 +136,7 @@ def read_event(process_id: str, sequence: int, event_json: str) -> ProcessEvent:
     key = f"{process_id}:{sequence}"
     try:
         event = _decode_event(event_json)
-    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError) as error:
         raise CorruptRecordError(process_events.name, key, str(error)) from error
     if (event.process_id, event.sequence) != (process_id, sequence):
         said = f"{event.process_id}:{event.sequence}"

@@ -62,13 +62,23 @@ def end_state(output: AwaitOutput) -> EndState:
     return "failed" if isinstance(output, Failure) else "cancelled"
 
 
-def written_output(output: AwaitOutput) -> dict[str, Any]:
-    """Check an await_output and return its written form, fields in the order of the wire."""
+AROUND_OUTPUT: Final = 2
+"""How many levels of the payload that ends a process are around what the process gave."""
+
+
+def written_output(output: AwaitOutput, *, around: int = 0) -> dict[str, Any]:
+    """Check an await_output and return its written form, fields in the order of the wire.
+
+    `around` is how many levels of what it holds are the library's own.
+    """
     field = "await_output"
     check_kind(field, output, (Success, Failure, Cancelled))
     written: dict[str, Any]
     if isinstance(output, Success):
-        written = {"type": "success", "value": free_json(f"{field}.value", output.value)}
+        written = {
+            "type": "success",
+            "value": free_json(f"{field}.value", output.value, around=around),
+        }
     elif isinstance(output, Failure):
         check_choice(f"{field}.failure_class", output.failure_class, FAILURE_CLASSES)
         written = {
@@ -81,7 +91,7 @@ def written_output(output: AwaitOutput) -> dict[str, Any]:
         message = check_message(f"{field}.message", output.message)
         written = {"type": "cancelled", "message": message}
     if not isinstance(output, Success) and output.raw is not None:
-        written["raw"] = free_json(f"{field}.raw", output.raw)
+        written["raw"] = free_json(f"{field}.raw", output.raw, around=around)
     if output.control is not None:
         control = free_object(f"{field}.control", output.control)
         check_choice(f"{field}.control.type", control.get("type"), CONTROLS)

@@ -30,7 +30,7 @@ from lash_store.process.records.events import (
     invocation_of,
     occurred_at,
 )
-from lash_store.process.records.outputs import written_output
+from lash_store.process.records.outputs import AROUND_OUTPUT, written_output
 from lash_store.process.records.processes import RUNNING, Members, revised
 from lash_store.process.records.selecting import materialise
 from lash_store.process.tables import processes
@@ -182,7 +182,7 @@ def _declared(standing: Standing, event_type: str) -> tuple[Semantics, str | Non
     """Return what an event type means, and its schema if it needs one; None if it is not declared."""
     try:
         return _declarations(bytes(standing.members["event_types"])).get(event_type)
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
         raise _unreadable_types(standing.process_id, error) from error
 
 
@@ -217,7 +217,7 @@ def _member(process_id: str, members: Members, name: str, decode: Callable[[Any]
         return None
     try:
         return decode(members[name])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise CorruptRecordError(processes.name, process_id, f"{name}: {error}") from error
 
 
@@ -233,7 +233,8 @@ def _written_end(terminal: Terminal | None) -> dict[str, Any] | None:
     """Return how a process ends, in its event and in its record; what it gives is written once."""
     if terminal is None:
         return None
-    output = encode_raw(written_output(terminal.await_output))
+    # It was checked as a payload, or comes from a schema's own constant.
+    output = encode_raw(written_output(terminal.await_output, around=AROUND_OUTPUT))
     return {"state": terminal.state, "await_output": output}
 
 

@@ -166,8 +166,8 @@ _ORDER: Final = (
 
 _decode_record = on_any_stack(msgspec.json.Decoder(ProcessRecord, dec_hook=read_shape).decode)
 _decode_members = on_any_stack(msgspec.json.Decoder(Members).decode)
-_decode_id = msgspec.json.Decoder(str).decode
-_decode_status = msgspec.json.Decoder(_StatusAlone).decode
+_decode_id = on_any_stack(msgspec.json.Decoder(str).decode)
+_decode_status = on_any_stack(msgspec.json.Decoder(_StatusAlone).decode)
 
 
 def written_registration(registration: ProcessRegistration) -> Members:
@@ -227,7 +227,7 @@ def read_record(process_id: str, record_json: str, state: str | None = None) -> 
     try:
         record = _decode_record(record_json)
         _check_end(record.status)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise CorruptRecordError(processes.name, process_id, str(error)) from error
     _check_agrees(process_id, state, record.id, record.status.state)
     return record
@@ -245,7 +245,7 @@ def read_members(process_id: str, record_json: str, state: str | None = None) ->
             _check_agrees(process_id, state, *told)
     except KeyError as error:
         raise CorruptRecordError(processes.name, process_id, f"it has no {error}") from error
-    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError) as error:
         raise CorruptRecordError(processes.name, process_id, str(error)) from error
     return members
 

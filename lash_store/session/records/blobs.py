@@ -86,7 +86,7 @@ def _content_of_map(stored: bytes) -> bytes | None:
             return None  # bytes() of a number would allocate as many
         content = bytes(held)
         return zlib.decompress(content) if envelope["compression"] == "Zlib" else content
-    except (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError, zlib.error):
+    except (msgspec.DecodeError, TypeError, ValueError, LookupError, zlib.error):
         return None  # no map: the caller looks at the other form, and at the hash
 
 
@@ -94,6 +94,6 @@ def kind_of_blob(stored: bytes) -> str | None:
     """Return the kind that a stored blob names, whatever its content; None if it names none."""
     try:
         kind = _decode(stored)["descriptor"]["kind"]
-    except (msgspec.DecodeError, TypeError, ValueError, LookupError, RecursionError):
+    except (msgspec.DecodeError, TypeError, ValueError, LookupError):
         return None  # bare content
     return kind if isinstance(kind, str) else None

@@ -118,5 +118,5 @@ def manifest_of(content: bytes) -> Manifest | None:
     """Read a manifest, or None if `content` is none."""
     try:
         return msgspec.convert(_decode(content), Manifest)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+    except (msgspec.DecodeError, TypeError, ValueError):
         return None  # an artifact of any other kind

@@ -145,7 +145,7 @@ def read_occurrence(occurrence_id: str, record_json: str) -> Occurrence:
         occurrence = _decode_occurrence(record_json)
     except UnicodeEncodeError as error:
         raise CorruptRecordError(trigger_occurrences.name, occurrence_id, NO_UTF8) from error
-    except (msgspec.DecodeError, TypeError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError) as error:
         raise CorruptRecordError(trigger_occurrences.name, occurrence_id, str(error)) from error
     if occurrence.occurrence_id != occurrence_id:
         said = f"it says that it is {occurrence.occurrence_id!r}"

@@ -200,7 +200,7 @@ def revised(
     """Return the record_json switched on or off; None for one that is no object, and is to stay (T-SUB-3)."""
     try:
         members: dict[str, Any] = {**_decode_members(record_json)}
-    except (msgspec.DecodeError, TypeError, UnicodeEncodeError, RecursionError):
+    except (msgspec.DecodeError, TypeError, UnicodeEncodeError):
         return None
     if members.get("subscription_id") != msgspec.Raw(encode_json(subscription_id).encode()):
         return None
@@ -213,7 +213,7 @@ def read_subscription(subscription_id: str, record_json: str) -> Subscription:
         subscription = _decode_subscription(record_json)
     except UnicodeEncodeError as error:
         raise CorruptRecordError(trigger_subscriptions.name, subscription_id, NO_UTF8) from error
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
         raise CorruptRecordError(trigger_subscriptions.name, subscription_id, str(error)) from error
     if subscription.subscription_id != subscription_id:
         said = f"it says that it is {subscription.subscription_id!r}"
