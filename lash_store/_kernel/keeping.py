@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary, WeakSet
 
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.calls import Call
@@ -53,10 +53,21 @@ class Term(Protocol):
         """When it is over by the store's clock, exclusive, milliseconds since the epoch."""
 
 
+@runtime_checkable
+class MovedClock(Protocol):
+    """A clock that somebody moves, a test: time does not pass by itself."""
+
+    def steady_ms(self) -> float:
+        """Return a time in milliseconds that passes whatever the clock is set to."""
+
+    def when_moved(self, moved: Callable[[], None], /) -> None:
+        """Call `moved` whenever the clock is moved, on the thread that moves it."""
+
+
 def steady_ms(clock: Clock) -> float:
     """Return a time in milliseconds that no change of the machine's clock moves.
 
-    A clock that a test moves is its own: it has a ``steady_ms``.
+    A clock that a test moves is its own.
     """
     own: Callable[[], float] | None = getattr(clock, "steady_ms", None)
     return monotonic() * 1000 if own is None else own()
@@ -92,6 +103,9 @@ class Kept:
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that it is held in: once that is closed, nobody does."""
 
+        self.is_inherited = False
+        """Whether it is the parent's, of which this process was forked."""
+
         self._lost_error = lost_error
         self._sent_ms = sent_ms
         self._due_ms = sent_ms + ttl_ms / 3
@@ -118,9 +132,9 @@ class Kept:
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that.
 
-        What was released, its own holder has given back: that is logged as no loss.
+        What its own holder has given back or completed is logged as no loss.
         """
-        if self.end(error) and getattr(error, "reason", None) != "released":
+        if self.end(error) and getattr(error, "reason", None) not in ("released", "completed"):
             tell([lost_term(self.handle.path, self.term, error)])
 
     def end(self, error: LashStoreError) -> bool:
@@ -141,9 +155,9 @@ class Kept:
         """What proves the term."""
         return self.term.fence
 
-    def is_of(self, other: Kept) -> bool:
-        """Whether it holds the very same term as another, which an owner has claimed twice."""
-        return self.lost is None and bool(self.fence == other.fence)
+    def holds(self, fence: Any) -> bool:
+        """Whether it holds the very term that `fence` proves, which an owner may claim twice."""
+        return self.lost is None and bool(self.fence == fence)
 
     def renew_soon(self) -> None:
         """Let its next renewal be due now."""
@@ -219,12 +233,22 @@ class _Book:
         """When the timer looks next, on the monotonic clock; 0 if it does not."""
 
 
+class Entering:
+    """A block that is being entered: what it has claimed, in a transaction that may not be over yet."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.term: Any = None
+        self.fence: Any = None
+
+
 class Keeper:
     """Who renews; see the head of this module."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._books: dict[str, _Book] = {}
+        self._entering: WeakSet[Entering] = WeakSet()
         self._wakes: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
         """Which databases a clock looks into when it is moved."""
 
@@ -250,18 +274,42 @@ class Keeper:
                 if not book.kept and not book.at_s:
                     del self._books[kept.handle.key]
 
-    def leave_to_others(self, kept: Kept) -> bool:
-        """Whether this process holds the very term of one that was dropped elsewhere, too (K-HOLD-5).
+    def enter(self, key: str) -> Entering:
+        """Note that a block is being entered, for as long as what this returns lives, or until :meth:`entered`."""
+        entering = Entering(key)
+        with self._lock:
+            self._entering.add(entering)
+        return entering
 
-        Who does renews it at once: the end that the other has moved may come sooner than its own.
+    def entered(self, entering: Entering) -> None:
+        """Note that it is kept by now, or was not entered."""
+        with self._lock:
+            self._entering.discard(entering)
+
+    def is_held(self, key: str, fence: Any) -> bool:
+        """Whether a block of this process holds a term, or is being entered with it (K-HOLD-5).
+
+        Asked in the transaction that would release it, it is the truth: claims of it are behind its lock.
         """
         with self._lock:
-            book = self._books.get(kept.handle.key)
-            others = [] if book is None else [each for each in book.kept if each.is_of(kept)]
+            entering = any(each.key == key and each.fence == fence for each in self._entering)
+            return entering or bool(self._who_keep(key, fence))
+
+    def leave_to_others(self, key: str, fence: Any) -> bool:
+        """Whether another block keeps a term that one block does no more; it is not released then (K-HOLD-5).
+
+        Who keeps it renews it at once: the end that the other has moved may come sooner than its own.
+        """
+        with self._lock:
+            others = self._who_keep(key, fence)
         for each in others:
             each.renew_soon()
             self.look_soon(each)
         return bool(others)
+
+    def _who_keep(self, key: str, fence: Any) -> list[Kept]:
+        book = self._books.get(key)
+        return [] if book is None else [each for each in book.kept if each.holds(fence)]
 
     def look_soon(self, kept: Kept) -> None:
         """Look again when there is something to do for it."""
@@ -278,8 +326,9 @@ class Keeper:
             book = self._books.get(key)
             if book is None or kept not in book.kept or 0 < book.at_s <= at_s:
                 return
+            # First: an interrupt in between would leave a look noted that never comes.
+            TIMER.after(wait_s, lambda: self._tick(key, at_s))
             book.at_s = at_s
-        TIMER.after(wait_s, lambda: self._tick(key, at_s))
 
     def _tick(self, key: str, at_s: float) -> None:
         with self._lock:
@@ -318,8 +367,9 @@ class Keeper:
         """Keep nothing of what the parent process holds."""
         inherited = [each for book in self._books.values() for each in book.kept]
         self._lock = threading.RLock()
-        self._books = {}
+        self._books, self._entering = {}, WeakSet()
         for each in inherited:
+            each.is_inherited = True
             each._lock = threading.Lock()  # noqa: SLF001 # reason: the thread that held it is the parent's
             each.end(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
 

@@ -144,10 +144,23 @@ class AsyncStore(Generic[T_co]):
                     return found
                 if watch.widen(waiter, touched()):
                     continue  # what was committed since then did not concern it yet
+                # Not by wait_for(), which before Python 3.12 passes over being cancelled.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), None if left_s == inf else left_s)
+                    async with asyncio.timeout(None if left_s == inf else left_s):
+                        await changed.wait()
         finally:
             watch.unsubscribe(waiter)
+
+    async def _write_anew(
+        self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
+    ) -> None:
+        """Do one write in a store that was closed before its tasks were over, as leaving `async with` does."""
+
+        def write() -> None:
+            with self._open_store() as store:
+                store._handle.write(operation, making(store._context))
+
+        await on_library_thread(write)
 
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""

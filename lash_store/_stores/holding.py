@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
-from lash_store._kernel.keeping import KEEPER, Kept, steady_ms, tell_later
+from lash_store._kernel.keeping import KEEPER, Entering, Kept, steady_ms, tell_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
 from lash_store._stores.async_store import AsyncStore
@@ -154,15 +154,19 @@ class Holding(Generic[HeldT_co]):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
         self._check_not_held()
         deadline_ms = self._deadline_ms(store)
-        work = self._claiming(store._context)
-        while True:
-            sent_ms = steady_ms(store._context.clock)
-            found = store._handle.write(self._operations[0], work)
-            if not isinstance(found, LeaseHeld):
-                held: HeldT_co = self._held(store, found, sent_ms)
-                return held
-            left_ms = self._left_ms(store, found, deadline_ms)
-            store.wait_until(self._freed, timeout_ms=left_ms)
+        entering = KEEPER.enter(store._handle.key)
+        work = _noting(entering, self._claiming(store._context))
+        try:
+            while True:
+                sent_ms = steady_ms(store._context.clock)
+                found = store._handle.write(self._operations[0], work)
+                if not isinstance(found, LeaseHeld):
+                    held: HeldT_co = self._held(store, found, sent_ms)
+                    return held
+                left_ms = self._left_ms(store, found, deadline_ms)
+                store.wait_until(self._freed, timeout_ms=left_ms)
+        finally:
+            KEEPER.entered(entering)
 
     def __exit__(
         self,
@@ -174,8 +178,7 @@ class Holding(Generic[HeldT_co]):
         assert isinstance(store, Store)
         if kept is not None:
             with suppress(LashStoreError):  # it runs out by itself as well
-                work = self._releasing(store._context, kept.term)
-                store._handle.write(self._operations[2], work)
+                store._handle.write(self._operations[2], self._leaving(store, kept.term))
 
     async def __aenter__(self) -> HeldT_co:
         given = self._given
@@ -184,28 +187,24 @@ class Holding(Generic[HeldT_co]):
         self._check_not_held()
         store = given._store or await given._opened()
         deadline_ms = self._deadline_ms(store)
-        work = self._claiming(store._context)
-        while True:
-            sent_ms = steady_ms(store._context.clock)
-            found: Any = None
-
-            def claim(tx: Any) -> Any:
-                nonlocal found
-                found = work(tx)
-                return found
-
-            locked_as(claim, work)
-            try:
-                await store._handle.submit_write(self._operations[0], claim)
-            except asyncio.CancelledError:
-                if found is not None and not isinstance(found, LeaseHeld):
-                    await finish_first(self._release(store, found))
-                raise
-            if not isinstance(found, LeaseHeld):
-                held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
-                return held
-            left_ms = self._left_ms(store, found, deadline_ms)
-            await given.wait_until(self._freed, timeout_ms=left_ms)
+        entering = KEEPER.enter(store._handle.key)
+        work = _noting(entering, self._claiming(store._context))
+        try:
+            while True:
+                sent_ms = steady_ms(store._context.clock)
+                found = await store._handle.submit_write(self._operations[0], work)
+                if not isinstance(found, LeaseHeld):
+                    held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
+                    return held
+                left_ms = self._left_ms(store, found, deadline_ms)
+                await given.wait_until(self._freed, timeout_ms=left_ms)
+        except asyncio.CancelledError:
+            KEEPER.entered(entering)
+            if entering.term is not None:  # it was claimed all the same
+                await finish_first(self._release(given, store, entering.term))
+            raise
+        finally:
+            KEEPER.entered(entering)
 
     async def __aexit__(
         self,
@@ -218,15 +217,34 @@ class Holding(Generic[HeldT_co]):
         if kept is None or given._store is None:
             return
         if kind is GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            release = self._operations[2], self._releasing(given._store._context, kept.term)
-            tell_later(given._store._handle, *release)
+            release = self._leaving(given._store, kept.term)
+            tell_later(given._store._handle, self._operations[2], release)
             return
-        await finish_first(self._release(given._store, kept.term))
+        await finish_first(self._release(given, given._store, kept.term))
 
-    async def _release(self, store: Store[Any], term: Any) -> None:
+    async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
+        operation = self._operations[2]
         with suppress(LashStoreError):
-            work = self._releasing(store._context, term)
-            await store._handle.submit_write(self._operations[2], work, is_kept=True)
+            try:
+                work = self._leaving(store, term)
+                await store._handle.submit_write(operation, work, is_kept=True)
+            except StoreClosedError:
+                await given._write_anew(operation, lambda context: self._releasing(context, term))
+
+    def _leaving(self, store: Store[Any], term: Any) -> Work:
+        """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5)."""
+        key, work = store._handle.key, self._releasing(store._context, term)
+
+        def release(tx: Any) -> Any:
+            if KEEPER.is_held(key, term.fence):
+                return None
+            released = work(tx)
+            # A lease on a table of the consumer's own is behind the lock of its row alone.
+            if KEEPER.is_held(key, term.fence):
+                raise _HeldElsewhereError
+            return released
+
+        return locked_as(release, work)
 
     def _held(
         self,
@@ -270,14 +288,13 @@ class Holding(Generic[HeldT_co]):
     def _stopped(self) -> Kept | None:
         """Renew it no more; return what is to be released: not what an outer block holds as well (K-HOLD-5)."""
         kept, self._kept = self._kept, None
-        if kept is not None:
-            KEEPER.drop(kept)
-            self._let_go.detach()  # only now: it is what ends it if an interrupt comes before
-            is_others_too = KEEPER.leave_to_others(kept)
-            kept.leave()
-            if is_others_too:
-                return None
-        return kept
+        if kept is None:
+            return None
+        KEEPER.drop(kept)
+        self._let_go.detach()  # only now: it is what ends it if an interrupt comes before
+        is_others_too = KEEPER.leave_to_others(kept.handle.key, kept.fence)
+        kept.leave()
+        return None if is_others_too or kept.is_inherited else kept
 
     def _deadline_ms(self, store: Store[Any]) -> float:
         return steady_ms(store._context.clock) + self._timeout_ms
@@ -289,6 +306,23 @@ class Holding(Generic[HeldT_co]):
             raise LeaseHeldError(found)
         until_over_ms = found.expires_at_ms - store.read_clock()
         return max(1, int(min(left_ms, until_over_ms)))
+
+
+class _HeldElsewhereError(LashStoreError):
+    """Undoes a release: another block of this process has the same term."""
+
+
+def _noting(entering: Entering, work: Work) -> Work:
+    """Return a claim that notes what it has claimed, before its transaction is over."""
+
+    def claim(tx: Any) -> Any:
+        entering.term = entering.fence = None
+        found = work(tx)
+        if found is not None and not isinstance(found, LeaseHeld):
+            entering.term, entering.fence = found, found.fence
+        return found
+
+    return locked_as(claim, work)
 
 
 def _wrong_way(used: str, why: str) -> InvalidRecordError:

@@ -5,14 +5,12 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
-from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_name, shown
 from lash_store._kernel.keeping import KEEPER, Kept, steady_ms, tell_later
-from lash_store._kernel.locks import locked_by
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
@@ -235,17 +233,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             check_awaitable(given)
             return await self._record(step, kept, "finish_effect", finish_effect, outcome)
         finally:
+            ending.is_ours()  # whatever ends it: nobody is cancelled for it from now on
             KEEPER.drop(kept)
 
     async def _begin(
         self, step: Step, held: list[EffectClaim]
     ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
-        def begin(tx: EffectTx) -> Any:
-            begun = step.begin(tx)
-            if isinstance(begun, EffectClaim):
-                held.append(begun)  # cancelled now, the caller gets nothing, and must know it
-            return begun
-
         store = self._store or await self._opened()
         check_not_inside(self._key, step)
         handle, clock = store._handle, store._context.clock  # noqa: SLF001 # reason: its own store
@@ -254,7 +247,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             found: Any = await handle.submit_read(
                 "look_up_effect",
                 step.look_up,
-                write_instead=("begin_effect", locked_by(begin, *step.names)),
+                write_instead=("begin_effect", step.beginning(held)),
             )
             if not isinstance(found, Busy):
                 return found, sent_ms
@@ -303,12 +296,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             except (
                 StoreClosedError
             ):  # before its tasks were cancelled, as leaving `async with` does
-                await on_library_thread(partial(self._give_back_anew, claim))
-
-    def _give_back_anew(self, claim: EffectClaim) -> None:
-        with self._open_store() as store:
-            context: Any = store._context  # noqa: SLF001 # reason: its own store
-            store._handle.write("abandon_effect", abandon_effect(context, claim))  # noqa: SLF001 # reason: likewise
+                await self._write_anew(
+                    "abandon_effect", lambda context: abandon_effect(context, claim)
+                )
 
 
 def check_awaitable(given: object) -> None:
@@ -325,6 +315,7 @@ class _Ending:
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         self._has_cancelled = False
+        self._cancelled_before = 0 if self._task is None else self._task.cancelling()
         kept.when_lost(self._told)
 
     def is_ours(self) -> bool:
@@ -333,7 +324,7 @@ class _Ending:
         if not self._has_cancelled or self._task is None:
             return False
         self._has_cancelled = False
-        return self._task.uncancel() == 0
+        return self._task.uncancel() <= self._cancelled_before
 
     def _told(self) -> None:
         with suppress(RuntimeError):  # the loop has been closed in the meantime

@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 
 import msgspec
@@ -127,10 +126,19 @@ class Step(msgspec.Struct, frozen=True):
             strict=self.strict,
         )
 
-    @property
-    def beginning(self) -> Callable[[EffectTx], Begun]:
-        """What claims it, as the work of a transaction."""
-        return locked_by(partial(Step.begin, self), *self.names)
+    def beginning(self, held: list[EffectClaim]) -> Callable[[EffectTx], Begun]:
+        """What claims it, as the work of a transaction; the claim is added to `held`.
+
+        For a caller who is interrupted or cancelled by then, gets nothing, and has to give it back.
+        """
+
+        def begin(tx: EffectTx) -> Begun:
+            begun = self.begin(tx)
+            if isinstance(begun, EffectClaim):
+                held.append(begun)
+            return begun
+
+        return locked_by(begin, *self.names)
 
     def recording(
         self, context: Any, outcome: Any, error: EffectError | None
@@ -198,6 +206,8 @@ class Inside:
 
     def __exit__(self, *_: object) -> None:
         self.is_over = True  # for a task that outlives the step, too
+        if self.kept is not None:
+            self.kept.leave()
         with suppress(ValueError):  # a coroutine that is thrown away ends in another context
             running.reset(self._before)
 

@@ -95,17 +95,19 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         if step.under is not None:
             return self._run_under(step, function)
         check_not_inside(self._key, step)
-        begun, sent_ms = self._begin(step)
-        if not isinstance(begun, EffectClaim):
-            return step.outcome_of(begun)
+        held: list[EffectClaim] = []
         claimed_by = os.getpid()
         try:
+            begun, sent_ms = self._begin(step, held)
+            if not isinstance(begun, EffectClaim):
+                return step.outcome_of(begun)
             kept = keep_step(self, step, begun, sent_ms)
             with Inside(self._key, step, kept):
                 return self._bring_about(step, kept, function)
         except BaseException:
-            if os.getpid() == claimed_by:  # in a child that the function forked it is the parent's
-                self._give_back(begun)  # which changes nothing if it was recorded, or is lost
+            # In a child that the function forked it is the parent's.
+            if held and os.getpid() == claimed_by:
+                self._give_back(held[-1])  # which changes nothing if it was recorded, or is lost
             raise
 
     def recorded(
@@ -220,13 +222,15 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         self._record(step, kept, lambda: self.fail_effect(claim, error_of_step))
         raise step.failure(failed) from cause
 
-    def _begin(self, step: Step) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
+    def _begin(
+        self, step: Step, held: list[EffectClaim]
+    ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
         clock = self._context.clock
         while True:
             sent_ms = steady_ms(clock)
             found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
-                found = self._handle.write("begin_effect", step.beginning)
+                found = self._handle.write("begin_effect", step.beginning(held))
             if not isinstance(found, Busy):
                 return found, sent_ms
             self._wait_out(step, found)

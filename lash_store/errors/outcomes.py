@@ -46,7 +46,7 @@ class LeaseLostError(LashStoreError):
         elif self.reason == "released":
             found = "whose block was left"
         else:
-            found = "and the row could not be read in time"
+            found = "by the clocks of this process, which has not read its row again"
         return f"the lease on {self.expected.key!r} is lost ({self.reason}): expected {self.expected}, {found}"
 
 
@@ -111,18 +111,28 @@ class LeaseHeldError(LashStoreError):
 
 
 class ClaimLostError(LashStoreError):
-    """A claim does not stand on exactly its batches any more; nothing was changed (S-QUEUE-6)."""
+    """A claim does not stand on exactly its batches any more; nothing was changed (S-QUEUE-6).
 
-    def __init__(self, claim_id: str, expected: Sequence[str], found: Sequence[str]) -> None:
-        super().__init__(claim_id, tuple(expected), tuple(found))
+    The `reason` of a held claim is "completed" if none of its batches is in the queue any more.
+    """
+
+    def __init__(
+        self,
+        claim_id: str,
+        expected: Sequence[str],
+        found: Sequence[str],
+        reason: Literal["completed"] | None = None,
+    ) -> None:
+        super().__init__(claim_id, tuple(expected), tuple(found), reason)
         self.claim_id = claim_id
         self.expected = tuple(expected)
         self.found = tuple(found)
+        self.reason = reason
 
     def __str__(self) -> str:
         return (
             f"the claim {self.claim_id!r} is lost: it should stand on {list(self.expected)}, "
-            f"and stands on {list(self.found)}"
+            f"and stands on {list(self.found)}{'; they are completed' if self.reason else ''}"
         )
 
 

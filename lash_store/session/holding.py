@@ -13,6 +13,22 @@ from lash_store.session.context import Work
 from lash_store.session.operations import claims, leases
 from lash_store.session.records import SessionFence, SessionLease, WorkClaim
 from lash_store.session.records.queue import Boundary
+from lash_store.session.statements import load_work
+
+
+def _renew(context: Any, claim: WorkClaim, *, ttl_ms: int) -> Work[WorkClaim]:
+    renew = claims.renew_claim(context, claim, ttl_ms=ttl_ms)
+
+    def renew_or_tell(tx: Any) -> WorkClaim:
+        try:
+            return renew(tx)
+        except ClaimLostError as lost:
+            if any(load_work.one(tx.own_cursor, batch_id=each) for each in claim.batch_ids):
+                raise
+            # A turn has completed it, most likely its holder's: that is no loss to warn of.
+            raise ClaimLostError(claim.claim_id, claim.batch_ids, lost.found, "completed") from lost
+
+    return renew_or_tell
 
 
 def _abandon(context: Any, claim: WorkClaim) -> Work[int]:
@@ -65,7 +81,7 @@ class SessionHolding:
                 where=where,
                 order_by=order_by,
             ),
-            renewing=partial(claims.renew_claim, ttl_ms=ttl_ms),
+            renewing=partial(_renew, ttl_ms=ttl_ms),
             releasing=_abandon,
             is_free=lambda _: True,
             lost_error=lambda claim: ClaimLostError(claim.claim_id, claim.batch_ids, ()),

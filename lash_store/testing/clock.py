@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lash_store._kernel.checks import check_count, check_kind
-from lash_store._kernel.keeping import steady_ms
+from lash_store._kernel.keeping import MovedClock
 from lash_store.clock import Clock
 
 
@@ -58,26 +58,21 @@ class SequentialIds:
 
 
 class SkewedClock:
-    """Another machine's clock: so many milliseconds ahead of the one that it is made of, or behind."""
+    """Another machine's clock: so many milliseconds ahead of the one that it is made of, or behind.
+
+    It is moved with that one, if a test moves that; the time that passes is the same on every machine.
+    """
 
     def __init__(self, of: Clock, by_ms: int) -> None:
         self._of = of
         check_kind("by_ms", by_ms, int)
         self.by_ms = by_ms
+        if isinstance(of, MovedClock):  # or time passes by itself
+            self.steady_ms, self.when_moved = of.steady_ms, of.when_moved
 
     def now_ms(self) -> int:
         """Return the time that this machine takes it for."""
         return check_count("now_ms", self._of.now_ms() + self.by_ms)
-
-    def steady_ms(self) -> float:
-        """Return the time that passes, which is the same on every machine."""
-        return steady_ms(self._of)
-
-    def when_moved(self, moved: Callable[[], None]) -> None:
-        """Call `moved` whenever the clock that it is made of is moved, if a test moves that."""
-        subscribe = getattr(self._of, "when_moved", None)
-        if subscribe is not None:
-            subscribe(moved)
 
     def __repr__(self) -> str:
         return f"SkewedClock({self._of!r}, {self.by_ms})"
