@@ -17,13 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.calls import Call
 from lash_store._kernel.logs import lost_term, tell
 from lash_store._kernel.posix import in_forked_child
+from lash_store._kernel.steady import steady_ms
 from lash_store._kernel.threads import TIMER
 from lash_store.clock import Clock
 from lash_store.errors import (
@@ -51,26 +52,6 @@ class Term(Protocol):
     @property
     def expires_at_ms(self) -> int:
         """When it is over by the store's clock, exclusive, milliseconds since the epoch."""
-
-
-@runtime_checkable
-class MovedClock(Protocol):
-    """A clock that somebody moves, a test: time does not pass by itself."""
-
-    def steady_ms(self) -> float:
-        """Return a time in milliseconds that passes whatever the clock is set to."""
-
-    def when_moved(self, moved: Callable[[], None], /) -> None:
-        """Call `moved` whenever the clock is moved, on the thread that moves it."""
-
-
-def steady_ms(clock: Clock) -> float:
-    """Return a time in milliseconds that no change of the machine's clock moves.
-
-    A clock that a test moves is its own.
-    """
-    own: Callable[[], float] | None = getattr(clock, "steady_ms", None)
-    return monotonic() * 1000 if own is None else own()
 
 
 class Kept:
@@ -106,23 +87,21 @@ class Kept:
         self.is_inherited = False
         """Whether it is the parent's, of which this process was forked."""
 
+        self.until_ms = sent_ms + ttl_ms
+        """When it is over, by the steady time since the last acknowledged renewal was sent."""
+
         self._lost_error = lost_error
-        self._sent_ms = sent_ms
+        self._expires_at_ms = term.expires_at_ms
         self._due_ms = sent_ms + ttl_ms / 3
         self._is_in_flight = False
         self._over: threading.Event | None = None
         self._told: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
-    @property
-    def until_ms(self) -> float:
-        """When it is over, by the steady time since the last acknowledged renewal was sent."""
-        return self._sent_ms + self.ttl_ms
-
     def check(self) -> None:
         """Raise what says that the term is over; costs no I/O."""
         if self.lost is None and (
-            self.handle.read_clock(self.clock) >= self.term.expires_at_ms
+            self.handle.read_clock(self.clock) >= self._expires_at_ms
             or steady_ms(self.clock) >= self.until_ms
         ):
             self.lose(self._lost_error(self.term))
@@ -158,6 +137,10 @@ class Kept:
     def holds(self, fence: Any) -> bool:
         """Whether it holds the very term that `fence` proves, which an owner may claim twice."""
         return self.lost is None and bool(self.fence == fence)
+
+    def end_with(self, other: Kept) -> None:
+        """Be over when another block's is, which has just moved the end of the very same term."""
+        self._expires_at_ms, self.until_ms = other.term.expires_at_ms, other.until_ms
 
     def renew_soon(self) -> None:
         """Let its next renewal be due now."""
@@ -211,9 +194,11 @@ class Kept:
     def _answered(self, sent_ms: float, call: Call) -> None:
         error = call.error
         if error is None:
-            self.term, self._sent_ms = call.result, sent_ms
+            self.term, self.until_ms = call.result, sent_ms + self.ttl_ms
+            self._expires_at_ms = self.term.expires_at_ms
             self._due_ms = sent_ms + self.ttl_ms / 3
             self.renewals += 1
+            KEEPER.tell_others(self)
         elif isinstance(error, _MAY_PASS):
             self._due_ms = steady_ms(self.clock) + _AGAIN_MS
         elif isinstance(error, LashStoreError):
@@ -229,8 +214,27 @@ class _Book:
 
     def __init__(self) -> None:
         self.kept: set[Kept] = set()
+        self.by_token: dict[str, list[Kept]] = {}
+        """The same: most tokens are one block's, and blocks of one owner may have one token."""
+
         self.at_s = 0.0
         """When the timer looks next, on the monotonic clock; 0 if it does not."""
+
+    def add(self, kept: Kept) -> None:
+        self.kept.add(kept)
+        self.by_token.setdefault(kept.fence.token, []).append(kept)
+
+    def discard(self, kept: Kept) -> None:
+        self.kept.discard(kept)
+        token = kept.fence.token
+        same = self.by_token.get(token, [])
+        with suppress(ValueError):  # an interrupt may have kept it from being added
+            same.remove(kept)
+        if not same:
+            self.by_token.pop(token, None)
+
+    def holders(self, fence: Any) -> list[Kept]:
+        return [each for each in self.by_token.get(fence.token, ()) if each.holds(fence)]
 
 
 class Entering:
@@ -239,7 +243,6 @@ class Entering:
     def __init__(self, key: str) -> None:
         self.key = key
         self.term: Any = None
-        self.fence: Any = None
 
 
 class Keeper:
@@ -249,13 +252,16 @@ class Keeper:
         self._lock = threading.RLock()
         self._books: dict[str, _Book] = {}
         self._entering: WeakSet[Entering] = WeakSet()
+        """Those that have claimed something; an interrupt may leave one here, which lives no longer."""
+
         self._wakes: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
         """Which databases a clock looks into when it is moved."""
 
     def keep(self, kept: Kept) -> None:
         """Renew a term from now on."""
         with self._lock:
-            self._books.setdefault(kept.handle.key, _Book()).kept.add(kept)
+            self._books.setdefault(kept.handle.key, _Book()).add(kept)
+        self.tell_others(kept)
         subscribe = getattr(kept.clock, "when_moved", None)
         if subscribe is not None:
             keys = self._wakes.setdefault(kept.clock, set())
@@ -269,17 +275,16 @@ class Keeper:
         with self._lock:
             book = self._books.get(kept.handle.key)
             if book is not None:
-                book.kept.discard(kept)
+                book.discard(kept)
                 # The look that is due stays: one step after another would wake the timer each time.
                 if not book.kept and not book.at_s:
                     del self._books[kept.handle.key]
 
-    def enter(self, key: str) -> Entering:
-        """Note that a block is being entered, for as long as what this returns lives, or until :meth:`entered`."""
-        entering = Entering(key)
+    def claimed(self, entering: Entering, term: Any) -> None:
+        """Note what a block that is being entered has claimed; None for nothing."""
         with self._lock:
-            self._entering.add(entering)
-        return entering
+            entering.term = term
+            (self._entering.discard if term is None else self._entering.add)(entering)
 
     def entered(self, entering: Entering) -> None:
         """Note that it is kept by now, or was not entered."""
@@ -292,8 +297,8 @@ class Keeper:
         Asked in the transaction that would release it, it is the truth: claims of it are behind its lock.
         """
         with self._lock:
-            entering = any(each.key == key and each.fence == fence for each in self._entering)
-            return entering or bool(self._who_keep(key, fence))
+            entering = any(each.key == key and each.term.fence == fence for each in self._entering)
+            return entering or bool(self._holders(key, fence))
 
     def leave_to_others(self, key: str, fence: Any) -> bool:
         """Whether another block keeps a term that one block does no more; it is not released then (K-HOLD-5).
@@ -301,15 +306,21 @@ class Keeper:
         Who keeps it renews it at once: the end that the other has moved may come sooner than its own.
         """
         with self._lock:
-            others = self._who_keep(key, fence)
+            others = self._holders(key, fence)
         for each in others:
             each.renew_soon()
             self.look_soon(each)
         return bool(others)
 
-    def _who_keep(self, key: str, fence: Any) -> list[Kept]:
+    def tell_others(self, kept: Kept) -> None:
+        """Tell the other blocks that have the very same term when it is over now."""
+        with self._lock:
+            for each in self._holders(kept.handle.key, kept.fence):
+                each.end_with(kept)
+
+    def _holders(self, key: str, fence: Any) -> list[Kept]:
         book = self._books.get(key)
-        return [] if book is None else [each for each in book.kept if each.holds(fence)]
+        return [] if book is None else book.holders(fence)
 
     def look_soon(self, kept: Kept) -> None:
         """Look again when there is something to do for it."""

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
-from lash_store._kernel.keeping import KEEPER, Entering, Kept, steady_ms, tell_later
+from lash_store._kernel.keeping import KEEPER, Entering, Kept, tell_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
+from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
@@ -154,7 +155,7 @@ class Holding(Generic[HeldT_co]):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
         self._check_not_held()
         deadline_ms = self._deadline_ms(store)
-        entering = KEEPER.enter(store._handle.key)
+        entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
         try:
             while True:
@@ -187,7 +188,7 @@ class Holding(Generic[HeldT_co]):
         self._check_not_held()
         store = given._store or await given._opened()
         deadline_ms = self._deadline_ms(store)
-        entering = KEEPER.enter(store._handle.key)
+        entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
         try:
             while True:
@@ -316,10 +317,9 @@ def _noting(entering: Entering, work: Work) -> Work:
     """Return a claim that notes what it has claimed, before its transaction is over."""
 
     def claim(tx: Any) -> Any:
-        entering.term = entering.fence = None
+        KEEPER.claimed(entering, None)  # what was tried before was undone
         found = work(tx)
-        if found is not None and not isinstance(found, LeaseHeld):
-            entering.term, entering.fence = found, found.fence
+        KEEPER.claimed(entering, None if isinstance(found, LeaseHeld) else found)
         return found
 
     return locked_as(claim, work)

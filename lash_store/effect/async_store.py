@@ -10,8 +10,9 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name, shown
-from lash_store._kernel.keeping import KEEPER, Kept, steady_ms, tell_later
+from lash_store._kernel.keeping import KEEPER, Kept, tell_later
 from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store

@@ -7,8 +7,9 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from lash_store._kernel.keeping import KEEPER, Kept, steady_ms
+from lash_store._kernel.keeping import KEEPER, Kept
 from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._kernel.steady import steady_ms
 from lash_store._stores.store import Store, open_at, plain_function
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations

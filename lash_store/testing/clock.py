@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lash_store._kernel.checks import check_count, check_kind
-from lash_store._kernel.keeping import MovedClock
+from lash_store._kernel.steady import MovedClock
 from lash_store.clock import Clock
 
 

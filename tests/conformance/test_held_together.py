@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -117,6 +119,33 @@ def test_k_hold_5_a_release_that_is_overtaken_is_undone(where: Any) -> None:
         assert next(asked, None) is None
         with store.begin() as tx:
             tx.require(held.fence)
+
+
+def test_k_hold_3_a_block_within_moves_the_end_of_the_one_around_it(path: Path) -> None:
+    """The row has one end, and the last claim or renewal of it says which."""
+    clock = ManualClock()
+    with (
+        SessionStore.open(path, session_id="s", clock=clock) as store,
+        store.hold(owner_id="ann", ttl_ms=30_000) as outer,
+    ):
+        with store.hold(owner_id="ann", ttl_ms=900) as inner:
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")  # nobody renews it
+                clock.advance(899)
+                assert (inner.lost, outer.lost) == (None, None)
+                clock.advance(1)
+                assert isinstance(inner.lost, LeaseLostError)
+                assert isinstance(outer.lost, LeaseLostError)
+        assert store.current_lease() is None
+    with (
+        SessionStore.open(path, session_id="s", clock=clock) as store,
+        store.hold(owner_id="ann", ttl_ms=30_000) as outer,
+        store.hold(owner_id="ann", ttl_ms=900) as inner,
+    ):
+        clock.advance(300)
+        until(lambda: inner.renewals)
+        clock.advance(899)
+        assert (inner.lost, outer.lost) == (None, None)
 
 
 def test_k_hold_1_a_task_that_is_cancelled_as_it_waits_does_not_go_on(where: Any) -> None:
