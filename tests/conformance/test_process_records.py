@@ -257,6 +257,14 @@ def test_p_rec_5_an_identity_is_made_from_the_input(
     assert register(registry, input=given, env_ref=env_ref).identity == identity
 
 
+def test_p_rec_5_what_the_input_gives_for_it_is_refused_as_the_inputs(
+    registry: ProcessRegistry,
+) -> None:
+    with pytest.raises(InvalidRecordError) as caught:
+        register(registry, input=External({"title": "a\0b"}))
+    assert caught.value.field == "input.label"
+
+
 def test_p_rec_6_an_event_type_on_the_wire(registry: ProcessRegistry, path: Path) -> None:
     types = [
         EventType(

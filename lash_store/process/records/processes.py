@@ -188,9 +188,9 @@ def written_registration(registration: ProcessRegistration) -> Members:
     written: dict[str, Any] = {
         "id": process_id,
         "input": given,
-        "identity": written_identity(
-            "identity", identity_of(registration.input) if identity is None else identity
-        ),
+        "identity": written_identity("identity", identity)
+        if identity is not None
+        else written_identity("input", identity_of(registration.input)),
         "event_types": [*declared, *written_event_types(core)],
         "provenance": written_provenance(registration.provenance),
     }
