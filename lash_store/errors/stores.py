@@ -135,8 +135,9 @@ class DeadlockError(StoreBusyError):
 class SchemaVersionError(LashStoreError):
     """The file does not carry the schema version of this kind of store (K-GUARD-1).
 
-    `kind` is the name, where the tables are an application's own (`is_own`). `is_kind` is the kind of store that it is instead, if it is one; `mended_by` what would give a file
-    that lacks nothing else its version.
+    `kind` is the name, where the tables are an application's own (`is_own`). `is_kind` is the kind of
+    store that it is instead, if it is one; `mended_by` what would give a file that lacks nothing else
+    its version; `is_missing` whether there are no such tables yet, for a snapshot that is joined.
     """
 
     def __init__(
@@ -149,9 +150,11 @@ class SchemaVersionError(LashStoreError):
         is_kind: str | None = None,
         mended_by: str | None = None,
         is_own: bool = False,
+        is_missing: bool = False,
     ) -> None:
         super().__init__(kind, expected, found, path)
         self.is_own = is_own
+        self.is_missing = is_missing
         self.is_kind = is_kind
         self.mended_by = mended_by
         self.kind = kind
@@ -165,6 +168,11 @@ class SchemaVersionError(LashStoreError):
                 f"{self.path!r} has version {self.found} of the tables {self.kind!r}, and version "
                 f"{self.expected} was declared: migrate them, and note that by "
                 "lash_store.schemas.stamp_tables()"
+            )
+        if self.is_missing:
+            return (
+                f"{self.path!r} has no tables of a {self.kind} store, and a snapshot makes none: join a "
+                "transaction that writes, or call lash_store.schemas.create_tables(connection)"
             )
         found = f"version {self.found}" if self.found else "tables without a version"
         if self.mended_by is not None:

@@ -29,8 +29,8 @@ from lash_store.errors import (
     InvalidRecordError,
     NotConfiguredError,
     ReadOnlyStoreError,
+    SchemaVersionError,
     StoreBusyError,
-    StoreEmptyError,
     TransactionEndedError,
 )
 from lash_store.process.tables import CLAIM_ORDER, WAKE_EVENTS, processes
@@ -102,7 +102,11 @@ def test_k_pg_3_who_only_reads_has_to_read_one_state(engine: Engine) -> None:
 
 def test_a_declared_snapshot_reads_and_refuses_writes(engine: Engine) -> None:
     reads = engine.execution_options(lash_store_read=True)
-    with reads.begin() as connection, pytest.raises(StoreEmptyError):
+    # As of a SQLite database without its tables (K-GUARD-5).
+    with (
+        reads.begin() as connection,
+        pytest.raises(SchemaVersionError, match="has no tables of a session store"),
+    ):
         SessionTx.on(connection, session_id="one")
     with engine.begin() as connection:
         SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))

@@ -44,6 +44,7 @@ from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     ConnectionLostError,
     NotConfiguredError,
+    SchemaVersionError,
     ThreadError,
 )
 
@@ -215,12 +216,12 @@ def _held(
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             lock_all(begun, cursor, locks, path)
         if wanted not in compared:
-            if begun.mode == "read":
-                guard.require_there(cursor, wanted, path, place)
-            elif guard.needs_making(cursor, wanted, path, place):
-                guard.ensure_schema(cursor, wanted, path, place)
+            if not guard.needs_making(cursor, wanted, path, place):
+                compared.add(wanted)  # but not what is made here: it may be rolled back
+            elif begun.mode == "read":
+                raise SchemaVersionError(wanted.kind, wanted.version, 0, path, is_missing=True)
             else:
-                compared.add(wanted)  # what is made here may be rolled back
+                guard.ensure_schema(cursor, wanted, path, place)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error
     if schema.is_scoped:

@@ -316,6 +316,6 @@ def hold(
     elif writes:
         make(cursor, lacking)
     elif lacking.is_empty:
-        raise SchemaVersionError(schema.kind, schema.version, 0, path)
+        raise SchemaVersionError(schema.kind, schema.version, 0, path, is_missing=True)
     else:
         lacking.require_readable(schema, path)
