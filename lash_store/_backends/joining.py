@@ -87,6 +87,9 @@ def join(connection: Any, schema: Schema, scope: str) -> OpenTransaction:
     session, connection = connection, _sync_connection(connection)
     if not isinstance(connection, Connection):
         raise NotConfiguredError(f"{connection!r} is no open SQLAlchemy Connection")
+    if connection.closed or connection.invalidated:
+        lost = "closed" if connection.closed else "invalidated: what it had begun is lost"
+        raise NotConfiguredError(f"{connection!r} is {lost}")
     joined: OpenTransaction = _joining_on(connection).join(session, connection, schema, scope)
     return joined
 

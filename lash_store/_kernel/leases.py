@@ -115,7 +115,9 @@ class Fence(Guarded, msgspec.Struct, frozen=True):
         """
         if (tx is None) is (now_ms is None):
             raise InvalidRecordError("now_ms", shown(now_ms), "give either this or a Tx")
-        at_ms: Any = now_ms if tx is None else tx.now_ms
+        at_ms: Any = now_ms if tx is None else getattr(tx, "now_ms", None)
+        if at_ms is None:
+            raise InvalidRecordError("tx", shown(tx), "must be a Tx, or what else has a now_ms")
         return self.leases.holds(
             key=self.key,
             owner_id=self.owner_id,

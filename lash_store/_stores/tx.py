@@ -13,7 +13,7 @@ from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
-from lash_store.errors import TransactionEndedError
+from lash_store.errors import InvalidRecordError, TransactionEndedError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -236,12 +236,12 @@ class TxCursor:
 
     def execute(self, sql: str, *parameters: Any) -> Self:
         """Execute one statement."""
-        self._admitting(sql).execute(sql, *parameters)
+        self._do("execute", sql, *parameters)
         return self
 
     def executemany(self, sql: str, rows: Iterable[Any], /) -> Self:
         """Execute one statement for each row of parameters."""
-        self._admitting(sql).executemany(sql, rows)
+        self._do("executemany", sql, rows)
         return self
 
     def fetchall(self) -> list[Any]:
@@ -250,23 +250,27 @@ class TxCursor:
 
     def later(self, sql: str, parameters: Any, /) -> None:
         """Execute one statement, whose answer nobody waits for."""
-        self._admitting(sql).later(sql, parameters)
+        self._do("later", sql, parameters)
 
     def later_many(self, sql: str, rows: Iterable[Any], /) -> None:
         """Do so for each row of parameters."""
-        self._admitting(sql).later_many(sql, rows)
+        self._do("later_many", sql, rows)
 
     def ask(self, sql: str, parameters: Any, /) -> Callable[[], list[Any]]:
         """Execute one statement; return what gives its rows."""
-        return self._admitting(sql).ask(sql, parameters)
+        rows: Callable[[], list[Any]] = self._do("ask", sql, parameters)
+        return rows
 
     def close(self) -> None:
         """Do nothing: it closes with its transaction."""
 
-    def _admitting(self, sql: str) -> Cursor:
+    def _do(self, how: str, sql: str, *given: Any) -> Any:
         cursor = self._tx.own_cursor
         self._admit(sql)
-        return cursor
+        try:
+            return getattr(cursor, how)(sql, *given)
+        except (OverflowError, UnicodeEncodeError) as error:  # of Python's: no driver sends it
+            raise InvalidRecordError("parameters", "of a statement", str(error)) from error
 
 
 class _Same:

@@ -181,6 +181,7 @@ def test_k_tx_8_an_engine_that_was_not_configured_is_refused(path: Path) -> None
     engine.dispose()
 
 
+@pytest.mark.sqlite("a server undoes what it refuses to commit")
 def test_k_tx_8_what_a_commit_refuses_is_undone_at_once(engine: Engine, path: Path) -> None:
     """SQLite leaves such a transaction open: its Connection could not be used again, nor the file."""
     with engine.begin() as connection:
@@ -224,6 +225,18 @@ def test_k_tx_8_autocommit_is_refused(engine: Engine, path: Path) -> None:
     assert all_rows(path) == before
     with engine.begin() as connection:
         SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_a_connection_that_is_closed_or_invalidated_is_refused(engine: Engine) -> None:
+    closed = engine.connect()
+    closed.begin()
+    closed.close()
+    with engine.connect() as invalidated:
+        invalidated.begin()
+        invalidated.invalidate()
+        for connection, why in ((closed, "is closed"), (invalidated, "is invalidated")):
+            with pytest.raises(NotConfiguredError, match=why):
+                SessionTx.on(connection, session_id="s")
 
 
 def test_k_tx_8_no_transaction_is_refused(engine: Engine) -> None:

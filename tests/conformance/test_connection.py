@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import Connection, exc, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
-from lash_store import SessionStore
+from lash_store import NewWork, SessionStore
 from lash_store._backends.sqlite.dialect import check_no_control
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError, TransactionControlError, TransactionEndedError
+from lash_store.session.statements import cancel_work, load_work
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
+from tests.support.sessions import lease_of
 
 BLOB = text("INSERT INTO blobs VALUES ('h', :content)").bindparams(content=b"\0")
 
@@ -374,3 +376,34 @@ def test_k_tx_10_an_interrupt_in_a_consumers_statement_is_that_interrupt(
     store.put_blob(b"y")
     with store.begin() as tx, pytest.raises(TransactionControlError):
         tx.connection.invalidate()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(2**70, marks=pytest.mark.sqlite("a server has numbers of that size")),
+        "\ud800",
+        object(),
+        [object()],
+    ],
+    ids=["int", "text", "object", "list"],
+)
+def test_k_tx_7_what_no_statement_can_hold_is_refused_as_that(
+    store: SessionStore, value: Any
+) -> None:
+    """Of a consumer's cursor; and what was done before in the transaction stays."""
+    with store.begin() as tx:
+        tx.enqueue_work(NewWork(["kept"]))
+        with pytest.raises(InvalidRecordError, match="parameters"):
+            load_work.one(tx.cursor, batch_id=value)
+            cancel_work.run(tx.cursor, batch_id="b", now_ms=value)
+        assert len(tx.list_work()) == 1
+    assert len(store.list_work()) == 1
+
+
+def test_k_lease_6_a_predicate_is_about_a_time(store: SessionStore) -> None:
+    lease = lease_of(store)
+    with store.begin() as tx, tx.orm() as orm:
+        given: Any = orm
+        with pytest.raises(InvalidRecordError, match="now_ms"):
+            lease.fence.holds(given)

@@ -256,7 +256,8 @@ def store_error(
     own = consumer_error(error, path, getattr(connection, "prefix", prefix))
     if own is not None:
         return own
-    if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # it was not even sent
+    is_no_value = isinstance(error, psycopg.DataError) or "cannot adapt" in str(error)
+    if is_no_value and getattr(error, "sqlstate", None) is None:  # it was not even sent
         return InvalidRecordError("parameters", "of a statement", first_line(error))
     if isinstance(error, errors.ProgramLimitExceeded):  # a key has to fit into a page of its index
         why = f"is too long for an index, which takes some 2,700 bytes ({first_line(error)})"

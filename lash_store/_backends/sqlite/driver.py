@@ -15,6 +15,7 @@ from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
 from lash_store.errors import (
+    InvalidRecordError,
     LashStoreError,
     MissingTableError,
     ReadOnlyStoreError,
@@ -174,6 +175,8 @@ def store_error(
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
     if code is None and "closed database" in str(error):
         return StoreClosedError(path)
+    if code is None and "binding parameter" in str(error):
+        return InvalidRecordError("parameters", "of a statement", str(error))
     own = consumer_error(error, path, getattr(connection, "prefix", ""))
     if own is not None:
         return own
