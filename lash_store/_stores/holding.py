@@ -16,6 +16,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,6 +29,7 @@ from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context
+from lash_store.clock import Clock
 from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
@@ -154,7 +156,7 @@ class Holding(Generic[HeldT_co]):
         if not isinstance(store, Store):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
         self._check_not_held()
-        deadline_ms = self._deadline_ms(store)
+        waiting = _Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
         try:
@@ -164,7 +166,7 @@ class Holding(Generic[HeldT_co]):
                 if not isinstance(found, LeaseHeld):
                     held: HeldT_co = self._held(store, found, sent_ms)
                     return held
-                left_ms = self._left_ms(store, found, deadline_ms)
+                left_ms = self._left_ms(store, found, waiting)
                 store.wait_until(self._freed, timeout_ms=left_ms)
         finally:
             KEEPER.entered(entering)
@@ -187,7 +189,7 @@ class Holding(Generic[HeldT_co]):
             raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
         self._check_not_held()
         store = given._store or await given._opened()
-        deadline_ms = self._deadline_ms(store)
+        waiting = _Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
         try:
@@ -197,7 +199,7 @@ class Holding(Generic[HeldT_co]):
                 if not isinstance(found, LeaseHeld):
                     held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
                     return held
-                left_ms = self._left_ms(store, found, deadline_ms)
+                left_ms = self._left_ms(store, found, waiting)
                 await given.wait_until(self._freed, timeout_ms=left_ms)
         except asyncio.CancelledError:
             KEEPER.entered(entering)
@@ -297,16 +299,27 @@ class Holding(Generic[HeldT_co]):
         kept.leave()
         return None if is_others_too or kept.is_inherited else kept
 
-    def _deadline_ms(self, store: Store[Any]) -> float:
-        return steady_ms(store._context.clock) + self._timeout_ms
-
-    def _left_ms(self, store: Store[Any], found: LeaseHeld, deadline_ms: float) -> int:
+    def _left_ms(self, store: Store[Any], found: LeaseHeld, waiting: _Patience) -> int:
         """Return for how long to wait for what somebody else holds; raise if that is over."""
-        left_ms = deadline_ms - steady_ms(store._context.clock)
+        left_ms = waiting.left_ms()
         if left_ms <= 0:
             raise LeaseHeldError(found)
         until_over_ms = found.expires_at_ms - store.read_clock()
         return max(1, int(min(left_ms, until_over_ms)))
+
+
+class _Patience:
+    """How long a block waits to be entered: in real time too, where a test moves the clock, or doesn't."""
+
+    def __init__(self, clock: Clock, timeout_ms: int) -> None:
+        self._clock = clock
+        self._until_ms = steady_ms(clock) + timeout_ms
+        self._until_s = monotonic() + timeout_ms / 1000
+
+    def left_ms(self) -> float:
+        """Return what is left of it."""
+        by_clock_ms = self._until_ms - steady_ms(self._clock)
+        return min(by_clock_ms, (self._until_s - monotonic()) * 1000)
 
 
 class _HeldElsewhereError(LashStoreError):

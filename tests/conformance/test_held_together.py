@@ -29,7 +29,7 @@ from lash_store import (
 from lash_store._kernel.threads import Timer
 from lash_store.effect.records import EffectClaim
 from lash_store.effect.running import current_step
-from lash_store.errors import ClaimLostError, LeaseLostError
+from lash_store.errors import ClaimLostError, LeaseHeldError, LeaseLostError
 from lash_store.testing import ManualClock, SkewedClock
 from tests.conformance.test_holding import until
 from tests.support.registries import register
@@ -315,6 +315,16 @@ def test_k_hold_1_under_a_skewed_clock_that_nobody_moves_it_is_renewed() -> None
     ):
         until(lambda: held.renewals > 2)
         assert held.lost is None
+
+
+def test_k_hold_1_waiting_is_over_in_real_time_under_a_clock_that_stands() -> None:
+    with SessionStore.open(None, session_id="s", clock=ManualClock()) as store:
+        store.claim_lease(owner_id="bob", ttl_ms=60_000)
+        with (
+            pytest.raises(LeaseHeldError),
+            store.hold(owner_id="ann", ttl_ms=900, timeout_ms=10),
+        ):
+            raise AssertionError("it was entered")
 
 
 def test_k_log_1_a_claim_that_a_turn_has_completed_is_no_loss(
