@@ -181,7 +181,8 @@ class SchemaVersionError(LashStoreError):
             )
             what += f"{self.mended_by} mends it"
         elif self.is_kind is not None and self.is_kind != self.kind:
-            what = f"It is a {self.is_kind} store: open it as one"
+            article = "an" if self.is_kind.startswith("e") else "a"
+            what = f"It is {article} {self.is_kind} store: open it as one"
         else:
             what = "There is no migration chain: open it with the release or program that made it"
         return (

@@ -349,6 +349,11 @@ def test_k_compose_1_a_choice_of_work_that_the_database_cant_make_is_refused(
     with pytest.raises(InvalidRecordError, match="can't be run"):
         store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, **choice)
     assert all_rows(path) == before
+    with store.begin() as tx:  # where it is caught, what was done before stays (K-TX-2)
+        tx.enqueue_work(NewWork([2]))
+        with pytest.raises(InvalidRecordError, match="can't be run"):
+            tx.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, **choice)
+    assert len(store.list_work()) == 2
     assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000) is not None
 
 

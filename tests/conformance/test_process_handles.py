@@ -350,6 +350,11 @@ def test_k_compose_1_a_choice_that_the_database_cant_make_is_refused(
         registry.claim_next(owner_id="ann", ttl_ms=1_000, **choice)
     assert {caught.value.field} == set(choice)
     assert all_rows(path) == before
+    with registry.begin() as tx:  # where it is caught, what was done before stays (K-TX-2)
+        register(tx, "b")  # type: ignore[arg-type] # reason: a Tx
+        with pytest.raises(InvalidRecordError, match="can't be run"):
+            tx.claim_next(owner_id="ann", ttl_ms=1_000, **choice)
+    assert registry.load_process("b") is not None
     assert registry.claim_next(owner_id="ann", ttl_ms=1_000) is not None
 
 

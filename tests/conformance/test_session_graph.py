@@ -378,6 +378,16 @@ class TestGraph:
         assert found is not None
         assert ids(found) == ["b", "c"]
 
+    @pytest.mark.parametrize("limit", [2, 2**31 + 1, 2**63 - 1])
+    def test_s_graph_2_a_path_that_lies_scattered_has_any_limit(
+        self, store: SessionStore, limit: int
+    ) -> None:
+        aside = [node(f"a{at}", "r") for at in range(40)]
+        commit(store, Append([node("r", None), *aside, node("leaf", "r")], "leaf"))
+        path = store.load_path(limit=limit)
+        assert path is not None
+        assert ids(path) == ["r", "leaf"]
+
     @pytest.mark.sqlite("traces its statements")
     def test_s_graph_2_a_path_in_one_piece_is_read_in_few_looks(self, store: SessionStore) -> None:
         """Looks of 32, 256 and 2,048 nodes; what lies scattered is read by its parents at once."""
@@ -726,6 +736,13 @@ class TestUsage:
             UsageDelta("a", "m", 5),
             UsageDelta("b", "n", reasoning_tokens=1),
         ]
+
+    def test_s_usage_1_sums_that_can_be_counted_are_together_what_they_are(
+        self, store: SessionStore
+    ) -> None:
+        report = UsageDelta("chat", "m", 2**62, 2**62, 2**62, 2**62)
+        store.record_usage(report)
+        assert store.load_usage() == [report]
 
     def test_s_usage_1_a_sum_beyond_what_can_be_counted(self, store: SessionStore) -> None:
         for _ in range(2):

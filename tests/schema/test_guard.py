@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from lash_store import SessionStore, SessionTx, configure
+from lash_store import EffectStore, SessionStore, SessionTx, configure
 from lash_store.errors import SchemaDriftError, SchemaVersionError
 from lash_store.schemas import KINDS, SCHEMAS, canonical_statements, init_file, schema_of
 from tests.support.databases import all_rows, run_script
@@ -239,8 +239,14 @@ def test_k_guard_3_a_file_of_another_kind_is_called_by_its_kind(kind: str, path:
     for other, schema in SCHEMAS.items():
         if schema.version == SCHEMAS[kind].version:  # type: ignore[index] # reason: a str
             continue
-        with pytest.raises(SchemaVersionError, match=f"It is a {kind} store: open it as one"):
+        with pytest.raises(SchemaVersionError, match=f"It is an? {kind} store: open it as one"):
             init_file(other, path)
+
+
+def test_k_guard_3_a_database_in_memory_is_called_by_its_kind() -> None:
+    with SessionStore.open(None, session_id="s") as store:
+        with pytest.raises(SchemaVersionError, match="It is a session store: open it as one"):
+            EffectStore.open(store)
 
 
 def test_each_statement_of_each_schema_is_checked() -> None:

@@ -182,8 +182,10 @@ class OpenDatabase:
                 return False
             if self.prefix or schema.kind == connections.schema.kind:
                 return True
-            found = connections.schema.version
-            raise SchemaVersionError(schema.kind, schema.version, found, self.path)
+            mine = connections.schema
+            raise SchemaVersionError(
+                schema.kind, schema.version, mine.version, self.path, is_kind=mine.kind
+            )
         with self.readers.looking() as connection:
             try:
                 lacking = connection.lacking(schema, adopt=settings.adopt)

@@ -72,7 +72,8 @@ def claim_next(
             return found
         claimable = statement(now_ms=tx.now_ms, **given)
         by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
-        rows = choice.rows(tx.connection, by_choice, tx.own_cursor)
+        with tx.all_or_nothing():
+            rows = choice.rows(tx.connection, by_choice, tx.own_cursor)
         return (rows[0][0], rows[0][1]) if rows else None
 
     def claim(tx: Tx) -> ClaimedProcess | None:

@@ -1,5 +1,6 @@
 """The turn commit: everything that a turn changes, or nothing."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ from lash_store.session.records.turns import (
 from lash_store.session.tables import runtime_turn_commits, session_head, usage_deltas
 
 _TABLE: Final = runtime_turn_commits.name
+_TOO_LARGE: Final = re.compile("overflow|out of range")
+"""What databases say of a sum that is no integer of 64 bits."""
 
 
 def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt]:
@@ -119,7 +122,7 @@ def load_usage(_: SessionContext) -> Work[list[UsageDelta]]:
         try:
             rows = statements.load_usage.all(tx.own_cursor)
         except StorageError as error:
-            if "overflow" not in str(error.__cause__):
+            if not _TOO_LARGE.search(str(error.__cause__)):
                 raise
             why = "the tokens of one source and model are 2**63 or more"
             raise CorruptRecordError(usage_deltas.name, "sum", why) from error

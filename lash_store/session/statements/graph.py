@@ -2,9 +2,9 @@
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     Delete,
     Insert,
-    Integer,
     Select,
     Update,
     delete,
@@ -70,8 +70,8 @@ def newest_ancestry(*, leaf_node_id: str, limit: int) -> CTE:
     The depth is 0 at the leaf. On a cycle it goes on to the limit.
     """
     path = (
-        select(graph_nodes.c.node_id, _parent, literal(0, Integer()).label("depth"))
-        .where(graph_nodes.c.node_id == leaf_node_id, _live, literal(0, Integer()) < limit)
+        select(graph_nodes.c.node_id, _parent, literal(0, BigInteger()).label("depth"))
+        .where(graph_nodes.c.node_id == leaf_node_id, _live, literal(0, BigInteger()) < limit)
         .cte(recursive=True)
     )
     return path.union_all(

@@ -1,6 +1,6 @@
 """Statements of a turn's commit that belong to no other aggregate: receipts and usage."""
 
-from sqlalchemy import Insert, Select, cast, func, insert, select
+from sqlalchemy import Insert, Select, cast, func, insert, or_, select
 
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.schema import Int
@@ -98,10 +98,11 @@ def load_usage() -> Select[str, str, int, int, int, int]:
             _usage.reasoning_tokens,
         )
     ]
-    used = sums[0].element + sums[1].element + sums[3].element
+    # Each by itself: together they may be more than an integer, and none is negative.
+    used = or_(*(sums[at].element != 0 for at in (0, 1, 3)))
     return (
         select(_usage.source, _usage.model, sums[0], sums[1], sums[2], sums[3])
         .group_by(_usage.source, _usage.model)
-        .having(used != 0)
+        .having(used)
         .order_by(func.min(_usage.seq))
     )

@@ -2,5 +2,7 @@ SELECT usage_deltas.source, usage_deltas.model, CAST(sum(usage_deltas.input_toke
 FROM (SELECT *
 FROM lash_usage_deltas
 WHERE store = :lash_store_scope) AS usage_deltas GROUP BY usage_deltas.source, usage_deltas.model
-HAVING CAST(sum(usage_deltas.input_tokens) AS INTEGER) + CAST(sum(usage_deltas.output_tokens) AS INTEGER) + CAST(sum(usage_deltas.reasoning_tokens) AS INTEGER) != :param_1 ORDER BY min(usage_deltas.seq)
+HAVING CAST(sum(usage_deltas.input_tokens) AS INTEGER) != :param_1 OR CAST(sum(usage_deltas.output_tokens) AS INTEGER) != :param_2 OR CAST(sum(usage_deltas.reasoning_tokens) AS INTEGER) != :param_3 ORDER BY min(usage_deltas.seq)
 -- param_1 = 0
+-- param_2 = 0
+-- param_3 = 0
