@@ -98,12 +98,14 @@ class JumpingClock:
 
     def advance(self, by_ms: int) -> int:
         """Let `by_ms` milliseconds pass; return what the clock shows then."""
+        check_count("now_ms", self.now_ms() + check_count("by_ms", by_ms))  # or it would show none
         self._steady.advance(by_ms)
         return self.now_ms()
 
     def jump(self, by_ms: int) -> int:
         """Set the clock by so much, forward or, below 0, back; return what it shows then."""
         check_kind("by_ms", by_ms, int)
+        check_count("now_ms", self.now_ms() + by_ms)  # first: a refusal moves nothing
         self._off_ms += by_ms
         self._steady.advance(0)  # which wakes whoever goes by it
         return self.now_ms()

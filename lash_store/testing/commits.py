@@ -69,10 +69,13 @@ class CommitMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.revision, self.state = self.resolve(self.it.load())
-        self.revisions = [self.revision]
         self.receipts: dict[str, tuple[int, str, int]] = {}
         """By key: the revision that it was made from, the state, the revision that it made."""
+
+    def start(self) -> None:
+        """Load what there is."""
+        self.revision, self.state = self.resolve(self.it.load())
+        self.revisions = [self.revision]
 
     # What Hypothesis chooses. Revisions are chosen by their age, the newest first.
 

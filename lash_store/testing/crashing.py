@@ -107,8 +107,8 @@ def fail_at_each_statement(
     Each time on what `make` makes anew. `check` is given that, and the error that `work` raised or
     None; it raises AssertionError if what it finds may not be. What fails ``"before"`` was not done;
     what fails ``"after"`` was, and could not be told: a COMMIT among others. ``point("…")`` fails
-    where it stands. Returns how many places were failed; InvalidRecordError for another fault or when, and
-    for an asynchronous `work`.
+    where it stands. Returns how many places were failed; InvalidRecordError for another fault or when, for
+    an asynchronous `work`, one that fails by itself or has no place that can fail, and too small a `most`.
     """
     for fault in faults:
         check_choice("faults", fault, get_args(FaultKind))
@@ -118,6 +118,8 @@ def fail_at_each_statement(
     for fault in faults:
         for when in whens:
             failed += _fail_each(make, work, check, close, fault=fault, when=when, most=most)
+    if not failed:
+        raise InvalidRecordError("work", repr(work), "came to no place that could be failed")
     return failed
 
 
@@ -141,12 +143,16 @@ def _fail_each(
                 failed += 1
                 with _noted(f"{fault} {when} place {at}, {places.where}"):
                     check(it, error)
+            elif error is not None:
+                raise InvalidRecordError(
+                    "work", repr(work), f"failed by itself: {error!r}"
+                ) from error
         finally:
             if close is not None:
                 close(it)
         if not places.was_reached:
-            break
-    return failed
+            return failed
+    raise InvalidRecordError("most", str(most), "work has more places than that")
 
 
 def _run_failing(

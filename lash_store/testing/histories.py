@@ -126,22 +126,24 @@ class History:
         with self._lock:
             self._numbers += 1
             number = self._numbers
-        begun = Operation(who, what, arguments, None, monotonic_ns(), None)
-        self._begun[number] = begun
+            begun = Operation(who, what, arguments, None, monotonic_ns(), None)
+            self._begun[number] = begun
         self._write("begin", number, who, what, list(arguments), begun.begin_ns)
         return number
 
     def end(self, number: int, result: Any) -> None:
         """Record that the answer is there now."""
         end_ns = monotonic_ns()
-        begun = self._begun.pop(number)
-        self._done.append(begun._replace(result=result, end_ns=end_ns))
+        with self._lock:
+            begun = self._begun.pop(number)
+            self._done.append(begun._replace(result=result, end_ns=end_ns))
         self._write("raised" if isinstance(result, Raised) else "end", number, result, end_ns)
 
     @property
     def operations(self) -> list[Operation]:
         """What was recorded so far, those without an answer among them."""
-        return [*self._done, *self._begun.values()]
+        with self._lock:
+            return [*self._done, *self._begun.values()]
 
     def close(self) -> None:
         """Close the file, if there is one."""

@@ -148,13 +148,15 @@ class Parked:
 
     `at` is a point's name ("begin", "commit", "select", "insert", "update", …, or your own), `nth` which of
     them. ``with Parked(lambda: store.claim_lease(…), at="commit") as parked:`` runs the call on a
-    thread of its own; inside the block it stands there. Raises RuntimeError if it never gets there.
+    thread of its own; inside the block it stands there. Raises RuntimeError if it never gets there, and
+    as the block is left the call's own error, unless ``resume()`` or the block has raised one.
     """
 
     def __init__(self, function: Callable[[], Any], *, at: str, nth: int = 1) -> None:
         self._at, self._nth, self._met = at, nth, 0
         self._call = _Call(function, self._stops)
         self._observed = observed_by(_Points())
+        self._is_told = False
 
     def _stops(self, name: str) -> bool:
         self._met += name == self._at
@@ -165,7 +167,8 @@ class Parked:
         self._call.start()
         if not self._call.settles(_HANGS_S) or self._call.is_over:
             self._observed.__exit__(None, None, None)
-            raise RuntimeError(f"the call never came to {self._at!r}: {self._call.passed}")
+            never = RuntimeError(f"the call never came to {self._at!r}: {self._call.passed}")
+            raise never from self._call.error
         return self
 
     def resume(self) -> Any:
@@ -173,6 +176,7 @@ class Parked:
         if self._call.at is not None:
             self._call.go_on()
         self._call.join()
+        self._is_told = True
         if self._call.error is not None:
             raise self._call.error
         return self._call.result
@@ -189,6 +193,8 @@ class Parked:
             self._call.join()
         finally:
             self._observed.__exit__(None, None, None)
+        if error is None and not self._is_told and self._call.error is not None:
+            raise self._call.error
 
 
 class Explored(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -56,7 +57,6 @@ class LockMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clients: dict[str, Any] = {actor: self._client(actor) for actor in self.actors}
         self.was_held = False
         self.holder: str | None = None
         """Who holds the lock, or held it last and has not given it back."""
@@ -74,6 +74,10 @@ class LockMachine(Machine):
         """What may have freed the lock that somebody holds, if somebody else gets it."""
 
         self.writes = 0
+
+    def start(self) -> None:
+        """Let each actor have its client."""
+        self.clients: dict[str, Any] = {actor: self._client(actor) for actor in self.actors}
 
     # What Hypothesis chooses.
 
@@ -149,10 +153,8 @@ class LockMachine(Machine):
         for what in data.draw(st.lists(st.sampled_from(USES), min_size=1, max_size=3)):
             more = {"acquire": (self._ttl(ttl),), "renew": (self._ttl(ttl),)}.get(what, ())
             self.do(*(("wait", self.tick_ms) if what == "wait" else (what, holder, *more)))
-        if self.holder is None:
-            self.do(
-                "acquire", holder, self._ttl(ttl)
-            )  # it has given it back: there is to be a next
+        if self.holder is None:  # it has given it back: there is to be a next
+            self.do("acquire", holder, self._ttl(ttl))
         self._pass_on(data, holder, step, ttl)
 
     @rule(data=st.data(), step=st.sampled_from((-1, 0, 1)))
@@ -227,15 +229,16 @@ class LockMachine(Machine):
             return
         state, is_own = self._state(), self._owns(actor)
         got = self.call(actor, "renew", self.clients[actor].renew, ttl_ms)
-        refused = got.error is not None or got.value is False
         if is_own and state != "free":
-            if refused and state == "held":
+            if got.refused and state == "held":
                 name = self.suspect or "renewal-refused"
                 self.violates(name, f"{actor!r} could not renew what it holds: {_WHY[name]}")
-            elif not refused:
+            elif not got.refused:
                 self.ends_ms = self.clock.now_ms() + ttl_ms
-        elif got.granted and actor == self.holder and state != "free":
-            self.ends_ms = self.clock.now_ms() + ttl_ms  # its name is proof enough
+        elif not got.refused and actor == self.holder and state != "free":  # its name is proof
+            self.is_unsure = not got.granted  # None says neither
+            ends_ms = self.clock.now_ms() + ttl_ms
+            self.ends_ms = ends_ms if got.granted else max(ends_ms, self.ends_ms)
         elif got.granted:
             self.violates("stale-renewal", f"{actor!r} renewed what it does not hold")
         elif self._is_live():
@@ -281,7 +284,7 @@ class LockMachine(Machine):
             self.suspect = "forged"  # what it has done is seen later
             return
         kept = self.call(actor, "renew", client.renew, self.ends_ms - self.clock.now_ms())
-        if kept.error is not None or kept.value is False:
+        if kept.refused:
             self.violates("forged", f"a wrong {change} has ended {actor!r}'s term")
 
     def do_crash(self, actor: str) -> None:
@@ -294,8 +297,7 @@ class LockMachine(Machine):
     def do_end(self, step: int) -> None:
         """Move to just before, at or just after the end of the term."""
         if self.holder is not None and self._state() != "free":
-            to_ms = self.ends_ms + step * self.tick_ms
-            self.do_wait(max(0, to_ms - self.clock.now_ms()))
+            self.do_wait(max(0, self.ends_ms + step * self.tick_ms - self.clock.now_ms()))
 
     def do_wait(self, by_ms: int) -> None:
         """Let time pass."""
@@ -354,9 +356,10 @@ class LockMachine(Machine):
         left_ms = self.ends_ms - self.clock.now_ms()
         if self.holder is None or left_ms < 0:
             return "free"
-        if left_ms > 0:
-            return "edge" if self.is_unsure else "held"
-        return {"free": "free", "held": "held", "either": "edge"}[self.edge]  # type: ignore[return-value] # reason: its values are these
+        if left_ms == 0 and self.edge == "free":
+            return "free"
+        is_open = self.is_unsure or (left_ms == 0 and self.edge == "either")
+        return "edge" if is_open else "held"
 
     def _is_live(self) -> bool:
         return self._state() == "held"
@@ -378,8 +381,7 @@ class LockMachine(Machine):
         self.do("write", actor)
 
     def _any(self, data: st.DataObject) -> str:
-        actor: str = data.draw(st.sampled_from(self.actors))
-        return actor
+        return str(data.draw(st.sampled_from(self.actors)))
 
     def _ttl(self, at: int) -> int:
         return self.ttls[at % len(self.ttls)] * self.tick_ms
@@ -388,13 +390,12 @@ class LockMachine(Machine):
 _BEGIN_WITH_NOTHING = 3
 """The last of those runs, of ten from 0, that begin with nothing."""
 
-_WHY = {
-    "two-holders": "its term has not ended",
-    "foreign-release": "somebody's release, who did not hold it, has freed it",
-    "lost-hold": "it lost it when it was refused to take it again",
-    "stale-renewal": "somebody's renewal, who did not hold it, has changed it",
-    "release-refused": "its term has not ended",
-    "renewal-refused": "its term has not ended",
-    "write-lost": "its term has not ended",
-    "forged": "who only pretended to hold it has freed it",
-}
+_WHY = defaultdict(
+    lambda: "its term has not ended",
+    {
+        "foreign-release": "somebody's release, who did not hold it, has freed it",
+        "lost-hold": "it lost it when it was refused to take it again",
+        "stale-renewal": "somebody's renewal, who did not hold it, has changed it",
+        "forged": "who only pretended to hold it has freed it",
+    },
+)

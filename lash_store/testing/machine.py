@@ -53,6 +53,11 @@ class Outcome(NamedTuple):
         """Whether it was neither refused by an exception nor by a false value."""
         return self.error is None and bool(self.value)
 
+    @property
+    def refused(self) -> bool:
+        """Whether it was refused by an exception or by False; None says nothing of that."""
+        return self.error is not None or self.value is False
+
 
 class Violation(AssertionError):  # noqa: N818 # reason: it is a finding, of an implementation that may be another's
     """A promise that an implementation has broken.
@@ -85,6 +90,14 @@ class Violation(AssertionError):  # noqa: N818 # reason: it is a finding, of an 
         )
 
 
+_SETTINGS: Final = hypothesis_settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Not that of explaining, which takes ten times as long, and tells of the machine's own lines.
+    phases=[each for each in Phase if each is not Phase.explain],
+)
+
+
 class Machine(RuleBasedStateMachine):
     """The part that every machine has; its rules and its model are its subclass's."""
 
@@ -106,6 +119,9 @@ class Machine(RuleBasedStateMachine):
     refusals: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
     """What the implementation raises to refuse; anything else fails the run as it is."""
 
+    chosen_settings: ClassVar[hypothesis_settings] = _SETTINGS
+    """What Hypothesis goes by, in subclasses too."""
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
@@ -115,9 +131,23 @@ class Machine(RuleBasedStateMachine):
         """Whether a step was broken off: there is nothing to be checked any more."""
 
         self._task: _OneTask | None = None
-        self.it: Any = self.resolve(type(self).make(self.clock))
-        for method in self.needs:
-            check_has("make(clock)", self.it, method)
+        self.it: Any = None
+        try:
+            self.it = self.resolve(type(self).make(self.clock))
+            for method in self.needs:
+                check_has("make(clock)", self.it, method)
+            self.start()
+        except BaseException:
+            self._close()
+            raise
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let a subclass of a consumer's own have the settings that its machine was made with."""
+        super().__init_subclass__(**more)
+        cls.TestCase.settings = cls.chosen_settings
+
+    def start(self) -> None:
+        """Look at what was made, before the model is: what fails here closes it."""
 
     @classmethod
     def replay(cls, script: Script) -> None:
@@ -126,8 +156,10 @@ class Machine(RuleBasedStateMachine):
         try:
             for name, *arguments in script:
                 machine.do(name, *arguments)
-        finally:
-            machine.teardown()
+        except BaseException as found:
+            machine._close_after(found)
+            raise
+        machine.teardown()
 
     @classmethod
     def run(cls, settings: hypothesis_settings | None = None) -> None:
@@ -206,8 +238,17 @@ class Machine(RuleBasedStateMachine):
         try:
             if not self.is_broken:
                 self.settle()
-        finally:
+        except BaseException as found:
+            self._close_after(found)
+            raise
+        self._close()
+
+    def _close_after(self, found: BaseException) -> None:
+        """Close the implementation; what that raises does not stand in the place of what was found."""
+        try:
             self._close()
+        except Exception as error:  # noqa: BLE001 # reason: noted
+            found.add_note(f"closing it has failed as well: {error!r}")
 
     def _close(self) -> None:
         try:
@@ -253,23 +294,16 @@ class Machine(RuleBasedStateMachine):
             "make": staticmethod(make),
             "tolerate": tolerated,
             "refusals": refusals,
+            "chosen_settings": settings or _SETTINGS,
             "__doc__": f"{name}: {(cls.__doc__ or '').partition(chr(10))[0]}",
             "__module__": __name__,
             **more,
         }
         machine: Any = type(cls.__name__.replace("Machine", f"_{name}"), (cls,), members)
-        machine.TestCase.settings = settings or _SETTINGS
         machine.TestCase.__name__ = machine.TestCase.__qualname__ = f"{cls.__name__}[{name}]"
         found: type[Self] = machine
         return found
 
-
-_SETTINGS: Final = hypothesis_settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    # Not that of explaining, which takes ten times as long, and tells of the machine's own lines.
-    phases=[each for each in Phase if each is not Phase.explain],
-)
 
 _LONGEST: Final = 60
 

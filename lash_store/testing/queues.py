@@ -112,6 +112,7 @@ class QueueMachine(Machine):
         "invented": "an item was had that nobody has put",
         "order": "an item was had before one that was put earlier",
         "completion-refused": "who has an item could not complete it",
+        "renewal-refused": "who has an item could not renew it",
         "put-refused": "an item could not be put",
     }
 
@@ -235,7 +236,8 @@ class QueueMachine(Machine):
             name = self._suspect([item], "resurrected")
             self.violates(name, f"{worker!r} was given {item!r}, which is done")
         elif self.order == "fifo" and free and item in free and item != free[0]:
-            self.violates("order", f"{worker!r} was given {item!r} before {free[0]!r}")
+            name = self._suspect([free[0]], "order")
+            self.violates(name, f"{worker!r} was given {item!r} before {free[0]!r}")
 
     def do_complete(self, number: int) -> None:
         """Complete: ends what its worker still has, and nothing of anybody else's."""
@@ -243,13 +245,15 @@ class QueueMachine(Machine):
         if claim is None:
             return
         done = self.call(claim.worker, "complete", self.it.complete, claim.worker, claim.handle)
-        refused = done.error is not None or done.value is False
         if claim.is_over:
             self.suspects[claim.item] = "stale-completion"
             return
-        if refused and (claim.is_live or self.lapsed == "accepted"):
-            self.violates("completion-refused", f"{claim.item!r} is {claim.worker!r}'s to complete")
+        if done.refused and (claim.is_live or self.lapsed == "accepted"):
+            name = self._suspect([claim.item], "completion-refused")
+            self.violates(name, f"{claim.item!r} is {claim.worker!r}'s to complete")
             return
+        if done.refused and not claim.is_live:
+            return  # what has run out is nobody's: whether it may go on is not said
         if claim.is_live or self.lapsed == "accepted":
             self.open.discard(claim.item)
             self.note("a completion")
@@ -265,9 +269,11 @@ class QueueMachine(Machine):
         claim = self._claim(number)
         if claim is None or not self.has(self.it, "abandon"):
             return
-        self.call(claim.worker, "abandon", self.it.abandon, claim.worker, claim.handle)
+        gave = self.call(claim.worker, "abandon", self.it.abandon, claim.worker, claim.handle)
         if claim.is_over:
             self.suspects[claim.item] = "stale-return"
+        elif not claim.is_live and gave.refused:
+            return  # what has run out is nobody's: it may still be completed
         claim.is_live, claim.is_over = False, True
 
     def do_renew(self, number: int) -> None:
@@ -275,9 +281,12 @@ class QueueMachine(Machine):
         claim = self._claim(number)
         if claim is None or not self.has(self.it, "renew"):
             return
-        self.call(claim.worker, "renew", self.it.renew, claim.worker, claim.handle)
+        got = self.call(claim.worker, "renew", self.it.renew, claim.worker, claim.handle)
         if claim.is_over:
             self.suspects[claim.item] = "stale-renewal"
+        elif claim.is_live and got.refused:
+            name = self._suspect([claim.item], "renewal-refused")
+            self.violates(name, f"{claim.item!r} is {claim.worker!r}'s to renew")
         elif not claim.is_live:
             # Whether what has run out may go on, as long as nobody has it, is not said.
             self.call("", "lapse", self.it.lapse)
