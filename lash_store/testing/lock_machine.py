@@ -237,8 +237,7 @@ class LockMachine(Machine):
                 self.ends_ms = self.clock.now_ms() + ttl_ms
         elif not got.refused and actor == self.holder and state != "free":  # its name is proof
             self.is_unsure = not got.granted  # None says neither
-            ends_ms = self.clock.now_ms() + ttl_ms
-            self.ends_ms = ends_ms if got.granted else max(ends_ms, self.ends_ms)
+            self.ends_ms = max(self.clock.now_ms() + ttl_ms, self.ends_ms * self.is_unsure)
         elif got.granted:
             self.violates("stale-renewal", f"{actor!r} renewed what it does not hold")
         elif self._is_live():
