@@ -104,8 +104,10 @@ class Bell:
 
     def ring(self) -> None:
         """Wake who waits, or whoever waits next."""
-        with suppress(RuntimeError):  # it was rung before
-            self._lock.release()
+        # Asked first: an error that an interrupt strikes as it is passed over keeps what it has unwound.
+        if self._lock.locked():
+            with suppress(RuntimeError):  # another one was faster
+                self._lock.release()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until it is rung, for so many seconds at most; for longer than a lock can wait it does not."""
