@@ -295,14 +295,18 @@ _UNHOLDABLE: Final = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F][0-
 @compiles(JsonText, "sqlite")
 def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     # json_extract(), which is older than the arrow operators (SQLite 3.38).
-    column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
-    member = ".".join(name.strip("'") for name in path)
-    # Text that is no JSON has no member; whoever reads the row says that it is corrupt.
-    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, '$.{member}') END"
+    return _of_member_on_sqlite(element, compiler, "json_extract({}, '$.{}')", **kw)
 
 
 @compiles(IsJsonString, "sqlite")
 def _is_json_string_on_sqlite(element: IsJsonString, compiler: SQLCompiler, **kw: Any) -> str:
+    return _of_member_on_sqlite(element, compiler, "json_type({}, '$.{}') = 'text'", **kw)
+
+
+def _of_member_on_sqlite(
+    element: JsonText | IsJsonString, compiler: SQLCompiler, expression: str, **kw: Any
+) -> str:
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
     member = ".".join(name.strip("'") for name in path)
-    return f"CASE WHEN json_valid({column}) THEN json_type({column}, '$.{member}') = 'text' END"
+    # Text that is no JSON has no member; whoever reads the row says that it is corrupt.
+    return f"CASE WHEN json_valid({column}) THEN {expression.format(column, member)} END"

@@ -181,7 +181,10 @@ class Holding(Generic[HeldT_co]):
         assert isinstance(store, Store)
         if kept is not None:
             with suppress(LashStoreError):  # it runs out by itself as well
-                store._handle.write(self._operations[2], self._leaving(store, kept.term))
+                store._handle.write(
+                    self._operations[2],
+                    self._leaving(store._handle.key, store._context, kept.term),
+                )
 
     async def __aenter__(self) -> HeldT_co:
         given = self._given
@@ -220,23 +223,26 @@ class Holding(Generic[HeldT_co]):
         if kept is None or given._store is None:
             return
         if kind is GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            release = self._leaving(given._store, kept.term)
-            tell_later(given._store._handle, self._operations[2], release)
+            handle = given._store._handle
+            release = self._leaving(handle.key, given._store._context, kept.term)
+            tell_later(handle, self._operations[2], release)
             return
         await finish_first(self._release(given, given._store, kept.term))
 
     async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
-        operation = self._operations[2]
+        operation, handle = self._operations[2], store._handle
         with suppress(LashStoreError):
             try:
-                work = self._leaving(store, term)
-                await store._handle.submit_write(operation, work, is_kept=True)
+                work = self._leaving(handle.key, store._context, term)
+                await handle.submit_write(operation, work, is_kept=True)
             except StoreClosedError:
-                await given._write_anew(operation, lambda context: self._releasing(context, term))
+                await given._write_anew(
+                    operation, lambda context: self._leaving(handle.key, context, term)
+                )
 
-    def _leaving(self, store: Store[Any], term: Any) -> Work:
+    def _leaving(self, key: str, context: Context, term: Any) -> Work:
         """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5)."""
-        key, work = store._handle.key, self._releasing(store._context, term)
+        work = self._releasing(context, term)
 
         def release(tx: Any) -> Any:
             if KEEPER.is_held(key, term.fence):

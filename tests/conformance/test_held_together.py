@@ -26,6 +26,7 @@ from lash_store import (
     SystemClock,
     TurnCommit,
 )
+from lash_store._kernel.keeping import KEEPER, Entering
 from lash_store._kernel.threads import Timer
 from lash_store.effect.records import EffectClaim
 from lash_store.effect.running import current_step
@@ -365,3 +366,26 @@ def test_k_hold_1_a_store_that_is_closed_before_its_tasks_keeps_no_term(path: Pa
     asyncio.run(main())
     with SessionStore.open(path, session_id="s") as store:
         assert store.current_lease() is None
+
+
+def test_k_hold_5_nor_does_it_release_what_another_block_is_entering_with(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+
+            async def job() -> None:
+                async with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+                    inside.set_result((held._kept.handle.key, held.term))
+                    await asyncio.sleep(60)
+
+            inside: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(job())
+            key, term = await inside
+        entering = Entering(key)
+        KEEPER.claimed(entering, term)
+        task.cancel()
+        await asyncio.wait([task])
+        KEEPER.entered(entering)
+
+    asyncio.run(main())
+    with SessionStore.open(path, session_id="s") as store:
+        assert store.current_lease() is not None

@@ -17,6 +17,7 @@ from sqlalchemy import (
     create_engine,
     inspect,
     make_url,
+    select,
     text,
     update,
 )
@@ -98,6 +99,13 @@ def test_k_pg_3_who_only_reads_has_to_read_one_state(engine: Engine) -> None:
                 tx.enqueue_work(NewWork([3]))
     with engine.begin() as connection:
         assert SessionTx.on(connection, session_id="one").work_depth().batches == 3
+
+
+def test_configuring_twice_changes_nothing(engine: Engine) -> None:
+    lash_store.configure(engine, prefix="two_")  # the first time holds
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))
+        assert len(connection.execute(select(queued_work_batches)).all()) == 1
 
 
 def test_a_declared_snapshot_reads_and_refuses_writes(engine: Engine) -> None:

@@ -167,9 +167,8 @@ class StoreConnection(GuardedConnection):
                     for each in (*waiting, last):
                         each()
                 except psycopg.Error as error:
-                    failure = (
-                        error  # if it left the pipeline, the driver would log what follows from it
-                    )
+                    # If it left the pipeline, the driver would log what follows from it.
+                    failure = error
         except psycopg.Error as error:
             failure = failure or error
         except BaseException:
