@@ -26,7 +26,7 @@ from hypothesis.stateful import precondition, rule
 
 from lash_store._kernel.checks import check_choice, check_pair
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Machine
+from lash_store.testing.machine import Machine, Outcome
 
 Lapsed = Literal["refused", "accepted", "either"]
 """What becomes of a completion by a worker whose claim has run out, if nobody has taken it over."""
@@ -246,7 +246,7 @@ class QueueMachine(Machine):
             return
         done = self.call(claim.worker, "complete", self.it.complete, claim.worker, claim.handle)
         if claim.is_over:
-            self.suspects[claim.item] = "stale-completion"
+            self._suspect_later(claim, "stale-completion", done)
             return
         if done.refused and (claim.is_live or self.lapsed == "accepted"):
             name = self._suspect([claim.item], "completion-refused")
@@ -271,7 +271,7 @@ class QueueMachine(Machine):
             return
         gave = self.call(claim.worker, "abandon", self.it.abandon, claim.worker, claim.handle)
         if claim.is_over:
-            self.suspects[claim.item] = "stale-return"
+            self._suspect_later(claim, "stale-return", gave)
         elif not claim.is_live and gave.refused:
             return  # what has run out is nobody's: it may still be completed
         claim.is_live, claim.is_over = False, True
@@ -283,7 +283,7 @@ class QueueMachine(Machine):
             return
         got = self.call(claim.worker, "renew", self.it.renew, claim.worker, claim.handle)
         if claim.is_over:
-            self.suspects[claim.item] = "stale-renewal"
+            self._suspect_later(claim, "stale-renewal", got)
         elif claim.is_live and got.refused:
             name = self._suspect([claim.item], "renewal-refused")
             self.violates(name, f"{claim.item!r} is {claim.worker!r}'s to renew")
@@ -304,6 +304,11 @@ class QueueMachine(Machine):
         self.do("lapse")
         for _ in range(len(self.open | self.maybe) + 1):
             self.do("claim", self.workers[0])
+
+    def _suspect_later(self, claim: Claim, name: str, outcome: Outcome) -> None:
+        """Remember what was not refused to who had lost an item: what goes wrong next is its doing."""
+        if not outcome.refused:
+            self.suspects[claim.item] = name
 
     def _suspect(self, items: list[str], default: str) -> str:
         return next((self.suspects[item] for item in items if item in self.suspects), default)

@@ -158,6 +158,15 @@ def test_what_has_run_out_is_nobodys_until_another_has_it(
     machine.replay([("put", "item-1"), ("claim", "ann"), ("lapse",), *script])
 
 
+def test_what_was_refused_is_not_suspected_of_what_goes_wrong_later() -> None:
+    """Who had lost the item tried to end it, and was refused: the renewal's refusal is its own."""
+    script = [("put", "item-1"), ("claim", "ann"), ("lapse",), ("claim", "bob")]
+    for stale in (("complete", 0), ("renew", 0), ("abandon", 0)):
+        with pytest.raises(Violation) as found:
+            queue_machine(RefusesRenewals, lapsed="refused").replay([*script, stale, ("renew", 1)])
+        assert found.value.name == "renewal-refused"
+
+
 def test_a_renewal_of_a_live_claim_may_not_be_refused() -> None:
     with pytest.raises(Violation) as found:
         queue_machine(RefusesRenewals, lapsed="refused").run()
