@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
 
+from lash_store._kernel.checks import check_count, check_kind, check_pair
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Machine
 
@@ -74,7 +75,7 @@ class CommitMachine(Machine):
 
     def start(self) -> None:
         """Load what there is."""
-        self.revision, self.state = self.resolve(self.it.load())
+        self.revision, self.state = self._load()
         self.revisions = [self.revision]
 
     # What Hypothesis chooses. Revisions are chosen by their age, the newest first.
@@ -101,7 +102,7 @@ class CommitMachine(Machine):
 
     def do_commit(self, key: str, age: int, state: str) -> None:
         """Commit under a key that was never used."""
-        base = self.revisions[-1 - min(age, len(self.revisions) - 1)]
+        base = self.revisions[-1 - min(check_count("age", age), len(self.revisions) - 1)]
         self._commit(key, base, state)
 
     def do_again(self, key: str, change: str) -> None:
@@ -136,6 +137,7 @@ class CommitMachine(Machine):
         elif got.error is not None:
             self.violates("refused", f"{key!r} was made from the present revision")
         else:
+            check_kind("commit()", got.value, type(self.revision))
             if got.value <= self.revision:
                 self.violates("revision", f"{key!r} made {got.value} from {self.revision}")
             self.receipts[key] = (base, state, got.value)
@@ -143,11 +145,15 @@ class CommitMachine(Machine):
             self.revisions.append(got.value)
             self.note("a commit")
 
+    def _load(self) -> tuple[Any, Any]:
+        found = self.resolve(self.it.load())
+        return check_pair("load()", tuple(found) if isinstance(found, list) else found)
+
     def look(self) -> None:
         """Compare what is there."""
-        found = self.resolve(self.it.load())
-        if tuple(found) != (self.revision, self.state):
+        found = self._load()
+        if found != (self.revision, self.state):
             self.violates(
                 "not-there",
-                f"{tuple(found)} is there, and {(self.revision, self.state)} was committed",
+                f"{found} is there, and {(self.revision, self.state)} was committed",
             )

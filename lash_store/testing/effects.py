@@ -21,7 +21,7 @@ from hypothesis.stateful import rule
 
 from lash_store._kernel.checks import check_choice
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Line, Machine, Outcome
+from lash_store.testing.machine import Line, Machine, Outcome, check_texts
 
 Failures = Literal["retried", "recorded"]
 """What a step does that has failed before: its function again, or the same failure."""
@@ -67,7 +67,7 @@ def effect_machine(
         refusals=refusals,
         settings=settings,
         failures=failures,
-        keys=tuple(keys),
+        keys=check_texts("keys", keys),
     )
 
 

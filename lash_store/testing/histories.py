@@ -26,6 +26,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeVar
 
+from lash_store._kernel.checks import check_choice, check_kind, shown
 from lash_store.errors import InvalidRecordError
 
 S = TypeVar("S", bound=Hashable)
@@ -132,9 +133,13 @@ class History:
         return number
 
     def end(self, number: int, result: Any) -> None:
-        """Record that the answer is there now."""
+        """Record that the answer is there now; InvalidRecordError for a number that waits for none."""
         end_ns = monotonic_ns()
         with self._lock:
+            if number not in self._begun:
+                raise InvalidRecordError(
+                    "number", shown(number), "is of no call that has no answer"
+                )
             begun = self._begun.pop(number)
             self._done.append(begun._replace(result=result, end_ns=end_ns))
         self._write("raised" if isinstance(result, Raised) else "end", number, result, end_ns)
@@ -166,20 +171,33 @@ def _as_json(value: Any) -> Any:
 
 
 def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:
-    """Read what histories have recorded to files, those of killed processes too."""
+    """Read what histories have recorded to files, those of killed processes too.
+
+    InvalidRecordError for a file that is none of a history.
+    """
     found: list[Operation] = []
     for path in paths:
         begun: dict[int, Operation] = {}
         for line in Path(path).read_bytes().split(b"\n")[:-1]:  # the last one may be torn
-            kind, number, *rest = json.loads(line)
-            if kind == "begin":
-                who, what, arguments, begin_ns = rest
-                begun[number] = Operation(who, what, tuple(arguments), None, begin_ns, None)
-            else:
-                result = Raised(rest[0]) if kind == "raised" else rest[0]
-                found.append(begun.pop(number)._replace(result=result, end_ns=rest[1]))
+            try:
+                found += _read_line(line, begun)
+            except (ValueError, TypeError, LookupError) as error:
+                why = f"is no line of a history, in {os.fspath(path)!r}"
+                raise InvalidRecordError("paths", shown(line), why) from error
         found += begun.values()
     return found
+
+
+def _read_line(line: bytes, begun: dict[int, Operation]) -> list[Operation]:
+    """Add what a line has begun to `begun`; return what it has ended."""
+    kind, number, *rest = json.loads(line)
+    if kind == "begin":
+        who, what, arguments, begin_ns = rest
+        begun[number] = Operation(who, what, tuple(arguments), None, begin_ns, None)
+        return []
+    result, end_ns = rest
+    result = Raised(result) if kind == "raised" else result
+    return [begun.pop(number)._replace(result=result, end_ns=end_ns)]
 
 
 def check_history(
@@ -278,13 +296,14 @@ class LeaseState(NamedTuple):
 def lease_model(state: LeaseState, operation: Operation) -> Iterable[LeaseState]:
     """Model a lease: ``acquire(ttl_ms)``, ``renew(ttl_ms)``, ``release()``, ``write(value)``.
 
-    `acquire` gives the number of the term, or None; 0 where terms have no numbers. A holder may acquire
-    again, if that gives a later number. The others give whether they were allowed. Whole milliseconds
+    `acquire` gives the number of the term, or None or False; 0 or True where terms have no numbers. A
+    holder may acquire again, if that gives a later number. The others give whether they were allowed. Whole milliseconds
     are counted, so a term may end one early. Begin with ``LeaseState()``.
 
     Of a call that has raised, LeaseLostError says that it was not allowed; any other error nothing: it may
     have happened or not.
     """
+    check_choice("operation.what", operation.what, ("acquire", "renew", "release", "write"))
     if not isinstance(operation.result, Raised):
         yield from _lease_after(state, operation, unknown=operation.end_ns is None)
     elif operation.result == "LeaseLostError" and operation.what != "acquire":
@@ -302,6 +321,10 @@ def _lease_after(state: LeaseState, operation: Operation, *, unknown: bool) -> I
     is_own = state.who == operation.who and (may_be_live or operation.what == "release")
     result = operation.result
     if operation.what == "acquire":
+        if isinstance(result, bool):  # as many a lock says it
+            result = 0 if result else None
+        if result is not None and not unknown:
+            check_kind("acquire()", result, int)
         is_again = state.who == operation.who and result != 0
         if (result is not None or unknown) and (may_be_over or is_again):
             number = state.number + 1 if unknown or result == 0 else result

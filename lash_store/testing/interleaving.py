@@ -27,7 +27,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from lash_store._kernel.checks import check_count, check_items
+from lash_store._kernel.checks import check_count, check_items, shown
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
 
@@ -245,6 +245,10 @@ def explore(
     """
     if not check_count("most", most):
         raise InvalidRecordError("most", str(most), "must be at least 1")
+    check_items("calls", calls, object)
+    for option, value in (("make", make), ("check", check), *(("calls", call) for call in calls)):
+        if not callable(value):
+            raise InvalidRecordError(option, shown(value), "must be callable")
     if not calls:
         raise InvalidRecordError("calls", repr(calls), "must not be empty")
     begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from lash_store._kernel.checks import check_has
+from lash_store._kernel.checks import check_has, check_kind
 from lash_store.testing.machine import Machine, Outcome
 
 Edge = Literal["free", "held", "either"]
@@ -318,10 +318,10 @@ class LockMachine(Machine):
         client = self.clients[actor]
         if self.has(client, "fence"):
             number = self.resolve(client.fence())
+            check_kind("fence()", number, int)
             if number <= self.highest:
                 self.violates("number", f"term {number} comes after term {self.highest}")
-            self.highest = max(self.highest, number)
-            self.number = number
+            self.number, self.highest = number, max(self.highest, number)
         self.was_held = True
         self.holder, self.remembers, self.suspect, self.is_unsure = actor, True, None, False
         self.ends_ms = self.clock.now_ms() + ttl_ms

@@ -21,10 +21,11 @@ from typing import Any, Protocol, get_args
 
 from hypothesis import settings as hypothesis_settings
 
-from lash_store._kernel.checks import check_choice, check_count, shown
+from lash_store._kernel.checks import check_choice, check_count, check_kind, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.lock_machine import Edge, LockMachine, Reentry
+from lash_store.testing.machine import check_texts
 
 
 class LockClient(Protocol):
@@ -79,8 +80,10 @@ def lock_machine(
     """
     check_choice("edge", edge, get_args(Edge))
     check_choice("reentry", reentry, get_args(Reentry))
+    actors = check_texts("actors", actors)
     if len(set(actors)) < 2:  # noqa: PLR2004 # reason: one alone can't take it from another
         raise InvalidRecordError("actors", shown(actors), "must be at least two")
+    check_kind("ttls", ttls, Sequence)
     for option, values in (("tick_ms", (tick_ms,)), ("ttls", ttls)):
         for value in values:
             if not check_count(option, value):
@@ -94,5 +97,5 @@ def lock_machine(
         reentry=reentry,
         ttls=tuple(ttls),
         tick_ms=tick_ms,
-        actors=tuple(actors),
+        actors=actors,
     )

@@ -18,8 +18,10 @@ from typing import Any, ClassVar, Protocol
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
 
+from lash_store._kernel.checks import check_kind, shown
+from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Machine
+from lash_store.testing.machine import Machine, check_texts
 
 
 class Log(Protocol):
@@ -47,7 +49,11 @@ def log_machine(
 ) -> type[LogMachine]:
     """Make a machine that tries to break the logs that `make` makes; see ``lock_machine``."""
     return LogMachine.of(
-        make, tolerate=tolerate, refusals=refusals, settings=settings, streams=tuple(streams)
+        make,
+        tolerate=tolerate,
+        refusals=refusals,
+        settings=settings,
+        streams=check_texts("streams", streams),
     )
 
 
@@ -114,6 +120,7 @@ class LogMachine(Machine):
                 self.violates("wrong-receipt", f"{key!r} is event {known[0]}, and now {got.value}")
             self.note("an event sent again")
         else:
+            check_kind("append()", got.value, int)
             highest = self.events[stream][-1][0] if self.events[stream] else 0
             if got.value <= highest:
                 self.violates("sequence", f"event {got.value} comes after {highest}")
@@ -127,7 +134,7 @@ class LogMachine(Machine):
         events = self.events[stream]
         after = events[behind - 1][0] if 0 < behind <= len(events) else 0
         got = self.call(stream, "read", self.it.read, stream, after)
-        found = None if got.error is not None else [tuple(each) for each in got.value]
+        found = None if got.error is not None else _events_of(got.value)
         expected = [each for each in events if each[0] > after]
         if found != expected:
             self.violates("page", f"behind {after} stands {found}, and {expected} was appended")
@@ -135,10 +142,17 @@ class LogMachine(Machine):
     def look(self) -> None:
         """Compare each stream with what was appended to it."""
         for stream in self.streams:
-            found = [tuple(each) for each in self.resolve(self.it.read(stream, 0))]
+            found = _events_of(self.resolve(self.it.read(stream, 0)))
             expected = self.events[stream]
             if found != expected:
                 known = {event for _, event in expected}
                 more = [event for sequence, event in found if (sequence, event) not in expected]
                 name = "appended-twice" if more and known.issuperset(more) else "read"
                 self.violates(name, f"{stream!r} holds {found}, and {expected} was appended")
+
+
+def _events_of(found: Any) -> list[tuple[int, str]]:
+    try:
+        return [(sequence, event) for sequence, event in found]
+    except (TypeError, ValueError):
+        raise InvalidRecordError("read()", shown(found), "must be a list of pairs") from None

@@ -26,7 +26,7 @@ from hypothesis import (
 )
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from lash_store._kernel.checks import check_has, shown
+from lash_store._kernel.checks import check_choice, check_has, check_items, check_kind, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 
@@ -151,15 +151,48 @@ class Machine(RuleBasedStateMachine):
 
     @classmethod
     def replay(cls, script: Script) -> None:
-        """Play these steps against a new implementation; raises the Violation that they show."""
+        """Play these steps against a new implementation; raises the Violation that they show.
+
+        InvalidRecordError for what is no step of this machine, before any is played.
+        """
+        for step in script:
+            cls._check_step(step)
         machine = cls()
         try:
-            for name, *arguments in script:
-                machine.do(name, *arguments)
+            for step in script:
+                machine.do(*step)
         except BaseException as found:
             machine._close_after(found)
             raise
         machine.teardown()
+
+    @classmethod
+    def _check_step(cls, step: tuple[Any, ...]) -> None:
+        """Raise InvalidRecordError for what is no step, before anything is played."""
+        if not isinstance(step, (tuple, list)) or not step:
+            raise InvalidRecordError(
+                "script", shown(step), "must be a step's name and its arguments"
+            )
+        name, *arguments = step
+        signature = inspect.signature(cls._step(name))
+        try:
+            given = signature.bind(None, *arguments).arguments
+        except TypeError as error:
+            raise InvalidRecordError("script", shown(step), str(error)) from None
+        for parameter, value in given.items():
+            kind = _KINDS.get(signature.parameters[parameter].annotation)
+            if kind is not None:
+                check_kind(f"{parameter} of {name}", value, kind)
+        for parameter, option in (("actor", "actors"), ("stream", "streams")):
+            if parameter in given:
+                check_choice(f"{parameter} of {name}", given[parameter], getattr(cls, option))
+
+    @classmethod
+    def _step(cls, name: str) -> Callable[..., None]:
+        step: Callable[..., None] | None = getattr(cls, f"do_{name}", None)
+        if step is None:
+            raise InvalidRecordError("script", shown(name), f"is no step of {cls.__name__}")
+        return step
 
     @classmethod
     def run(cls, settings: hypothesis_settings | None = None) -> None:
@@ -169,12 +202,10 @@ class Machine(RuleBasedStateMachine):
 
     def do(self, name: str, *arguments: Any) -> None:
         """Play one step, and check what can be seen."""
-        step = getattr(self, f"do_{name}", None)
-        if step is None:
-            raise InvalidRecordError("script", repr(name), f"is no step of {type(self).__name__}")
+        step = self._step(name)
         self.script.append((name, *arguments))
         self.is_broken = True
-        step(*arguments)
+        step(self, *arguments)
         self.look()
         self.is_broken = False
 
@@ -274,14 +305,17 @@ class Machine(RuleBasedStateMachine):
         InvalidRecordError for a `tolerate` that is no list of names of `violations`, for an option that
         leaves nothing to choose from, and, once it runs, for what lacks a method that it `needs`.
         """
+        if not callable(make):
+            raise InvalidRecordError("make", shown(make), "must be called with a clock")
+        if settings is not None:
+            check_kind("settings", settings, hypothesis_settings)
+        check_kind("refusals", refusals, tuple)
         for refusal in refusals:
             if not (isinstance(refusal, type) and issubclass(refusal, BaseException)):
                 raise InvalidRecordError(
                     "refusals", shown(refusal), "must be classes of exceptions"
                 )
-        if isinstance(tolerate, str):
-            raise InvalidRecordError("tolerate", repr(tolerate), "must be a list of names")
-        tolerated = frozenset(tolerate)
+        tolerated = frozenset(check_texts("tolerate", tolerate))
         for unknown in sorted(tolerated.difference(cls.violations)):
             known = ", ".join(sorted(cls.violations))
             raise InvalidRecordError("tolerate", repr(unknown), f"must be of {known}")
@@ -304,6 +338,18 @@ class Machine(RuleBasedStateMachine):
         found: type[Self] = machine
         return found
 
+
+def check_texts(option: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Return what there is to choose from: any texts, as the implementation may know what to do with them."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InvalidRecordError(option, shown(values), "must be a list of names")
+    found = tuple(values)
+    check_items(option, found, str)
+    return found
+
+
+_KINDS: Final = {"str": str, "int": int}
+"""The annotations of steps that a script's values can be held against."""
 
 _LONGEST: Final = 60
 

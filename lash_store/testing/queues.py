@@ -26,7 +26,7 @@ from hypothesis.stateful import precondition, rule
 
 from lash_store._kernel.checks import check_choice, check_pair
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Machine, Outcome
+from lash_store.testing.machine import Machine, Outcome, check_texts
 
 Lapsed = Literal["refused", "accepted", "either"]
 """What becomes of a completion by a worker whose claim has run out, if nobody has taken it over."""
@@ -95,7 +95,7 @@ def queue_machine(
         settings=settings,
         order=order,
         lapsed=lapsed,
-        workers=tuple(workers),
+        workers=check_texts("workers", workers),
     )
 
 
