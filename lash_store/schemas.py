@@ -107,7 +107,7 @@ def render_all(schemas: Iterable[Schema], *, dialect: str, prefix: str = "lash_"
     """Return the DDL of some kinds: the canonical one, or of a shared database on PostgreSQL.
 
     `dialect` is one of DIALECTS; the tables of a shared one begin with `prefix`. Raises
-    InvalidRecordError for another dialect, and for a bad prefix.
+    InvalidRecordError for another dialect, for a bad prefix, and for one of the canonical tables.
     """
     check_choice("dialect", dialect, DIALECTS)
     return RENDERERS[dialect](schemas, Settings(prefix=prefix).prefix)

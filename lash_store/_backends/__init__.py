@@ -24,6 +24,7 @@ from lash_store._backends.sqlite.files import IN_MEMORY, open_error, remove_data
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._backends.urls import parsed_url, scheme_of, without_password
 from lash_store._kernel.backend import Handle
+from lash_store._kernel.checks import shown
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
@@ -54,7 +55,10 @@ __all__ = [
 ]
 
 
-def _canonical(schemas: Iterable[Schema], _: str) -> str:
+def _canonical(schemas: Iterable[Schema], prefix: str) -> str:
+    if prefix != Settings().prefix:
+        why = "is of a shared database's tables: the canonical ones have none"
+        raise InvalidRecordError("prefix", shown(prefix), why)
     return "\n".join(map(render, schemas))
 
 
@@ -219,13 +223,13 @@ def _postgresql(name: str) -> Any:
 def database_path(text: str) -> str | None:
     """Return the path that a URL leads to, None for a database in memory; StoreOpenError for any other."""
     url = parsed_url(text)
-    shown = without_password(url)
+    named = without_password(url)
     if url.drivername not in _DRIVERS:
         raise StoreOpenError(
-            shown, "a URL of a database begins with sqlite:/// or postgresql+psycopg://"
+            named, "a URL of a database begins with sqlite:/// or postgresql+psycopg://"
         )
     if url.query or _authority(url):
-        raise StoreOpenError(shown, "a URL of SQLite's has a path and nothing else: sqlite:///path")
+        raise StoreOpenError(named, "a URL of SQLite's has a path and nothing else: sqlite:///path")
     return None if url.database in (None, "", IN_MEMORY) else url.database
 
 

@@ -93,6 +93,8 @@ def test_another_dialect_and_a_bad_prefix_are_refused() -> None:
         render_all(SCHEMAS.values(), dialect="oracle")
     with pytest.raises(InvalidRecordError, match="no good"):
         render_all(SCHEMAS.values(), dialect="postgresql", prefix="no good")
+    with pytest.raises(InvalidRecordError, match=r"our_.*canonical"):
+        render_all(SCHEMAS.values(), dialect="sqlite", prefix="our_")
 
 
 def test_the_rendered_schema_makes_the_canonical_database(root: Path, kind: str) -> None:
