@@ -167,7 +167,10 @@ def absolute(where: Any) -> Any:
 
 
 def is_url(where: object) -> bool:
-    """Whether `where` is the URL of a database, and no path; StoreOpenError for one made a path of."""
+    """Whether `where` is the URL of a database, and no path; StoreOpenError for one that is no str."""
+    if isinstance(where, URL):
+        why = "a URL has to be a str: its render_as_string(hide_password=False), str() hides it"
+        raise StoreOpenError(without_password(where), why)
     if isinstance(where, os.PathLike) and _URL_AS_PATH.match(str(where)):
         raise StoreOpenError(str(where), "a URL has to be a str: as a path it has lost a slash")
     return isinstance(where, str) and _URL.match(where) is not None

@@ -264,10 +264,10 @@ def place_at(what: str, where: str | os.PathLike[str]) -> str | Path:
 
     InvalidRecordError, by the name `what`, for another type; StoreOpenError for what is no path.
     """
-    check_kind(what, where, (str, os.PathLike))
     if is_url(where):
         url: str = absolute(where)
         return url
+    check_kind(what, where, (str, os.PathLike))
     try:
         name = os.fspath(where)
         if not isinstance(name, str) or not name or "\0" in name:

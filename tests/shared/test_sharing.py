@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, create_engine, delete, func, insert, select
+from sqlalchemy import MetaData, create_engine, delete, func, insert, make_url, select
 
 from lash_store import (
     Append,
@@ -50,6 +50,7 @@ from lash_store.errors import (
     ThreadError,
     TransactionEndedError,
 )
+from lash_store.moving import copy_deployment
 from lash_store.process.tx import ProcessTx
 from lash_store.schemas import SCHEMAS, check_file, create_tables, mend_file
 from lash_store.session.tables import blobs, graph_nodes, queued_work_batches
@@ -347,16 +348,20 @@ def test_a_reader_makes_nothing(path: Path, url: str) -> None:
     assert "lash_blobs" not in objects(path)
 
 
-def test_k_share_1_a_url_that_was_made_a_path_is_refused(tmp_path: Path) -> None:
-    """It would be a folder's name."""
-    url = Path("sqlite:///app.db")
+@pytest.mark.parametrize("url", [Path("sqlite:///app.db"), make_url("sqlite://u:secret@h/app.db")])
+def test_k_share_1_a_url_that_is_no_str_is_refused(url: Any) -> None:
+    """As a path it would be a folder's name; SQLAlchemy's own hides its password where it is made a str."""
     for refused in (
         lambda: Deployment.open(url),
         lambda: SessionDirectory(url),
         lambda: SessionStore.open(url, session_id="s"),
+        lambda: check_file(url),
+        lambda: copy_deployment(url, "target"),
+        lambda: copy_deployment("source", url),
     ):
-        with pytest.raises(StoreOpenError, match="has to be a str"):
+        with pytest.raises(StoreOpenError, match="has to be a str") as error:
             refused()
+        assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
