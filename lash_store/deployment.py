@@ -150,9 +150,14 @@ class AsyncDeployment:
         return cls(absolute(root), options)
 
     async def aclose(self) -> None:
-        """Close the stores, and the sessions that are open still; closing twice is harmless."""
+        """Close the stores, and the sessions that are open still; closing twice is harmless.
+
+        What could not be closed, by a StoreBusyError say, is closed by the next.
+        """
         self._is_closed = True  # first: what is being opened now is closed by who opens it
-        await self._close_again()
+        if self._deployment is not None:
+            await finish_first(self._close_all(self._deployment))
+            self._deployment = None
 
     async def _close_again(self) -> None:
         deployment, self._deployment = self._deployment, None
@@ -207,12 +212,24 @@ class AsyncDeployment:
             if self._deployment is not None:
                 return False
             made = Deployment.open(self._root, **self._options)
+
+            def there(name: str) -> str | os.PathLike[str]:
+                return self._root if is_url(self._root) else made.root / name
+
             self.sessions = AsyncSessionDirectory(
                 self._root if is_url(self._root) else made.sessions.root, **self._options
             )
-            self.processes = AsyncProcessRegistry.over(made.processes)
-            self.triggers = AsyncTriggerStore.over(made.triggers)
-            self.effects = AsyncEffectStore.over(made.effects)
+            self.processes = AsyncProcessRegistry.over(
+                made.processes, lambda: ProcessRegistry.open(there(PROCESSES), **self._options)
+            )
+            self.triggers = AsyncTriggerStore.over(
+                made.triggers, lambda: TriggerStore.open(there(TRIGGERS), **self._options)
+            )
+            owner = made.effects.owner_id
+            self.effects = AsyncEffectStore.over(
+                made.effects,
+                lambda: EffectStore.open(there(EFFECTS), owner_id=owner, **self._options),
+            )
             self._deployment = made
             if self._is_closed:  # while it was opened
                 made.close()

@@ -28,7 +28,7 @@ from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.store import Store
-from lash_store._stores.tx import Context, Tx
+from lash_store._stores.tx import Context, Tx, explained_on
 from lash_store.deployment import EFFECTS, PROCESSES, SESSIONS, TRIGGERS
 from lash_store.effect.store import EffectStore
 from lash_store.errors import (
@@ -208,7 +208,8 @@ def _scopes(url: str, reading: OpenOptions) -> list[str]:
     try:
         with _readable_session(url, "copy", reading) as store, store.read() as tx:
             everybody = [select(across_sessions(table).c.store) for table in tx.schema.tables]
-            return sorted(tx.connection.execute(union(*everybody)).scalars())
+            with explained_on(tx):
+                return sorted(tx.connection.execute(union(*everybody)).scalars())
     except StoreEmptyError:
         return []
 
@@ -223,7 +224,7 @@ def _has_tables(url: str, reading: OpenOptions) -> bool:
 
 
 def _has_rows(store: Store[Any]) -> bool:
-    with store.read() as tx:
+    with store.read() as tx, explained_on(tx):
         return any(
             tx.connection.execute(select(*table.primary_key).limit(1)).first() is not None
             for table in tx.schema.tables
@@ -233,7 +234,7 @@ def _has_rows(store: Store[Any]) -> bool:
 def _session_of(path: Path, reading: OpenOptions) -> str | None:
     """Return whose a file is: by its meta, its head, or a row that says so; None if it has no row."""
     with _readable_session(path, "copy", reading) as store:
-        with store.read() as tx:
+        with store.read() as tx, explained_on(tx):
             meta = tx.connection.scalar(select(session_meta.c.session_id))
             head = tx.connection.scalar(select(session_head.c.session_id))
             named: list[str] = [each for each in (meta, head) if each is not None]

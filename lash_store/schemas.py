@@ -29,7 +29,7 @@ from lash_store._kernel.extras import Extra, OwnTables, Trigger
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Kind, Schema
 from lash_store._kernel.sharing import across_sessions
-from lash_store._stores.tx import Tx
+from lash_store._stores.tx import Tx, explained_on
 from lash_store.effect.tables import SCHEMA as EFFECT
 from lash_store.errors import (
     CorruptRecordError,
@@ -267,7 +267,7 @@ def _sessions_of(url: str, prefix: str) -> list[str]:
         store = SessionStore.open(
             url, session_id="check", read_only=True, prefix=prefix, extras="any"
         )
-        with store, store.read() as tx:
+        with store, store.read() as tx, explained_on(tx):
             return list(tx.connection.execute(select(heads.c.store)).scalars())
     return []
 

@@ -135,8 +135,10 @@ class Watch:
             if not self.waiters and self._read_version is not None:
                 self._be_told()  # before it is read, or what is committed in between is not told
                 # Now, not on the timer: what is committed before that first looks must be noticed.
+                # Where reading may wait for a network, the first look by interval tells all waiters:
+                # the commits of this process need the lock that is held here.
                 self._seen = {}
-                version = self._read_version()
+                version = self._read_version() if self._polls_on is None else None
                 if version is not None:
                     self._seen[version[0]] = version[1]
             self.waiters.add(waiter)

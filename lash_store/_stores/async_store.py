@@ -38,9 +38,12 @@ class AsyncStore(Generic[T_co]):
         self._is_closed = False
 
     @classmethod
-    def over(cls, store: Store[T_co]) -> Self:
-        """Return an asyncio store over a sync one that is open; closing it closes that."""
-        made = cls(lambda: store)
+    def over(cls, store: Store[T_co], open_anew: Callable[[], Store[T_co]]) -> Self:
+        """Return an asyncio store over a sync one that is open; closing it closes that.
+
+        `open_anew` opens it once more, for what its tasks give back when it is closed before them.
+        """
+        made = cls(open_anew)
         made._store = store
         for name in cls._described_by:
             setattr(made, name, getattr(store, name))
@@ -130,8 +133,10 @@ class AsyncStore(Generic[T_co]):
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def notify() -> None:
-            with suppress(RuntimeError):  # the loop has been closed in the meantime
+            try:
                 loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:  # the loop has been closed in the meantime: nobody waits there
+                watch.unsubscribe(waiter)
 
         watch, waiter = store.watch, Waiter(notify, probe)
         try:

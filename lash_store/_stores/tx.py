@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from lash_store._kernel.backend import Cursor, KeyLocks, OpenTransaction, Standing
 from lash_store._kernel.checks import check_has
@@ -305,6 +306,16 @@ class _Same:
     def now_ms(self, _: Clock) -> int:
         """Return the time of the transaction, which was read once."""
         return self._tx.now_ms
+
+
+@contextmanager
+def explained_on(tx: Tx[Any]) -> Iterator[None]:
+    """Say as every operation does what befalls a statement of the library's own on ``tx.connection``."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause: Any = error.orig
+        raise tx.own_cursor.driver.explain(cause, tx.own_cursor) from error
 
 
 def _over() -> TransactionEndedError:

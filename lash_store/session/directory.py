@@ -13,7 +13,7 @@ from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_text, shown
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first, opened
-from lash_store.errors import InvalidRecordError, ReadOnlyStoreError
+from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreClosedError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase, place_at
 from lash_store.session.records.meta import Relation, SessionMeta
@@ -194,14 +194,23 @@ class AsyncSessionDirectory:
                 **options,
             )
         )
-        return AsyncSessionStore.over(store)
+        return self._over(store, options)
 
     async def open(
         self, session_id: str, **options: Unpack[OpenOptions]
     ) -> AsyncSessionStore | None:
         """Open a session's database; None, and nothing created, if there is none."""
         store = await opened(lambda: self._directory.open(session_id, **options))
-        return None if store is None else AsyncSessionStore.over(store)
+        return None if store is None else self._over(store, options)
+
+    def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:
+        def open_anew() -> SessionStore:
+            found = self._directory.open(store.session_id, **options)
+            if found is None:
+                raise StoreClosedError(store.path)  # it was deleted since
+            return found
+
+        return AsyncSessionStore.over(store, open_anew)
 
     async def delete(self, session_id: str) -> bool:
         """Remove a session's database; see :meth:`SessionDirectory.delete`."""

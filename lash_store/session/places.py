@@ -24,6 +24,7 @@ from lash_store._kernel.checks import check_kind, check_name
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
 from lash_store._kernel.sharing import across_sessions
+from lash_store._stores.tx import explained_on
 from lash_store.errors import (
     InvalidRecordError,
     StoreBusyError,
@@ -203,8 +204,9 @@ class SharedDatabase:
             if tx.current_lease() is not None:
                 raise StoreBusyError(store.path, 0)
             removed = 0
-            for table in reversed(SCHEMA.tables):  # those that refer to others first
-                removed += tx.connection.execute(delete(table)).rowcount
+            with explained_on(tx):
+                for table in reversed(SCHEMA.tables):  # those that refer to others first
+                    removed += tx.connection.execute(delete(table)).rowcount
             return removed > 0
 
     def list(self, after: str, limit: int) -> list[SessionEntry]:
@@ -213,7 +215,7 @@ class SharedDatabase:
         store = self._any(lambda: SessionStore.open(self._url, session_id="directory", **options))
         if store is None:
             return []
-        with store, store.read() as tx:
+        with store, store.read() as tx, explained_on(tx):
             rows = tx.connection.execute(_entries(after, limit)).all()
         return [
             SessionEntry(name, None if row[0] is None else read_meta_row(tuple(row)))

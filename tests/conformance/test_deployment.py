@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sqlite3
+import threading
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +21,23 @@ from lash_store import (
     AsyncSessionStore,
     AsyncTriggerStore,
     Deployment,
+    EffectStore,
+    LeaseHeld,
     SessionDirectory,
     SessionLease,
     SessionStore,
 )
-from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
+from lash_store.errors import (
+    InvalidRecordError,
+    StorageError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreOpenError,
+)
 from lash_store.session.directory import AsyncSessionDirectory
 from lash_store.testing import ManualClock
 from tests.support.databases import database_of
+from tests.support.registries import registration
 from tests.support.turns import eventually
 
 pytestmark = pytest.mark.sqlite("the files of a folder")
@@ -311,3 +324,106 @@ def test_an_asyncio_deployment_whose_opening_was_cancelled_can_be_opened(tmp_pat
 
 async def opened(deployment: AsyncDeployment) -> None:
     await deployment
+
+
+def test_k_open_5_an_asyncio_deployment_that_was_busy_is_closed_by_the_next(tmp_path: Path) -> None:
+    async def main() -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def work(_: Any) -> None:
+            begun.set()
+            go_on.wait()
+
+        deployment = await AsyncDeployment.open(tmp_path, busy_timeout_ms=50)
+        slow = asyncio.create_task(deployment.effects.transact(work))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        with pytest.raises(StoreBusyError):
+            await deployment.aclose()
+        go_on.set()
+        await slow
+        await deployment.aclose()
+        for store in (deployment.processes, deployment.triggers, deployment.effects):
+            with pytest.raises(StoreClosedError):
+                await store.check_schema()
+        with pytest.raises(StoreClosedError):
+            _ = deployment.root
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("place", ["folder", "sqlite:///{}/app.db"])
+def test_k_hold_1_what_is_held_is_given_back_after_the_block_of_its_deployment(
+    tmp_path: Path, place: str
+) -> None:
+    root = place.format(tmp_path) if ":" in place else tmp_path / place
+
+    async def forever() -> None:
+        await asyncio.sleep(3_600)
+
+    async def hold(store: Any, *key: str) -> None:
+        async with store.hold(*key, owner_id="ann", ttl_ms=60_000):
+            await forever()
+
+    async def main() -> None:
+        async with AsyncDeployment.open(root) as deployment:
+            await deployment.processes.register_process(registration("p"))
+            session = await deployment.sessions.create("s", model="m")
+            tasks = [
+                asyncio.create_task(deployment.effects.run("scope", "step", {}, forever)),
+                asyncio.create_task(hold(deployment.processes, "p")),
+                asyncio.create_task(hold(session)),
+            ]
+            while (
+                await deployment.effects.look_up_effect("scope", "step", {}) is None
+                or await deployment.processes.current_lease("p") is None
+                or await session.current_lease() is None
+            ):
+                await asyncio.sleep(0.001)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    with Deployment.open(root) as deployment:
+        assert deployment.effects.look_up_effect("scope", "step", {}) is None
+        assert not isinstance(
+            deployment.processes.claim_lease("p", owner_id="bob", ttl_ms=1), LeaseHeld
+        )
+        session = deployment.sessions.open("s")
+        assert session is not None
+        assert session.current_lease() is None
+
+
+def test_k_wait_1_who_waited_in_a_loop_that_was_closed_is_told_no_more(tmp_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    with EffectStore.open(tmp_path / "effects.db") as store:
+        shared = AsyncEffectStore.over(store, lambda: store)
+        waits = [loop.create_task(shared.wait_until(lambda _: None)) for _ in range(3)]
+        loop.run_until_complete(asyncio.sleep(0.1))
+        assert len(store.watch.waiters) == 3
+        loop.close()
+        store.begin_sleep("scope", "key", 1)
+        assert not store.watch.waiters
+        assert not any(wait.done() for wait in waits)  # they are kept until then
+        for wait in waits:
+            wait.get_coro().close()
+            wait._log_destroy_pending = False  # type: ignore[attr-defined] # reason: nobody is to say so
+
+
+def test_k_tx_3_reading_and_deleting_a_session_say_what_befalls_them(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    directory = SessionDirectory(f"sqlite:///{path}")
+    directory.create("s", model="m").close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+        (page,) = raw.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'lash_session_meta'"
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    for call in (directory.list, partial(directory.delete, "s")):
+        with pytest.raises(StorageError, match="malformed"):
+            call()

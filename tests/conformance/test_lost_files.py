@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lash_store import AsyncSessionStore, SessionLease, SessionStore
+from lash_store import AsyncSessionStore, NewWork, SessionDirectory, SessionLease, SessionStore
 from lash_store._backends.sqlite import files
 from lash_store._kernel.watching import Waiter
 from lash_store.errors import StoreLostError, StoreOpenError
@@ -464,3 +464,20 @@ def test_k_open_9_an_idle_file_that_was_emptied_is_not_made_a_store_again(path: 
         with pytest.raises(StoreLostError, match="empty"):
             store.claim_lease(owner_id="ann", ttl_ms=1)
         assert path.stat().st_size == 0
+
+
+@pytest.mark.posix
+def test_k_open_9_what_stands_beside_a_file_that_was_moved_is_not_deleted(tmp_path: Path) -> None:
+    """A store that has it open goes on with its WAL, once it stands at its path again."""
+    directory = SessionDirectory(tmp_path)
+    with directory.create("s", model="m") as store:
+        store.enqueue_work(NewWork([1]))
+        path = directory.path_of("s")
+        os.rename(path, f"{path}.away")
+        beside = sorted(os.listdir(tmp_path))
+        assert not directory.delete("s")
+        assert sorted(os.listdir(tmp_path)) == beside
+        os.rename(f"{path}.away", path)
+        assert store.work_depth().batches == 1
+        store.enqueue_work(NewWork([2]))
+        assert store.work_depth().batches == 2

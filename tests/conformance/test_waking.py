@@ -182,7 +182,7 @@ def wait_for_ends(registry: ProcessRegistry, names: list[str], how: str) -> list
     else:
 
         async def main() -> None:
-            shared = AsyncProcessRegistry.over(registry)
+            shared = AsyncProcessRegistry.over(registry, lambda: registry)
             await asyncio.gather(*(shared.await_process(n, timeout_ms=60_000) for n in names))
 
         waits = [partial(asyncio.run, main())]

@@ -140,11 +140,12 @@ def clean() -> None:
         if key in _kept:
             continue
         del _places[key]
-        _end_all(key)  # what a test has left open must not write to the next one's
+        was_in_use = _end_all(key)  # what a test has left open must not write to the next one's
         with suppress(psycopg.Error), connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = 500; SET LOCAL search_path = {name}")
             found = connection.execute(_RELATIONS).fetchall()
-            if {each[0] for each in found} == there:
+            # What was writing may go on by a new connection, with the calls that were in line.
+            if {each[0] for each in found} == there and not was_in_use:
                 connection.execute(_emptied())
                 connection.execute("UPDATE public.places SET key = NULL WHERE schema = %s", [name])
             else:
@@ -152,17 +153,20 @@ def clean() -> None:
                 connection.execute(f"DROP SCHEMA {name} CASCADE")
 
 
-def _end_all(key: str) -> None:
-    """End the connections to what stood in the place of one file: of nobody who is given its schema next."""
-    connection = admin()
+def _end_all(key: str) -> bool:
+    """End the connections to what stood in the place of one file; tell whether one was in use."""
+    connection, was_in_use = admin(), False
     for _ in range(200):
         left = connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+            "SELECT pg_terminate_backend(pid), state FROM pg_stat_activity "
+            "WHERE application_name = %s",
             [key],
         ).fetchall()
+        was_in_use = was_in_use or any(state != "idle" for _, state in left)
         if not left:
-            return
+            break
         time.sleep(0.005)
+    return was_in_use
 
 
 def _emptied() -> str:

@@ -165,14 +165,14 @@ def remove_database(path: str) -> bool:
     Raises StoreBusyError, and removes nothing, while another connection, in this process or
     another, has the file in use.
     """
-    existed = os.path.exists(path)
-    if existed:
-        _check_unused(path, monotonic())
+    if not os.path.exists(path):
+        return False  # what stands beside it may be in use by who has opened it before it was moved
+    _check_unused(path, monotonic())
     # The database last: what stands beside a file that is there is never a stranger's.
     for suffix in (*_SIDECARS, ""):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")
-    return existed
+    return True
 
 
 def _check_unused(path: str, since_s: float) -> None:
