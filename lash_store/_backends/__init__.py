@@ -195,7 +195,7 @@ def server_name(url: str) -> str:
 
 def place_name(where: str) -> str:
     """Return what a path or a URL is called in messages: as it was given, without a password."""
-    if not is_url(where) or where.startswith("sqlite"):
+    if not is_url(where):
         return where
     try:
         return server_name(where)

@@ -26,11 +26,17 @@ def nothing_kept(path: str) -> TransactionEndedError:
     )
 
 
+def is_autocommit(connection: Connection) -> bool:
+    """Whether each statement commits by itself: there is no transaction to join, or to be ended by anybody."""
+    asked = connection.get_execution_options().get("isolation_level")
+    return (asked or connection.dialect._on_connect_isolation_level) == "AUTOCOMMIT"  # noqa: SLF001 # reason: what create_engine() was given
+
+
 def mode_of(connection: Connection, undeclared: Mode) -> Mode | None:
     """Return what a transaction that begins now is to be; None if it is none, in AUTOCOMMIT."""
     options = connection.get_execution_options()
-    if options.get("isolation_level") == "AUTOCOMMIT":
-        return None  # each statement commits by itself: there is no transaction to join
+    if is_autocommit(connection):
+        return None
     if options.get(READ_OPTION):
         return "read"
     return "write" if options.get(WRITE_OPTION) else undeclared

@@ -28,6 +28,7 @@ def watch_sessions() -> None:
     _watching.append("watching")
     event.listen(orm.Session, "do_orm_execute", _before_execute)
     event.listen(orm.Session, "before_flush", _before_flush)
+    event.listen(orm.Session, "before_attach", _before_attach)
     for name in ("loaded_as_persistent", "pending_to_persistent"):
         event.listen(orm.Session, name, _note_scope)
 
@@ -49,6 +50,24 @@ def _before_flush(session: Any, *_: Any) -> None:
                 raise ScopeError(
                     f"an object of {own!r}, and the row of {scope!r} that has its key,"
                 )
+
+
+def _before_attach(session: Any, instance: Any) -> None:
+    """Refuse an object of one scope to a Session of another, which would give it for its own row."""
+    if not _is_scoped(instance.__mapper__):
+        return
+    own = _info(instance).get(_HELD)
+    if own is None or inspect(instance).key is None:
+        return
+    _check_held(session, own)
+    if session.in_transaction():
+        asked = _scope_of(session.connection(bind_arguments={"mapper": instance.__mapper__}))
+        if asked not in (None, own):
+            raise ScopeError(
+                f"an object of {own!r}, and what this ORM Session asks of {asked!r}", is_orm=True
+            )
+    session.info[_HELD] = own
+    _watch_lookups(session)
 
 
 def _note_scope(session: Any, instance: Any) -> None:

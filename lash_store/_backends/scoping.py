@@ -9,7 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
-from lash_store._kernel.sharing import SCOPE, Sharing, SharingCompiler
+from lash_store._kernel.placing import SharingCompiler
+from lash_store._kernel.sharing import SCOPE, Sharing
 from lash_store.errors import ScopeError
 
 SCOPES: Final = "lash_store_scopes"

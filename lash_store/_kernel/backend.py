@@ -8,7 +8,7 @@ driver names its errors) is told apart there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -104,6 +104,10 @@ class Driver(Protocol):
     @property
     def error(self) -> type[Exception]:
         """The root of the driver's exceptions."""
+
+    @property
+    def number_types(self) -> Mapping[type, int]:
+        """By the types that it gives for numbers, what a server calls those; none where there is one way."""
 
     def explain(
         self,

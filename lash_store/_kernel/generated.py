@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NoReturn, cast
 
-from sqlalchemy import BindParameter, LargeBinary, Table, UniqueConstraint
+from sqlalchemy import BindParameter, Float, LargeBinary, Numeric, Table, UniqueConstraint
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store._kernel.backend import Driver
 from lash_store._kernel.sharing import SCOPE
-from lash_store.errors import UnpreparableStatementError
+from lash_store.errors import ScopeError, UnpreparableStatementError
 
 UNDOCUMENTED_ATTRIBUTES: Final = (
     "binds",
@@ -181,7 +181,8 @@ class CompiledStatement:
 
     def _constant(self, key: str, at: int, scope: dict[str, Any]) -> str:
         if key == SCOPE.key:
-            return "cursor_.scope"
+            scope["unscoped_"] = _unscoped
+            return "(cursor_.scope or unscoped_())"
         parameter: BindParameter[Any] = self.compiled.binds[key]
         if parameter.required or parameter.callable is not None:
             self._refuse(f"its parameter {key!r} is neither an argument nor a constant")
@@ -192,12 +193,27 @@ class CompiledStatement:
     def _result_columns(self) -> Sequence[Any]:
         return self.compiled._result_columns or []  # noqa: SLF001 # reason: see UNDOCUMENTED_ATTRIBUTES
 
+    def _result_processor(self, column_type: Any) -> Callable[[Any], Any] | None:
+        """Return what makes a value of what a driver gives; by its type, where that is told by the server alone."""
+        dialect, of_types = self.driver.dialect, self.driver.number_types
+        type_ = column_type.dialect_impl(dialect)
+        processor_of: Callable[[Any, int | None], Any] = type_.result_processor
+        if not (of_types and isinstance(type_, (Numeric, Float))):
+            found: Callable[[Any], Any] | None = processor_of(dialect, None)
+            return found
+        by_type = {each: processor_of(dialect, code) for each, code in of_types.items()}
+
+        def processed(value: Any) -> Any:
+            processor = by_type.get(type(value))
+            return value if processor is None else processor(value)
+
+        return processed
+
     def _row_expression(self, scope: dict[str, Any]) -> str:
         """Write how a driver's row becomes the construct's, with ``{0}`` for the row."""
         words = []
-        dialect = self.driver.dialect
         for at, column in enumerate(self._result_columns):
-            processor = column.type.dialect_impl(dialect).result_processor(dialect, None)
+            processor = self._result_processor(column.type)
             if processor is not None:
                 scope[f"result_{at}_"] = processor
             words.append(f"{{0}}[{at}]" if processor is None else f"result_{at}_({{0}}[{at}])")
@@ -244,6 +260,11 @@ class CompiledStatement:
 
     def _refuse(self, why: str) -> NoReturn:
         raise UnpreparableStatementError(f"{self.name} can't be prepared: {why}")
+
+
+def _unscoped() -> NoReturn:
+    """Refuse: nobody has said whose rows it is about."""
+    raise ScopeError("this transaction")
 
 
 def _keys_of(table: Table[Any]) -> list[list[str]]:

@@ -376,11 +376,11 @@ class LeaseTable:
 
     def _new_term(self, offered: Any) -> dict[Any, Any]:
         return {
-            self.owner_id: offered[self.owner_id.name],
-            self.token: offered[self.token.name],
+            self.owner_id: offered[self.owner_id.key],
+            self.token: offered[self.token.key],
             self.fencing_token: self.fencing_token + 1,
-            self.claimed_at_ms: offered[self.claimed_at_ms.name],
-            self.expires_at_ms: offered[self.expires_at_ms.name],
+            self.claimed_at_ms: offered[self.claimed_at_ms.key],
+            self.expires_at_ms: offered[self.expires_at_ms.key],
         }
 
     def _reentered_term(self, offered: Any, *, now_ms: int) -> dict[Any, Any]:
@@ -394,6 +394,6 @@ class LeaseTable:
         }
         return {
             **kept,
-            self.owner_id: offered[self.owner_id.name],
-            self.expires_at_ms: offered[self.expires_at_ms.name],
+            self.owner_id: offered[self.owner_id.key],
+            self.expires_at_ms: offered[self.expires_at_ms.key],
         }

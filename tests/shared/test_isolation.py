@@ -43,8 +43,9 @@ from sqlalchemy.pool import StaticPool
 from lash_store._backends.scoping import SCOPE_OPTION
 from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._backends.sqlite.driver import StoreCursor, _cursor_classes
-from lash_store._kernel import prepared, sharing
-from lash_store._kernel.sharing import STORE, Sharing, SharingCompiler, shared
+from lash_store._kernel import placing, prepared
+from lash_store._kernel.placing import SharingCompiler
+from lash_store._kernel.sharing import STORE, Sharing, shared
 from lash_store.errors import ScopeError, StorageError
 from lash_store.schemas import SCHEMAS, canonical_statements
 from lash_store.session.tables import (
@@ -412,9 +413,9 @@ FROM_A_SELECT = [name for name in COMPOSED if name.startswith("insert") and " fr
 
 def without(text_: str, instead: str) -> Any:
     """Return the rule for INSERTs from a SELECT with something of it taken away."""
-    source = inspect.getsource(sharing._selected_within_scope)
+    source = inspect.getsource(placing._selected_within_scope)
     assert source.count(text_) == 1
-    names = dict(vars(sharing))
+    names = dict(vars(placing))
     exec(source.replace(text_, instead), names)  # reason: its own text, but for that
     return names["_selected_within_scope"]
 
@@ -438,12 +439,12 @@ RULES: dict[str, tuple[Any, str, Any]] = {
     "where": (SharingCompiler, "_within_scope", lambda _, statement: statement),
     "number": (Sharing, "place_of", unnumbered),
     "scope of a select": (
-        sharing,
+        placing,
         "_selected_within_scope",
         without("SCOPE.label(STORE)", "literal_column(\"'zzz'\").label(STORE)"),
     ),
     "number of a select": (
-        sharing,
+        placing,
         "_selected_within_scope",
         without("highest = highest.where(there.c[STORE] == SCOPE)", "pass"),
     ),

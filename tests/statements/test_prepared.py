@@ -9,7 +9,7 @@ import sqlite3
 import traceback
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy
@@ -440,6 +440,7 @@ class PostgresDriver:
 
     dialect = postgresql.psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call] # reason: SQLAlchemy leaves it untyped
     error = ArithmeticError
+    number_types: ClassVar[dict[type, int]] = {}
 
     def explain(self, error: Exception, cursor: Any, *_: Any) -> LashStoreError:
         return StorageError("elsewhere", "X", str(error))

@@ -11,6 +11,9 @@ from lash_store._backends.beginning import Mode
 from lash_store._backends.postgresql.locks import Held
 from lash_store._kernel.logs import Note
 from lash_store._kernel.options import Settings
+from lash_store._kernel.schema import Schema
+
+_UNDOES: Final = re.compile(r"\brollback\b", re.IGNORECASE)
 
 _MAY_LOOK_ELSEWHERE: Final = re.compile(
     r"search_path|set_config|(?:^|;|\*/)\s*(?:set|reset|discard)\b"
@@ -46,6 +49,9 @@ class Begun:
         self.joined: list[Any] = []
         self.notes: list[Note] = []
         self.savepoints: list[str] = []
+        self.compared: dict[tuple[str, Schema], set[Schema]] = {}
+        """What was compared in it, and where that is noted once it is committed."""
+
         self.looks_elsewhere = False
         """Whether a statement may have led it into another schema than before."""
 
@@ -74,5 +80,7 @@ class Begun:
     def note(self, sql: object) -> None:
         """Note what a statement of the application's may have changed: locks, or where it looks."""
         self.held.note_rollback(sql)
+        if _UNDOES.search(str(sql)):
+            self.compared.clear()
         if _MAY_LOOK_ELSEWHERE.search(str(sql)):
             self.looks_elsewhere = True

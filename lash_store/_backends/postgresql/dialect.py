@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._backends.scoping import SharingContext
-from lash_store._kernel.sharing import Place, Sharing, SharingCompiler
+from lash_store._kernel.placing import SharingCompiler
+from lash_store._kernel.sharing import Place, Sharing
 from lash_store.errors import TransactionControlError
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from decimal import Decimal
 from functools import cache
 from typing import Any, ClassVar, Final, cast
 
@@ -39,6 +40,7 @@ class PostgresqlDriver:
     """What preparing a statement for PostgreSQL needs to know."""
 
     error: Final[type[Exception]] = psycopg.Error
+    number_types: Final[Mapping[type, int]] = {Decimal: 1700, float: 701, int: 23}
 
     def __init__(self, dialect: Dialect, prefix: str) -> None:
         self.dialect = dialect

@@ -215,9 +215,12 @@ def _held(
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             lock_all(begun, cursor, locks, path)
-        if wanted not in compared:
+        if wanted not in compared and (place, wanted) not in begun.compared:
             if not guard.needs_making(cursor, wanted, path, place):
-                compared.add(wanted)  # but not what is made here: it may be rolled back
+                # What is there may have been made in this transaction, and be undone with it.
+                begun.compared[place, wanted] = compared
+                if begun.mode == "read":
+                    compared.add(wanted)
             elif begun.mode == "read":
                 raise SchemaVersionError(wanted.kind, wanted.version, 0, path, is_missing=True)
             else:
@@ -320,6 +323,8 @@ def _committed(connection: Connection) -> None:
         begun.raw.rollback()  # SQLAlchemy counts it as ended, and would give its connection back as it is
         raise nothing_kept(_path_of(connection))
     if begun is not None:
+        for (_, schema), compared in begun.compared.items():
+            compared.add(schema)
         tell(begun.notes)
 
 

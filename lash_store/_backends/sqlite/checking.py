@@ -35,6 +35,8 @@ def look_into(path: str | os.PathLike[str], schemas: Sequence[Schema]) -> Findin
         if primary_code(error) == sqlite3.SQLITE_NOTADB:
             raise open_error(resolved, error) from error
         raise store_error(error, connection) from error
+    except UnicodeDecodeError as error:
+        raise open_error(resolved, error) from error
     finally:
         connection.dispose()
 

@@ -181,7 +181,10 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         wanted = shared(schema, self.prefix) if self.prefix else schema
         writes = self._begun_by == dialect.BEGIN_WRITE
         try:
-            guard.hold(self.own_cursor, wanted, self.path, self._compared, writes=writes)
+            noted = self._compared
+            guard.hold(
+                self.own_cursor, wanted, self.path, noted, compared_in_it=noted, writes=writes
+            )
         except sqlite3.Error as error:
             raise store_error(error, self) from error
         return open_cursor(self, self.prefix)

@@ -12,7 +12,8 @@ from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._backends.scoping import SharingContext
 from lash_store._kernel.options import Synchronous
-from lash_store._kernel.sharing import VERSIONS, Place, Sharing, SharingCompiler
+from lash_store._kernel.placing import SharingCompiler
+from lash_store._kernel.sharing import VERSIONS, Place, Sharing
 from lash_store.errors import StoreOpenError, TransactionControlError
 
 

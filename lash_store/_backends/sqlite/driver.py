@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -29,6 +29,7 @@ class SqliteDriver:
     """What preparing a statement for SQLite needs to know."""
 
     error: Final[type[Exception]] = sqlite3.Error
+    number_types: Final[Mapping[type, int]] = {}
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect

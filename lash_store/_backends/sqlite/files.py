@@ -236,7 +236,7 @@ _KINDS: Final = {
 
 
 def open_error(
-    path: str, error: sqlite3.Error | OSError, *, waited_ms: int = 0
+    path: str, error: sqlite3.Error | OSError | UnicodeDecodeError, *, waited_ms: int = 0
 ) -> StoreOpenError | StoreBusyError:
     """Say why `path` can't be opened, where SQLite says "unable to open database file"."""
     if isinstance(error, sqlite3.Error) and is_busy(error):
@@ -244,6 +244,10 @@ def open_error(
     if isinstance(error, OSError):
         require_systems_own(error)
         return StoreOpenError(path, _reason_from_path(path) or error.strerror or str(error))
+    if isinstance(error, UnicodeDecodeError):  # of what SQLite says, which quotes the file
+        return StoreOpenError(
+            path, "its schema is malformed: a name or a statement in it is no UTF-8"
+        )
     code = primary_code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return StoreOpenError(path, "it is a file, but no SQLite database")

@@ -303,16 +303,20 @@ def hold(
     path: str,
     compared: Compared,
     *,
+    compared_in_it: Compared,
     writes: bool,
     adopt: bool = False,
 ) -> None:
-    """Make the transaction that is open hold `schema`; compare again only if the catalogue changed."""
+    """Make the transaction that is open hold `schema`; compare again only if the catalogue changed.
+
+    What is compared in one that writes is noted apart: its tables may have been made in it, and be undone.
+    """
     now: int = cursor.execute(SCHEMA_VERSION).fetchall()[0][0]
-    if compared.get(schema) == now:
+    if now in (compared.get(schema), compared_in_it.get(schema)):
         return
     lacking = look(cursor, schema, path, adopt=adopt)
     if not lacking:
-        compared[schema] = now
+        (compared_in_it if writes else compared)[schema] = now
     elif writes:
         make(cursor, lacking)
     elif lacking.is_empty:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
 
-from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
+from lash_store._backends.beginning import BEGUN, Mode, is_autocommit, mode_of, nothing_kept
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
@@ -64,6 +64,8 @@ class Begun:
         self.joined: list[JoinedTransaction] = []
         self.notes: list[Note] = []
         self.savepoints: list[str] = []
+        self.compared: guard.Compared = {}
+        """What was compared in it, and is known of the database once it is committed."""
 
 
 class JoinedTransaction:
@@ -132,6 +134,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
+        event.listen(engine, "rollback_savepoint", _compare_again)
         event.listen(engine, "handle_error", _undo_uncommitted)
         event.listen(engine, "handle_error", _explain)
         event.listen(engine, "invalidate", _undo)
@@ -177,16 +180,23 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     if connection.get_transaction() is None:
         connection.begin()
     cursor, path, started_s = open_cursor(raw), _path_of(connection), time.monotonic()
+    began = not raw.in_transaction
     try:
-        if not raw.in_transaction:
+        if began:
             cursor.execute(dialect.BEGIN_WRITE)
     except sqlite3.Error as error:
         waited_ms = round((time.monotonic() - started_s) * 1000)
         raise open_error(path, error, waited_ms=waited_ms) from error
+    is_its_own = began and is_autocommit(connection)  # nobody else would end it
     try:
         yield cursor, path
+        if is_its_own:
+            raw.commit()
     except sqlite3.Error as error:
         raise store_error(error, raw, path) from error
+    finally:
+        if is_its_own:
+            raw.rollback()
 
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
@@ -206,7 +216,15 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
         wanted = declared_with(
             shared(schema, prefix) if prefix else schema, connection.info[_INFO_SETTINGS]
         )
-        guard.hold(cursor, wanted, path, compared, writes=begun.mode == "write", adopt=True)
+        guard.hold(
+            cursor,
+            wanted,
+            path,
+            compared,
+            compared_in_it=begun.compared,
+            writes=begun.mode == "write",
+            adopt=True,
+        )
     except sqlite3.Error as error:
         raise store_error(error, begun.raw, path) from error
     if schema.is_scoped:
@@ -346,7 +364,15 @@ def _committed(connection: Connection) -> None:
     if begun is not None and begun.joined and not begun.raw.in_transaction:
         raise nothing_kept(_path_of(connection))
     if begun is not None:
+        connection.info.setdefault(_INFO_COMPARED, {}).update(begun.compared)
         tell(begun.notes)
+
+
+def _compare_again(connection: Connection, *_: Any) -> None:
+    """Forget what was compared in a savepoint that is undone, with what was made there."""
+    begun = BEGUN.get(connection)
+    if begun is not None:
+        begun.compared.clear()
 
 
 def _undo_uncommitted(context: ExceptionContext) -> None:

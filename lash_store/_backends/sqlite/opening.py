@@ -94,9 +94,11 @@ def open_connection(
             busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
         ):
             connection.own_cursor.execute(setting).fetchall()  # some answer with a row
-    except sqlite3.Error as error:
+    except BaseException as error:
         connection.dispose()
-        raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
+        if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
+            raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
+        raise
     return connection
 
 
@@ -123,7 +125,7 @@ def _opening(
             yield connection
         except BaseException as error:
             connection.dispose()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
                 raise open_error(path, error, waited_ms=settings.busy_timeout_ms) from error
             raise
         opened.append(connection)
