@@ -171,9 +171,15 @@ def is_url(where: object) -> bool:
     if isinstance(where, URL):
         why = "a URL has to be a str: its render_as_string(hide_password=False), str() hides it"
         raise StoreOpenError(without_password(where), why)
-    if isinstance(where, os.PathLike) and _URL_AS_PATH.match(str(where)):
-        raise StoreOpenError(str(where), "a URL has to be a str: as a path it has lost a slash")
-    return isinstance(where, str) and _URL.match(where) is not None
+    if isinstance(where, str) and _URL.match(where):
+        return True
+    if isinstance(where, (str, os.PathLike)) and _URL_AS_PATH.match(str(where)):
+        # By its scheme alone: a password may stand behind it.
+        why = (
+            "a URL has two slashes behind its scheme; it has to be a str: as a path it has lost one"
+        )
+        raise StoreOpenError(scheme_of(str(where)), why)
+    return False
 
 
 def is_in_memory(where: str | os.PathLike[str] | None) -> bool:
@@ -195,10 +201,12 @@ def server_name(url: str) -> str:
 
 def place_name(where: str) -> str:
     """Return what a path or a URL is called in messages: as it was given, without a password."""
-    if not is_url(where):
-        return where
     try:
-        return server_name(where)
+        if not is_url(where):
+            return where
+        url = parsed_url(where)
+        is_plain = url.drivername in _DRIVERS and not (url.query or _authority(url))
+        return where if is_plain else without_password(url)
     except StoreOpenError:
         return scheme_of(where)
 

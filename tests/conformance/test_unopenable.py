@@ -16,6 +16,7 @@ import pytest
 
 from lash_store import NewWork, SessionDirectory, SessionStore
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
+from lash_store.schemas import check_file
 from tests.support.databases import all_rows
 from tests.support.sessions import enqueue
 
@@ -244,3 +245,23 @@ def test_k_open_4_a_directory_has_names_that_a_file_system_can_spell(tmp_path: P
             for after in ("\ud800", "a\0b"):
                 with pytest.raises(InvalidRecordError, match="after"):
                     directory.list(after=after)
+
+
+@pytest.mark.canonical("the schema of a file")
+def test_k_open_4_a_schema_that_is_no_utf_8_is_said_to_be_malformed(path: Path) -> None:
+    """SQLite quotes it in its message, which can't be decoded then."""
+    SessionStore.open(path, session_id="s").close()
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA journal_mode=DELETE")
+    written = path.read_bytes()
+    path.write_bytes(written.replace(b"CREATE TABLE blobs", b"CREATE \xffABLE blobs"))
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    for call in (
+        lambda: SessionStore.open(path, session_id="s"),
+        lambda: SessionStore.open(path, session_id="s", read_only=True),
+        lambda: check_file(path),
+    ):
+        with pytest.raises(StoreOpenError, match="malformed"):
+            call()
+    after = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    assert after == before

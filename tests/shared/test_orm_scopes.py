@@ -164,12 +164,9 @@ def test_k_share_11_an_object_remembers_whose_it_is(engine: Engine, path: Path, 
         of_a = first(orm)
     with Session(engine) as orm:
         SessionTx.on(orm, session_id="b")
-        orm.add(of_a)
-        if how == "change":
-            of_a.merge_key_json = '"stolen"'
-        else:
-            orm.delete(of_a)
+        of_a.merge_key_json = '"stolen"'
         with pytest.raises(ScopeError, match="an object of 'a'"):
-            orm.flush()
-        orm.rollback()
+            orm.add(of_a) if how == "change" else orm.delete(of_a)
+        orm.flush()
+        orm.commit()
     assert all_rows(path) == before

@@ -348,7 +348,14 @@ def test_a_reader_makes_nothing(path: Path, url: str) -> None:
     assert "lash_blobs" not in objects(path)
 
 
-@pytest.mark.parametrize("url", [Path("sqlite:///app.db"), make_url("sqlite://u:secret@h/app.db")])
+@pytest.mark.parametrize(
+    "url",
+    [
+        Path("sqlite:///app.db"),
+        make_url("sqlite://u:secret@h/app.db"),
+        "postgresql:/u:secret@h/app",
+    ],
+)
 def test_k_share_1_a_url_that_is_no_str_is_refused(url: Any) -> None:
     """As a path it would be a folder's name; SQLAlchemy's own hides its password where it is made a str."""
     for refused in (
@@ -391,6 +398,11 @@ def test_k_share_1_other_urls_are_refused_and_show_no_password(url: str) -> None
         ("mysql://user:secret@host/x", "mysql://user@host/x"),
         ("postgresql+psycopg://user:secret@host:port/db", "postgresql+psycopg"),
         ("sqlite:///x.db", "sqlite:///x.db"),
+        ("sqlite:///a ü%20.db", "sqlite:///a ü%20.db"),
+        ("sqlite://user:secret@host/x", "sqlite://user@host/x"),
+        ("sqlite:///x.db?password=secret", "sqlite:///x.db"),
+        ("sqlite+pysqlcipher://:secret@/x.db", "sqlite+pysqlcipher://@/x.db"),
+        ("postgresql:/user:secret@host/db", "postgresql"),
         ("x.db", "x.db"),
     ],
 )
