@@ -290,3 +290,33 @@ def test_k_share_5_tables_are_made_in_autocommit_too(at: str) -> None:
             assert connection.scalars(select(my_notes.c.text)).all() == ["n"]
     finally:
         engine.dispose()
+
+
+def test_k_share_2_an_engines_first_statement_is_about_our_tables(at: str) -> None:
+    """It is compiled before it begins anything."""
+    for made in (True, False, False):
+        engine = configure(create_engine(at))
+        try:
+            if made:
+                with engine.begin() as connection:
+                    mine.create_all(connection)
+                    SessionTx.on(connection, session_id="a")
+                    connection.execute(insert(my_blobs).values(hash="mine"))
+                    connection.execute(insert(blobs).values(hash="ours", content=b""))
+                continue
+            with engine.connect() as connection:
+                with pytest.raises(ScopeError):
+                    connection.execute(delete(blobs))
+                connection.rollback()
+                gone = connection.execute(
+                    delete(blobs), execution_options={"lash_store_session": "b"}
+                )
+                assert gone.rowcount == 0
+                connection.commit()
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                assert connection.scalars(
+                    select(blobs.c.hash), execution_options={"lash_store_session": "a"}
+                ).all() == ["ours"]
+                assert connection.scalars(select(my_blobs.c.hash)).all() == ["mine"]
+        finally:
+            engine.dispose()

@@ -21,6 +21,7 @@ from lash_store._backends.beginning import BEGUN, Mode, is_autocommit, mode_of, 
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.sqlite.begun import Begun, raw_of
 from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import (
     StoreCursor,
@@ -36,7 +37,7 @@ from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.extras import OwnTables
-from lash_store._kernel.logs import LONG_WAIT_S, Note, long_wait, tell
+from lash_store._kernel.logs import LONG_WAIT_S, long_wait, tell
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
@@ -46,26 +47,13 @@ from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBus
 
 _INFO_SETTINGS: Final = "lash_store_settings"
 _INFO_COMPARED: Final = "lash_store_compared"
+_INFO_LOOKED: Final = "lash_store_looked"
 
 _DRIVERS: Final = ("pysqlite", "aiosqlite")
 
 _explain: Final = explaining(consumer_error)
 
 R = TypeVar("R")
-
-
-class Begun:
-    """The record of one transaction of a consumer: how it began, and who has joined it."""
-
-    def __init__(self, raw: sqlite3.Connection, mode: Mode, sharing: Sharing) -> None:
-        self.raw = raw
-        self.mode = mode
-        self.sharing = sharing
-        self.joined: list[JoinedTransaction] = []
-        self.notes: list[Note] = []
-        self.savepoints: list[str] = []
-        self.compared: guard.Compared = {}
-        """What was compared in it, and is known of the database once it is committed."""
 
 
 class JoinedTransaction:
@@ -125,12 +113,16 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         )
     use_sharing(engine.dialect, dialect.HintingSharingCompiler)
 
+    def connected(connection: Connection) -> None:
+        _look_first(connection, settings)
+
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
     if not event.contains(engine, "rollback", _end):
         if engine.dialect.driver == "aiosqlite":
             event.listen(engine, "do_connect", _for_any_thread)
+        event.listen(engine, "engine_connect", connected)
         event.listen(engine, "begin", begun)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
@@ -176,7 +168,7 @@ def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> 
 @contextmanager
 def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     """Give a cursor in the transaction that is open on a connection, whoever began it, or a new one."""
-    raw = _raw(connection)
+    raw = raw_of(connection)
     if connection.get_transaction() is None:
         connection.begin()
     cursor, path, started_s = open_cursor(raw), _path_of(connection), time.monotonic()
@@ -259,7 +251,7 @@ def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
 
 
 def _begun_transaction(connection: Connection) -> Begun:
-    raw = _raw(connection)
+    raw = raw_of(connection)
     begun = BEGUN.get(connection)
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise NotConfiguredError(
@@ -271,15 +263,6 @@ def _begun_transaction(connection: Connection) -> Begun:
 
 def _path_of(connection: Connection) -> str:
     return connection.engine.url.database or "the database"
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    """Return the driver's connection, which aiosqlite keeps in a thread of its own."""
-    dbapi: Any = connection.connection.dbapi_connection
-    raw = getattr(getattr(dbapi, "driver_connection", None), "_conn", dbapi)
-    if not isinstance(raw, sqlite3.Connection):
-        raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
-    return raw
 
 
 def _in_its_thread(connection: Connection, function: Callable[[], R]) -> R:
@@ -297,8 +280,23 @@ def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> No
     parameters["check_same_thread"] = False
 
 
+def _look_first(connection: Connection, settings: Settings) -> None:
+    """Find out where our tables are before a statement is compiled, which is before it begins."""
+    sharing = use_sharing(connection.dialect, dialect.HintingSharingCompiler)
+    if sharing.prefix or connection.info.setdefault(_INFO_LOOKED, False):
+        return
+    raw = raw_of(connection)
+    try:
+        catalogue = _in_its_thread(connection, lambda: read_catalogue(open_cursor(raw)))
+    except sqlite3.Error as error:
+        raise open_error(_path_of(connection), error) from error
+    connection.info[_INFO_LOOKED] = True
+    if settings.prefix in guard.prefixes(catalogue):
+        _share(connection, sharing, settings.prefix)
+
+
 def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None:
-    raw = _raw(connection)
+    raw = raw_of(connection)
     begun = BEGUN.pop(connection, None)
     if isinstance(begun, Begun) and begun.raw is raw and raw.in_transaction:
         BEGUN[connection] = begun  # an engine with options of its own was configured too
@@ -317,9 +315,6 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
-        is_known = not is_new or sharing.prefix
-        if not is_known and settings.prefix in guard.prefixes(read_catalogue(cursor)):
-            _share(connection, sharing, settings.prefix)
 
     try:
         _in_its_thread(connection, begin)
@@ -383,7 +378,7 @@ def _undo_uncommitted(context: ExceptionContext) -> None:
     connection = context.connection
     if context.statement is None and connection is not None and connection not in BEGUN:
         with suppress(sqlite3.Error):
-            _raw(connection).rollback()
+            raw_of(connection).rollback()
 
 
 def _end(connection: Connection) -> None:
