@@ -23,7 +23,15 @@ import msgspec
 from sqlalchemy import Column, Table, insert, select, union
 from sqlalchemy.exc import DBAPIError
 
-from lash_store._backends import is_in_memory, is_url, open_handle, place_name, require_there
+from lash_store._backends import (
+    is_in_memory,
+    is_server,
+    is_url,
+    look_into,
+    open_handle,
+    place_name,
+    require_there,
+)
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
 from lash_store._kernel.sharing import across_sessions
@@ -42,9 +50,16 @@ from lash_store.errors import (
     StoreOpenError,
 )
 from lash_store.process.store import ProcessRegistry
-from lash_store.schemas import schema_of
+from lash_store.schemas import SCHEMAS, schema_of
 from lash_store.session.context import session_context
-from lash_store.session.places import file_name, file_names, is_there, make_folder, place_at
+from lash_store.session.places import (
+    check_owner,
+    file_name,
+    file_names,
+    is_there,
+    make_folder,
+    place_at,
+)
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import session_head, session_meta
 from lash_store.trigger.store import TriggerStore
@@ -91,7 +106,7 @@ def copy_deployment(
     both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
     stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, for a value
     that the target can't hold (a NUL in text, on PostgreSQL), and if a digest differs, with nothing of
-    that unit copied; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
+    that unit copied; StorageError for a source that is damaged; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
     what opening raises.
     """
     source, target = place_at("source", source), place_at("target", target)
@@ -108,10 +123,14 @@ def copy_deployment(
     if is_url(target):
         options["adopt"] = adopt or is_beside
     copied = []
+    sound: set[str] = set()
     with ExitStack() as held:
         for kind, session_id, open_source in _units(source, reading):
             with ExitStack() as opened:
                 store = opened.enter_context(open_source())
+                if not is_server(source) and store.path not in sound:
+                    _check_sound(store.path)
+                    sound.add(store.path)
                 if session_id is not None and not _has_rows(store):
                     continue  # it was deleted meanwhile: an empty one would be a session without a name
                 there = opened.enter_context(_open_target(kind, session_id, target, options))
@@ -131,6 +150,16 @@ def copy_deployment(
         raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
     return copied
 
+
+def _check_sound(path: str) -> None:
+    """Raise StorageError for a damaged file: an index that has lost rows would copy, and agree, without them."""
+    schemas = [each for schema in SCHEMAS.values() for each in (schema, schema.before) if each]
+    damage = look_into(path, schemas).damage
+    if damage:
+        raise StorageError(path, "damaged", "; ".join(damage[:_SHOWN_DAMAGE]))
+
+
+_SHOWN_DAMAGE: Final = 3
 
 Unit = tuple[Kind, str | None, Callable[[], Store[Any]]]
 
@@ -209,7 +238,8 @@ def _scopes(url: str, reading: OpenOptions) -> list[str]:
         with _readable_session(url, "copy", reading) as store, store.read() as tx:
             everybody = [select(across_sessions(table).c.store) for table in tx.schema.tables]
             with explained_on(tx):
-                return sorted(tx.connection.execute(union(*everybody)).scalars())
+                names = tx.connection.execute(union(*everybody)).scalars().all()
+            return sorted(check_owner(name) for name in names)
     except StoreEmptyError:
         return []
 

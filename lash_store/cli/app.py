@@ -47,6 +47,15 @@ def options(
     """Durable state for agent runtimes, on SQLite and PostgreSQL."""
 
 
+def _say(line: str) -> None:
+    """Print one line; what a terminal would obey, in a name that somebody chose, is spelt out."""
+    typer.echo(
+        "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
+        )
+    )
+
+
 @contextmanager
 def _refusals_told() -> Iterator[None]:
     try:
@@ -64,7 +73,7 @@ def init(
     """Make a database file, or the tables of a kind by a URL; what is there and sound stays as it is."""
     with _refusals_told():
         init_file(str(kind), path)
-    typer.echo(f"{place_name(path)}  {kind}, version {schema_of(str(kind)).version}")
+    _say(f"{place_name(path)}  {kind}, version {schema_of(str(kind)).version}")
 
 
 @app.command()
@@ -77,7 +86,7 @@ def adopt(
     """Make our tables in an application's database, in one transaction; touch nothing else."""
     with _refusals_told():
         adopt_database(database, prefix=prefix)
-    typer.echo(f"{place_name(database)}  {', '.join(KINDS)}, under {prefix}")
+    _say(f"{place_name(database)}  {', '.join(KINDS)}, under {prefix}")
 
 
 @app.command()
@@ -98,9 +107,9 @@ def copy(
 
     def show(unit: Copied) -> None:
         name = unit.kind if unit.session_id is None else f"session {unit.session_id}"
-        typer.echo(f"{name}  {unit.rows} rows{', was there' if unit.was_there else ''}")
+        _say(f"{name}  {unit.rows} rows{', was there' if unit.was_there else ''}")
         for extra in unit.extras:
-            typer.echo(f"  not copied: {extra}")
+            _say(f"  not copied: {extra}")
 
     with _refusals_told():
         copied = copy_deployment(
@@ -111,7 +120,7 @@ def copy(
             adopt=adopt,
             progress=show,
         )
-    typer.echo(f"{len(copied)} copied, equal by a digest for each table")
+    _say(f"{len(copied)} copied, equal by a digest for each table")
 
 
 @app.command()
@@ -141,18 +150,18 @@ def check(
                 mend_file(path)
             report = check_file(path)
         except LashStoreError as error:
-            typer.echo(f"{place_name(path)}  {error}")
+            _say(f"{place_name(path)}  {error}")
             sound = False
             continue
         what: str = "no store" if report.kind is None else report.kind
         if report.kind != "shared":  # where each kind has a version of its own
             what += f", version {report.version}"
         verdict = "ok" if report.is_sound else "NOT OK"
-        typer.echo(f"{place_name(path)}  {what}  {verdict}")
+        _say(f"{place_name(path)}  {what}  {verdict}")
         for extra in report.extras:
-            typer.echo(f"  beside ours: {extra}")
+            _say(f"  beside ours: {extra}")
         for problem in report.problems:
-            typer.echo(f"  {problem}")
+            _say(f"  {problem}")
         sound = sound and report.is_sound
     raise typer.Exit(0 if sound else 1)
 

@@ -20,12 +20,13 @@ from lash_store._backends import (
     remove_database,
     server_name,
 )
-from lash_store._kernel.checks import check_kind, check_name
+from lash_store._kernel.checks import check_kind, check_name, shown
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import explained_on
 from lash_store.errors import (
+    CorruptRecordError,
     InvalidRecordError,
     StoreBusyError,
     StoreEmptyError,
@@ -218,7 +219,7 @@ class SharedDatabase:
         with store, store.read() as tx, explained_on(tx):
             rows = tx.connection.execute(_entries(after, limit)).all()
         return [
-            SessionEntry(name, None if row[0] is None else read_meta_row(tuple(row)))
+            SessionEntry(check_owner(name), None if row[0] is None else read_meta_row(tuple(row)))
             for name, *row in rows
         ]
 
@@ -230,6 +231,13 @@ class SharedDatabase:
             return open_store()
         except StoreEmptyError:
             return None
+
+
+def check_owner(name: object) -> str:
+    """Return whose a row is; CorruptRecordError if that is no text."""
+    if not isinstance(name, str):
+        raise CorruptRecordError("session_meta", shown(name), "what says whose it is is no text")
+    return name
 
 
 def _entries(after: str, limit: int) -> Any:

@@ -217,3 +217,11 @@ def test_output_that_can_not_be_written_is_told_in_one_line() -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr == "lash-store: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.canonical("the command looks at files")
+def test_what_a_terminal_would_obey_is_spelt_out(tmp_path: Path) -> None:
+    name = "a\x1b[2J\n\x07b ü.db"
+    SessionStore.open(tmp_path / name, session_id="s").close()
+    told = run("check", str(tmp_path / name)).stdout
+    assert told == f"{tmp_path}/a\\x1b[2J\\n\\x07b ü.db  session, version 4  ok\n"

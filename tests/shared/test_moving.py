@@ -34,7 +34,13 @@ from lash_store import (
 from lash_store._kernel.observing import Event, observed_by
 from lash_store._kernel.schema import Schema, declared, ordered_indexes
 from lash_store.cli.app import app
-from lash_store.errors import CopyError, SchemaVersionError, StoreOpenError
+from lash_store.errors import (
+    CopyError,
+    CorruptRecordError,
+    SchemaVersionError,
+    StorageError,
+    StoreOpenError,
+)
 from lash_store.moving import Copied, copy_deployment
 from lash_store.process.tx import ProcessTx
 from lash_store.schemas import SCHEMAS
@@ -419,3 +425,41 @@ def test_k_share_7_nothing_is_copied_into_memory(tmp_path: Path, target: str) ->
         deployment.sessions.create("s", model="m").close()
     with pytest.raises(StoreOpenError, match="in memory"):
         copy_deployment(tmp_path / "a", target)
+
+
+@pytest.mark.parametrize("place", ["folder", "sqlite:///{}/app.db"])
+@pytest.mark.parametrize("broken", ["emptied", "overwritten"])
+def test_k_share_7_a_damaged_source_is_not_copied(tmp_path: Path, place: str, broken: str) -> None:
+    """Through an index that has lost its entries both digests would agree that there is nothing."""
+    source = place.format(tmp_path) if ":" in place else tmp_path / place
+    with Deployment.open(source) as deployment:
+        with deployment.sessions.create("chat", model="m") as store:
+            store.enqueue_work(NewWork(["precious"]))
+            path = Path(store.path)
+    prefix = "lash_" if ":" in place else ""
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA journal_mode=DELETE")
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+        (page,) = raw.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = ?",
+            [f"sqlite_autoindex_{prefix}queued_work_items_1"],
+        ).fetchone()
+    empty = b"\x0a\0\0\0\0" + size.to_bytes(2, "big") + bytes(size - 7)
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(empty if broken == "emptied" else b"\xff" * size)
+    with pytest.raises(StorageError) as error:
+        copy_deployment(source, tmp_path / "copy")
+    assert error.value.path == str(path)
+    assert not list((tmp_path / "copy").glob("sessions/*.db"))
+
+
+def test_k_codec_2_rows_of_nobody_are_said_to_be_corrupt(tmp_path: Path) -> None:
+    source = f"sqlite:///{tmp_path}/app.db"
+    with Deployment.open(source) as deployment:
+        deployment.sessions.create("chat", model="m").close()
+        with closing(sqlite3.connect(tmp_path / "app.db")) as raw, raw:
+            raw.execute("UPDATE lash_session_meta SET store = x'ff41'")
+        for call in (deployment.sessions.list, lambda: copy_deployment(source, tmp_path / "copy")):
+            with pytest.raises(CorruptRecordError):
+                call()
