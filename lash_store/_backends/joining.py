@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
 
 from lash_store._backends.beginning import Mode
 from lash_store._backends.orm_sessions import watch_sessions
@@ -139,4 +139,7 @@ def _sync_connection(connection: Any) -> Any:
             return connection.connection()
         except MissingGreenlet as error:
             raise not_begun from error
+        except UnboundExecutionError as error:
+            why = f"{given!r} has several engines, or none: join on its connection(bind_arguments=...)"
+            raise NotConfiguredError(why) from error
     return getattr(connection, "sync_connection", connection)

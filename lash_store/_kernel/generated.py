@@ -156,6 +156,11 @@ class CompiledStatement:
             else f"lambda: [{row.format('row_')} for row_ in answer_()]",
             rows="rows_" if row == "{0}" else f"[{row.format('row_')} for row_ in rows_]",
         )
+        own = {*scope, "cursor_", "error_", "row_", "rows_", "answer_", "len"}
+        if clash := own.intersection(names):
+            self._refuse(
+                f"its argument {min(clash)} is called as what runs it calls something itself"
+            )
         if not names:
             source = source.replace(", *, )", ")")
         filename = f"<prepared {self.name}.{name} for {self.driver.dialect.name}>"

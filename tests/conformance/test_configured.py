@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from lash_store import NewWork, ProcessTx, SessionLease, SessionStore, SessionTx, configure
 from lash_store.effect.tx import EffectTx
@@ -27,6 +28,7 @@ from lash_store.errors import (
     StoreOpenError,
     TransactionEndedError,
 )
+from lash_store.session.tables import session_head as head
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 
@@ -225,6 +227,14 @@ def test_k_tx_8_autocommit_is_refused(engine: Engine, path: Path) -> None:
     assert all_rows(path) == before
     with engine.begin() as connection:
         SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
+
+
+def test_k_tx_8_an_orm_session_of_several_engines_says_on_which(engine: Engine) -> None:
+    with Session(binds={head: engine}) as orm:
+        with pytest.raises(NotConfiguredError, match="bind_arguments"):
+            SessionTx.on(orm, session_id="s")
+        connection = orm.connection(bind_arguments={"clause": head})
+        SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
 
 
 def test_k_tx_8_a_connection_that_is_closed_or_invalidated_is_refused(engine: Engine) -> None:

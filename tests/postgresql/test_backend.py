@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -951,3 +952,27 @@ def test_ten_thousand_sessions_take_no_thread_and_no_connection_each(
     assert row[0] <= 8
     for each in stores:
         each.close()
+
+
+def test_k_pg_2_a_block_that_idled_too_long_was_not_committed(url: str, place: str) -> None:
+    """The server has ended it before COMMIT was sent, and says so."""
+    with SessionStore.open(url, session_id="s", schema=place) as store:
+        with pytest.raises(ConnectionLostError):
+            with store.begin() as tx:
+                tx.enqueue_work(NewWork([1]))
+                tx.connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 20")
+                time.sleep(0.2)
+        assert store.work_depth().batches == 0
+
+
+def test_k_open_4_a_server_that_says_nothing_is_waited_for_as_long_as_the_url_says(
+    url: str,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        before_s = time.monotonic()
+        with pytest.raises(StoreOpenError):
+            SessionStore.open(
+                f"postgresql+psycopg://u@127.0.0.1:{port}/d?connect_timeout=2", session_id="s"
+            )
+        assert time.monotonic() - before_s < 20

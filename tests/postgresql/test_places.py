@@ -347,3 +347,24 @@ def test_k_pg_7_copying_says_what_a_role_may_not(
 def test_k_tx_7_what_may_set_something_for_the_session_is_known(statement: str) -> None:
     assert outlasts_transaction(statement)
     assert not outlasts_transaction("SELECT into_temp, with_hold FROM doing")
+
+
+def test_k_share_5_tables_are_made_where_the_engine_is_configured(
+    url: str, tenants: tuple[str, str], admin: Admin
+) -> None:
+    def made_in() -> set[str]:
+        found = admin.execute(
+            "SELECT schemaname FROM pg_tables WHERE tablename = 'lash_session_head'"
+        )
+        return {name for (name,) in found.fetchall()}
+
+    before = made_in()
+    engine = lash_store.configure(create_engine(url), schema=tenants[1])
+    try:
+        with engine.begin() as connection:
+            create_tables(connection, SessionTx)
+            SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
+    finally:
+        engine.dispose()
+    assert made_in() - before == {tenants[1]}
+    assert depth(url, tenants[1]) == 1

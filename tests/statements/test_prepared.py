@@ -415,9 +415,19 @@ def branching(*, thing_id: int) -> Select[int]:
     return select(things.c.id).limit(1) if thing_id > 1 else select(things.c.id)
 
 
+def clashing(*, cursor_: str) -> Select[int]:
+    return select(things.c.id).where(things.c.name == cursor_)
+
+
+def clashing_too(*, SQL_: str) -> Select[int]:  # noqa: N803 # reason: that is the case
+    return select(things.c.id).where(things.c.name == SQL_)
+
+
 @pytest.mark.parametrize(
     ("builder", "why"),
     [
+        (clashing, "its argument cursor_ is called"),
+        (clashing_too, "its argument SQL_ is called"),
         (branching, "raises TypeError"),
         (positional, "'thing_id' is not keyword-only"),
         (expanding, "depends on its parameters"),

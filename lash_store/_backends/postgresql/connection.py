@@ -34,6 +34,7 @@ from lash_store._kernel.logs import Note
 from lash_store._kernel.schema import Schema
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
+    ConnectionLostError,
     OutcomeUnknownError,
     ReadOnlyStoreError,
     StoreBusyError,
@@ -232,6 +233,11 @@ class StoreConnection(GuardedConnection):
         except BaseException as error:
             self.notes.clear()
             if isinstance(error, psycopg.Error):
+                if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+                    self.discard()  # said while it waited for a statement: COMMIT was never read
+                    raise ConnectionLostError(
+                        self.path, code_of(error), first_line(error)
+                    ) from error
                 if error.sqlstate is None or is_lost(error, self):
                     self.discard()  # it is not the server that says so: it may have committed
                     raise OutcomeUnknownError(

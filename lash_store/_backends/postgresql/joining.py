@@ -177,10 +177,12 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
     guard.check_settings(settings)
     if connection.get_transaction() is None:
         connection.begin()
-    path = _path_of(connection)
-    cursor = open_cursor(_raw(connection), settings.prefix, settings.schema)
+    path, begun = _path_of(connection), BEGUN.get(connection)
+    # Where a Tx on this connection will look for them.
+    where = settings.schema if begun is None else begun.settings.schema
+    cursor = open_cursor(_raw(connection), settings.prefix, where)
     try:
-        place = guard.server_place(cursor, path, settings.schema)
+        place = guard.server_place(cursor, path, where)
         wanted = [shared(schema, settings.prefix) for schema in schemas]
         # All are looked at first: a refusal leaves nothing of the others behind.
         for schema in wanted:
