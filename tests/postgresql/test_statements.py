@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -50,6 +50,7 @@ class Driver:
 
     dialect = dialect_for(PREFIX)
     error = psycopg.Error
+    number_types: ClassVar[dict[type, int]] = {}
 
     def explain(self, error: Exception, *_: Any) -> Exception:
         return error
