@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
@@ -223,6 +223,22 @@ def test_k_guard_5_a_table_that_is_gone_is_named_in_a_joined_transaction(engine:
     with pytest.raises(MissingTableError, match="lash_runtime_effect_replay"):
         with engine.begin() as connection:
             EffectTx.on(connection).list_effects()
+
+
+def test_k_share_5_what_a_refused_commit_has_made_is_made_again(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE parents (id int PRIMARY KEY)"))
+        connection.execute(
+            text("CREATE TABLE children (parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)")
+        )
+    with pytest.raises(IntegrityError, match="children"):
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO children VALUES (1)"))
+            for _ in range(2):  # its tables are made, and they are compared
+                assert EffectTx.on(connection).list_effects() == []
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT to_regclass('lash_meta')")).scalar_one() is None
+        assert EffectTx.on(connection).list_effects() == []
 
 
 def test_k_hold_1_a_lease_on_a_table_of_your_own_is_renewed(own_url: str) -> None:

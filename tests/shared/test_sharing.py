@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, create_engine, delete, func, insert, make_url, select
+from sqlalchemy import Connection, MetaData, create_engine, delete, func, insert, make_url, select
+from sqlalchemy.exc import IntegrityError
 
 from lash_store import (
     Append,
@@ -627,6 +628,32 @@ def test_k_share_5_what_is_joined_is_compared_once_for_each_change_of_the_schema
     with engine.begin() as connection, pytest.raises(SchemaDriftError, match="mine"):
         SessionTx.on(connection, session_id="s")
     engine.dispose()
+
+
+def test_k_share_5_what_a_refused_commit_has_made_is_made_again(url: str) -> None:
+    SessionStore.open(url, session_id="s").close()
+    engine = configure(create_engine(url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE parents (id int PRIMARY KEY)")
+        connection.exec_driver_sql(
+            "CREATE TABLE children (parent REFERENCES parents DEFERRABLE INITIALLY DEFERRED)"
+        )
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO children VALUES (1)")
+        for _ in range(2):  # its tables are made, and they are compared
+            assert EffectTx.on(connection).list_effects() == []
+        made = _schema_version(connection)
+    with engine.begin() as connection:
+        for each in range(made - _schema_version(connection)):  # by others, as often
+            connection.exec_driver_sql(f"CREATE TABLE mine_{each} (x)")
+    with engine.begin() as connection:
+        assert _schema_version(connection) == made
+        assert EffectTx.on(connection).list_effects() == []
+    engine.dispose()
+
+
+def _schema_version(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA schema_version").scalar_one())
 
 
 # One transaction for several kinds and sessions.

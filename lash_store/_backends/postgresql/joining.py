@@ -351,8 +351,13 @@ def _end(connection: Connection) -> None:
 
 
 def _explain_end(context: ExceptionContext) -> None:
-    """Say of a transaction that can't be undone any more what a Tx in it has said, its connection being lost."""
+    """Say of a transaction that can't be undone any more what a Tx in it has said, its connection being lost.
+
+    What a refused COMMIT was to keep is forgotten: SQLAlchemy tells of one before it is sent.
+    """
     if context.statement is None and context.connection is not None:
+        if not (context.is_disconnect or context.connection.invalidated):
+            context.connection.info.pop(_INFO_PLACES, None)
         begun = _lost.pop(context.connection, None)
         if begun is not None:
             path, error = _path_of(context.connection), context.original_exception

@@ -377,6 +377,7 @@ def _undo_uncommitted(context: ExceptionContext) -> None:
     """
     connection = context.connection
     if context.statement is None and connection is not None and connection not in BEGUN:
+        connection.info.pop(_INFO_COMPARED, None)  # noted as it was about to be committed
         with suppress(sqlite3.Error):
             raw_of(connection).rollback()
 
