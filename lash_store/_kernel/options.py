@@ -10,7 +10,7 @@ from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
 
-_PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,30}_")
+_PREFIX: Final = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,30}_")
 
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -107,7 +107,7 @@ class Settings:
             raise InvalidRecordError(
                 "prefix",
                 shown(self.prefix),
-                "must be lower-case letters, digits and _, ending in _",
+                "must be lower-case letters, digits and _, ending in _; sqlite_ is SQLite's own",
             )
         if self.schema is not None and not (
             isinstance(self.schema, str) and _SCHEMA.fullmatch(self.schema)

@@ -24,7 +24,7 @@ class StoreEmptyError(StoreOpenError):
     @classmethod
     def of(cls, path: str, kind: str) -> Self:
         """Say what mends it."""
-        return cls(path, f"it is empty: open it once for writing, to make it a {kind} store")
+        return cls(path, f"it is empty: open it once for writing, to make it {_a_store(kind)}")
 
     @classmethod
     def of_own(cls, path: str, names: Sequence[str]) -> Self:
@@ -171,24 +171,26 @@ class SchemaVersionError(LashStoreError):
             )
         if self.is_missing:
             return (
-                f"{self.path!r} has no tables of a {self.kind} store, and a snapshot makes none: join a "
+                f"{self.path!r} has no tables of {_a_store(self.kind)}, and a snapshot makes none: join a "
                 "transaction that writes, or call lash_store.schemas.create_tables(connection)"
             )
         found = f"version {self.found}" if self.found else "tables without a version"
         if self.mended_by is not None:
-            what = (
-                f"It has the tables of a {self.is_kind} store, as a dump has that was read back: "
-            )
+            ours = _a_store(self.is_kind or self.kind)
+            what = f"It has the tables of {ours}, as a dump has that was read back: "
             what += f"{self.mended_by} mends it"
         elif self.is_kind is not None and self.is_kind != self.kind:
-            article = "an" if self.is_kind.startswith("e") else "a"
-            what = f"It is {article} {self.is_kind} store: open it as one"
+            what = f"It is {_a_store(self.is_kind)}: open it as one"
         else:
             what = "There is no migration chain: open it with the release or program that made it"
         return (
             f"{self.path!r} is no {self.kind} store of this release: expected version "
             f"{self.expected}, found {found}. {what}"
         )
+
+
+def _a_store(kind: str) -> str:
+    return f"{'an' if kind.startswith('e') else 'a'} {kind} store"
 
 
 class SchemaDriftError(LashStoreError):

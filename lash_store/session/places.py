@@ -304,5 +304,7 @@ def is_there(path: Path) -> bool:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    except FileExistsError as error:
+        raise StoreOpenError(str(path), "it is there, and no folder") from error
     except OSError as error:
         raise StoreOpenError(str(path), error.strerror or str(error)) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lash_store import NewWork, SessionDirectory, SessionStore
+from lash_store import Deployment, NewWork, SessionDirectory, SessionStore
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
 from lash_store.schemas import check_file
 from tests.support.databases import all_rows
@@ -55,6 +55,15 @@ def test_k_open_14_names_and_paths_that_are_too_long(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["z" * 100] * 5)
     deep.mkdir(parents=True)
     assert "bytes long, and SQLite takes 504" in cause(deep / "s.db")
+    assert list(deep.iterdir()) == []
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("y")] == []
+
+
+def test_k_open_14_a_file_where_a_folder_is_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(StoreOpenError, match="file': it is there, and no folder"):
+        Deployment.open(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_k_open_14_no_descriptor_left(path: Path) -> None:

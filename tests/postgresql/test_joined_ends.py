@@ -229,7 +229,9 @@ def test_k_share_5_what_a_refused_commit_has_made_is_made_again(engine: Engine) 
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE parents (id int PRIMARY KEY)"))
         connection.execute(
-            text("CREATE TABLE children (parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)")
+            text(
+                "CREATE TABLE children (parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)"
+            )
         )
     with pytest.raises(IntegrityError, match="children"):
         with engine.begin() as connection:

@@ -191,7 +191,9 @@ def test_a_transaction_inside_one_under_another_prefix_is_nested(url: str) -> No
         assert (len(one_.list_work()), len(two.list_work())) == (1, 2)
 
 
-@pytest.mark.parametrize("prefix", ["", "lash", "Lash_", "1_", 'x"_', "a" * 40 + "_", None])
+@pytest.mark.parametrize(
+    "prefix", ["", "lash", "Lash_", "1_", 'x"_', "a" * 40 + "_", "sqlite_", None]
+)
 def test_a_bad_prefix(prefix: Any, path: Path, url: str) -> None:
     with pytest.raises(InvalidRecordError, match="prefix"):
         SessionStore.open(url, session_id="s", prefix=prefix)

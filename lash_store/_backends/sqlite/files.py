@@ -59,6 +59,9 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
 
 def create_private_file(path: str) -> None:
     """Make the file, owner-only, unless it is there; SQLite's sidecars take over its mode."""
+    too_long = _too_long(path)
+    if too_long is not None:
+        raise StoreOpenError(path, too_long)  # SQLite would refuse what was made already
     with _opening:
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | CLOSE_ON_EXEC
@@ -260,9 +263,14 @@ def open_error(
 def _reason_from_path(path: str) -> str | None:
     if os.path.isdir(path):
         return "it is a folder"
-    parent, name = os.path.split(path)
+    parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         return f"its folder {parent!r} {_why_missing(parent)}"
+    return _too_long(path)
+
+
+def _too_long(path: str) -> str | None:
+    parent, name = os.path.split(path)
     longest = _longest_name(parent)
     room = longest - len(_LONGEST_SIDECAR)
     if len(os.fsencode(name)) > room:

@@ -121,7 +121,7 @@ def _is_missing(schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool)
         if ours is not None:
             raise ForeignDatabaseError(
                 path,
-                f"it is the file of a {ours.kind} store, and holds nothing else: open it by its "
+                f"it is the file of one {ours.kind} store, and holds nothing else: open it by its "
                 "path, not by a URL",
             )
         if not adopt:
