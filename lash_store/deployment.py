@@ -1,6 +1,5 @@
 """One folder with all the stores of a deployment, sync and asyncio."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Generator
@@ -139,9 +138,13 @@ class AsyncDeployment:
         self._options = options
         self._deployment: Deployment | None = None
         self._opening = threading.Lock()
-        self._entering = 0
-        """How many are about to open it."""
+        self._handing_over = threading.Lock()
+        """Held for a moment: who opens it sees who waits for it, or they see it open."""
 
+        self._entering = 0
+        """How many wait for it to be open."""
+
+        self._is_entered = False
         self._is_closed = False
 
     @classmethod
@@ -154,7 +157,8 @@ class AsyncDeployment:
 
         What could not be closed, by a StoreBusyError say, is closed by the next.
         """
-        self._is_closed = True  # first: what is being opened now is closed by who opens it
+        with self._handing_over:
+            self._is_closed = True  # first: what is being opened now is closed by who opens it
         if self._deployment is not None:
             await finish_first(self._close_all(self._deployment))
             self._deployment = None
@@ -183,34 +187,33 @@ class AsyncDeployment:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open(self) -> Self:
-        """Open it unless it is open; of several who come at once, one does."""
+        """Open it unless it is open; of several who come at once, one does.
+
+        Who is cancelled does not wait: it is open for whoever has come besides, or closed then.
+        """
         if self._deployment is not None and not self._is_closed:
+            self._is_entered = True
             return self
-        is_ours = False
-
-        def open_it() -> None:
-            nonlocal is_ours
-            is_ours = self._open_once()
-
-        self._entering += 1
+        with self._handing_over:
+            self._entering += 1
         try:
-            await on_library_thread(open_it)
-        except asyncio.CancelledError:
-            if is_ours and self._entering == 1:  # nobody else has come for it
-                with suppress(LashStoreError):  # the cancelling is what the caller hears of
-                    await self._close_again()
-            raise
+            await on_library_thread(self._open_once, may_be_left=True)
+            self._is_entered = True
         finally:
-            self._entering -= 1
+            with self._handing_over:
+                self._entering -= 1
+                is_left = not (self._entering or self._is_entered)
+            if is_left:
+                with suppress(LashStoreError):  # what the caller hears of is on its way
+                    await self._close_again()
         return self
 
-    def _open_once(self) -> bool:
-        """Open it; tell whether it was not open before."""
+    def _open_once(self) -> None:
         with self._opening:
             if self._is_closed:
                 raise StoreClosedError(str(self._root))
             if self._deployment is not None:
-                return False
+                return
             made = Deployment.open(self._root, **self._options)
 
             def there(name: str) -> str | os.PathLike[str]:
@@ -230,11 +233,12 @@ class AsyncDeployment:
                 made.effects,
                 lambda: EffectStore.open(there(EFFECTS), owner_id=owner, **self._options),
             )
-            self._deployment = made
-            if self._is_closed:  # while it was opened
+            with self._handing_over:
+                if self._entering and not self._is_closed:
+                    self._deployment = made
+            if self._deployment is not made:  # everybody has left while it was opened, or closed it
                 made.close()
                 raise StoreClosedError(str(self._root))
-            return True
 
     async def __aenter__(self) -> Self:
         return await self._open()

@@ -74,6 +74,7 @@ from lash_store.process.tables import SCHEMA as PROCESS, processes
 from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, Parked, as_another_process, run_as_group
+from tests.support.proxy import Proxy
 from tests.support.registries import register, registration
 from tests.support.turns import eventually
 
@@ -976,3 +977,23 @@ def test_k_open_4_a_server_that_says_nothing_is_waited_for_as_long_as_the_url_sa
                 f"postgresql+psycopg://u@127.0.0.1:{port}/d?connect_timeout=2", session_id="s"
             )
         assert time.monotonic() - before_s < 20
+
+
+def test_k_open_4_opening_a_deployment_on_a_server_that_says_nothing_can_be_left(
+    wire: Proxy, place: str
+) -> None:
+    async def main() -> None:
+        deployment = AsyncDeployment.open(wire.url, schema=place)
+        wire.delay_s = 3
+        before_s = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await deployment
+        assert time.monotonic() - before_s < 2
+        with pytest.raises(StoreClosedError):
+            _ = deployment.root
+        wire.delay_s = 0
+        async with deployment:
+            assert await deployment.effects.list_effects() == []
+
+    asyncio.run(main())
