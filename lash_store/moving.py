@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Column, Table, insert, select, union
-from sqlalchemy.exc import DBAPIError
 
 from lash_store._backends import (
     is_in_memory,
@@ -43,6 +42,7 @@ from lash_store.errors import (
     ConnectionLostError,
     CopyError,
     CorruptRecordError,
+    InvalidRecordError,
     OutcomeUnknownError,
     SchemaVersionError,
     StorageError,
@@ -309,16 +309,17 @@ def _open_target(
 
 @contextmanager
 def _explained(target: Store[Any], kind: Kind, session_id: str | None) -> Iterator[None]:
-    """Raise CopyError for what a target can't hold; what befell a connection is no such thing."""
+    """Raise CopyError for what a target can't hold; what befell a connection, or the source, is no such thing."""
     try:
         yield
-    except DBAPIError as error:
-        cause = str(error.orig).splitlines()[0]  # others may show values
-        raise CopyError(target.path, _called(kind, session_id), cause) from error
     except (ConnectionLostError, OutcomeUnknownError):
         raise
     except StorageError as error:
+        if error.path != target.path:
+            raise
         raise CopyError(target.path, _called(kind, session_id), error.cause) from error
+    except InvalidRecordError as error:
+        raise CopyError(target.path, _called(kind, session_id), error.problem) from error
 
 
 def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | None) -> Copied:
@@ -340,7 +341,7 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
             raise CopyError(target.path, what, "it holds other rows already")
         for table, new in tables:
             for page in _pages(here, table, _common(table, new)):
-                with _told_if_lost(there):
+                with explained_on(there):
                     there.connection.execute(insert(new), [row._asdict() for row in page])
             there.own_cursor.driver.continue_numbers(there.own_cursor, new)
         if [_digest(there, new, table) for table, new in tables] != wanted:
@@ -349,24 +350,10 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
 
 
 def _pages(tx: Tx[Any], table: Table[Any], columns: list[Column[Any]]) -> Iterator[Sequence[Any]]:
-    """Give the rows of a table, in order."""
-    with _told_if_lost(tx):
+    """Give the rows of a table, in order; an error is of whom they are read from."""
+    with explained_on(tx):
         result = tx.connection.execute(select(*columns).order_by(*table.primary_key))
         yield from result.partitions(_PAGE)
-
-
-@contextmanager
-def _told_if_lost(tx: Tx[Any]) -> Iterator[None]:
-    """Raise ConnectionLostError if that is what a statement on `tx` has met."""
-    cursor = tx.own_cursor
-    try:
-        yield
-    except DBAPIError as error:
-        if isinstance(error.orig, Exception):
-            explained = cursor.driver.explain(error.orig, cursor)
-            if isinstance(explained, ConnectionLostError):
-                raise explained from error
-        raise
 
 
 def _called(kind: Kind, session_id: str | None) -> str:

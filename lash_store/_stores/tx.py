@@ -311,11 +311,14 @@ class _Same:
 @contextmanager
 def explained_on(tx: Tx[Any]) -> Iterator[None]:
     """Say as every operation does what befalls a statement of the library's own on ``tx.connection``."""
+    cursor = (
+        tx.own_cursor
+    )  # asked for later, it would say that the transaction has ended, and not why
     try:
         yield
     except DBAPIError as error:
         cause: Any = error.orig
-        raise tx.own_cursor.driver.explain(cause, tx.own_cursor) from error
+        raise cursor.driver.explain(cause, cursor) from error
 
 
 def _over() -> TransactionEndedError:

@@ -463,3 +463,18 @@ def test_k_codec_2_rows_of_nobody_are_said_to_be_corrupt(tmp_path: Path) -> None
         for call in (deployment.sessions.list, lambda: copy_deployment(source, tmp_path / "copy")):
             with pytest.raises(CorruptRecordError):
                 call()
+
+
+@pytest.mark.parametrize("target", ["folder", "sqlite:///{}/copy.db"])
+def test_k_share_7_text_of_the_source_that_is_no_utf_8_is_told_of_it(
+    folder: Path, tmp_path: Path, target: str
+) -> None:
+    """The source's file is named and not the target's, and what the text is stays unsaid."""
+    path = next(iter(sorted(folder.glob("sessions/*.db"))))
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("INSERT INTO blobs VALUES ('secret' || cast(x'ff' AS text), x'00')")
+    there = target.format(tmp_path) if ":" in target else tmp_path / target
+    with pytest.raises(StorageError, match="'hash' is no UTF-8") as error:
+        copy_deployment(folder, there)
+    assert error.value.path == str(path)
+    assert "secret" not in str(error.value)

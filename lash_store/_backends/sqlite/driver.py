@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import Dialect, Table
 
 from lash_store._backends.sqlite.dialect import DATA_VERSION, SQLITE, dialect_for
-from lash_store._backends.sqlite.undecodable import undecodable_text
+from lash_store._backends.sqlite.undecodable import undecodable_column, undecodable_text
 from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
@@ -181,7 +181,10 @@ def store_error(
     own = consumer_error(error, path, getattr(connection, "prefix", ""))
     if own is not None:
         return own
-    return StorageError(path, getattr(error, "sqlite_errorname", type(error).__name__), str(error))
+    code_name = getattr(error, "sqlite_errorname", type(error).__name__)
+    column = undecodable_column(error)
+    cause = str(error) if column is None else f"a text in its column {column!r} is no UTF-8"
+    return StorageError(path, code_name, cause)
 
 
 def own_error(error: LashStoreError, connection: sqlite3.Connection) -> LashStoreError:

@@ -18,6 +18,12 @@ from lash_store.errors import CorruptRecordError
 _COLUMN: Final = re.compile(r"Could not decode to UTF-8 column '(.+?)' with text", re.DOTALL)
 
 
+def undecodable_column(error: Exception) -> str | None:
+    """Return the column in which text can't be decoded, if that is what `error` says: it quotes the text."""
+    found = _COLUMN.match(str(error))
+    return None if found is None else found[1]
+
+
 def undecodable_text(
     error: Exception,
     connection: sqlite3.Connection,
@@ -25,12 +31,12 @@ def undecodable_text(
     values: Sequence[Any],
 ) -> CorruptRecordError | None:
     """Return the error of a row whose text can't be decoded, if that is what `error` says."""
-    found = _COLUMN.match(str(error))
-    if found is None:
+    said = undecodable_column(error)
+    if said is None:
         return None
     row = _find_row(connection, statement, values)
     at, key = row if row is not None else (None, statement.key_of(None, values))
-    table, column = statement.column(at if at is not None else found[1])
+    table, column = statement.column(at if at is not None else said)
     return CorruptRecordError(table, key, f"its {column} is no UTF-8")
 
 
