@@ -6,16 +6,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, event, make_url
 
 from lash_store import (
     AsyncEffectStore,
     EffectStore,
     ProcessRegistry,
     Replayed,
+    SessionDirectory,
 )
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.effect.records import EffectError, ReplayedFailure
@@ -24,6 +27,7 @@ from lash_store.errors import (
     EffectFailedError,
     LeaseLostError,
 )
+from lash_store.moving import copy_deployment
 from tests.support.proxy import Proxy
 from tests.support.registries import lease_on, register
 
@@ -174,3 +178,34 @@ def test_e_run_6_an_outcome_of_which_nothing_is_known_is_looked_up(
     assert found == (
         Replayed(7) if error is None else ReplayedFailure(EffectError("ValueError", "no"))
     )
+
+
+@pytest.mark.parametrize("how", ["list", "delete", "copy"])
+def test_k_tx_3_a_directory_tells_of_a_connection_that_is_lost_in_its_statement(
+    wire: Proxy, url: str, place: str, how: str, tmp_path: Path
+) -> None:
+    """As every operation does, and what it was to do has not happened."""
+    there = make_url(wire.url).update_query_dict({"options": f"-csearch_path={place}"})
+    own = make_url(url).update_query_dict({"options": f"-csearch_path={place}"})
+    server, behind = (each.render_as_string(False) for each in (there, own))
+    directory = SessionDirectory(server)
+    directory.create("chat", model="m").close()
+    calls: dict[str, Callable[[], Any]] = {
+        "list": directory.list,
+        "delete": lambda: directory.delete("chat"),
+        "copy": lambda: copy_deployment(server, tmp_path / "copy"),
+    }
+
+    def cut(*given: Any) -> None:
+        if "lash_session_meta" in given[2]:
+            wire.cut()
+
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(ConnectionLostError) as lost:
+            calls[how]()
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    assert "postgresql" in lost.value.path
+    with SessionDirectory(behind) as others:
+        assert [entry.file_name for entry in others.list()] == ["chat"]
