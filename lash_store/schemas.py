@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+import msgspec
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 
@@ -79,8 +79,7 @@ STALE_COUNT: Final = "the head's graph_node_count is"
 """How the one problem begins that :func:`mend_file` mends."""
 
 
-@dataclass(frozen=True)
-class FileReport:
+class FileReport(msgspec.Struct, frozen=True):
     """What :func:`check_file` found; the file is sound if `problems` is empty."""
 
     path: str

@@ -1,12 +1,11 @@
 """What was found in a database that may be anything."""
 
-from dataclasses import dataclass
+import msgspec
 
 from lash_store._kernel.schema import Schema
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(msgspec.Struct, frozen=True):
     """What a file is, or a database on a server, and what is wrong with it."""
 
     path: str

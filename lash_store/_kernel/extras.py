@@ -7,9 +7,10 @@ compared there.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+import msgspec
+from msgspec.structs import force_setattr
 from sqlalchemy import Index, MetaData, Table
 
 from lash_store._kernel.checks import check_count, check_kind, shown
@@ -19,8 +20,7 @@ from lash_store.errors import InvalidRecordError
 _NAME: Final = re.compile(r"\w+", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(msgspec.Struct, frozen=True):
     """A trigger on one of our tables; those on an application's own are among its ``OwnTables.also``.
 
     ``Trigger("notes_of_nodes", graph_nodes, "AFTER INSERT", "INSERT INTO … VALUES (new.node_id)")``:
@@ -52,8 +52,7 @@ Extras: TypeAlias = Sequence[Extra] | Literal["any"]
 """Those of a database; "any" for a program that takes whatever is there as it is."""
 
 
-@dataclass(frozen=True, eq=False)
-class OwnTables:
+class OwnTables(msgspec.Struct, frozen=True, eq=False):
     """Tables of an application's own, which the guard keeps beside ours: a name and a version.
 
     `metadata` has the tables and their indexes. `also` is what it can't say, as DDL: views, virtual
@@ -72,7 +71,7 @@ class OwnTables:
             raise InvalidRecordError("tables.name", shown(self.name), "must be letters, digits, _")
         check_count("tables.version", self.version)
         check_kind("tables.metadata", self.metadata, MetaData)
-        object.__setattr__(self, "also", tuple(self.also))
+        force_setattr(self, "also", tuple(self.also))
         for table in self.metadata.tables.values():
             if ours_of(table):
                 raise InvalidRecordError("tables", shown(table.name), "must not be one of ours")

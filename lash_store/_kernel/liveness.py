@@ -5,9 +5,9 @@ at ``expires_at_ms`` itself the claim is over. The rule is written down twice, o
 once for a row that was read, and nowhere else.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import msgspec
 from sqlalchemy import Column, ColumnElement, and_, or_
 
 from lash_store._kernel.checks import check_time
@@ -15,8 +15,7 @@ from lash_store.clock import MAX_INT, IdSource
 from lash_store.errors import InvalidRecordError
 
 
-@dataclass(frozen=True, eq=False)
-class Liveness:
+class Liveness(msgspec.Struct, frozen=True, eq=False):
     """The two columns of a table that say whether somebody's claim on a row is live."""
 
     token: Column[str | None]

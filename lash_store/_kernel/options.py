@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from lash_store._kernel.checks import check_count, check_has, check_kind, check_text, shown
 from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own_tables
@@ -67,15 +69,14 @@ class OpenOptions(TypedDict, total=False):
     application_name: str
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """The options of one open store, checked and with their defaults."""
 
     read_only: bool = False
     busy_timeout_ms: int = 15_000
     synchronous: Synchronous = "NORMAL"
-    clock: Clock = field(default_factory=SystemClock)
-    ids: IdSource = field(default_factory=RandomIds)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
+    ids: IdSource = msgspec.field(default_factory=RandomIds)
     linked: bool = False
     adopt: bool = False
     prefix: str = "lash_"
@@ -120,5 +121,5 @@ class Settings:
         if self.prepare_threshold is not None:
             check_count("prepare_threshold", self.prepare_threshold)
         check_text("application_name", self.application_name)
-        object.__setattr__(self, "extras", check_extras(self.extras))
-        object.__setattr__(self, "tables", check_own_tables(self.tables))
+        force_setattr(self, "extras", check_extras(self.extras))
+        force_setattr(self, "tables", check_own_tables(self.tables))

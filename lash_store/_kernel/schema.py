@@ -1,8 +1,9 @@
 """What a store's schema is: tables and a version, declared once for every database."""
 
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
+import msgspec
+from msgspec.structs import force_setattr
 from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, MetaData, Table, TypedColumns
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import DDLCompiler
@@ -20,8 +21,7 @@ OURS: Final = "lash_store"
 """Where a table of ours says that it is one, in ``Table.info``."""
 
 
-@dataclass(frozen=True)
-class Ours:
+class Ours(msgspec.Struct, frozen=True):
     """What a table of ours says of itself; a copy of it, in other metadata, says so too."""
 
     table: Table[Any]
@@ -43,8 +43,7 @@ declared: "Final[list[Schema]]" = []
 """The schemas of all kinds, as they were declared: what a file is that has one of them."""
 
 
-@dataclass(frozen=True, eq=False)
-class Schema:
+class Schema(msgspec.Struct, frozen=True, eq=False):
     """One store's declared schema: what the guard creates, stamps and compares."""
 
     kind: Kind
@@ -69,10 +68,10 @@ class Schema:
     own: tuple[Any, ...] = ()
     """The tables that an application has declared as its own, each an ``extras.OwnTables``."""
 
-    before: "Schema | None" = field(default=None)
+    before: "Schema | None" = None
     """The schema of the release before, which can still be copied from."""
 
-    indexes: dict[str, tuple[Index, ...]] | None = field(default=None)
+    indexes: dict[str, tuple[Index, ...]] | None = None
     """Ours by table: an application that builds one on a table of ours adds it to ``table.indexes``."""
 
     def __post_init__(self) -> None:
@@ -82,9 +81,8 @@ class Schema:
             # Building one has added it to the table, which is to be made without it.
             assert index.table is not None
             index.table.indexes.discard(index)
-        object.__setattr__(
-            self, "indexes", {each.name: tuple(each.indexes) for each in self.tables}
-        )
+        indexes = {each.name: tuple(each.indexes) for each in self.tables}
+        force_setattr(self, "indexes", indexes)
         if not self.prefix:
             declared.append(self)
             self.metadata.info[OURS] = self.kind

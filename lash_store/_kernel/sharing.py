@@ -10,10 +10,10 @@ an outer join, an alias, a correlated subquery and an ORM entity are then scoped
 else, and the database flattens it into the same plan. The scope is a parameter, :data:`SCOPE`.
 """
 
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -60,7 +60,7 @@ def shared(schema: Schema, prefix: str) -> Schema:
     metadata = MetaData()
     versions = versions_table(prefix, metadata)
     tables = [_derived(table, schema, prefix, metadata) for table in schema.tables]
-    return replace(
+    return msgspec.structs.replace(
         schema, metadata=metadata, tables=(versions, *tables), prefix=prefix, indexes=None
     )
 
@@ -184,8 +184,7 @@ def across_sessions(table: Table[Any]) -> Table[Any]:
 # The statements.
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a table of ours is in a shared database."""
 
     name: str

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -23,14 +23,13 @@ _WITH_ALL: Final = nullcontext()
 """A block that is undone with everything else, or not at all; it holds nothing, so one is enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What every transaction of one store shares."""
 
     clock: Clock
     ids: IdSource
 
-    scope: str = field(default="", kw_only=True)
+    scope: str = ""
     """Whose rows it is about, where a database holds many sessions."""
 
 

@@ -1,7 +1,6 @@
 """What every transaction of an effect store shares: who begins steps through it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from lash_store._kernel.checks import check_name
@@ -12,8 +11,7 @@ from lash_store.clock import Clock, IdSource, unique_owner_id
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class EffectContext(Context):
+class EffectContext(Context, frozen=True, kw_only=True):
     """What every transaction of one effect store shares."""
 
     owner_id: str
@@ -29,4 +27,4 @@ Work: TypeAlias = Callable[[Tx], R]
 def effect_context(owner_id: str | None, clock: Clock, ids: IdSource) -> EffectContext:
     """Check what an effect store is opened with; without an owner it gets a unique one."""
     owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
-    return EffectContext(clock, ids, owner)
+    return EffectContext(clock, ids, owner_id=owner)

@@ -1,7 +1,6 @@
 """What every transaction of a session store shares: whose it is, and how blobs are stored."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from lash_store._kernel.checks import check_choice, check_name
@@ -13,8 +12,7 @@ from lash_store.session.records.blobs import PROFILES, Profile
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionContext(Context):
+class SessionContext(Context, frozen=True, kw_only=True):
     """What every transaction of a session store shares."""
 
     session_id: str
@@ -37,7 +35,7 @@ def session_context(
     check_name("session_id", session_id)
     check_choice("profile", profile, PROFILES)
     # Its scope is the store's session, whichever one an operation is given: as in a file.
-    return SessionContext(clock, ids, session_id, profile, scope=session_id)
+    return SessionContext(clock, ids, session_id=session_id, profile=profile, scope=session_id)
 
 
 def chosen_session(context: SessionContext, session_id: str | None) -> str:

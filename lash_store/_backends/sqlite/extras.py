@@ -1,9 +1,9 @@
 """What an application has declared beside our tables, as SQLite's DDL."""
 
-from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import Index, Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -40,7 +40,7 @@ def _with(schema: Schema, extras: tuple[str, ...] | None, own: tuple[OwnTables, 
     for each in own:
         _check_references(each, is_shared=bool(schema.prefix))
         _check_names(each, schema.prefix)
-    return replace(schema, extras=extras, own=own)
+    return msgspec.structs.replace(schema, extras=extras, own=own)
 
 
 def statement_of(extra: Extra, schema: Schema) -> str:
