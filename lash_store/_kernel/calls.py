@@ -127,7 +127,7 @@ class Call(ABC):
                 tx.transaction = None
 
     def expire(self, now_s: float) -> bool:
-        """Fail it if it has waited for as long as it may; tell whether that was so."""
+        """Fail it if it has waited for as long as it may; tell whether that was so, by whoever saw it first."""
         if self.deadline_s > now_s or not self.take(self):
             return False
         self.error = self.caller.busy_error(self.since_s)

@@ -39,7 +39,7 @@ from tests.conformance.test_groups import NOBODYS, Recorder
 from tests.support.databases import all_rows, database_of
 from tests.support.registries import registration
 from tests.support.timing import awaited_within
-from tests.support.turns import PATIENCE_S, eventually, in_line, join, outcome, started
+from tests.support.turns import PATIENCE_S, eventually, held, in_line, join, outcome, started
 
 pytestmark = pytest.mark.sqlite("its writer, and who joins its transactions")
 
@@ -175,6 +175,32 @@ def test_k_tx_10_a_thread_that_should_have_given_up_long_ago_is_passed_over(
     assert isinstance(claim(store), SessionLease)
     assert time.monotonic() - begun_s < PATIENCE_S
     assert not gone.waits
+
+
+@pytest.mark.parametrize("how", ["call", "block", "close"])
+def test_k_tx_3_who_sleeps_past_its_budget_is_told_so_though_others_have_passed_over_it(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A busy machine may keep a thread from running for longer than its budget."""
+    writer, wait, told = database_of(store).writer, ThreadCall.wait, list[Any]()
+
+    def sleep_past_its_budget(call: ThreadCall, until_s: float) -> None:
+        if call.waits:
+            call.deadline_s = time.monotonic() - 1
+            writer._pass_over_overdue()
+        wait(call, until_s)
+
+    def enter() -> None:
+        with store.begin():
+            raise AssertionError
+
+    calls = {"call": lambda: store.enqueue_work(NewWork([1])), "block": enter, "close": store.close}
+    with held(store):
+        monkeypatch.setattr(ThreadCall, "wait", sleep_past_its_budget)
+        join(*started(lambda: told.append(outcome(calls[how]))))
+    monkeypatch.undo()
+    assert [type(each) for each in told] == [StoreBusyError]
+    assert store.enqueue_work(NewWork([2])) is not None
 
 
 def test_k_group_1_a_group_for_tests_has_a_bound_of_its_own(

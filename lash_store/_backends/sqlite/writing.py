@@ -280,7 +280,8 @@ class Writer(Leader):
             self._settle_ended()
         self._pass_over_overdue()
         call.wait(min(until_s, call.deadline_s) if call.waits else inf)
-        if call.waits and call.expire(monotonic()):
+        # Perhaps another thread has passed over it already: then it is this one that tells itself.
+        if not call.settled and call.expire(monotonic()):
             call.settled = True
         if call.settled:
             call.outcome()
