@@ -11,11 +11,11 @@ import inspect
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import (
     Column,
     Engine,

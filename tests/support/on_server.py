@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -18,6 +17,7 @@ from threading import get_ident
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from sqlalchemy import Table, make_url
 
 from lash_store._backends import is_url, open_handle
