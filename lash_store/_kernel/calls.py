@@ -17,6 +17,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from lash_store._kernel.signals import is_from_handler
 from lash_store._kernel.threads import (
     CHORES,
     WORKS,
@@ -112,7 +113,8 @@ class Call(ABC):
         """Do its work in `transaction` and note what that gives.
 
         Errors that are `caught` are its own. On a thread of the library those are all; on a
-        caller's an interrupt is that thread's, whoever's call it strikes.
+        caller's an interrupt is that thread's, whoever's call it strikes, and so is what another
+        signal's handler raises.
         """
         tx = None
         try:
@@ -121,6 +123,8 @@ class Call(ABC):
             tx = self.caller.make_tx(transaction, self.operation)
             self.result = self.context.run(self.work, tx)
         except caught as error:
+            if caught is not BaseException and is_from_handler(error):
+                raise
             self.error = error
         finally:
             if tx is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event, text
 
 from lash_store import (
     AsyncProcessRegistry,
@@ -201,6 +203,93 @@ def test_k_tx_3_who_sleeps_past_its_budget_is_told_so_though_others_have_passed_
     monkeypatch.undo()
     assert [type(each) for each in told] == [StoreBusyError]
     assert store.enqueue_work(NewWork([2])) is not None
+
+
+class Struck(Exception):  # noqa: N818 # reason: what an application's own handler raises
+    """What a signal handler raises."""
+
+
+def _strike(*_: object) -> None:
+    raise Struck
+
+
+class Striking:
+    """A handler that is no function."""
+
+    def strike(self, *_: object) -> None:
+        raise Struck
+
+    __call__ = strike
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    "handler",
+    [_strike, Striking(), Striking().strike, partial(_strike, 1)],
+    ids=["function", "object", "method", "partial"],
+)
+def test_k_tx_10_what_a_signal_handler_raises_is_its_threads_and_no_call_s(
+    store: SessionStore, handler: Any
+) -> None:
+    """It may strike as that thread does another one's call: that is done again, and its caller hears nothing."""
+
+    class StruckClock:
+        strikes = False
+
+        def now_ms(self) -> int:
+            if threading.current_thread() is threading.main_thread():
+                signal.raise_signal(signal.SIGUSR1)
+            return 1_700_000_000_000
+
+    told = list[Any]()
+    with SessionStore.open(store, session_id="other", clock=StruckClock()) as other:
+        threads = list[threading.Thread]()
+
+        def work(_: object) -> None:
+            if not threads:
+                threads.extend(started(lambda: told.append(outcome(lambda: claim(other)))))
+                eventually(lambda: in_line(store) == 1)
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            for _ in range(2):
+                with pytest.raises(Struck):
+                    store.transact(work, repeatable=True)
+                join(*threads)
+                threads.clear()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    assert [type(each) for each in told] == [SessionLease, SessionLease]
+    assert isinstance(claim(store), SessionLease)
+
+
+def test_k_tx_11_whatever_goes_wrong_as_it_is_undone_a_call_of_a_loop_is_answered(
+    path: Path,
+) -> None:
+    """Or nobody in a loop would ever be answered again: the thread that leads for all of them is gone."""
+    undone = list[object]()
+
+    def fail(connection: object) -> None:
+        undone.append(connection)
+        raise ZeroDivisionError
+
+    def work(tx: SessionTx) -> None:
+        tx.connection.execute(text("SELECT 1"))
+        SessionTx.beside(tx, session_id="other").connection.execute(text("SELECT 1"))
+        raise KeyError
+
+    async def main() -> None:
+        async with AsyncSessionStore.open(f"sqlite:///{path}", session_id="s") as store:
+            event.listen(Engine, "rollback", fail)
+            try:
+                with pytest.raises(ZeroDivisionError):
+                    await asyncio.wait_for(store.transact(work), PATIENCE_S)
+            finally:
+                event.remove(Engine, "rollback", fail)
+            assert len(undone) == 2  # each is told, whatever the one before has raised
+            assert await store.enqueue_work(NewWork([1])) is not None
+
+    asyncio.run(main())
 
 
 def test_k_group_1_a_group_for_tests_has_a_bound_of_its_own(

@@ -195,8 +195,7 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
                 consumer = self._consumers.popitem()[1]
                 tx_connection.disconnect(consumer, self, commit=how == dialect.COMMIT)
         except BaseException:
-            if how == dialect.COMMIT:
-                self.end(dialect.ROLLBACK)
+            self.end(dialect.ROLLBACK)  # and the others are disconnected with it
             raise
 
     def _close_cursors(self) -> None:

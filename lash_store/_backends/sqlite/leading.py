@@ -21,6 +21,7 @@ from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, is_constraint, own_error, store_error
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, settle
+from lash_store._kernel.threads import report
 from lash_store._kernel.watching import POLL_S, Version
 from lash_store.errors import LashStoreError
 
@@ -178,10 +179,14 @@ class Leader(ABC):
         """Answer a call that the library was to lead with what came in between."""
         if self._group is not None and first in self._group.calls:
             self._group.calls.remove(first)
-        self._abort(hold)
-        first.take(hold)
-        first.error = error
-        settle([first])
+        try:
+            self._abort(hold)
+        except BaseException as another:  # noqa: BLE001 # reason: nobody waits for it, and others wait for this thread
+            report(another)
+        finally:
+            first.take(hold)
+            first.error = error
+            settle([first])
 
     def _lead_on(self, hold: Hold, first: Call, *, on_library: bool, is_done: bool = False) -> None:
         """Run calls in the transaction that has begun, `first` unless that is done, and end it."""
