@@ -481,3 +481,24 @@ def test_k_open_9_what_stands_beside_a_file_that_was_moved_is_not_deleted(tmp_pa
         assert store.work_depth().batches == 1
         store.enqueue_work(NewWork([2]))
         assert store.work_depth().batches == 2
+
+
+@pytest.mark.canonical("opens the path by itself, as another program would")
+@pytest.mark.parametrize("comes_back", [False, True], ids=["same number", "same file"])
+def test_k_open_9_what_was_given_up_for_another_file_stays_lost(
+    path: Path, lost: SessionStore, comes_back: bool
+) -> None:
+    """A new file may get the number of the old one, which nobody has open any more."""
+    if comes_back:
+        move(path)
+    else:
+        path.unlink()
+    with SessionStore.open(path, session_id="new") as new:
+        before = all_rows(path)
+        if comes_back:
+            new.close()
+            path.with_name("moved").replace(path)
+        for call in CALLS.values():
+            with pytest.raises(StoreLostError, match="open that one anew"):
+                call(lost)
+        assert comes_back or all_rows(path) == before

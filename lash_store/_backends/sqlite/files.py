@@ -75,6 +75,9 @@ def create_private_file(path: str) -> None:
 Identity: TypeAlias = tuple[int, int]
 """Which file it is, by whatever path: device and inode."""
 
+NO_FILE: Final[Identity] = (-1, -1)
+"""What no file is."""
+
 
 def identity_of(path: str) -> Identity | None:
     """Return which file stands at a path; None in memory."""

@@ -16,7 +16,7 @@ from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store._backends.sqlite.drift import read_catalogue, undeclared
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.extras import declared_with
-from lash_store._backends.sqlite.files import IN_MEMORY, resolve
+from lash_store._backends.sqlite.files import IN_MEMORY, NO_FILE, resolve
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import Call, LoopCall, ToldCall
 from lash_store._kernel.checks import check_now
@@ -61,16 +61,22 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
         resolved = resolve(path)
         if resolved == IN_MEMORY:
             return cls._on(OpenDatabase(schema, resolved), schema, settings)
+        lost: list[OpenDatabase] = []
         while True:
             database = _database_at(schema, resolved)
             try:
-                return cls._on(database, schema, settings)
+                handle = cls._on(database, schema, settings)
             except StoreLostError:
                 # Another file stands there now. The WAL beside it is still the old one's.
                 database.let_go()
                 _forget(database)
+                lost.append(database)
             except StoreClosedError:
                 _forget(database)  # the last store has just closed it
+            else:
+                for each in lost:  # the new file may have got the number of theirs
+                    each.connections.identity = NO_FILE
+                return handle
 
     def beside(self, schema: Schema, settings: Settings) -> SqliteHandle:
         """Open another handle on the same database."""
