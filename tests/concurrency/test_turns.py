@@ -17,7 +17,7 @@ import pytest
 
 from lash_store import AsyncSessionStore, SessionLease, SessionStore
 from lash_store._backends.sqlite import writing
-from lash_store._backends.sqlite.leading import Group
+from lash_store._backends.sqlite.group import Group
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel import calls
 from lash_store._kernel.calls import ThreadCall

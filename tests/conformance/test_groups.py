@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, event, text
 
 from lash_store import (
     AlreadyQueued,
@@ -541,3 +543,75 @@ def test_k_tx_3_a_budget_runs_from_the_calls_own_submission(path: Path) -> None:
         thread.join()
         assert isinstance(got[0], SessionLease)
         assert isinstance(hasty.claim_lease(owner_id="bob", ttl_ms=1), SessionLease)
+
+
+@contextmanager
+def listening(name: str, function: Callable[[Connection], object]) -> Iterator[None]:
+    event.listen(Engine, name, function)
+    try:
+        yield
+    finally:
+        event.remove(Engine, name, function)
+
+
+def note(what: str) -> Callable[[SessionTx], str]:
+    def work(tx: SessionTx) -> str:
+        tx.connection.execute(text("INSERT INTO notes VALUES (:what)"), {"what": what})
+        tx.connection.info["at"] = what
+        if what == "broken":
+            raise ZeroDivisionError
+        return what
+
+    return work
+
+
+def test_k_compose_5_each_call_of_a_group_tells_its_listeners_what_becomes_of_it(
+    store: SessionStore, path: Path
+) -> None:
+    """As alone: what a listener of ``commit`` writes is of the call, and a call that fails rolls back."""
+    run_script(path, "CREATE TABLE notes (what TEXT)")
+    told = list[str]()
+
+    def committed(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO notes VALUES ('audit')"))
+        told.append(f"commit {connection.info['at']}")
+
+    with (
+        listening("commit", committed),
+        listening("rollback", lambda connection: told.append(f"rollback {connection.info['at']}")),
+    ):
+        answers = run_as_group(
+            partial(store.transact, note("one")),
+            partial(store.transact, note("broken")),
+            partial(store.enqueue_work, NewWork([1])),
+            partial(store.transact, note("two")),
+        )
+    assert [answers[0], type(answers[1]), answers[3]] == ["one", ZeroDivisionError, "two"]
+    assert told == ["commit one", "rollback broken", "commit two"]
+    with store.read() as tx:
+        rows = tx.connection.execute(text("SELECT what FROM notes")).scalars().all()
+    assert rows == ["one", "audit", "two", "audit"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_k_group_3_what_a_listener_raises_is_its_own_call_s(
+    store: SessionStore, path: Path, at: int
+) -> None:
+    run_script(path, "CREATE TABLE notes (what TEXT)")
+    names = ["one", "two", "three"]
+
+    def refuse(connection: Connection) -> None:
+        if connection.info["at"] == names[at]:
+            raise KeyError(names[at])
+
+    with listening("commit", refuse):
+        answers = run_as_group(
+            *(partial(store.transact, note(each)) for each in names),
+            partial(store.enqueue_work, NewWork([1])),
+        )
+    assert [each for each in answers if isinstance(each, KeyError)] == [answers[at]]
+    kept = [each for each in names if each != names[at]]
+    assert [each for each in answers if isinstance(each, str)] == kept
+    with store.read() as tx:
+        assert tx.connection.execute(text("SELECT what FROM notes")).scalars().all() == kept
+    assert len(store.list_work()) == 1

@@ -28,7 +28,7 @@ from lash_store import (
 from lash_store._backends.sqlite import dialect, leading, writing
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.fairness import WriteQueue
-from lash_store._backends.sqlite.leading import Group
+from lash_store._backends.sqlite.group import Group
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by

@@ -150,13 +150,21 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         finally:
             changed.restore()
 
-    def close_consumers(self) -> None:
-        """Close what a consumer has open, in the midst of a transaction that goes on."""
-        while self._consumers:
-            tx_connection.disconnect(self._consumers.popitem()[1], self)
+    def leave_nothing_open(self, *, commit: bool) -> None:
+        """Close what a consumer has open or put off, in the midst of a transaction that goes on.
+
+        `commit` is what its Connections tell their listeners, whose errors are its own.
+        """
+        try:
+            while self._consumers:
+                tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
+        except BaseException:
+            self.leave_nothing_open(commit=False)
+            raise
         if self._cursors:
             self._close_cursors()
         self.changed.restore()
+        self.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
 
     def ended_error(self) -> TransactionEndedError:
         """Return the error of a transaction that is over before its end."""

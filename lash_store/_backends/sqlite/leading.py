@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, is_constraint, own_error, store_error
+from lash_store._backends.sqlite.group import Group
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, settle
+from lash_store._kernel.signals import is_from_handler
 from lash_store._kernel.threads import report
 from lash_store._kernel.watching import POLL_S, Version
 from lash_store.errors import LashStoreError
@@ -35,22 +37,6 @@ _BOUND_S: Final = 0.005
 
 _BOUND_BESIDE_OTHERS_S: Final = 0.001
 """The same while another process writes as well, and waits for that end."""
-
-
-class Group:
-    """The calls that one transaction has run so far."""
-
-    __slots__ = ("calls", "error", "is_committing", "own", "told_s")
-
-    def __init__(self, own: Call | None = None) -> None:
-        self.own = own
-        """The leading thread's own call: if that is interrupted, nobody does it in its place."""
-
-        self.calls: list[Call] = []
-        self.is_committing = False
-        self.told_s = 0.0
-        """When somebody began to tell its callers, who may have been interrupted since."""
-        self.error: BaseException | None = None
 
 
 class Leader(ABC):
@@ -258,11 +244,12 @@ class Leader(ABC):
         if operation in self._may_need_undoing:
             operation = None
         try:
-            self._leave_nothing_open(connection, previous)
+            if not self._leaves_nothing_open(connection, previous):
+                return False  # it is the only one in it that has no savepoint
             if operation is None:
                 connection.set_savepoint()
             self._run(connection, call, on_library=on_library)
-            self._leave_nothing_open(connection, call)  # also what would hinder an undoing
+            self._leaves_nothing_open(connection, call)  # also what would hinder an undoing
             if not connection.in_transaction:
                 # An error that is the call's own, of its consumer's making or SQLite's, has
                 # undone everything: it has its answer, the others have to be done again.
@@ -280,11 +267,21 @@ class Leader(ABC):
             return False
         return True
 
-    def _leave_nothing_open(self, connection: StoreConnection, call: Call) -> None:
-        """Let the next call find nothing of what a consumer's work has opened or put off."""
-        if call.operation is None:
-            connection.close_consumers()
-            connection.own_cursor.execute(dialect.CHECK_KEYS_AT_ONCE)
+    def _leaves_nothing_open(self, connection: StoreConnection, call: Call) -> bool:
+        """Let the next call find nothing of what a consumer's work has opened or put off.
+
+        What a listener of SQLAlchemy's raises as it ends is the call's own error; False tells of it.
+        """
+        if call.operation is not None:
+            return True
+        try:
+            connection.leave_nothing_open(commit=call.error is None)
+        except Exception as error:
+            if is_from_handler(error):
+                raise
+            call.error = call.error or error
+            return False
+        return True
 
     def _answer(self, call: Call) -> None:
         """Let a call of the present group have its answer, whatever becomes of the others."""

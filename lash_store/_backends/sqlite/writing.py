@@ -15,7 +15,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lash_store._backends.sqlite import dialect
-from lash_store._backends.sqlite.leading import Group, Leader
+from lash_store._backends.sqlite.group import Group
+from lash_store._backends.sqlite.leading import Leader
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
 from lash_store._kernel.threads import TIMER, WORKS, WRITES, Pool
