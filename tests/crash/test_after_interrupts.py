@@ -12,6 +12,7 @@ import pytest
 
 from lash_store import NewWork, SessionLease, SessionStore
 from lash_store._kernel.keeping import KEEPER
+from tests.support.databases import database_of
 from tests.support.interrupting import CALLS, Interrupt, begin
 from tests.support.turns import eventually, in_line, join, started
 
@@ -58,6 +59,24 @@ def test_k_tx_10_a_store_that_an_interrupt_leaves_can_be_closed_in_its_handler(p
             break
         assert store.closed
     assert instruction > 30
+
+
+def test_k_tx_10_closing_that_was_interrupted_can_be_done_again_or_was_done(path: Path) -> None:
+    """It was taken for done, with everything open, wherever an interrupt struck."""
+    left_open = list[str]()
+    for instruction in count(1):
+        there = path.with_name(f"{instruction}.db")
+        store = SessionStore.open(there, session_id="s")
+        store.put_blob(b"x")
+        where = Interrupt(instruction).strikes(store.close)
+        if not where:
+            break
+        store.close()
+        assert store.closed
+        if database_of(store).connections.writer is not None:
+            left_open.append(where)
+    assert instruction > 100
+    assert left_open == []
 
 
 def test_k_tx_10_an_interrupt_of_who_stood_in_line_leaves_no_turn_behind(

@@ -280,6 +280,16 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
                 "this thread is inside a transaction of this store, which would have to end first"
             )
         database = self.database
+        try:
+            self._close(database)
+        except BaseException:
+            with opened.lock:
+                if not database.closed:  # it is as if it had not begun, and may be closed again
+                    self.closed = False
+                    database.handles.add(self)
+            raise
+
+    def _close(self, database: OpenDatabase) -> None:
         with opened.lock:
             self.closed = True
             database.handles.discard(self)
@@ -290,13 +300,7 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
             self.watch.notify()  # who waits by this handle finds out
             return
         hold = Hold()
-        try:
-            database.writer.take(self, hold, budget_s=self.budget_s)
-        except BaseException:
-            with opened.lock:
-                self.closed = False
-                database.handles.add(self)
-            raise
+        database.writer.take(self, hold, budget_s=self.budget_s)
         try:
             with opened.lock:
                 is_last = not any(True for _ in database.handles)
@@ -304,6 +308,11 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
             if is_last:
                 _forget(database)
                 database.close(hold)
+        except BaseException:
+            if database.closed:  # by an interrupted thread, and nobody else comes to finish it
+                _forget(database)
+                database.close(hold)
+            raise
         finally:
             database.writer.give_back(hold)
             self.watch.notify()
