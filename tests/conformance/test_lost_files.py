@@ -502,3 +502,18 @@ def test_k_open_9_what_was_given_up_for_another_file_stays_lost(
             with pytest.raises(StoreLostError, match="open that one anew"):
                 call(lost)
         assert comes_back or all_rows(path) == before
+
+
+@pytest.mark.canonical("opens the path by itself, as another program would")
+def test_k_open_9_a_file_stands_where_the_folder_was(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with SessionStore.open(folder / "c.db", session_id="s") as store:
+        store.put_blob(b"x")
+        folder.rename(tmp_path / "moved")
+        folder.write_bytes(b"a file")
+        with pytest.raises(StoreOpenError, match="its folder"):
+            SessionStore.open(folder / "c.db", session_id="s")
+        with pytest.raises(StoreLostError):
+            store.put_blob(b"y")
+    assert folder.read_bytes() == b"a file"

@@ -89,6 +89,38 @@ def test_k_open_14_no_descriptor_left(path: Path) -> None:
     assert done.stdout == "Too many open files\n"
 
 
+def test_k_open_14_few_descriptors_left(path: Path) -> None:
+    """The file itself can be opened, and what SQLite needs beside it can't."""
+    program = (
+        "import os, resource, sys\n"
+        "from lash_store import SessionStore\n"
+        "from lash_store.errors import StoreOpenError\n"
+        "SessionStore.open(sys.argv[1], session_id='s').close()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "taken = []\n"
+        "try:\n"
+        "    while True: taken.append(os.dup(0))\n"
+        "except OSError: pass\n"
+        "for _ in range(12):\n"
+        "    os.close(taken.pop())\n"
+        "    try:\n"
+        "        SessionStore.open(sys.argv[1], session_id='s').close()\n"
+        "    except StoreOpenError as error: print(error.cause)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    told = done.stdout.splitlines()
+    assert 2 <= len(told) < 12
+    assert all(each.endswith("Too many open files") for each in told), told
+
+
+def test_k_open_14_a_link_that_leads_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+    for read_only in (False, True):
+        assert "symbolic links" in cause(path, read_only=read_only)
+
+
 _AS_NOBODY = """
 import os, sys
 from lash_store import SessionStore

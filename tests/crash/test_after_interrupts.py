@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from lash_store import NewWork, SessionLease, SessionStore
+from lash_store._backends.sqlite import forking
 from lash_store._kernel.keeping import KEEPER
 from tests.support.databases import database_of
-from tests.support.interrupting import CALLS, Interrupt, begin
+from tests.support.interrupting import CALLS, LIBRARY, Interrupt, begin
 from tests.support.turns import eventually, in_line, join, started
 
 pytestmark = pytest.mark.canonical("a turn on a file, which interrupts could leave locked")
@@ -77,6 +79,27 @@ def test_k_tx_10_closing_that_was_interrupted_can_be_done_again_or_was_done(path
             left_open.append(where)
     assert instruction > 100
     assert left_open == []
+
+
+def test_k_tx_10_an_interrupt_behind_a_fork_holds_no_other_database(tmp_path: Path) -> None:
+    """Python reports what strikes there, and goes on: whatever was held for the fork has to be let go."""
+    stores = [SessionStore.open(tmp_path / f"{each}.db", session_id="s") for each in "abc"]
+    there = LIBRARY / "_backends/sqlite/database.py"
+    for instruction in count(1):
+        forking._prepare_fork()
+        try:
+            Interrupt(instruction, of=there).within(forking._after_fork_in_parent)
+        except KeyboardInterrupt:
+            for store in stores:
+                with closing(
+                    SessionStore.open(store, session_id="s", busy_timeout_ms=300)
+                ) as other:
+                    other.put_blob(b"%d" % instruction)
+        else:
+            break
+    assert instruction > 30
+    for store in stores:
+        store.close()
 
 
 def test_k_tx_10_an_interrupt_of_who_stood_in_line_leaves_no_turn_behind(

@@ -111,10 +111,14 @@ def set_sidecars_aside(path: str, inodes: set[int]) -> None:
     Beside the file, with the inode in the name: what was committed to a lost file is kept.
     """
     for suffix in (WAL_SUFFIX, "-shm"):
-        with suppress(FileNotFoundError):
+        try:
             inode = os.stat(f"{path}{suffix}").st_ino
             if inode in inodes:
                 os.rename(f"{path}{suffix}", f"{path}{suffix}-lost-{inode}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise open_error(path, error) from error
 
 
 def check_only_name(path: str) -> None:
@@ -313,8 +317,12 @@ _UNREADABLE: Final = "no permission to read and write it"
 
 
 def _reason_from_file(path: str) -> str | None:
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except FileNotFoundError:
         return "there is no such file"
+    except OSError as error:
+        return error.strerror
     if not os.access(path, os.R_OK):
         return _UNREADABLE
     if not os.access(os.path.dirname(path), os.W_OK):
@@ -326,12 +334,22 @@ def _reason_from_file(path: str) -> str | None:
 
 
 def _reason_from_process() -> str | None:
+    taken = []
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY))  # never the file itself: see above
+        for _ in range(_FILES_OF_ONE):
+            # Never the file itself: see above.
+            taken.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 # reason: those before one that fails are to be closed
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return f"no file can be opened: {error.strerror}"
+    finally:
+        for each in taken:
+            os.close(each)
     return None
+
+
+_FILES_OF_ONE: Final = 3
+"""What SQLite opens for one connection: the database, its WAL, and what its readers share."""
 
 
 @in_forked_child

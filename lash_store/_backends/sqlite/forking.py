@@ -138,12 +138,19 @@ def _hold_writes(until_s: float) -> None:
 
 def _after_fork_in_parent() -> None:
     try:
-        for database in _prepared:
-            database.after_fork_in_parent()
-        _prepared.clear()
+        _let_all_go_on()
+    except BaseException:  # an interrupt: the others would be held for good
+        _let_all_go_on()
+        raise
     finally:
         openings.resume()
         _forking.release()
+
+
+def _let_all_go_on() -> None:
+    for database in _prepared:
+        database.after_fork_in_parent()
+    _prepared.clear()
 
 
 def _leave_all_to_parent() -> None:
