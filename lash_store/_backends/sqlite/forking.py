@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final, Protocol
 
 from lash_store._backends.sqlite.connection import StoreConnection
@@ -64,44 +64,42 @@ def check_not_carried(path: str) -> None:
         )
 
 
-class Openings:
-    """The connections that are being opened, which a fork waits for.
+class Opening:
+    """A block in which a connection is opened, which a fork waits for.
 
     One that is half open is on no list yet, and the child would carry it over unseen.
     """
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-        self._paused = False
-
     def __enter__(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._paused)
-            self._count += 1
+        # Under way first, and only then not paused: whoever pauses looks in the other order. No lock,
+        # which an interrupt might leave locked; and what one leaves behind here is gone by itself.
+        while True:
+            _under_way[id(self)] = weakref.ref(self)
+            if not _paused:
+                return
+            self.__exit__()
+            sleep(_LOOK_AGAIN_S)
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
+        _under_way.pop(id(self), None)
 
-    def pause(self, timeout_s: float) -> None:
-        """Let none begin, and wait for those that have begun, for `timeout_s` seconds at most."""
-        with self._changed:
-            self._paused = True
-            self._changed.wait_for(lambda: self._count == 0, timeout_s)
 
-    def resume(self) -> None:
-        """Let them begin again."""
-        with self._changed:
-            self._paused = False
-            self._changed.notify_all()
+_LOOK_AGAIN_S: Final = 0.001
+_under_way: Final[dict[int, weakref.ref[Opening]]] = {}
+_paused: Final[set[str]] = set()
+"""What keeps a connection from being opened: a fork, or nothing."""
+
+
+def pause_openings(until_s: float) -> None:
+    """Let none begin, and wait for those that have begun, until then at most."""
+    _paused.add("fork")
+    while any(each() is not None for each in list(_under_way.values())) and monotonic() < until_s:
+        sleep(_LOOK_AGAIN_S)
 
 
 _forking = threading.Lock()
 """One fork at a time: what a fork locks is noted on the database, once."""
 
-openings = Openings()
 _prepared: Final[list[Forked]] = []
 """The databases that the fork that is under way has prepared, and has to let go on."""
 
@@ -120,7 +118,7 @@ def _prepare_fork() -> None:
     for database in _prepared:
         with suppress(Exception):
             database.hold_watch(until_s)
-    openings.pause(max(0.0, until_s - monotonic()))
+    pause_openings(until_s)
     _hold_writes(until_s)  # of what was opened in the meantime
     for database in _prepared:
         # One that can't be prepared is carried over, and refused in the child; the others are not.
@@ -143,7 +141,7 @@ def _after_fork_in_parent() -> None:
         _let_all_go_on()
         raise
     finally:
-        openings.resume()
+        _paused.clear()
         _forking.release()
 
 
@@ -154,9 +152,10 @@ def _let_all_go_on() -> None:
 
 
 def _leave_all_to_parent() -> None:
-    global _forking, openings  # noqa: PLW0603 # reason: the threads that use them do not exist here
+    global _forking  # noqa: PLW0603 # reason: the threads that use them do not exist here
     _forking = threading.Lock()
-    openings = Openings()
+    _under_way.clear()
+    _paused.clear()
     _prepared.clear()
     for database in _all_databases():
         if database.leave_to_parent():

@@ -117,7 +117,7 @@ def _opening(
     No fork comes in between, which would carry it over unseen; nothing is left open by an error.
     """
     forking.check_not_carried(path)
-    with forking.openings:
+    with forking.Opening():
         connection = open_connection(
             path, settings, read_only=read_only, is_new=is_new, prefix=prefix
         )
