@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,28 @@ def test_k_tx_10_an_interrupt_in_opening_delays_no_fork_and_no_opening() -> None
         assert time.monotonic() - begun_s < forking.FORK_WAIT_S / 2, interrupt.where
         join(*started(lambda: SessionStore.open(None, session_id="s").close()))
     assert instruction > 30
+
+
+class StruckLock:
+    """A lock behind whose taking an interrupt strikes at once, as a signal may."""
+
+    def __init__(self, lock: Any) -> None:
+        self.release = lock.release
+        self._lock = lock
+
+    def acquire(self, **how: Any) -> bool:
+        self._lock.acquire(**how)
+        raise KeyboardInterrupt
+
+
+def test_k_tx_10_an_interrupt_in_opening_one_more_store_delays_no_other(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        database: Any = database_of(store)
+        lock, database._opening = database._opening, StruckLock(database._opening)
+        with pytest.raises(KeyboardInterrupt):
+            SessionStore.open(path, session_id="s")
+        database._opening = lock
+        join(*started(lambda: SessionStore.open(path, session_id="s").close()))
 
 
 def test_k_tx_10_an_interrupt_behind_a_fork_holds_no_other_database(tmp_path: Path) -> None:

@@ -146,12 +146,15 @@ class OpenDatabase:
     @contextmanager
     def _opening_within(self, settings: Settings) -> Iterator[None]:
         started_s = monotonic()
-        if not self._opening.acquire(timeout=settings.busy_timeout_ms / 1000):
-            raise self.busy_error(started_s)
-        try:
+        try:  # around it: an interrupt may strike as soon as it is had
+            if not self._opening.acquire(timeout=settings.busy_timeout_ms / 1000):
+                raise self.busy_error(started_s)
             yield
         finally:
-            self._opening.release()
+            try:  # noqa: SIM105 # reason: a call before it would let an interrupt in once more
+                self._opening.release()
+            except RuntimeError:
+                pass  # another thread has it still
 
     def _check_settings(self, settings: Settings) -> None:
         known = self.connections.settings
