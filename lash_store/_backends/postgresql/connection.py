@@ -25,7 +25,11 @@ from lash_store._backends.postgresql.driver import (
     pipelining,
     store_error,
 )
-from lash_store._backends.postgresql.guarded import GuardedConnection, GuardedCursor
+from lash_store._backends.postgresql.guarded import (
+    GuardedConnection,
+    GuardedCursor,
+    GuardedServerCursor,
+)
 from lash_store._backends.postgresql.locks import Held, Lock, locks_of
 from lash_store._backends.postgresql.things import ThingLocks, lock_late
 from lash_store._kernel.backend import KeyLocks, Standing
@@ -329,10 +333,13 @@ class StoreConnection(GuardedConnection):
     # What follows is what SQLAlchemy, or a consumer past it, calls.
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:
-        """Open a cursor inside the current transaction; it is a :class:`GuardedCursor`."""
+        """Open a cursor inside the current transaction; a named one is the server's, for streaming."""
         self.check_usable()
-        is_named = bool(arguments or options.get("name"))  # a server's cursor: streaming results
-        cursor: Any = super().cursor(*arguments, **options) if is_named else GuardedCursor(self)
+        if arguments or options.get("name"):
+            self.server_cursor_factory = GuardedServerCursor
+            cursor: Any = super().cursor(*arguments, **options)
+        else:
+            cursor = GuardedCursor(self)
         self._cursors.add(cursor)
         return cursor
 

@@ -218,6 +218,13 @@ class OpenDatabase:
                     connection.begin_write((), budget_ms=settings.busy_timeout_ms, is_full=True)
                     guard.ensure_schema(cursor, schema, self.path, self.schema_name)
                     connection.end(commit=True)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise StoreOpenError(self.path, first_line(error)) from error
+            except psycopg.errors.InvalidSchemaName as error:
+                cause = (
+                    f"the schema {settings.schema!r} is not there, or not to be used by this role"
+                )
+                raise StoreOpenError(self.path, cause) from error
             except psycopg.Error as error:
                 raise store_error(error, connection) from error
             self.note_time(connection)

@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import FROM_LINTING
 
 from lash_store._backends.scoping import SharingContext
 from lash_store._kernel.placing import SharingCompiler
+from lash_store._kernel.schema import OURS
 from lash_store._kernel.sharing import Place, Sharing
 from lash_store.errors import TransactionControlError
 
@@ -36,8 +37,17 @@ class _DDLCompiler(PGDDLCompiler):
         Ranges of keys, pages and what comes first depend on it.
         """
         text: str = super().get_column_specification(column, **kw)  # type: ignore[no-untyped-call] # reason: likewise
-        if isinstance(column.type, Text):
+        if isinstance(column.type, Text) and not column.type.collation:
             return text.replace(" TEXT", ' TEXT COLLATE "C"', 1)
+        return text
+
+
+class _ConsumerDDLCompiler(_DDLCompiler):
+    def get_column_specification(self, column: Any, **kw: Any) -> str:
+        """Leave an application's own tables as it has declared them."""
+        if OURS in column.table.info:
+            return super().get_column_specification(column, **kw)
+        text: str = PGDDLCompiler.get_column_specification(self, column, **kw)  # type: ignore[no-untyped-call] # reason: likewise
         return text
 
 
@@ -54,6 +64,7 @@ class _ConsumerContext(SharingContext, PGExecutionContext_psycopg):
 
 
 class _ConsumerDialect(_Dialect):
+    ddl_compiler = _ConsumerDDLCompiler
     execution_ctx_cls = _ConsumerContext
     supports_statement_cache = True
 

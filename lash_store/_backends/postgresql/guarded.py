@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 _OPEN: Final = (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE)
 
 
-class GuardedCursor(psycopg.Cursor[Any]):
-    """A consumer's cursor: it runs inside the transaction that it was opened in, or not at all."""
+if TYPE_CHECKING:
+    _Cursor = psycopg.Cursor[Any]
+else:
+    _Cursor = object
+
+
+class _Guarded(_Cursor):
+    """What a consumer's cursors have in common: they run inside the transaction that they were opened in, or not at all."""
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         """Execute inside the current transaction."""
@@ -28,12 +34,6 @@ class GuardedCursor(psycopg.Cursor[Any]):
         with telling(connection.operation, str(query), connection.path):
             super().execute(query, params, **options)
         return self
-
-    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        """Execute for each parameter set inside the current transaction."""
-        connection = self._entered(query)
-        with telling(connection.operation, str(query), connection.path), pipelining(connection):
-            super().executemany(query, params_seq, **options)
 
     def _entered(self, query: Any) -> StoreConnection:
         """Return the connection, if a statement of the consumer's own may be sent on it now."""
@@ -65,6 +65,20 @@ class GuardedCursor(psycopg.Cursor[Any]):
             raise TransactionEndedError(
                 "a result was used after its transaction had ended: fetch its rows inside the block"
             )
+
+
+class GuardedCursor(_Guarded, psycopg.Cursor[Any]):
+    """A consumer's cursor."""
+
+    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
+        """Execute for each parameter set inside the current transaction."""
+        connection = self._entered(query)
+        with telling(connection.operation, str(query), connection.path), pipelining(connection):
+            super().executemany(query, params_seq, **options)
+
+
+class GuardedServerCursor(_Guarded, psycopg.ServerCursor[Any]):
+    """One that the server keeps, under a name: of a result that is streamed."""
 
 
 class GuardedConnection(OwnedConnection, psycopg.Connection[Any]):

@@ -16,8 +16,9 @@ from lash_store._backends.postgresql.driver import StoreCursor
 from lash_store._backends.postgresql.locks import Lock
 from lash_store.errors import StoreBusyError
 
-_LOCK_TIMEOUT: Final = (
-    "SELECT current_setting('lock_timeout'), set_config('lock_timeout', $1, true)"
+_TIMEOUTS: Final = (
+    "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'), "
+    "set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)"
 )
 _TRY_S: Final = 0.01
 
@@ -44,14 +45,15 @@ def lock_all(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str
 def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
     started_s = time.monotonic()
     cursor.execute("SAVEPOINT lash_store_lock")
-    ((before, _),) = cursor.execute(_LOCK_TIMEOUT, (f"{max(1, budget_ms)}ms",)).fetchall()
+    timeouts = (f"{max(1, budget_ms)}ms", "0")  # a role's own limit ends no such wait (K-LOCK-3)
+    ((*before, _, _),) = cursor.execute(_TIMEOUTS, timeouts).fetchall()
     try:
         cursor.execute(dialect.lock_statement(lock), prepare=False)
     except psycopg.errors.LockNotAvailable as error:
         cursor.execute("ROLLBACK TO SAVEPOINT lash_store_lock")
         waited_ms = round((time.monotonic() - started_s) * 1000)
         raise StoreBusyError(path, waited_ms) from error
-    cursor.execute(_LOCK_TIMEOUT, (before,))
+    cursor.execute(_TIMEOUTS, tuple(before))
     cursor.execute("RELEASE SAVEPOINT lash_store_lock")
 
 

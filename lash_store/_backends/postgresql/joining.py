@@ -8,6 +8,7 @@ would lose what others have committed in between.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from threading import get_ident
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -180,15 +181,18 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
     path, begun = _path_of(connection), BEGUN.get(connection)
     # Where a Tx on this connection will look for them.
     where = settings.schema if begun is None else begun.settings.schema
-    cursor = open_cursor(_raw(connection), settings.prefix, where)
+    raw = _raw(connection)
+    cursor = open_cursor(raw, settings.prefix, where)
     try:
-        place = guard.server_place(cursor, path, where)
-        wanted = [shared(schema, settings.prefix) for schema in schemas]
-        # All are looked at first: a refusal leaves nothing of the others behind.
-        for schema in wanted:
-            guard.needs_making(cursor, schema, path, place)
-        for schema in wanted:
-            guard.ensure_schema(cursor, schema, path, place)
+        # In AUTOCOMMIT a transaction of its own: locks and settings last for one, and it is all or nothing.
+        with raw.transaction() if raw.autocommit else nullcontext():
+            place = guard.server_place(cursor, path, where)
+            wanted = [shared(schema, settings.prefix) for schema in schemas]
+            # All are looked at first: a refusal leaves nothing of the others behind.
+            for schema in wanted:
+                guard.needs_making(cursor, schema, path, place)
+            for schema in wanted:
+                guard.ensure_schema(cursor, schema, path, place)
     except psycopg.Error as error:
         raise store_error(error, cursor.connection, path) from error
 
@@ -291,6 +295,10 @@ def _raw(connection: Connection) -> psycopg.Connection[Any]:
     if isinstance(raw, psycopg.AsyncConnection):
         made = OnSameServer(raw.pgconn)
         made.prepare_threshold = None  # names of prepared statements are the other one's
+        if raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            # Whichever sends the first statement begins the transaction, and how is the application's to say.
+            made.autocommit, made.isolation_level = raw.autocommit, raw.isolation_level
+            made.read_only, made.deferrable = raw.read_only, raw.deferrable
         return made
     if not isinstance(raw, psycopg.Connection):
         raise NotConfiguredError(f"{raw!r} is no connection of psycopg's")

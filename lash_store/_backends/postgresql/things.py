@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
 
 
+_STATEMENT_TIMEOUT: Final = (
+    "SELECT current_setting('statement_timeout'), set_config('statement_timeout', $1, true)"
+)
+
+
 def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
     """Take locks in a transaction that has begun, those that it lacks."""
     for lock in locks:
         if not connection.held.isdisjoint({lock, (lock[0], False)}):
             continue
+        cursor = connection.own_cursor
         try:
-            connection.own_cursor.execute(dialect.lock_statement(lock), prepare=False)
+            if not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
+                # A role's own limit ends no such wait (K-LOCK-3), or its transaction would be over.
+                ((before, _),) = cursor.execute(_STATEMENT_TIMEOUT, ("0",)).fetchall()
+                cursor.execute(dialect.lock_statement(lock), prepare=False)
+                cursor.execute(_STATEMENT_TIMEOUT, (before,))
         except psycopg.Error as error:
             raise store_error(error, connection) from error
         connection.held.add(lock)

@@ -1,0 +1,224 @@
+"""How an application has its connections, tables and results: a Tx that joins, or lends its own, leaves that as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    make_url,
+    text,
+)
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import lash_store
+from lash_store import Deployment, NewWork, ProcessRegistry, SessionStore
+from lash_store.errors import (
+    NotConfiguredError,
+    ReadOnlyStoreError,
+    StoreOpenError,
+    ThreadError,
+    TransactionEndedError,
+)
+from lash_store.schemas import create_tables
+from lash_store.session.tx import SessionTx
+from tests.support.turns import join, outcome, started
+
+
+@pytest.fixture
+def store(own_url: str) -> Iterator[SessionStore]:
+    with SessionStore.open(own_url, session_id="s") as opened:
+        yield opened
+
+
+def hasty(own_url: str) -> str:
+    """The same database, for a role whose statements may not take long."""
+    url = make_url(own_url)
+    said = f"{url.query['options']} -cstatement_timeout=100ms"
+    return url.update_query_dict({"options": said}).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("where", ["engine", "connection"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"isolation_level": "REPEATABLE READ"},
+        {"isolation_level": "SERIALIZABLE"},
+        {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    ],
+    ids=["repeatable", "serializable", "reads"],
+)
+def test_k_pg_3_asyncio_s_transactions_are_as_the_application_has_said(
+    own_url: str, store: SessionStore, options: dict[str, Any], where: str
+) -> None:
+    """Whether it is the application's first statement or that of a Tx which begins them."""
+    store.enqueue_work(NewWork([1]))
+
+    def join_it(connection: Connection) -> object:
+        tx = SessionTx.on(connection, session_id="s")
+        if not options.get("postgresql_readonly"):
+            return tx
+        with pytest.raises(ReadOnlyStoreError):
+            tx.enqueue_work(NewWork([2]))
+        return tx.work_depth().batches
+
+    async def main() -> None:
+        made = create_async_engine(own_url, execution_options=options if where == "engine" else {})
+        engine = lash_store.configure(made)
+        async with engine.connect() as connection:
+            if where == "connection":
+                await connection.execution_options(**options)
+            async with connection.begin():
+                if options.get("postgresql_readonly"):
+                    assert await connection.run_sync(join_it) == 1
+                    shown = await connection.execute(text("SHOW transaction_read_only"))
+                    assert shown.scalar_one() == "on"
+                else:
+                    with pytest.raises(NotConfiguredError, match=options["isolation_level"]):
+                        await connection.run_sync(join_it)
+                shown = await connection.execute(text("SHOW transaction_isolation"))
+                assert shown.scalar_one() == options["isolation_level"].lower()
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert store.work_depth().batches == 1
+
+
+def test_k_share_3_tables_made_in_autocommit_are_made_once_or_not_at_all(
+    own_url: str, admin: psycopg.Connection[Any], place: str
+) -> None:
+    engine = create_engine(own_url, isolation_level="AUTOCOMMIT")
+
+    def make() -> object:
+        with engine.connect() as connection:
+            create_tables(connection)
+            return connection.execute(text("SELECT 1")).scalar_one()
+
+    admin.execute(f"CREATE TABLE {place}.mine (x int)".encode())
+    admin.execute(f"CREATE INDEX lash_idx_process_events_key ON {place}.mine (x)".encode())
+    with pytest.raises(lash_store.errors.LashStoreError):
+        make()
+    tables = f"SELECT count(*) FROM pg_tables WHERE schemaname = '{place}'".encode()
+    assert admin.execute(tables).fetchone() == (1,)
+    admin.execute(f"DROP TABLE {place}.mine".encode())
+    told = list[object]()
+    join(*started(*[lambda: told.append(outcome(make))] * 4))
+    assert told == [1, 1, 1, 1]
+    engine.dispose()
+    with Deployment.open(own_url) as deployment:
+        assert deployment.effects.list_effects() == []
+
+
+def test_k_compose_5_an_application_s_tables_are_made_as_it_declares_them(
+    own_url: str, store: SessionStore
+) -> None:
+    metadata = MetaData()
+    Table("own_a", metadata, Column("id", Integer, primary_key=True), Column("name", Text))
+    Table("own_b", metadata, Column("name", Text(collation="C")))
+    with store.begin() as tx:
+        metadata.create_all(tx.connection)
+        told = tx.connection.execute(
+            text(
+                "SELECT table_name, collation_name FROM information_schema.columns "
+                "WHERE table_name LIKE 'own__' AND column_name = 'name' ORDER BY 1"
+            )
+        ).all()
+    assert told == [("own_a", None), ("own_b", "C")]
+
+
+@pytest.mark.parametrize("how", ["streamed", "named"])
+def test_k_tx_9_what_is_streamed_is_used_in_its_transaction_and_thread(
+    store: SessionStore, how: str
+) -> None:
+    def open_it(connection: Connection) -> Any:
+        numbers = "SELECT generate_series(1, 5000)"
+        if how == "streamed":
+            return connection.execution_options(stream_results=True).execute(text(numbers))
+        raw: Any = connection.connection.cursor("mine")
+        raw.execute(numbers)
+        return raw
+
+    told = list[object]()
+    with store.begin() as tx:
+        result = open_it(tx.connection)
+        assert result.fetchone() == (1,)
+        join(*started(lambda: told.append(outcome(lambda: result.fetchmany(2_000)))))
+    assert [type(each) for each in told] == [ThreadError]
+    with pytest.raises(TransactionEndedError, match="fetch its rows inside"):
+        for _ in range(5_000):
+            result.fetchone()
+    with store.begin() as tx:
+        result = open_it(tx.connection)
+        assert len(result.fetchall()) == 5_000
+
+
+def test_k_lock_3_a_statement_timeout_ends_no_wait_of_who_joins(own_url: str) -> None:
+    engine = lash_store.configure(create_engine(hasty(own_url)))
+    with (
+        SessionStore.open(own_url, session_id="s") as store,
+        ProcessRegistry.open(hasty(own_url)) as registry,
+    ):
+        for join_it in ("consumer", "block"):
+            inside, go_on = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with store.begin():
+                    inside.set()  # noqa: B023 # reason: joined below
+                    go_on.wait(60)  # noqa: B023 # reason: likewise
+
+            def wait(how: str) -> str:
+                with engine.begin() if how == "consumer" else registry.begin() as begun:
+                    tx = (
+                        SessionTx.on(begun, session_id="s")
+                        if isinstance(begun, Connection)
+                        else SessionTx.beside(begun, session_id="s")
+                    )
+                    tx.enqueue_work(NewWork([how]))
+                    return str(tx.connection.execute(text("SHOW statement_timeout")).scalar_one())
+
+            told = list[object]()
+            threads = started(hold)
+            assert inside.wait(60)
+            threads += started(lambda: told.append(outcome(lambda: wait(join_it))))  # noqa: B023 # reason: likewise
+            time.sleep(0.4)
+            assert told == []
+            go_on.set()
+            join(*threads)
+            assert told == ["100ms"]
+        assert [batch.items[0].payload for batch in store.list_work()] == ["consumer", "block"]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("lacks", ["create", "usage", "tables"])
+def test_k_open_4_rights_that_are_missing_are_told_as_what_keeps_it_from_being_opened(
+    own_url: str, admin: psycopg.Connection[Any], place: str, lacks: str
+) -> None:
+    url = make_url(own_url)
+    if lacks == "tables":
+        SessionStore.open(own_url, session_id="s").close()
+    admin.execute(f"CREATE ROLE {place}_poor LOGIN PASSWORD 'poor'".encode())
+    if lacks != "usage":
+        admin.execute(f"GRANT USAGE ON SCHEMA {place} TO {place}_poor".encode())
+    poor = url.set(username=f"{place}_poor", password="poor").render_as_string(hide_password=False)
+    try:
+        with pytest.raises(
+            StoreOpenError, match=place if lacks != "tables" else "permission"
+        ) as error:
+            SessionStore.open(poor, session_id="s", schema=place)
+        assert "postgresql" in error.value.path
+        assert "poor:poor" not in str(error.value)
+    finally:
+        admin.execute(f"DROP OWNED BY {place}_poor".encode())
+        admin.execute(f"DROP ROLE {place}_poor".encode())
