@@ -207,6 +207,10 @@ class LeaseTable:
     Every table that carries a lease has one of these; the order of its columns is its own. With
     `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one.
 
+    The first claim of a key makes its row, so every other column is nullable or has a default of the
+    database's: a ``server_default``, or ``FetchedValue()`` where a trigger fills it. InvalidRecordError
+    names one that is neither.
+
     ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease``, ``release_lease`` and
     ``release_live_lease`` are prepared statements: called, each gives its SQLAlchemy construct, to
     compose.
@@ -224,6 +228,15 @@ class LeaseTable:
         expires_at_ms: Column[int],
         reentrant: bool = False,
     ) -> None:
+        given = {key, owner_id, token, fencing_token, claimed_at_ms, expires_at_ms}
+        given.add(table.autoincrement_column)
+        for column in table.columns:
+            if not (column in given or column.nullable or column.server_default is not None):
+                raise InvalidRecordError(
+                    "table",
+                    str(column),
+                    "must be nullable or have a server_default: a claim makes the row without it",
+                )
         self.table = table
         self.key = key
         self.owner_id = owner_id

@@ -11,9 +11,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import func, literal_column, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    FetchedValue,
+    MetaData,
+    Table,
+    Text,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
-from lash_store import EffectStore, NewWork, ProcessRegistry, SessionStore
+from lash_store import EffectStore, LeaseTable, NewWork, ProcessRegistry, SessionStore
 from lash_store.effect.records import EffectClaim, EffectError
 from lash_store.effect.statements import is_live_claim, select_effects
 from lash_store.effect.tables import runtime_effect_replay
@@ -355,6 +366,44 @@ def test_k_compose_1_a_choice_of_work_that_the_database_cant_make_is_refused(
             tx.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, **choice)
     assert len(store.list_work()) == 2
     assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000) is not None
+
+
+@pytest.mark.canonical("nothing is opened")
+def test_k_lease_5_a_table_whose_rows_no_claim_can_make_is_refused() -> None:
+    """When it is declared: the first claim of a key would be refused by the database, row or no row."""
+
+    def declare(*more: Column[Any]) -> LeaseTable:
+        table = Table(
+            "jobs",
+            MetaData(),
+            Column("id", Text, primary_key=True),
+            *(Column(name, Text) for name in ("owner", "token")),
+            *(Column(name, BigInteger, nullable=False) for name in ("term", "since", "until")),
+            *more,
+        )
+        c = table.c
+        return LeaseTable(
+            table,
+            key=c.id,
+            owner_id=c.owner,
+            token=c.token,
+            fencing_token=c.term,
+            claimed_at_ms=c.since,
+            expires_at_ms=c.until,
+        )
+
+    for bad in (
+        Column("payload", Text, nullable=False),
+        Column("payload", Text, nullable=False, default="x"),
+    ):
+        with pytest.raises(InvalidRecordError, match=r"table = jobs\.payload: must be nullable"):
+            declare(bad)
+    for good in (
+        Column("payload", Text),
+        Column("payload", Text, nullable=False, server_default=""),
+        Column("payload", Text, FetchedValue(), nullable=False),
+    ):
+        assert declare(good).table.name == "jobs"
 
 
 def test_k_lease_5_numbers_are_compared_by_what_they_are(store: SessionStore) -> None:
