@@ -127,7 +127,8 @@ def copy_deployment(
     with ExitStack() as held:
         for kind, session_id, open_source in _units(source, reading):
             with ExitStack() as opened:
-                store = opened.enter_context(open_source())
+                with _of_unit(target, kind, session_id):
+                    store = opened.enter_context(open_source())
                 if not is_server(source) and store.path not in sound:
                     _check_sound(store.path)
                     sound.add(store.path)
@@ -305,6 +306,18 @@ def _open_target(
         make_folder(Path(target))
     opened: Store[Any] = store.open(target if is_url(target) else Path(target) / name, **options)
     return opened
+
+
+@contextmanager
+def _of_unit(target: str | os.PathLike[str], kind: Kind, session_id: str | None) -> Iterator[None]:
+    """Raise CopyError for a session whose id can't be one any more: older programs wrote what they liked."""
+    try:
+        yield
+    except InvalidRecordError as error:
+        if error.field != "session_id":
+            raise
+        what = _called(kind, session_id)
+        raise CopyError(place_name(str(target)), what, error.problem) from error
 
 
 @contextmanager

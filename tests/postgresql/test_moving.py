@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,17 @@ def test_what_a_server_can_not_hold_is_refused_and_nothing_of_the_unit_is_copied
     assert admin.execute(f"SELECT count(*) FROM {place}.lash_queued_work_batches").fetchone() == (
         0,
     )
+
+
+def test_a_session_whose_name_a_server_can_not_hold_is_named(tmp_path: Path, there: str) -> None:
+    source = f"sqlite:///{tmp_path}/app.db"
+    with Deployment.open(source) as deployment:
+        deployment.sessions.create("b", model="m").close()
+    with closing(sqlite3.connect(tmp_path / "app.db")) as raw, raw:
+        raw.execute("UPDATE lash_session_meta SET store = 'x' || char(0)")
+        raw.execute("UPDATE lash_session_head SET store = 'x' || char(0)")
+    with pytest.raises(CopyError, match=r"session 'x\\x00'.*NUL"):
+        copy_deployment(source, there)
 
 
 def test_k_share_7_a_server_without_tables_is_no_source(tmp_path: Path, there: str) -> None:

@@ -96,6 +96,14 @@ def test_k_pg_3_asyncio_s_transactions_are_as_the_application_has_said(
     assert store.work_depth().batches == 1
 
 
+def test_k_tx_8_a_two_phase_transaction_is_refused_as_that(own_url: str) -> None:
+    engine = lash_store.configure(create_engine(own_url))
+    with engine.connect() as connection, connection.begin_twophase():
+        with pytest.raises(NotConfiguredError, match="two-phase"):
+            SessionTx.on(connection, session_id="s")
+    engine.dispose()
+
+
 def test_k_share_3_tables_made_in_autocommit_are_made_once_or_not_at_all(
     own_url: str, admin: psycopg.Connection[Any], place: str
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
-from sqlalchemy import Connection, ExceptionContext, event
+from sqlalchemy import Connection, ExceptionContext, TwoPhaseTransaction, event
 
 from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
 from lash_store._backends.orm_sessions import check_joined
@@ -156,6 +156,11 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
     """Join the transaction that is open on `connection`; see ``_backends.joining``."""
     begun = BEGUN.get(connection)
+    if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+        raise NotConfiguredError(
+            f"{connection!r} is in a two-phase transaction, which may end anywhere and long after this: "
+            "its locks and what waits for its commit could not be told of that; begin an ordinary one"
+        )
     if not isinstance(begun, Begun) or not connection.in_transaction():
         raise NotConfiguredError(
             f"{connection!r} has no transaction that a configured engine began: call "
