@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import lash_store
 from lash_store import Deployment, NewWork, ProcessRegistry, SessionStore
 from lash_store.errors import (
+    NamesTakenError,
     NotConfiguredError,
     ReadOnlyStoreError,
     StoreOpenError,
@@ -127,6 +128,34 @@ def test_k_share_3_tables_made_in_autocommit_are_made_once_or_not_at_all(
     engine.dispose()
     with Deployment.open(own_url) as deployment:
         assert deployment.effects.list_effects() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        (
+            "CREATE SEQUENCE {}.lash_trigger_subscription_seq_id_seq",
+            "lash_trigger_subscription_seq_id_seq",
+        ),
+        (
+            "CREATE TABLE {0}.mine (a int); CREATE INDEX lash_idx_process_events_key ON {0}.mine (a)",
+            "lash_idx_process_events_key",
+        ),
+        ("CREATE TYPE {}.lash_processes AS ENUM ('a')", "lash_processes"),
+    ],
+    ids=["sequence", "index", "type"],
+)
+def test_k_share_3_names_that_anything_has_taken_are_told(
+    own_url: str, admin: psycopg.Connection[Any], place: str, script: str, name: str
+) -> None:
+    admin.execute(script.format(place).encode())
+    for _ in range(2):
+        with pytest.raises(NamesTakenError, match=name):
+            Deployment.open(own_url)
+    tables = f"SELECT count(*) FROM pg_tables WHERE schemaname = '{place}' AND tablename ~ 'process|trigger'"
+    of_kind = "trigger" if "trigger" in name else "process"
+    found = admin.execute(tables.replace("process|trigger", of_kind).encode())
+    assert found.fetchone() == (0,)
 
 
 def test_k_compose_5_an_application_s_tables_are_made_as_it_declares_them(

@@ -36,6 +36,12 @@ _NAMES: Final = """\
 SELECT relname FROM pg_class
 WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)"""
 
+_TAKEN: Final = """\
+SELECT relname FROM pg_class
+WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2)
+UNION SELECT typname FROM pg_type
+WHERE typnamespace = $1::text::regnamespace AND typname = ANY ($2)"""
+"""Whatever has one of some names: a table has its name as a type as well."""
 
 _SCHEMA: Final = "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname = $1"
 
@@ -101,8 +107,7 @@ def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
     """
     known = versions(cursor, schema.prefix, place)
     if schema.kind not in known:
-        wanted = [table.name for table in schema.tables if table.name != schema.prefix + VERSIONS]
-        taken = sorted(name for (name,) in cursor.execute(_NAMES, (place, wanted)).fetchall())
+        taken = sorted(name for (name,) in cursor.execute(_TAKEN, (place, _wanted(schema))))
         if taken:
             raise NamesTakenError(path, taken)
         return True
@@ -112,6 +117,17 @@ def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
     if differences:
         raise SchemaDriftError(schema.kind, path, differences)
     return False
+
+
+def _wanted(schema: Schema) -> list[str]:
+    """Return the names that a kind's tables take up: their own, and those of what is made with them."""
+    names = []
+    for table in schema.tables:
+        if table.name != schema.prefix + VERSIONS:
+            names += [table.name, *(str(index.name) for index in indexes_of(table))]
+            if table.autoincrement_column is not None:
+                names.append(f"{table.name}_{table.autoincrement_column.name}_seq")
+    return names
 
 
 def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
