@@ -134,6 +134,7 @@ def create_tables(
     connection: Connection,
     *kinds: Kind | type[Tx[Any]],
     prefix: str = "lash_",
+    schema: str | None = None,
     extras: Sequence[Extra] = (),
     tables: Sequence[OwnTables] = (),
 ) -> None:
@@ -142,7 +143,9 @@ def create_tables(
     In the transaction that is open on `connection`, or a new one on it; it commits nothing. A migration's
     connection will do: it need not be configured. Kinds that are there and as declared stay as they are.
     A kind is a name, or a Tx class: ``create_tables(op.get_bind(), SessionTx)``. With them are made
-    the `extras` and the application's own `tables` that are missing (K-SHARE-8, K-SHARE-9). Raises NamesTakenError,
+    the `extras` and the application's own `tables` that are missing (K-SHARE-8, K-SHARE-9). On PostgreSQL
+    `schema` is the one that they are made in, if not that which a configured engine was given, or which the
+    connection looks into first; SQLite has none, and passes over it. Raises NamesTakenError,
     SchemaVersionError, SchemaDriftError, and ForeignDatabaseError for a canonical file; then nothing of
     ours was made. Raises InvalidRecordError for an unknown kind or a bad prefix.
     """
@@ -151,7 +154,8 @@ def create_tables(
             raise InvalidRecordError("kinds", shown(each), "must be a name, or a Tx class")
     names = [each if isinstance(each, str) else each.schema.kind for each in kinds]
     chosen = [schema_of(name) for name in names or KINDS]
-    make_tables(connection, chosen, Settings(prefix=prefix, extras=extras, tables=tables))
+    settings = Settings(prefix=prefix, schema=schema, extras=extras, tables=tables)
+    make_tables(connection, chosen, settings)
 
 
 def stamp_tables(connection: Connection, tables: OwnTables, *, prefix: str = "lash_") -> None:

@@ -130,6 +130,22 @@ def test_k_share_3_tables_made_in_autocommit_are_made_once_or_not_at_all(
         assert deployment.effects.list_effects() == []
 
 
+@pytest.mark.parametrize("configured", [False, True])
+def test_k_share_3_a_migration_says_in_which_schema_the_tables_are_made(
+    url: str, place: str, configured: bool
+) -> None:
+    engine = create_engine(url)
+    if configured:
+        lash_store.configure(engine)
+    with engine.begin() as connection:
+        create_tables(connection, schema=place)
+        found = connection.execute(text("SELECT to_regclass('lash_blobs')")).scalar_one()
+        assert found is None  # not where the connection looks first
+    engine.dispose()
+    with Deployment.open(url, schema=place, create=False) as deployment:
+        assert deployment.sessions.list() == []
+
+
 @pytest.mark.parametrize(
     ("script", "name"),
     [

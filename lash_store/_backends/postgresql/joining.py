@@ -185,7 +185,7 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
         connection.begin()
     path, begun = _path_of(connection), BEGUN.get(connection)
     # Where a Tx on this connection will look for them.
-    where = settings.schema if begun is None else begun.settings.schema
+    where = settings.schema or (None if begun is None else begun.settings.schema)
     raw = _raw(connection)
     cursor = open_cursor(raw, settings.prefix, where)
     try:
