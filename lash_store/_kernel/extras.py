@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
-from sqlalchemy import Index, MetaData, Table
+from sqlalchemy import Column, Index, MetaData, Table
 
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.schema import declared, ours_of
@@ -98,6 +98,15 @@ def check_extras(extras: Extras) -> Extras:
             # Building one has added it to the table, which is ours, and is to be made as it is.
             table.indexes.discard(each)
     return tuple(extras)
+
+
+def check_makes_rows(table: Table[Any], given: set[Column[Any]]) -> None:
+    """Raise InvalidRecordError for a table in which no row can be made of the columns that are given."""
+    for column in table.columns:
+        is_filled = column.nullable or column.server_default is not None
+        if not (is_filled or column in given or column is table.autoincrement_column):
+            why = "must be nullable or have a server_default: a claim makes the row without it"
+            raise InvalidRecordError("table", str(column), why)
 
 
 def check_own_tables(tables: Sequence[OwnTables]) -> tuple[OwnTables, ...]:

@@ -65,6 +65,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from lash_store._kernel.checks import check_count, check_name, shown
 from lash_store._kernel.dialects import upsert_insert
+from lash_store._kernel.extras import check_makes_rows
 from lash_store._kernel.liveness import Guarded, Liveness, check_token
 from lash_store._kernel.prepared import prepare
 from lash_store.clock import MAX_INT
@@ -205,11 +206,9 @@ class LeaseTable:
     """The columns that the protocol needs, and the statements that it consists of.
 
     Every table that carries a lease has one of these; the order of its columns is its own. With
-    `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one.
-
-    The first claim of a key makes its row, so every other column is nullable or has a default of the
-    database's: a ``server_default``, or ``FetchedValue()`` where a trigger fills it. InvalidRecordError
-    names one that is neither.
+    `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one. The first
+    claim of a key makes its row: every other column is nullable or has a ``server_default``, which is
+    ``FetchedValue()`` where a trigger fills it. InvalidRecordError names one that is neither.
 
     ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease``, ``release_lease`` and
     ``release_live_lease`` are prepared statements: called, each gives its SQLAlchemy construct, to
@@ -228,23 +227,10 @@ class LeaseTable:
         expires_at_ms: Column[int],
         reentrant: bool = False,
     ) -> None:
-        given = {key, owner_id, token, fencing_token, claimed_at_ms, expires_at_ms}
-        given.add(table.autoincrement_column)
-        for column in table.columns:
-            if not (column in given or column.nullable or column.server_default is not None):
-                raise InvalidRecordError(
-                    "table",
-                    str(column),
-                    "must be nullable or have a server_default: a claim makes the row without it",
-                )
-        self.table = table
-        self.key = key
-        self.owner_id = owner_id
-        self.token = token
-        self.fencing_token = fencing_token
-        self.claimed_at_ms = claimed_at_ms
-        self.expires_at_ms = expires_at_ms
-        self.reentrant = reentrant
+        check_makes_rows(table, {key, owner_id, token, fencing_token, claimed_at_ms, expires_at_ms})
+        self.table, self.key, self.reentrant = table, key, reentrant
+        self.owner_id, self.token, self.fencing_token = owner_id, token, fencing_token
+        self.claimed_at_ms, self.expires_at_ms = claimed_at_ms, expires_at_ms
         self.liveness = Liveness(token, expires_at_ms)
         self.select_leases = prepare(self._select_leases)
         self.claim_lease = prepare(self._claim_lease)
