@@ -277,8 +277,8 @@ class Leader(ABC):
         try:
             connection.leave_nothing_open(commit=call.error is None)
         except Exception as error:
-            if is_from_handler(error):
-                raise
+            if isinstance(error, sqlite3.Error) or is_from_handler(error):
+                raise  # SQLite's own has everything undone
             call.error = call.error or error
             return False
         return True
