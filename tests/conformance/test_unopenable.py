@@ -66,8 +66,9 @@ def test_k_open_14_a_file_where_a_folder_is_to_be(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_k_open_14_no_descriptor_left(path: Path) -> None:
-    program = (
+def when_none_is_left(path: Path, program: str) -> str:
+    """What a program prints that has opened a store once, and then taken every descriptor there is."""
+    taking = (
         "import os, resource, sys\n"
         "from lash_store import SessionStore\n"
         "from lash_store.errors import StoreOpenError\n"
@@ -77,42 +78,41 @@ def test_k_open_14_no_descriptor_left(path: Path) -> None:
         "try:\n"
         "    while True: taken.append(os.dup(0))\n"
         "except OSError: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", taking + program, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_k_open_14_no_descriptor_left(path: Path) -> None:
+    told = when_none_is_left(
+        path,
         "try:\n"
         "    SessionStore.open(sys.argv[1], session_id='s')\n"
         "except StoreOpenError as error: print(error.cause)\n"
         "for each in taken: os.close(each)\n"
-        "SessionStore.open(sys.argv[1], session_id='s').close()\n"
+        "SessionStore.open(sys.argv[1], session_id='s').close()\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "Too many open files\n"
+    assert told == "Too many open files\n"
 
 
 def test_k_open_14_few_descriptors_left(path: Path) -> None:
     """The file itself can be opened, and what SQLite needs beside it can't."""
-    program = (
-        "import os, resource, sys\n"
-        "from lash_store import SessionStore\n"
-        "from lash_store.errors import StoreOpenError\n"
-        "SessionStore.open(sys.argv[1], session_id='s').close()\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
-        "taken = []\n"
-        "try:\n"
-        "    while True: taken.append(os.dup(0))\n"
-        "except OSError: pass\n"
+    told = when_none_is_left(
+        path,
         "for _ in range(12):\n"
         "    os.close(taken.pop())\n"
         "    try:\n"
         "        SessionStore.open(sys.argv[1], session_id='s').close()\n"
-        "    except StoreOpenError as error: print(error.cause)\n"
+        "    except StoreOpenError as error: print(error.cause)\n",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
-    )
-    told = done.stdout.splitlines()
-    assert 2 <= len(told) < 12
-    assert all(each.endswith("Too many open files") for each in told), told
+    lines = told.splitlines()
+    assert 2 <= len(lines) < 12
+    assert all(each.endswith("Too many open files") for each in lines), lines
 
 
 def test_k_open_14_a_link_that_leads_to_itself(path: Path) -> None:
