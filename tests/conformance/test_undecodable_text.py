@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,22 @@ def test_t_sub_3_a_subscription_that_is_no_utf8_keeps_no_other_back(
     assert all_rows(path)["trigger_subscriptions"] == before  # what can't be read stays as it is
     assert triggers.delete_subscription("one", bad.handle)
     assert triggers.list_subscriptions().undecodable == ()
+
+
+def test_t_sub_3_a_subscription_whose_id_is_no_utf8_is_told_by_its_handle(
+    triggers: TriggerStore, path: Path
+) -> None:
+    bad = subscribe(triggers)
+    spoil(path, "trigger_subscriptions", "subscription_id")
+    before = all_rows(path)
+    found = ("trigger_subscriptions", bad.handle, "its subscription_id is no UTF-8")
+    for call in (
+        triggers.cancel_subscription,
+        triggers.enable_subscription,
+        triggers.delete_subscription,
+    ):
+        assert refusal(partial(call, "one", bad.handle)) == found
+    assert all_rows(path) == before
 
 
 def test_t_del_2_an_occurrence_that_is_no_utf8_stands_beside_the_list(

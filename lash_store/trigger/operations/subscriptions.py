@@ -22,7 +22,7 @@ from lash_store.trigger.records.subscriptions import (
     written_draft,
     written_subscription,
 )
-from lash_store.trigger.tables import trigger_subscription_seq
+from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
 
 
 def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]:
@@ -181,9 +181,18 @@ def _finding(session_id: str | None, handle: str) -> Work[list[tuple[str, str, s
     if session_id is not None:
         check_name("session_id", session_id)
     registrant, name = _registrant(session_id), check_name("handle", handle)
-    return lambda tx: statements.find_subscription.all_leniently(
-        tx.own_cursor, **registrant, handle=name
-    )
+
+    def find(tx: Tx) -> list[tuple[str, str, str, int, str]]:
+        rows = statements.find_subscription.all_leniently(tx.own_cursor, **registrant, handle=name)
+        for subscription_id, *_ in rows:  # its record may be anything; by this it is found again
+            try:
+                str(subscription_id).encode()
+            except UnicodeEncodeError as error:
+                cause = "its subscription_id is no UTF-8"
+                raise CorruptRecordError(trigger_subscriptions.name, name, cause) from error
+        return rows
+
+    return find
 
 
 def readable(subscription_id: str, handle: str, record_json: str) -> Subscription | Undecodable:
