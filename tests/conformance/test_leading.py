@@ -234,8 +234,6 @@ def test_k_tx_10_what_a_signal_handler_raises_is_its_threads_and_no_call_s(
     """It may strike as that thread does another one's call: that is done again, and its caller hears nothing."""
 
     class StruckClock:
-        strikes = False
-
         def now_ms(self) -> int:
             if threading.current_thread() is threading.main_thread():
                 signal.raise_signal(signal.SIGUSR1)

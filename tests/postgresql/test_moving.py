@@ -19,6 +19,7 @@ from lash_store.errors import ConnectionLostError, CopyError, StoreOpenError
 from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import KINDS, check_file, mend_file
 from tests.shared.test_moving import Interrupts, contents, fill
+from tests.support.databases import all_rows
 from tests.support.postgresql import placed
 from tests.support.triggers import draft
 
@@ -153,8 +154,12 @@ def test_a_session_whose_name_a_server_can_not_hold_is_named(tmp_path: Path, the
     with closing(sqlite3.connect(tmp_path / "app.db")) as raw, raw:
         raw.execute("UPDATE lash_session_meta SET store = 'x' || char(0)")
         raw.execute("UPDATE lash_session_head SET store = 'x' || char(0)")
+    before = all_rows(tmp_path / "app.db")
     with pytest.raises(CopyError, match=r"session 'x\\x00'.*NUL"):
         copy_deployment(source, there)
+    assert all_rows(tmp_path / "app.db") == before
+    with Deployment.open(there) as deployment:
+        assert deployment.sessions.list() == []
 
 
 def test_k_share_7_a_server_without_tables_is_no_source(tmp_path: Path, there: str) -> None:
