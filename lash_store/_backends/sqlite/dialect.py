@@ -124,13 +124,15 @@ INTEGRITY_CHECK: Final = "PRAGMA integrity_check"
 FOREIGN_KEY_CHECK: Final = "PRAGMA foreign_key_check"
 
 
-_CONTROL: Final = re.compile(
-    r"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*          # what SQLite passes over
-    (?: BEGIN | COMMIT | END
-      | ROLLBACK (?! (?: \s | --[^\n]*\n | /\*.*?\*/ )* (?:TRANSACTION\b)?
-                     (?: \s | --[^\n]*\n | /\*.*?\*/ )* TO\b ) )\b""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
+@cache  # two milliseconds to compile, which no import has to wait for
+def _control() -> re.Pattern[str]:
+    return re.compile(
+        r"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*          # what SQLite passes over
+        (?: BEGIN | COMMIT | END
+          | ROLLBACK (?! (?: \s | --[^\n]*\n | /\*.*?\*/ )* (?:TRANSACTION\b)?
+                         (?: \s | --[^\n]*\n | /\*.*?\*/ )* TO\b ) )\b""",
+        re.VERBOSE | re.IGNORECASE | re.DOTALL,
+    )
 
 
 _OF_ROWS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
@@ -147,7 +149,7 @@ def check_no_control(sql: object) -> None:
     By its text, which begins with one of a few words. An authorizer would see the same, but it is
     a callback: an interrupt that strikes in there is lost, and refuses whatever is being prepared.
     """
-    if isinstance(sql, str) and _CONTROL.match(sql):
+    if isinstance(sql, str) and _control().match(sql):
         raise TransactionControlError(
             f"{sql!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"

@@ -6,6 +6,7 @@ the connection next would have it.
 
 import re
 import sqlite3
+from functools import cache
 from typing import Final
 
 _NAMES: Final = (
@@ -44,12 +45,16 @@ _NAMES: Final = (
     "writable_schema",
 )
 
-_SETTING: Final = re.compile(
-    rf"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*
-    PRAGMA (?: \s | --[^\n]*\n | /\*.*?\*/ )+ (?: \w+ \s* \. \s* )? ["'`\[]? ({"|".join(_NAMES)}) ["'`\]]?
-    \s* [=(]""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
+
+@cache  # who only reads and changes rows does not wait for it to be compiled
+def _setting() -> re.Pattern[str]:
+    return re.compile(
+        rf"""(?: [\s;\ufeff] | --[^\n]*\n | /\*.*?\*/ )*
+        PRAGMA (?: \s | --[^\n]*\n | /\*.*?\*/ )+ (?: \w+ \s* \. \s* )?
+        ["'`\[]? ({"|".join(_NAMES)}) ["'`\]]? \s* [=(]""",
+        re.VERBOSE | re.IGNORECASE | re.DOTALL,
+    )
+
 
 _UNREADABLE: Final = {"case_sensitive_like": 0}
 """The default of what can be set and not be read."""
@@ -64,7 +69,7 @@ class Changed:
 
     def note(self, sql: object) -> None:
         """Remember, before a consumer's statement is executed, what it is going to change."""
-        found = _SETTING.match(sql) if isinstance(sql, str) else None
+        found = _setting().match(sql) if isinstance(sql, str) else None
         if found is None or (name := found[1].lower()) in self.before:
             return
         self.before[name] = _UNREADABLE[name] if name in _UNREADABLE else self._read(name)
