@@ -30,12 +30,17 @@ from lash_store.errors import (
     NamesTakenError,
     NotConfiguredError,
     ReadOnlyStoreError,
+    SchemaDriftError,
+    SchemaVersionError,
     StoreOpenError,
     ThreadError,
     TransactionEndedError,
 )
+from lash_store.process.tx import ProcessTx
 from lash_store.schemas import create_tables
 from lash_store.session.tx import SessionTx
+from lash_store.testing import as_another_process
+from tests.support.registries import registration
 from tests.support.turns import join, outcome, started
 
 
@@ -286,3 +291,59 @@ def test_k_open_4_rights_that_are_missing_are_told_as_what_keeps_it_from_being_o
     finally:
         admin.execute(f"DROP OWNED BY {place}_poor".encode())
         admin.execute(f"DROP ROLE {place}_poor".encode())
+
+
+def test_k_share_6_the_tables_of_another_kind_are_made_in_the_transaction(
+    own_url: str, store: SessionStore
+) -> None:
+    """As in a file: whoever has opened sessions alone may come to processes from there."""
+    with store.read() as tx, pytest.raises(SchemaVersionError, match="no tables of a process"):
+        ProcessTx.beside(tx)
+    with pytest.raises(ValueError, match="undone"), store.begin() as tx:
+        for _ in range(2):  # its tables are made, and are there
+            assert ProcessTx.beside(tx).list_processes() == []
+        raise ValueError("undone")
+    with store.read() as tx, pytest.raises(SchemaVersionError, match="no tables of a process"):
+        ProcessTx.beside(tx)
+    with store.begin() as tx:
+        ProcessTx.beside(tx).register_process(registration("p"))
+    with ProcessRegistry.open(own_url) as registry:
+        assert [each.id for each in registry.list_processes()] == ["p"]
+        registry.request_cancel("p")
+    with store.read() as tx:
+        assert len(ProcessTx.beside(tx).recent_events("p")) == 1
+
+
+def test_k_guard_3_tables_of_another_kind_that_have_changed_are_told(
+    own_url: str, store: SessionStore
+) -> None:
+    with as_another_process():
+        ProcessRegistry.open(own_url).close()
+    with store.begin() as tx:
+        tx.connection.execute(text("ALTER TABLE lash_processes ADD COLUMN more text"))
+    with pytest.raises(SchemaDriftError, match="more"), store.begin() as tx:
+        ProcessTx.beside(tx)
+    assert store.work_depth().batches == 0
+
+
+def test_k_share_6_a_role_that_may_make_nothing_is_told(
+    own_url: str, store: SessionStore, admin: psycopg.Connection[Any], place: str
+) -> None:
+    poor = f"{place}_poor"
+    for said in (
+        f"CREATE ROLE {poor} LOGIN PASSWORD 'poor'",
+        f"GRANT USAGE ON SCHEMA {place} TO {poor}",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA {place} TO {poor}",
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA {place} TO {poor}",
+    ):
+        admin.execute(said.encode())
+    url = make_url(own_url).set(username=poor, password="poor")
+    try:
+        with SessionStore.open(url.render_as_string(hide_password=False), session_id="t") as its:
+            with pytest.raises(StoreOpenError, match="permission denied"), its.begin() as tx:
+                ProcessTx.beside(tx)
+            its.enqueue_work(NewWork([1]))
+            assert its.work_depth().batches == 1
+    finally:
+        admin.execute(f"DROP OWNED BY {poor}".encode())
+        admin.execute(f"DROP ROLE {poor}".encode())

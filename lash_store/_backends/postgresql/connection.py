@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Dialect
 
 from lash_store._backends import tx_connection
-from lash_store._backends.postgresql import dialect
+from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.driver import (
     StoreCursor,
     code_of,
@@ -22,6 +22,7 @@ from lash_store._backends.postgresql.driver import (
     first_line,
     is_lost,
     open_cursor,
+    opening_error,
     pipelining,
     store_error,
 )
@@ -36,6 +37,7 @@ from lash_store._kernel.backend import KeyLocks, Standing
 from lash_store._kernel.checks import check_now
 from lash_store._kernel.logs import Note
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import shared
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     ConnectionLostError,
@@ -91,13 +93,22 @@ class StoreConnection(GuardedConnection):
     _writes: bool
     _writes_alone: bool
 
+    _compared: set[Schema]
+    """The kinds whose tables were compared since the database was opened."""
+
+    _made: set[Schema]
+    """Those whose tables the present transaction has made."""
+
     def __del__(self, _: Any = None, /) -> None:
         """Go without a word: the driver ends what this process has begun, and nothing of its parent's."""
 
-    def adopt(self, path: str, place: str, *, prefix: str, schema: str | None) -> None:
+    def adopt(
+        self, path: str, place: str, *, prefix: str, schema: str | None, compared: set[Schema]
+    ) -> None:
         """Take charge of this connection, just opened."""
         self.own(path, prefix)
         self.place, self.schema = place, schema
+        self._compared, self._made = compared, set()
         self.budget_ms = 0
         self.operation = "open"
         self.standing = None
@@ -138,6 +149,7 @@ class StoreConnection(GuardedConnection):
         # What begins behind a statement that was to be the last (``execute_last``) waits as long as it may.
         self._beginning = self._beginning.replace(dialect.lock_timeout(PATIENCE_MS), budget)
         self.held = Held(locks)
+        self._made.clear()
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
 
@@ -297,10 +309,23 @@ class StoreConnection(GuardedConnection):
     def further_cursor(
         self, schema: Schema, scope: str, key: tuple[str, ...] | None = None
     ) -> StoreCursor:
-        """Open one more cursor on this transaction, once it has the locks of that Tx."""
+        """Open one more cursor on this transaction, once it has the locks and the tables of that Tx."""
         if self._writes:
             lock_late(self, locks_of(self.place, schema, scope, key))
+        wanted = shared(schema, self.prefix)
+        if wanted not in self._compared:
+            self._hold(wanted)
         return open_cursor(self, self.prefix, self.schema)
+
+    def _hold(self, schema: Schema) -> None:
+        try:
+            place = guard.server_place(self.own_cursor, self.path, self.schema)
+            if not guard.hold(self.own_cursor, schema, self.path, place, writes=self._writes):
+                self._made.add(schema)
+            elif schema not in self._made:  # which may be undone with this transaction
+                self._compared.add(schema)
+        except psycopg.Error as error:
+            raise opening_error(error, self, self.schema) from error
 
     @property
     def key_locks(self) -> KeyLocks | None:

@@ -22,7 +22,13 @@ from lash_store._backends.apart import shares
 from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.blocks import Blocks
 from lash_store._backends.postgresql.connection import StoreConnection
-from lash_store._backends.postgresql.driver import code_of, first_line, is_lost, store_error
+from lash_store._backends.postgresql.driver import (
+    code_of,
+    first_line,
+    is_lost,
+    opening_error,
+    store_error,
+)
 from lash_store._backends.postgresql.groups import OWN_WORK, SERVERS
 from lash_store._backends.postgresql.turns import Turns
 from lash_store._backends.urls import without_password
@@ -187,7 +193,11 @@ class OpenDatabase:
             prepare_threshold=key.prepare_threshold,
         )
         connection.adopt(
-            self.path, self.place, prefix=key.prefix, schema=key.schema or self._looks_first
+            self.path,
+            self.place,
+            prefix=key.prefix,
+            schema=key.schema or self._looks_first,
+            compared=self.held,
         )
         return connection
 
@@ -218,15 +228,8 @@ class OpenDatabase:
                     connection.begin_write((), budget_ms=settings.busy_timeout_ms, is_full=True)
                     guard.ensure_schema(cursor, schema, self.path, self.schema_name)
                     connection.end(commit=True)
-            except psycopg.errors.InsufficientPrivilege as error:
-                raise StoreOpenError(self.path, first_line(error)) from error
-            except psycopg.errors.InvalidSchemaName as error:
-                cause = (
-                    f"the schema {settings.schema!r} is not there, or not to be used by this role"
-                )
-                raise StoreOpenError(self.path, cause) from error
             except psycopg.Error as error:
-                raise store_error(error, connection) from error
+                raise opening_error(error, connection, settings.schema) from error
             self.note_time(connection)
         self.held.add(schema)
 

@@ -28,6 +28,7 @@ from lash_store.errors import (
     ReadOnlyStoreError,
     StorageError,
     StoreBusyError,
+    StoreOpenError,
     TransactionEndedError,
 )
 
@@ -266,6 +267,16 @@ def store_error(
         return InvalidRecordError("a name or key", "of a row", why)
     kind = ConnectionLostError if is_lost(error, connection) else StorageError
     return kind(path, code_of(error), first_line(error))
+
+
+def opening_error(error: BaseException, connection: Any, schema: str | None) -> LashStoreError:
+    """Return the error of ours for one that came while our tables in `schema` were looked at or made."""
+    if isinstance(error, errors.InsufficientPrivilege):
+        return StoreOpenError(connection.path, first_line(error))
+    if isinstance(error, errors.InvalidSchemaName):
+        cause = f"the schema {schema!r} is not there, or not to be used by this role"
+        return StoreOpenError(connection.path, cause)
+    return store_error(error, connection)
 
 
 _MISSING_TABLE: Final = re.compile(r'relation "(?:\w+\.)?(\w+)" does not exist')

@@ -153,6 +153,19 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     cursor.execute("SELECT set_config('search_path', $1, true)", (before,))
 
 
+def hold(cursor: Any, schema: Schema, path: str, place: str, *, writes: bool) -> bool:
+    """Let the transaction that is open hold a kind's tables; tell whether they were there before it.
+
+    Raises SchemaVersionError in one that only reads, in which they can't be made.
+    """
+    if not needs_making(cursor, schema, path, place):
+        return True
+    if not writes:
+        raise SchemaVersionError(schema.kind, schema.version, 0, path, is_missing=True)
+    ensure_schema(cursor, schema, path, place)
+    return False
+
+
 def require_there(cursor: Any, schema: Schema, path: str, place: str) -> None:
     """Raise StoreEmptyError unless the kind's tables are there, as declared: for who can't make any."""
     if needs_making(cursor, schema, path, place):

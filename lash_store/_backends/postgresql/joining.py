@@ -45,7 +45,6 @@ from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (
     ConnectionLostError,
     NotConfiguredError,
-    SchemaVersionError,
     ThreadError,
 )
 
@@ -226,16 +225,13 @@ def _held(
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             lock_all(begun, cursor, locks, path)
-        if wanted not in compared and (place, wanted) not in begun.compared:
-            if not guard.needs_making(cursor, wanted, path, place):
-                # What is there may have been made in this transaction, and be undone with it.
-                begun.compared[place, wanted] = compared
-                if begun.mode == "read":
-                    compared.add(wanted)
-            elif begun.mode == "read":
-                raise SchemaVersionError(wanted.kind, wanted.version, 0, path, is_missing=True)
-            else:
-                guard.ensure_schema(cursor, wanted, path, place)
+        is_known = wanted in compared or (place, wanted) in begun.compared
+        writes = begun.mode == "write"
+        if not is_known and guard.hold(cursor, wanted, path, place, writes=writes):
+            # What is there may have been made in this transaction, and be undone with it.
+            begun.compared[place, wanted] = compared
+            if not writes:
+                compared.add(wanted)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error
     if schema.is_scoped:
