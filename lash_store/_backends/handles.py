@@ -18,6 +18,7 @@ from lash_store.errors import (
 )
 
 if TYPE_CHECKING:
+    from lash_store._kernel.calls import Call
     from lash_store._kernel.watching import Waiter
 
 D = TypeVar("D", bound=Any)
@@ -46,9 +47,9 @@ class BaseHandle(ABC, Generic[D]):
         """Return the error of a call on a store that was closed."""
         return StoreClosedError(self.path)
 
-    def busy_error(self, since_s: float) -> StoreBusyError:
-        """Return the error of a call that was submitted at `since_s` and has spent its budget."""
-        error: StoreBusyError = self.database.busy_error(since_s)
+    def busy_error(self, since_s: float, in_line: Call | None = None) -> StoreBusyError:
+        """Return the error of a call that was submitted at `since_s` and has spent its budget, `in_line` if it came no further."""
+        error: StoreBusyError = self.database.busy_error(since_s, in_line)
         return error
 
     def ask(self, waiters: Sequence[Waiter]) -> None:

@@ -134,7 +134,7 @@ class Call(ABC):
         """Fail it if it has waited for as long as it may; tell whether that was so, by whoever saw it first."""
         if self.deadline_s > now_s or not self.take(self):
             return False
-        self.error = self.caller.busy_error(self.since_s)
+        self.error = self.caller.busy_error(self.since_s, self)
         return True
 
     def outcome(self) -> Any:

@@ -105,15 +105,24 @@ class ReadOnlyStoreError(LashStoreError):
 
 
 class StoreBusyError(LashStoreError):
-    """The lock was not free within the busy budget; nothing happened, so try again (K-TX-3)."""
+    """The lock was not free within the busy budget; nothing happened, so try again (K-TX-3).
 
-    def __init__(self, path: str, waited_ms: int) -> None:
-        super().__init__(path, waited_ms)
+    `waited_for` says what was not to be had in `waited_ms`: on a server it may be a connection of this
+    process's own, of which other calls had as many as ``pool_size`` allows.
+    """
+
+    def __init__(self, path: str, waited_ms: int, waited_for: str = "its lock") -> None:
+        super().__init__(path, waited_ms, waited_for)
         self.path = path
         self.waited_ms = waited_ms
+        self.waited_for = waited_for
 
     def __str__(self) -> str:
-        waited = f"waited {self.waited_ms} ms for its lock" if self.waited_ms else "it is in use"
+        waited = (
+            f"waited {self.waited_ms} ms for {self.waited_for}"
+            if self.waited_ms
+            else "it is in use"
+        )
         return f"{self.path!r} is busy: {waited}; trying again is safe"
 
 

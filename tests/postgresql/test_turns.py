@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,8 +58,14 @@ def test_k_lock_2_open_blocks_leave_a_connection_to_operations(
                 assert blocks.enter_context(block_in_thread(store, how)).wait(30)
             late = last.enter_context(block_in_thread(three, how))
             hasty = SessionStore.open(three, session_id="three", busy_timeout_ms=20)
-            with pytest.raises(StoreBusyError), getattr(hasty, how)():
-                pass  # the two that are open leave none for a third
+            with pytest.raises(StoreBusyError, match=r"a connection.*\(pool_size=3\)") as busy:
+                with getattr(hasty, how)():
+                    pass  # the two that are open leave none for a third
+            assert str(pickle.loads(pickle.dumps(busy.value))) == str(busy.value)
+            if how == "begin":
+                hasty = SessionStore.open(one, session_id="one", busy_timeout_ms=20)
+                with pytest.raises(StoreBusyError, match="for its lock"):
+                    hasty.put_blob(b"x")  # an operation, for which there is one
             assert not late.is_set()
             assert four.renew_lease(lease.fence, ttl_ms=60_000).fence == lease.fence
             assert four.load_head() is None

@@ -32,6 +32,7 @@ from lash_store._backends.postgresql.driver import (
 from lash_store._backends.postgresql.groups import OWN_WORK, SERVERS
 from lash_store._backends.postgresql.turns import Turns
 from lash_store._backends.urls import without_password
+from lash_store._kernel.calls import Call
 from lash_store._kernel.options import Settings
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.schema import Schema
@@ -111,9 +112,15 @@ class OpenDatabase:
         at_ms, read_s = self._server
         return at_ms + int((monotonic() - read_s) * 1000)
 
-    def busy_error(self, since_s: float) -> StoreBusyError:
-        """Return the error of whoever has waited in vain since `since_s`."""
-        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+    def busy_error(self, since_s: float, in_line: Call | None = None) -> StoreBusyError:
+        """Return the error of whoever has waited in vain since `since_s`: for a lock, or for a connection."""
+        waited_ms = round((monotonic() - since_s) * 1000)
+        if in_line is None or self.turns.has_connection(in_line):
+            return StoreBusyError(self.path, waited_ms)
+        size = self.key.pool_size
+        return StoreBusyError(
+            self.path, waited_ms, f"a connection: other calls have them (pool_size={size})"
+        )
 
     def note_time(self, connection: StoreConnection) -> None:
         """Remember the server's time, as a transaction has read it."""

@@ -44,7 +44,7 @@ class Turns:
         """Let a call begin at once, or stand in line; whoever leaves starts it then."""
         with self._mutex:
             wanted = self.waiting.wanted(call.locks)
-            if self._has_connection(call) and _may_have(call.locks, self._held(), wanted):
+            if self.has_connection(call) and _may_have(call.locks, self._held(), wanted):
                 self._admitted[call] = call.locks
                 return True
             if isinstance(call, ToldCall):
@@ -148,7 +148,7 @@ class Turns:
                     self.waiting.remove(call)  # it was withdrawn, or it has expired
                 elif call.locks in blocked:
                     pass  # as one before it, of however many: what stands behind them may begin
-                elif self._has_connection(call) and _may_have(call.locks, held, passed):
+                elif self.has_connection(call) and _may_have(call.locks, held, passed):
                     self._admitted[call] = call.locks
                     self.waiting.remove(call)
                     started.append(call)
@@ -159,7 +159,7 @@ class Turns:
         for call in started:
             self._start(call)
 
-    def _has_connection(self, call: Call) -> bool:
+    def has_connection(self, call: Call) -> bool:
         """Whether there is a connection for a call: what may take its time must not have them all."""
         return self._free > (self._kept if call.operation is None else 0)
 

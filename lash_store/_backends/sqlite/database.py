@@ -120,7 +120,7 @@ class OpenDatabase:
         """The connections that are open on it."""
         return self.connections.all
 
-    def busy_error(self, since_s: float) -> StoreBusyError:
+    def busy_error(self, since_s: float, _: object = None) -> StoreBusyError:
         """Return the error of whoever has waited in vain since `since_s`."""
         return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
 
