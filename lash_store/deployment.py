@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
-from lash_store._backends import absolute, is_server, is_url
+from lash_store._backends import absolute, is_server, is_url, place_name
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import shown
 from lash_store._kernel.options import OpenOptions
@@ -25,6 +25,21 @@ SESSIONS: Final = "sessions"
 PROCESSES: Final = "processes.db"
 TRIGGERS: Final = "triggers.db"
 EFFECTS: Final = "effects.db"
+
+
+class _Sessions(SessionDirectory):
+    """The sessions of what is open: closed and lost with it, whatever stands in its place (K-OPEN-9)."""
+
+    def __init__(
+        self, beside: ProcessRegistry, root: str | Path, **options: Unpack[OpenOptions]
+    ) -> None:
+        super().__init__(root, **options)
+        self._beside = beside
+
+    def _check_there(self) -> None:
+        if self._beside.closed:
+            raise StoreClosedError(str(self))
+        self._beside._handle.check_there()  # noqa: SLF001 # reason: no method of a consumer's
 
 
 class Deployment:
@@ -81,11 +96,10 @@ class Deployment:
                 opened.enter_context(EffectStore.open(folder / EFFECTS, **options)),
             )
             opened.pop_all()
-        return cls(folder, *stores, SessionDirectory(folder / SESSIONS, **options))
+        return cls(folder, *stores, _Sessions(stores[0], folder / SESSIONS, **options))
 
     @classmethod
     def _in_one_database(cls, url: str, options: OpenOptions) -> Self:
-        sessions = SessionDirectory(url, **options)
         with ExitStack() as opened:
             stores = (
                 opened.enter_context(ProcessRegistry.open(url, **options)),
@@ -96,6 +110,7 @@ class Deployment:
                 "create", True
             ):  # its tables too, so that a Tx may stand beside others
                 SessionStore.open(url, session_id="deployment", **options).close()
+            sessions = _Sessions(stores[0], url, **options)
             opened.pop_all()
         return cls(None if is_server(url) else sessions.root, *stores, sessions)
 
@@ -178,12 +193,12 @@ class AsyncDeployment:
     def root(self) -> Path:
         """The folder, or the file of the database, once it is open; see :class:`Deployment`."""
         if self._deployment is None:
-            raise StoreClosedError(str(self._root))
+            raise StoreClosedError(place_name(os.fspath(self._root)))
         return self._deployment.root
 
     def __getattr__(self, name: str) -> Any:
         if name in AsyncDeployment.__annotations__:
-            raise StoreClosedError(str(self._root))  # it is not open yet
+            raise StoreClosedError(place_name(os.fspath(self._root)))  # it is not open yet
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open(self) -> Self:
@@ -211,7 +226,7 @@ class AsyncDeployment:
     def _open_once(self) -> None:
         with self._opening:
             if self._is_closed:
-                raise StoreClosedError(str(self._root))
+                raise StoreClosedError(place_name(os.fspath(self._root)))
             if self._deployment is not None:
                 return
             made = Deployment.open(self._root, **self._options)
@@ -219,9 +234,7 @@ class AsyncDeployment:
             def there(name: str) -> str | os.PathLike[str]:
                 return self._root if is_url(self._root) else made.root / name
 
-            self.sessions = AsyncSessionDirectory(
-                self._root if is_url(self._root) else made.sessions.root, **self._options
-            )
+            self.sessions = AsyncSessionDirectory.over(made.sessions)
             self.processes = AsyncProcessRegistry.over(
                 made.processes, lambda: ProcessRegistry.open(there(PROCESSES), **self._options)
             )
@@ -238,7 +251,7 @@ class AsyncDeployment:
                     self._deployment = made
             if self._deployment is not made:  # everybody has left while it was opened, or closed it
                 made.close()
-                raise StoreClosedError(str(self._root))
+                raise StoreClosedError(place_name(os.fspath(self._root)))
 
     async def __aenter__(self) -> Self:
         return await self._open()

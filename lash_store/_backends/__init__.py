@@ -126,7 +126,8 @@ def engine_of(where: str | os.PathLike[str]) -> Engine:
     if is_server(where):
         _postgresql("handle")  # or the driver is missing
         return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
-    return create_engine(url_of(where), connect_args={"timeout": 15})
+    path = _path_of(where)
+    return create_engine(_url_of_path("" if path is None else path), connect_args={"timeout": 15})
 
 
 def connect_error(where: str | os.PathLike[str], error: DBAPIError) -> LashStoreError:
@@ -140,14 +141,16 @@ def connect_error(where: str | os.PathLike[str], error: DBAPIError) -> LashStore
 
 def url_of(where: str | os.PathLike[str]) -> str:
     """Return the URL of a database that is given by its path or its URL."""
-    return str(where) if is_url(where) else f"sqlite:///{os.fspath(where)}"
+    return str(where) if is_url(where) else _url_of_path(where).render_as_string()
+
+
+def _url_of_path(path: str | os.PathLike[str]) -> URL:
+    # Not pasted into a text: what a name has of percent signs and question marks is quoted there.
+    return URL.create("sqlite", database=os.fsdecode(path))
 
 
 def _path_of(where: str | os.PathLike[str]) -> str | os.PathLike[str] | None:
     return database_path(str(where)) if is_url(where) else where
-
-
-_RELATIVE_URL: Final = re.compile(r"(sqlite(?:\+pysqlite)?:///)(?!/|:memory:)(.+)", re.DOTALL)
 
 
 def absolute(where: Any) -> Any:
@@ -157,7 +160,10 @@ def absolute(where: Any) -> Any:
     """
     try:
         if is_url(where):
-            return _RELATIVE_URL.sub(lambda url: url[1] + os.path.abspath(url[2]), str(where))
+            path = None if is_server(where) else database_path(str(where))
+            if path is None or os.path.isabs(path):
+                return where
+            return _url_of_path(os.path.abspath(path)).render_as_string()
         name = None if where is None else os.fspath(where)
         if isinstance(name, str) and name not in ("", IN_MEMORY):
             return os.path.abspath(name)
@@ -239,8 +245,9 @@ def database_path(text: str) -> str | None:
         raise StoreOpenError(
             named, "a URL of a database begins with sqlite:/// or postgresql+psycopg://"
         )
-    if url.query or _authority(url):
-        raise StoreOpenError(named, "a URL of SQLite's has a path and nothing else: sqlite:///path")
+    if "?" in text or _authority(url):  # also one without a value, which SQLAlchemy passes over
+        why = "a URL of SQLite's has a path and nothing else: sqlite:///path, a ? in it as %3F"
+        raise StoreOpenError(named, why)
     return None if url.database in (None, "", IN_MEMORY) else url.database
 
 

@@ -47,6 +47,9 @@ class BaseHandle(ABC, Generic[D]):
         """Return the error of a call on a store that was closed."""
         return StoreClosedError(self.path)
 
+    def check_there(self) -> None:
+        """See ``Handle``."""
+
     def busy_error(self, since_s: float, in_line: Call | None = None) -> StoreBusyError:
         """Return the error of a call that was submitted at `since_s` and has spent its budget, `in_line` if it came no further."""
         error: StoreBusyError = self.database.busy_error(since_s, in_line)

@@ -327,6 +327,9 @@ class Handle(Protocol):
     def check_not_writing(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread."""
 
+    def check_there(self) -> None:
+        """Raise StoreLostError if what was opened is not where it was; a server's database is not asked for."""
+
     def check_schema(self) -> None:
         """Raise SchemaVersionError or SchemaDriftError unless it is as declared (K-GUARD-4)."""
 

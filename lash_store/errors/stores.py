@@ -24,7 +24,7 @@ class StoreEmptyError(StoreOpenError):
     @classmethod
     def of(cls, path: str, kind: str) -> Self:
         """Say what mends it."""
-        return cls(path, f"it is empty: open it once for writing, to make it {_a_store(kind)}")
+        return cls(path, f"it is not {_a_store(kind)} yet: open it once for writing as one")
 
     @classmethod
     def of_own(cls, path: str, names: Sequence[str]) -> Self:

@@ -44,6 +44,12 @@ class SessionDirectory:
             self._place = Folder(place)
         self._opened: WeakSet[SessionStore] = WeakSet()
 
+    def _find(self, session_id: str, options: OpenOptions) -> SessionStore | None:
+        return self._place.find(session_id, lambda at: self._open(at, session_id, options))
+
+    def _check_there(self) -> None:
+        """Do nothing: whatever is there now is what is meant."""
+
     @property
     def root(self) -> Path:
         """The folder, or the file of the database; InvalidRecordError of one on a server, which has none."""
@@ -88,6 +94,7 @@ class SessionDirectory:
         check_meta(meta)
         if {**self._options, **options}.get("read_only"):
             raise ReadOnlyStoreError(str(self))
+        self._check_there()
         making: OpenOptions = {**options, "create": True}
         store = self._place.make(session_id, lambda at: self._open(at, session_id, making))
         try:
@@ -104,7 +111,8 @@ class SessionDirectory:
 
         In a shared database a session is there once it has a meta or a head.
         """
-        return self._place.find(session_id, lambda at: self._open(at, session_id, options))
+        self._check_there()
+        return self._find(session_id, options)
 
     def delete(self, session_id: str) -> bool:
         """Remove all of a session; tell whether there was anything.
@@ -115,6 +123,7 @@ class SessionDirectory:
         """
         if self._options.get("read_only"):
             raise ReadOnlyStoreError(str(self))
+        self._check_there()
         return self._place.delete(session_id)
 
     def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:
@@ -126,6 +135,7 @@ class SessionDirectory:
         """
         check_count("limit", limit)
         check_text("after", after)
+        self._check_there()
         return self._place.list(after, limit)
 
     def close(self) -> None:
@@ -160,6 +170,13 @@ class AsyncSessionDirectory:
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         self._directory = SessionDirectory(root, **options)
+
+    @classmethod
+    def over(cls, directory: SessionDirectory) -> Self:
+        """Make one of a directory that is there."""
+        made = cls.__new__(cls)
+        made._directory = directory  # noqa: SLF001 # reason: its own
+        return made
 
     @property
     def root(self) -> Path:
@@ -205,7 +222,8 @@ class AsyncSessionDirectory:
 
     def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:
         def open_anew() -> SessionStore:
-            found = self._directory.open(store.session_id, **options)
+            # Of a deployment that was closed as well: what is held is given back after it.
+            found = self._directory._find(store.session_id, options)  # noqa: SLF001 # reason: its own
             if found is None:
                 raise StoreClosedError(store.path)  # it was deleted since
             return found

@@ -282,6 +282,9 @@ def place_at(what: str, where: str | os.PathLike[str]) -> str | Path:
         name = os.fspath(where)
         if not isinstance(name, str) or not name or "\0" in name:
             raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
+        if name == ":memory:":
+            why = "there is no folder in memory: a test has one of its own, in tempfile.TemporaryDirectory()"
+            raise StoreOpenError(name, why)
         os.fsencode(name)
     except (TypeError, UnicodeEncodeError) as error:
         raise StoreOpenError(str(where), f"it is no path: {error}") from error

@@ -164,6 +164,28 @@ def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
     assert as_nobody(path, "read_only") == "1"
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_k_open_14_what_another_user_has_left_beside_a_file(tmp_path: Path, suffix: str) -> None:
+    """It was opened, and each write said that the store was not one for writing."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    path = folder / "s.db"
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+    path.chmod(0o666)
+    (folder / "s.db-queue").chmod(0o666)
+    SessionStore.open(path, session_id="s", read_only=True).close()
+    for left in folder.glob("s.db-*"):
+        left.chmod(0o444 if left.name.endswith(suffix) else 0o666)
+    before = sorted(folder.iterdir())
+    said = as_nobody(path)
+    assert said.startswith("StoreOpenError")
+    assert f"no permission to write 's.db{suffix}', which stands beside it" in said
+    assert as_nobody(path, "read_only") == "1"
+    assert sorted(folder.iterdir()) == before
+
+
 def test_k_open_14_a_folder_that_cant_be_written(tmp_path: Path) -> None:
     folder = tmp_path / "medium"
     folder.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from lash_store.errors import (
     InvalidRecordError,
     NestedTransactionError,
     StoreBusyError,
+    StoreClosedError,
+    StoreLostError,
     StoreOpenError,
 )
 from lash_store.process.tx import ProcessTx
@@ -155,3 +158,91 @@ def test_deleting_a_session_removes_its_rows_and_no_others(path: Path, url: str)
         name: count if name == "lash_versions" else count // 2 for name, count in before.items()
     }
     directory.close()
+
+
+@pytest.mark.parametrize("where", ["database", "folder"])
+def test_k_open_9_sessions_are_lost_with_what_was_opened(tmp_path: Path, where: str) -> None:
+    place = place_in(tmp_path, where)
+    with Deployment.open(place) as deployment:
+        deployment.sessions.create("chat", model="m").close()
+        left = move(tmp_path)
+        for refused in used(deployment.sessions):
+            with pytest.raises(StoreLostError, match="opened"):
+                refused()
+    assert names(tmp_path) == left
+
+    async def use() -> None:
+        async with AsyncDeployment.open(place) as anew:
+            await anew.sessions.create("chat", model="m")
+            move(tmp_path)
+            with pytest.raises(StoreLostError, match="opened"):
+                await anew.sessions.list()
+            with pytest.raises(StoreLostError, match="opened"):
+                await anew.sessions.create("other", model="m")
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("where", ["database", "folder"])
+def test_k_open_11_a_closed_deployment_opens_no_session(tmp_path: Path, where: str) -> None:
+    place = place_in(tmp_path, where)
+    with Deployment.open(place) as deployment:
+        deployment.sessions.create("chat", model="m").close()
+    left = names(tmp_path)
+    for refused in used(deployment.sessions):
+        with pytest.raises(StoreClosedError, match="opened"):
+            refused()
+
+    async def use() -> None:
+        async with AsyncDeployment.open(place) as anew:
+            sessions = anew.sessions
+            assert [each.file_name for each in await sessions.list()] != []
+        with pytest.raises(StoreClosedError, match="opened"):
+            await sessions.create("other", model="m")
+
+    asyncio.run(use())
+    assert names(tmp_path) == left
+
+
+def used(sessions: SessionDirectory) -> list[Callable[[], object]]:
+    return [
+        sessions.list,
+        lambda: sessions.open("chat"),
+        lambda: sessions.delete("chat"),
+        lambda: sessions.create("chat", model="m"),
+        lambda: sessions.create("other", model="m"),
+    ]
+
+
+def place_in(folder: Path, where: str) -> str:
+    return f"sqlite:///{folder / 'opened'}" if where == "database" else str(folder / "opened")
+
+
+def move(folder: Path) -> list[str]:
+    for each in sorted(folder.glob("opened*")):
+        each.rename(each.with_name(f"{len(names(folder))}-{each.name}"))
+    return names(folder)
+
+
+def names(folder: Path) -> list[str]:
+    files = (str(each.relative_to(folder)) for each in folder.rglob("*"))
+    return sorted(each for each in files if not each.endswith(("-shm", "-wal")))
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://app:s3cret@db/agents", "sqlite:///x"])
+def test_k_share_1_a_deployment_that_is_not_open_shows_no_password(url: str) -> None:
+    deployment = AsyncDeployment.open(url)
+
+    async def use() -> None:
+        await deployment.aclose()
+        await deployment
+
+    for refused in (
+        lambda: deployment.sessions,
+        lambda: deployment.root,
+        lambda: asyncio.run(use()),
+    ):
+        with pytest.raises(StoreClosedError) as error:
+            refused()
+        assert url.replace(":s3cret", "").rpartition("/")[2] in str(error.value)
+        assert "s3cret" not in str(error.value)

@@ -53,7 +53,7 @@ from lash_store.errors import (
 )
 from lash_store.moving import copy_deployment
 from lash_store.process.tx import ProcessTx
-from lash_store.schemas import SCHEMAS, check_file, create_tables, mend_file
+from lash_store.schemas import SCHEMAS, adopt_database, check_file, create_tables, mend_file
 from lash_store.session.tables import blobs, graph_nodes, queued_work_batches
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
@@ -380,6 +380,8 @@ def test_k_share_1_a_url_that_is_no_str_is_refused(url: Any) -> None:
         "postgresql://user:secret@host/db",
         "sqlite://host/db",
         "sqlite:///x.db?mode=ro",
+        "sqlite:///x?y.db",
+        "sqlite:///x.db?",
         "postgresql+psycopg://user:secret@host:port/db",
         "mysql:///x",
         "mysql://user:secret@host/x",
@@ -411,6 +413,100 @@ def test_k_share_1_other_urls_are_refused_and_show_no_password(url: str) -> None
 )
 def test_k_share_1_a_place_is_named_without_a_password(url: str, shown: str) -> None:
     assert place_name(url) == shown
+
+
+@pytest.mark.parametrize("folder", ["a%20b", "what?", "a b", "50%", "ü#"])
+@pytest.mark.parametrize(
+    "name", ["app.db", "50%25.db", "50%.db", "what?.db", "a%20b.db", "ü#&=.db"]
+)
+def test_k_share_1_every_way_leads_to_the_file_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
+) -> None:
+    """Whatever of its name, or of the folder's, is special in a URL."""
+    at = tmp_path / folder
+    at.mkdir()
+    monkeypatch.chdir(at)
+    url = "sqlite:///" + name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    with SessionStore.open(url, session_id="chat") as store:
+        store.enqueue_work(NewWork([1]))
+        assert Path(store.path) == at.resolve() / name
+
+    async def depth() -> int:
+        async with AsyncSessionStore.open(url, session_id="chat") as store:
+            return (await store.work_depth()).batches
+
+    assert asyncio.run(depth()) == 1
+    with Deployment.open(url) as deployment:
+        assert deployment.root == at / name
+        assert deployment.sessions.open("chat") is None  # there is no meta of it
+        deployment.sessions.create("chat", model="m").close()
+    for place in (name, at / name, url):
+        assert check_file(place).problems == ()
+        mend_file(place)
+        adopt_database(place, prefix="other_")
+    assert copy_deployment(url, at / "copied") != []
+    beside = {f"{name}{suffix}" for suffix in ("-queue", "-wal", "-shm")}
+    assert {each.name for each in at.iterdir()} - beside == {name, "copied"}
+    assert {each.name for each in tmp_path.iterdir()} == {folder}
+
+
+def test_k_share_1_a_database_that_is_adopted_is_the_one_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect("50%25.db")) as connection:
+        connection.execute("CREATE TABLE own (a)")
+    adopt_database("50%25.db")
+    assert [each.name for each in tmp_path.iterdir()] == ["50%25.db"]
+    assert check_file("50%25.db").kind == "shared"
+
+
+def test_k_share_1_no_folder_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for refused in (Deployment.open, SessionDirectory):
+        with pytest.raises(StoreOpenError, match="no folder in memory"):
+            refused(":memory:")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_k_guard_4_an_empty_database_is_told(url: str, path: Path) -> None:
+    """A store was opened on it, and all its tables are gone."""
+    with SessionStore.open(url, session_id="s") as store:
+        with closing(sqlite3.connect(path)) as connection:
+            tables = [
+                n
+                for (n,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                )
+            ]
+            for name in reversed(tables):
+                connection.execute(f"DROP TABLE {name}")
+            connection.commit()
+        with pytest.raises(StoreEmptyError, match="not a session store yet"):
+            store.check_schema()
+
+
+@pytest.mark.parametrize("parent", ["id", "no_key"])
+def test_k_guard_4_what_an_applications_rows_refer_to_is_its_own(
+    tmp_path: Path, url: str, path: Path, parent: str
+) -> None:
+    """SQLite checks no references by default, so rows that refer to none are common."""
+    with Deployment.open(url) as deployment:
+        deployment.sessions.create("s", model="m").enqueue_work(NewWork([1]))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE customers (id INTEGER PRIMARY KEY, no_key INTEGER);"
+            f"CREATE TABLE orders (id INTEGER, customer INTEGER REFERENCES customers ({parent}));"
+            "INSERT INTO orders VALUES (1, 7);"
+        )
+    assert check_file(url).problems == ()
+    mend_file(url)
+    assert copy_deployment(url, tmp_path / "copied") != []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM lash_queued_work_batches")
+        connection.commit()
+    (problem,) = check_file(url).problems
+    assert "refers to a missing row of lash_queued_work_batches" in problem
 
 
 def test_errors_pickle() -> None:

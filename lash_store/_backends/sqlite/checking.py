@@ -8,7 +8,7 @@ from typing import Final
 from lash_store._backends.findings import Findings
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
-from lash_store._backends.sqlite.drift import find_drift, read_catalogue, undeclared
+from lash_store._backends.sqlite.drift import Catalogue, find_drift, read_catalogue, undeclared
 from lash_store._backends.sqlite.driver import primary_code, store_error
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error, resolve
@@ -54,12 +54,13 @@ def _findings(connection: StoreConnection, schemas: Sequence[Schema]) -> Finding
             for schema in schemas
             for each in undeclared(shared(schema, prefix), catalogue)
         }
+        ours = [shared(schema, prefix) for prefix in prefixes for schema in schemas]
         return Findings(
             path,
             None,
             version,
             tuple(problems),
-            _damage(cursor),
+            _damage(cursor, catalogue, ours),
             tuple(prefixes),
             tuple(sorted(added)),
         )
@@ -71,8 +72,9 @@ def _findings(connection: StoreConnection, schemas: Sequence[Schema]) -> Finding
         ((find_drift(declared_with(each, _ANY), catalogue), each) for each in candidates),
         key=lambda found: len(found[0]),
     )
+    damage = _damage(cursor, catalogue, [schema])
     extras = tuple(undeclared(schema, catalogue))
-    return Findings(path, schema, version, tuple(drift), _damage(cursor), extras=extras)
+    return Findings(path, schema, version, tuple(drift), damage, extras=extras)
 
 
 def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]) -> Iterator[str]:
@@ -88,10 +90,19 @@ def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]
             yield from find_drift(declared_with(shared(schema, prefix), _ANY), catalogue)
 
 
-def _damage(cursor: sqlite3.Cursor) -> tuple[str, ...]:
+def _damage(
+    cursor: sqlite3.Cursor, catalogue: Catalogue, ours: Iterable[Schema]
+) -> tuple[str, ...]:
+    """Say what is wrong with a file's pages, and with the references of our own tables.
+
+    What an application's tables refer to is its own affair, as SQLite has it by default.
+    """
     integrity = [row[0] for row in cursor.execute(dialect.INTEGRITY_CHECK).fetchall()]
+    there = {name.lower() for kind, name, *_ in catalogue.objects if kind == "table"}
+    names = sorted({table.name for schema in ours for table in schema.tables} & there)
     references = [
         f"{table} row {row}: refers to a missing row of {parent}"
-        for table, row, parent, _ in cursor.execute(dialect.FOREIGN_KEY_CHECK).fetchall()
+        for name in names
+        for table, row, parent, _ in cursor.execute(dialect.foreign_key_check(name)).fetchall()
     ]
     return (*(each for each in integrity if each != "ok"), *references)

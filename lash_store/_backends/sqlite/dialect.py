@@ -121,7 +121,6 @@ SCHEMA_VERSION: Final = "PRAGMA schema_version"
 """A number that changes with every change of the schema, whoever makes it."""
 
 INTEGRITY_CHECK: Final = "PRAGMA integrity_check"
-FOREIGN_KEY_CHECK: Final = "PRAGMA foreign_key_check"
 
 
 @cache  # two milliseconds to compile, which no import has to wait for
@@ -141,6 +140,11 @@ _OF_ROWS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 def is_of_rows(sql: object) -> bool:
     """Whether a statement reads or changes rows, as is seen at a glance: so do most, and each is one."""
     return isinstance(sql, str) and sql[:6] in _OF_ROWS
+
+
+def foreign_key_check(table: str) -> str:
+    """Return what lists the rows of a table of ours that refer to none."""
+    return f"PRAGMA main.foreign_key_check({table})"
 
 
 def check_no_control(sql: object) -> None:

@@ -219,8 +219,18 @@ def check_openable(path: str, *, read_only: bool, immutable: bool) -> None:
         raise StoreOpenError(path, _UNREADABLE)
     if not read_only and not os.access(path, os.W_OK):
         raise StoreOpenError(path, "no permission to write it; read_only=True opens it to be read")
+    for suffix in () if read_only else _WRITTEN_BESIDE:
+        if os.path.exists(path + suffix) and not os.access(path + suffix, os.W_OK):
+            raise StoreOpenError(
+                path,
+                f"no permission to write {os.path.basename(path) + suffix!r}, which stands beside it: who only "
+                "reads makes it, with that user's rights, and leaves it; let its owner give it to this one's",
+            )
     if immutable:
         _check_no_wal(path)
+
+
+_WRITTEN_BESIDE: Final = ("-wal", "-shm")
 
 
 def _check_no_wal(path: str) -> None:

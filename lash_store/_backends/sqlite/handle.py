@@ -26,6 +26,7 @@ from lash_store.errors import (
     NestedTransactionError,
     ReadOnlyStoreError,
     StoreClosedError,
+    StoreEmptyError,
     StoreLostError,
 )
 
@@ -255,6 +256,10 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
         else:
             self.database.readers.end(connection)
 
+    def check_there(self) -> None:
+        """Raise StoreLostError if another file, or none, is where the one was that was opened."""
+        self.database.connections.check_file()
+
     def check_not_writing(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread."""
         self.database.writer.turns.check_not_mine()
@@ -264,9 +269,11 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
 
     def _compare(self, connection: StoreConnection) -> None:
         try:
-            guard.is_empty(connection.own_cursor, self.schema, self.path)
+            is_empty = guard.is_empty(connection.own_cursor, self.schema, self.path)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
+        if is_empty:
+            raise StoreEmptyError.of(self.path, self.schema.kind)
 
     def close(self) -> None:
         """Refuse what waits, and close the database with the last handle; idempotent.
