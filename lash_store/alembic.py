@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from lash_store._backends.sqlite.dialect import own_versions
+from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import ours_of
 from lash_store._kernel.sharing import shared
 from lash_store.schemas import SCHEMAS
@@ -25,7 +26,11 @@ IncludeObject = Callable[[Any, str | None, str, bool, Any], bool]
 
 
 def including(prefix: str) -> IncludeObject:
-    """Return :func:`include_object` for tables of ours under another prefix than ``lash_``."""
+    """Return :func:`include_object` for tables of ours under another prefix than ``lash_``.
+
+    Raises InvalidRecordError for what can't be a prefix.
+    """
+    Settings(prefix=prefix)
     names = {table.name for schema in SCHEMAS.values() for table in shared(schema, prefix).tables}
     names.add(own_versions(prefix))
 

@@ -30,6 +30,7 @@ from lash_store._backends import (
     open_handle,
     place_name,
     require_there,
+    url_of,
 )
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.schema import Kind
@@ -189,7 +190,8 @@ def _sessions(source: str | os.PathLike[str], reading: OpenOptions) -> Iterator[
     if not is_there(folder):
         raise StoreOpenError(str(folder), "there is no folder to copy")
     if not folder.is_dir():
-        raise StoreOpenError(str(folder), "it is no folder with stores in it")
+        why = f"it is no folder with stores in it; a database is copied by its URL, {url_of(folder)!r}"
+        raise StoreOpenError(str(folder), why)
     for path in (folder / SESSIONS / name for name in file_names(folder / SESSIONS)):
         try:
             whose = _session_of(path, reading)

@@ -5,7 +5,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
-from lash_store.errors import TransactionEndedError
+from lash_store.errors import NotConfiguredError, TransactionEndedError
 
 READ_OPTION: Final = "lash_store_read"
 """The execution option that makes a transaction of a configured engine one that only reads."""
@@ -40,3 +40,11 @@ def mode_of(connection: Connection, undeclared: Mode) -> Mode | None:
     if options.get(READ_OPTION):
         return "read"
     return "write" if options.get(WRITE_OPTION) else undeclared
+
+
+def already_begun(connection: Connection) -> NotConfiguredError:
+    """Return the error of a transaction that did not begin as it was to."""
+    return NotConfiguredError(
+        f"{connection!r} is in a transaction already, which its driver, or another listener of `begin`, has "
+        "begun: configure() begins them, as the mode says; remove that listener"
+    )

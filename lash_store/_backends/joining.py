@@ -84,7 +84,8 @@ def join(connection: Any, schema: Schema, scope: str) -> OpenTransaction:
     SchemaVersionError, SchemaDriftError and NamesTakenError as opening a store does; a database
     without our tables that can only be read is refused.
     """
-    session, connection = connection, _sync_connection(connection)
+    session = _session_of(connection)
+    connection = _sync_connection(session)
     if not isinstance(connection, Connection):
         raise NotConfiguredError(f"{connection!r} is no open SQLAlchemy Connection")
     if connection.closed or connection.invalidated:
@@ -122,6 +123,18 @@ def _joining_on(bound: Engine | Connection) -> Any:
             f"{bound!r} can't be configured: lash_store's tables stand in SQLite or PostgreSQL"
         )
     return import_module(f"lash_store._backends.{name}.joining")
+
+
+def _session_of(given: Any) -> Any:
+    """Return the Session of this thread or task, where one for each was given."""
+    for name, registry in (
+        ("sqlalchemy.orm", "scoped_session"),
+        ("sqlalchemy.ext.asyncio", "async_scoped_session"),
+    ):
+        module: Any = sys.modules.get(name)
+        if module is not None and isinstance(given, getattr(module, registry)):
+            return given()
+    return given
 
 
 def _sync_connection(connection: Any) -> Any:

@@ -24,10 +24,17 @@ from lash_store.errors import LashStoreError
 
 if TYPE_CHECKING:
     # Slow to import, and most never do.
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
 
-    Joinable: TypeAlias = Connection | Session | AsyncConnection | AsyncSession
+    Joinable: TypeAlias = (
+        Connection
+        | Session
+        | scoped_session[Any]
+        | AsyncConnection
+        | AsyncSession
+        | async_scoped_session[Any]
+    )
     """What has a transaction of a consumer's own, which a Tx can join."""
 
 

@@ -19,6 +19,7 @@ from lash_store._backends import (
     opened_apart,
     remove_database,
     server_name,
+    url_of,
 )
 from lash_store._kernel.checks import check_kind, check_name, shown
 from lash_store._kernel.options import OpenOptions
@@ -308,6 +309,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise StoreOpenError(str(path), "it is there, and no folder") from error
+        why = "it is there, and no folder"
+        if path.is_file():
+            why += f"; a database that all stores share is opened by its URL, {url_of(path)!r}"
+        raise StoreOpenError(str(path), why) from error
     except OSError as error:
         raise StoreOpenError(str(path), error.strerror or str(error)) from error

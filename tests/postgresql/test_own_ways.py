@@ -347,3 +347,20 @@ def test_k_share_6_a_role_that_may_make_nothing_is_told(
     finally:
         admin.execute(f"DROP OWNED BY {poor}".encode())
         admin.execute(f"DROP ROLE {poor}".encode())
+
+
+@pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 2}], ids=str)
+def test_k_tx_8_a_snapshot_is_joined_where_results_are_streamed(
+    own_url: str, store: SessionStore, options: dict[str, Any]
+) -> None:
+    """The application's own statements go by a cursor of the server's; what begins the snapshot can't."""
+    for each in range(5):
+        store.enqueue_work(NewWork([each]))
+    engine = lash_store.configure(create_engine(own_url))
+    with engine.connect() as connection:
+        streaming = connection.execution_options(lash_store_read=True, **options)
+        with streaming.begin():
+            assert SessionTx.on(streaming, session_id="s").work_depth().batches == 5
+            rows = streaming.execute(text("SELECT generate_series(1, 5)")).scalars()
+            assert rows.all() == [1, 2, 3, 4, 5]
+    engine.dispose()

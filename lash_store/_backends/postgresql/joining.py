@@ -324,7 +324,10 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     connection.info[SCOPES] = set()
     if mode == "read":
         # The driver begins with the first statement: this one is that.
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.exec_driver_sql(
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            execution_options={"stream_results": False},  # which is for the application's own
+        )
 
 
 def _committed(connection: Connection) -> None:

@@ -115,7 +115,8 @@ LEFT JOIN sqlite_master AS object ON object.name NOT LIKE 'sqlite\\_%' ESCAPE '\
 ORDER BY object.type, object.name"""
 """Version and schema text in one statement, so that both come from one snapshot."""
 
-READ_COLUMNS: Final = "SELECT name FROM pragma_table_info(?)"
+READ_COLUMNS: Final = "SELECT name FROM pragma_table_info(?, 'main')"
+"""Of the application's own database, as the catalogue is: one that it has attached may have tables of the same names."""
 
 SCHEMA_VERSION: Final = "PRAGMA schema_version"
 """A number that changes with every change of the schema, whoever makes it."""
@@ -199,7 +200,7 @@ def stamp_version(version: int) -> str:
 
 def read_versions(prefix: str) -> str:
     """Return the statement that reads which kinds a shared database holds, in which versions."""
-    return f"SELECT kind, version FROM {prefix}{VERSIONS}"  # noqa: S608 # reason: the prefix was checked
+    return f"SELECT kind, version FROM main.{prefix}{VERSIONS}"  # noqa: S608 # reason: the prefix was checked
 
 
 def own_versions(prefix: str) -> str:
@@ -215,15 +216,15 @@ def create_own_versions(prefix: str) -> str:
 
 def read_own_versions(prefix: str) -> str:
     """Return the statement that reads their versions."""
-    return f"SELECT name, version FROM {own_versions(prefix)}"  # noqa: S608 # reason: the prefix was checked
+    return f"SELECT name, version FROM main.{own_versions(prefix)}"  # noqa: S608 # reason: the prefix was checked
 
 
 def note_own_version(prefix: str) -> str:
     """Return the statement that notes a version of them."""
     table = own_versions(prefix)
-    return f"INSERT OR REPLACE INTO {table} (name, version) VALUES (?, ?)"  # noqa: S608 # reason: likewise
+    return f"INSERT OR REPLACE INTO main.{table} (name, version) VALUES (?, ?)"  # noqa: S608 # reason: likewise
 
 
 def note_version(prefix: str) -> str:
     """Return the statement that notes a kind and its version in a shared database."""
-    return f"INSERT INTO {prefix}{VERSIONS} (kind, version) VALUES (?, ?)"  # noqa: S608 # reason: the prefix was checked
+    return f"INSERT INTO main.{prefix}{VERSIONS} (kind, version) VALUES (?, ?)"  # noqa: S608 # reason: the prefix was checked

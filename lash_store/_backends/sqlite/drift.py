@@ -95,11 +95,23 @@ def find_drift(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:
         if key not in found:
             if key in required:
                 differences.append(f"{label}: missing")
-        elif _tokens(found[key]) not in accepted:
+        elif not _is_as_declared(schema, _tokens(found[key]), accepted):
             differences += _explain(label, accepted[0], _tokens(found[key]))
     if isinstance(schema, OwnTables) or schema.extras is not None:
         differences += undeclared(schema, catalogue)
     return differences
+
+
+def _is_as_declared(
+    schema: Schema | OwnTables, found: tuple[str, ...], accepted: tuple[tuple[str, ...], ...]
+) -> bool:
+    """Whether a text says what was declared: of an application's own tables in any order, as migrations append."""
+    if found in accepted:
+        return True
+    is_own = isinstance(schema, OwnTables)
+    return is_own and any(
+        sorted(_definitions(found)) == sorted(_definitions(each)) for each in accepted
+    )
 
 
 def undeclared(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:

@@ -17,7 +17,14 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.util import await_only
 
-from lash_store._backends.beginning import BEGUN, Mode, is_autocommit, mode_of, nothing_kept
+from lash_store._backends.beginning import (
+    BEGUN,
+    Mode,
+    already_begun,
+    is_autocommit,
+    mode_of,
+    nothing_kept,
+)
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
@@ -32,7 +39,7 @@ from lash_store._backends.sqlite.driver import (
 )
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error
-from lash_store._backends.sqlite.opening import enter_wal
+from lash_store._backends.sqlite.opening import prepare_joined
 from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import check_now
@@ -77,7 +84,12 @@ class JoinedTransaction:
     @property
     def in_transaction(self) -> bool:
         """Whether it is still open."""
-        return self._raw.in_transaction
+        try:
+            return self._raw.in_transaction
+        except (
+            sqlite3.ProgrammingError
+        ):  # its connection was closed, as SQLAlchemy's invalidate() does
+            return False
 
     def further_cursor(self, schema: Schema, scope: str, key: object = None) -> StoreCursor:  # noqa: ARG002 # reason: there is one lock
         """Open one more cursor on this transaction, once the database holds `schema`."""
@@ -304,6 +316,8 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     mode = mode_of(connection, undeclared)
     if mode is None:
         return
+    if raw.in_transaction:
+        raise already_begun(connection)
     started_s = time.monotonic()
     sharing = use_sharing(connection.dialect, dialect.HintingSharingCompiler)
     is_new = _INFO_SETTINGS not in connection.info
@@ -311,7 +325,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     def begin() -> None:
         cursor = open_cursor(raw)
         if raw.isolation_level is not None or is_new:
-            _prepare(raw, cursor, settings, _path_of(connection))
+            prepare_joined(raw, cursor, settings, _path_of(connection))
         # Either way: a snapshot whose connection was dropped may have left the other setting.
         cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
@@ -329,18 +343,6 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     if mode == "write" and waited_s >= LONG_WAIT_S:
         begun.notes.append(long_wait(_path_of(connection), None, waited_s))
     connection.info[SCOPES] = set()
-
-
-def _prepare(
-    raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings, path: str
-) -> None:
-    # The driver's own transaction control would begin late, and as a reader.
-    raw.isolation_level = None
-    for setting in dialect.connection_settings(
-        busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
-    ):
-        cursor.execute(setting).fetchall()  # some answer with a row
-    enter_wal(cursor, path, settings.busy_timeout_ms)
 
 
 def _undo(dbapi: Any, _: Any, __: BaseException | None) -> None:

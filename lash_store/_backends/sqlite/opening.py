@@ -175,6 +175,19 @@ def enter_wal(cursor: sqlite3.Cursor, path: str, busy_timeout_ms: int) -> None:
             return
 
 
+def prepare_joined(
+    raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings, path: str
+) -> None:
+    """Set what our transactions need on a connection of a consumer's own."""
+    # The driver's own transaction control would begin late, and as a reader.
+    raw.isolation_level = None
+    for setting in dialect.connection_settings(
+        busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
+    ):
+        cursor.execute(setting).fetchall()  # some answer with a row
+    enter_wal(cursor, path, settings.busy_timeout_ms)
+
+
 def initialise(connection: StoreConnection, schema: Schema, *, adopt: bool) -> None:
     """Make what a database lacks, unless another process was first; the turn is this thread's."""
     connection.begin(dialect.BEGIN_WRITE)
