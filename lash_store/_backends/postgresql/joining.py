@@ -326,7 +326,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         # The driver begins with the first statement: this one is that.
         connection.exec_driver_sql(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-            execution_options={"stream_results": False},  # which is for the application's own
+            execution_options={"stream_results": False, "yield_per": None},  # the application's are
         )
 
 
