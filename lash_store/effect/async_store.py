@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
-from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.checks import check_name
 from lash_store._kernel.keeping import KEEPER, Kept, tell_later
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.steady import steady_ms
@@ -38,7 +38,6 @@ from lash_store.effect.running import (
 from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
-    InvalidRecordError,
     LashStoreError,
     LeaseLostError,
     StoreBusyError,
@@ -84,6 +83,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         As :meth:`EffectStore.run`. Cancelled while the function runs, it cancels the function and gives
         the step back for the next attempt. A claim that is found lost at a renewal cancels the
         function as well, and LeaseLostError is raised (E-RUN-4).
+
+        What `function` gives is recorded as it is if there is nothing to await: it has been called by then.
         """
         step = check_run(scope_id, replay_key, envelope, function, **options)
         if step.under is not None:
@@ -159,18 +160,15 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         if found is not None:
             return step.outcome_of(found)
         check_not_inside(self._key, step)
-        given: Any = None
         outcome, failed, cause = None, None, None
         with Inside(self._key, step, None):
             try:
                 given = function()
-                outcome = await given if inspect.isawaitable(given) else None
+                outcome = await given if inspect.isawaitable(given) else given
             except Exception as error:
                 cause, failed = error, step.error_of(error)
                 if failed is None:
                     raise
-        if failed is None:
-            check_awaitable(given)
         record = step.recording(store._context, outcome, failed)  # noqa: SLF001 # reason: its own store
 
         # Even if the caller is cancelled: it is there, and may not be lost.
@@ -216,7 +214,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         ending = _Ending(kept)
         try:
             given = function()
-            outcome = await given if inspect.isawaitable(given) else None
+            outcome = await given if inspect.isawaitable(given) else given
         except asyncio.CancelledError:
             if ending.is_ours():
                 assert kept.lost is not None
@@ -231,7 +229,6 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             raise step.failure(failed) from error
         else:
             ending.is_ours()  # or it has passed over it; recording will be refused
-            check_awaitable(given)
             return await self._record(step, kept, "finish_effect", finish_effect, outcome)
         finally:
             ending.is_ours()  # whatever ends it: nobody is cancelled for it from now on
@@ -300,12 +297,6 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 await self._write_anew(
                     "abandon_effect", lambda context: abandon_effect(context, claim)
                 )
-
-
-def check_awaitable(given: object) -> None:
-    """Raise InvalidRecordError unless it was something to await that a step's function gave."""
-    if not inspect.isawaitable(given):
-        raise InvalidRecordError("function", shown(given), "must give an awaitable")
 
 
 class _Ending:

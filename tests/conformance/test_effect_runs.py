@@ -615,14 +615,24 @@ def test_cancelling_an_asyncio_run_at_any_moment_leaves_no_claim(path: Path) -> 
     asyncio.run(main())
 
 
-def test_asyncio_a_function_that_gives_nothing_to_await(path: Path) -> None:
+def test_e_run_1_asyncio_a_function_that_gives_nothing_to_await_is_called_once(path: Path) -> None:
+    """Refusing what it gave would have it called again, and again."""
+    calls: list[str] = []
+
+    def send() -> str:
+        calls.append("mail")
+        return "sent"
+
     async def main() -> None:
         async with AsyncEffectStore.open(path) as effects:
-            with pytest.raises(InvalidRecordError, match="awaitable"):
-                await effects.run("s", "k", ENVELOPE, lambda: 1)  # type: ignore[arg-type, return-value] # reason: that is the test
-            assert await effects.run("s", "k", ENVELOPE, lambda: _value(2)) == 2
+            for _ in range(2):
+                assert await effects.run("s", "k", ENVELOPE, send) == "sent"  # type: ignore[arg-type] # reason: that is the test
+            assert await effects.run("s", "l", ENVELOPE, lambda: _value(2)) == 2
+            with pytest.raises(InvalidRecordError, match="outcome"):
+                await effects.run("s", "m", ENVELOPE, object)  # type: ignore[arg-type] # reason: likewise
 
     asyncio.run(main())
+    assert calls == ["mail"]
 
 
 def test_asyncio_cancelling_while_a_renewal_waits_loses_no_outcome(path: Path) -> None:
