@@ -87,6 +87,14 @@ def taken_over(path: str, what: str, key: str, before: str | None, now: str) -> 
     return LEASES, logging.INFO, text, (path, what, key, before, now)
 
 
+def not_released(path: str, term: Any, error: Exception) -> Note:
+    """Return the line of a term that is over for whoever held it, and not for others before its end."""
+    text = "%s: %r could not release its term on %r, which ends by itself (%s)"
+    proof = term.fence
+    key = getattr(proof, "key", None) or getattr(proof, "claim_id", None)
+    return LEASES, logging.WARNING, text, (path, proof.owner_id, key, error)
+
+
 def lost_term(path: str, term: Any, error: Exception) -> Note:
     """Return the line of a term that was held and is lost."""
     proof = term.fence

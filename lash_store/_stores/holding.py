@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,6 +24,7 @@ from lash_store._kernel.checks import check_count
 from lash_store._kernel.keeping import KEEPER, Entering, Kept, tell_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
+from lash_store._kernel.logs import not_released, tell
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
@@ -31,9 +32,11 @@ from lash_store._stores.store import Store
 from lash_store._stores.tx import Context
 from lash_store.clock import Clock
 from lash_store.errors import (
+    ClaimLostError,
     InvalidRecordError,
     LashStoreError,
     LeaseHeldError,
+    LeaseLostError,
     NestedTransactionError,
     StoreClosedError,
 )
@@ -180,7 +183,7 @@ class Holding(Generic[HeldT_co]):
         store, kept = self._given, self._stopped()
         assert isinstance(store, Store)
         if kept is not None:
-            with suppress(LashStoreError):  # it runs out by itself as well
+            with _told_if_not_released(store.path, kept.term):
                 store._handle.write(
                     self._operations[2],
                     self._leaving(store._handle.key, store._context, kept.term),
@@ -231,7 +234,7 @@ class Holding(Generic[HeldT_co]):
 
     async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
         operation, handle = self._operations[2], store._handle
-        with suppress(LashStoreError):
+        with _told_if_not_released(store.path, term):
             try:
                 work = self._leaving(handle.key, store._context, term)
                 await handle.submit_write(operation, work, is_kept=True)
@@ -330,6 +333,17 @@ class _Patience:
 
 class _HeldElsewhereError(LashStoreError):
     """Undoes a release: another block of this process has the same term."""
+
+
+@contextmanager
+def _told_if_not_released(path: str, term: Any) -> Iterator[None]:
+    """Pass over what keeps a term from being released: it runs out by itself as well."""
+    try:
+        yield
+    except (LeaseLostError, ClaimLostError, _HeldElsewhereError):
+        pass  # it is over, or goes on
+    except LashStoreError as error:
+        tell([not_released(path, term, error)])
 
 
 def _noting(entering: Entering, work: Work) -> Work:

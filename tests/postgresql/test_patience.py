@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url, update
 
 from lash_store import AsyncSessionStore, NewWork, SessionFence, SessionStore
 from lash_store._backends.postgresql.connection import PATIENCE_MS
@@ -20,6 +20,7 @@ from lash_store._kernel.calls import Call, ThreadCall
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import LeaseLostError, StoreBusyError
 from lash_store.testing import as_another_process
+from tests.support.leased import JOBS, jobs, metadata
 from tests.support.turns import eventually, join, started
 
 FREE = [f"free-{number}" for number in range(5)]
@@ -235,3 +236,43 @@ def test_k_lock_3_the_last_in_line_stand_before_those_that_wait_for_them() -> No
     line.put_last([shares])
     assert list(line) == [alone, free, first, same, shares]
     assert line.wanted([(3, True), (1, False), (9, False)]) == {3: True, 1: False}
+
+
+def test_k_hold_4_a_row_that_is_locked_keeps_one_renewal_waiting(
+    own_url: str, engine: Engine
+) -> None:
+    """An application's own row, which it may lock for longer than the others' terms last."""
+    ttl_ms = 3_000
+    with ExitStack() as stack:
+        store = stack.enter_context(SessionStore.open(own_url, session_id="s"))
+        with store.begin() as tx:
+            metadata.create_all(tx.connection)
+        held: dict[str, Any] = {
+            key: stack.enter_context(JOBS.hold(store, key, owner_id="ann", ttl_ms=ttl_ms))
+            for key in ("locked", "free")
+        }
+        held["session"] = stack.enter_context(store.hold(owner_id="ann", ttl_ms=ttl_ms))
+        with engine.begin() as connection:
+            connection.execute(update(jobs).where(jobs.c.name == "locked").values(secret="x"))
+            eventually(lambda: held["locked"].lost is not None)
+            connection.rollback()
+        for name in ("free", "session"):
+            assert held[name].lost is None
+            assert held[name].renewals >= 1
+            held[name].check()
+
+
+def test_k_hold_1_a_term_that_could_not_be_released_is_logged(
+    own_url: str, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SessionStore.open(own_url, session_id="s", busy_timeout_ms=100) as store:
+        with store.begin() as tx:
+            metadata.create_all(tx.connection)
+        with ExitStack() as block, engine.begin() as connection:
+            block.enter_context(JOBS.hold(store, "nightly", owner_id="ann", ttl_ms=60_000))
+            connection.execute(update(jobs).where(jobs.c.name == "nightly").values(term=1))
+            with caplog.at_level("WARNING", "lash_store.leases"):
+                block.close()
+        with store.read() as tx:
+            assert JOBS.current(tx, "nightly") is not None
+    assert "'ann' could not release its term on 'nightly'" in caplog.text

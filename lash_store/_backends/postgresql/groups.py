@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from lash_store._backends.postgresql.connection import PATIENCE_MS, StoreConnection
 from lash_store._backends.postgresql.ending import Group, blocked, failed
 from lash_store._backends.postgresql.locks import together
-from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, ToldCall, settle
 from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
 from lash_store._kernel.threads import TIMER, Pool
@@ -34,7 +35,6 @@ from lash_store.errors import (
 )
 
 if TYPE_CHECKING:
-    from lash_store._backends.postgresql.connection import StoreConnection
     from lash_store._backends.postgresql.database import OpenDatabase
     from lash_store._kernel.logs import Note
     from lash_store._kernel.watching import Concern
@@ -279,8 +279,12 @@ class Groups:
         def begin(connection: StoreConnection) -> None:
             connection.operation = first.operation or "begin"
             budget_ms = round(max(0.0, deadline_s - monotonic()) * 1000)
+            # A row that is locked, of an application's own table say, may keep one renewal waiting, but not
+            # the others beside it, nor those behind its lock: it is asked for once more.
+            is_asked_again = any(isinstance(call, ToldCall) for call in calls)
+            most_ms = PATIENCE_MS if is_asked_again else 2**31 - 1
             connection.begin_write(
-                locks, budget_ms=min(budget_ms, 2**31 - 1), is_full=first.caller.is_full
+                locks, budget_ms=min(budget_ms, most_ms), is_full=first.caller.is_full
             )
 
         return begin
