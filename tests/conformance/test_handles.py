@@ -714,6 +714,7 @@ def test_k_open_5_what_a_signal_handler_raises_is_not_lost_as_a_store_is_dropped
 
 
 @pytest.mark.sqlite("its system calls")
+@pytest.mark.posix("reads the gate of its queue")
 def test_k_tx_10_a_timeout_out_of_a_handler_is_no_system_calls_own(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

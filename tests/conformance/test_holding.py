@@ -645,6 +645,7 @@ def test_k_hold_4_a_coroutine_that_is_thrown_away_releases(path: Path, what: str
     asyncio.run(asyncio.wait_for(hold() if what == "hold" else step(), 20))
 
 
+@pytest.mark.posix("forks")
 def test_k_hold_4_a_child_holds_nothing(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as store:
         with store.hold(owner_id="ann", ttl_ms=60_000) as held:

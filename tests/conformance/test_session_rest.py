@@ -467,6 +467,7 @@ class TestDirectory:
             assert directory.open("there") is not None
             assert directory.open("new") is None
 
+    @pytest.mark.posix("kills")
     def test_s_dir_2_delete_is_refused_while_another_process_uses_it(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         with workers(1, hold_open, tmp_path) as (holder,):
@@ -503,6 +504,7 @@ class TestDirectory:
             directory.create("a", model="m", relation=Relation("child"))
         assert not directory.path_of("a").exists()
 
+    @pytest.mark.posix("has a lock file in the folder")
     def test_s_dir_2_what_the_system_refuses_is_our_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         wrong = SessionDirectory(tmp_path / "file")

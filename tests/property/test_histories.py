@@ -257,6 +257,7 @@ HISTORY_S = float(os.environ.get("LASH_STORE_HISTORY_S", "3"))
 ROUND_S = 2.5
 
 
+@pytest.mark.posix("kills and stops")
 def test_eight_processes_that_are_killed_and_stopped(
     path: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
