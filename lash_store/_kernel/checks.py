@@ -14,7 +14,7 @@ _PAIR: Final = 2
 NO_SECONDS: Final = 10_000_000_000
 """From here on nothing is taken for seconds."""
 
-_SECONDS: Final = range(1_000_000_000, NO_SECONDS)
+SECONDS: Final = range(1_000_000_000, NO_SECONDS)
 """The seconds since the epoch of the years 2001 to 2286."""
 
 
@@ -31,7 +31,7 @@ def check_time(field: str, value: int) -> int:
 
     As milliseconds, what is refused here were days of January to April 1970.
     """
-    if check_count(field, value) in _SECONDS:
+    if check_count(field, value) in SECONDS:
         raise InvalidRecordError(
             field, shown(value), "looks like seconds, and must be milliseconds since the epoch"
         )

@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store._kernel.backend import Driver
+from lash_store._kernel.checks import SECONDS, check_time
 from lash_store._kernel.sharing import SCOPE
 from lash_store.errors import ScopeError, UnpreparableStatementError
 
@@ -34,7 +35,14 @@ _HEAD: Final = """\
 def {name}(cursor_, *, {names}):
     if cursor_.driver is not driver_:
         return elsewhere_(cursor_, {keywords})
+{checks}"""
+_CHECK: Final = """\
+    if type({name}) is int and {name} in seconds_:
+        check_time_("{name}", {name})
 """
+_TIME: Final = "now_ms"
+"""The argument that says until when what is claimed is live: as a construct it is looked at as it is given."""
+
 _BODIES: Final = {
     "run": """\
     try:
@@ -139,6 +147,8 @@ class CompiledStatement:
             "elsewhere_": elsewhere,
             "explain_": self.driver.explain,
             "statement_": self,
+            "check_time_": check_time,
+            "seconds_": SECONDS,
             **{f"default_{name}_": value for name, value in self._defaults.items()},
         }
         names = list(self._arguments.values())
@@ -149,6 +159,7 @@ class CompiledStatement:
                 f"{each}=default_{each}_" if each in self._defaults else each for each in names
             ),
             keywords=", ".join(f"{each}={each}" for each in names),
+            checks=_CHECK.format(name=_TIME) if _TIME in names else "",
             values=self._values_expression(scope),
             row=row.format("rows_[0]"),
             answer="answer_"
@@ -156,7 +167,7 @@ class CompiledStatement:
             else f"lambda: [{row.format('row_')} for row_ in answer_()]",
             rows="rows_" if row == "{0}" else f"[{row.format('row_')} for row_ in rows_]",
         )
-        own = {*scope, "cursor_", "error_", "row_", "rows_", "answer_", "len"}
+        own = {*scope, "cursor_", "error_", "row_", "rows_", "answer_", "len", "type", "int"}
         if clash := own.intersection(names):
             self._refuse(
                 f"its argument {min(clash)} is called as what runs it calls something itself"

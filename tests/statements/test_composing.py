@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import ColumnElement, Integer, Select, func, select, update
+from sqlalchemy import ColumnElement, Integer, Select, Update, func, select, update
 from sqlalchemy.exc import SAWarning
 
 from lash_store import (
@@ -20,6 +20,7 @@ from lash_store import (
     ProcessFence,
     ProcessRegistry,
     SessionFence,
+    SessionLease,
     SessionStore,
     TriggerStore,
     TurnCommit,
@@ -31,7 +32,12 @@ from lash_store.process import statements as process_statements
 from lash_store.process.records import ProcessFilter, signal_wait
 from lash_store.process.tables import processes
 from lash_store.session import statements
-from lash_store.session.tables import graph_nodes, queued_work_batches, queued_work_items
+from lash_store.session.tables import (
+    graph_nodes,
+    queued_work_batches,
+    queued_work_items,
+    session_meta,
+)
 from lash_store.statements import is_one_of, json_text, on_alias
 from lash_store.testing import ManualClock
 from lash_store.trigger.records import DeliveryFilter
@@ -376,6 +382,36 @@ def test_k_compose_3_seconds_that_are_given_are_refused(
             call(stores, 1_795_000_000)
         assert all_rows(path) == before
         call(stores, 1_795_000_000_000)
+
+
+@prepare
+def _fenced(
+    *, key: str, owner_id: str, token: str, fencing_token: int, now_ms: int, model: str
+) -> Update:
+    holds = SessionFence.leases.holds(
+        key=key, owner_id=owner_id, token=token, fencing_token=fencing_token, now_ms=now_ms
+    )
+    return update(session_meta).where(holds).values(model=model)
+
+
+def test_k_compose_3_seconds_are_refused_to_prepared_statements_too(path: Path) -> None:
+    """An expired term would be taken for a live one."""
+    clock = ManualClock(1_795_000_000_000)
+    with SessionStore.open(path, session_id="s", clock=clock) as store:
+        lease = store.claim_lease(owner_id="ann", ttl_ms=1)
+        assert isinstance(lease, SessionLease)
+        clock.advance(1)
+        fence: Any = {
+            name: getattr(lease.fence, name)
+            for name in ("key", "owner_id", "token", "fencing_token")
+        }
+        before = all_rows(path)
+        with store.begin() as tx:
+            for use in (_fenced.run, _fenced.bind):
+                with pytest.raises(InvalidRecordError, match="looks like seconds"):
+                    use(tx.cursor, now_ms=1_795_000_000, model="x", **fence)
+            assert _fenced.run(tx.cursor, now_ms=tx.now_ms, model="x", **fence) == 0
+        assert all_rows(path) == before
 
 
 def test_k_compose_3_times_on_either_side_of_seconds_are_taken() -> None:
