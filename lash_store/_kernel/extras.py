@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
-from sqlalchemy import Column, Index, MetaData, Table
+from sqlalchemy import Column, Index, MetaData, Table, UniqueConstraint
 
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.schema import declared, ours_of
@@ -100,13 +100,82 @@ def check_extras(extras: Extras) -> Extras:
     return tuple(extras)
 
 
-def check_makes_rows(table: Table[Any], given: set[Column[Any]]) -> None:
-    """Raise InvalidRecordError for a table in which no row can be made of the columns that are given."""
+def check_leased(
+    table: Table[Any],
+    key: Column[Any],
+    words: Sequence[Column[Any]],
+    numbers: Sequence[Column[Any]],
+) -> None:
+    """Raise InvalidRecordError unless leases can stand in a table's rows.
+
+    `key` names the row, `words` say whose it is, `numbers` count its terms and tell their times.
+    """
+    given = (key, *words, *numbers)
+    for column in given:
+        if not isinstance(column, Column) or column.table is not table:
+            why = f"must be a column of the table itself: one of {table.name!r}'s `.c`"
+            raise InvalidRecordError("table", shown(column), why)
     for column in table.columns:
-        is_filled = column.nullable or column.server_default is not None
-        if not (is_filled or column in given or column is table.autoincrement_column):
-            why = "must be nullable or have a server_default: a claim makes the row without it"
-            raise InvalidRecordError("table", str(column), why)
+        refusal = _why_not_leased(table, column, key, words, numbers)
+        if refusal is not None:
+            raise InvalidRecordError("table", str(column), refusal)
+    if len(set(given)) < len(given):
+        raise InvalidRecordError(
+            "table", shown(table.name), "each part of a lease is a column of its own"
+        )
+
+
+def _why_not_leased(
+    table: Table[Any],
+    column: Column[Any],
+    key: Column[Any],
+    words: Sequence[Column[Any]],
+    numbers: Sequence[Column[Any]],
+) -> str | None:
+    is_key, is_word, is_number = column is key, column in words, column in numbers
+    is_filled = column.nullable or column.server_default is not None
+    is_filled = is_filled or is_key or is_word or is_number or column is table.autoincrement_column
+    kind = _python_type(column)
+    refusals = (
+        (
+            not is_filled,
+            "must be nullable or have a server_default: a claim makes the row without it",
+        ),
+        (
+            column.default is not None or column.onupdate is not None,
+            "has a default in Python, which no prepared statement runs: give it a server_default",
+        ),
+        (
+            is_key and not _is_unique(table, column),
+            "has to be unique by itself: a lease has a key of one column",
+        ),
+        (
+            (is_key or is_word) and kind not in (str, None),
+            "has to be a text, as what it is given is",
+        ),
+        (is_word and not column.nullable, "must be nullable: a lease that nobody holds has none"),
+        (is_number and kind not in (int, None), "has to be a number: times are milliseconds"),
+        (
+            is_number and column.nullable,
+            "must not be nullable: a row that is there before its first claim has a 0, by a server_default",
+        ),
+    )
+    return next((why for is_so, why in refusals if is_so), None)
+
+
+def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
+    sets = [list(table.primary_key.columns), [column] if column.unique else []]
+    sets += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
+    sets += [list(each.columns) for each in table.indexes if each.unique]
+    return [column] in sets
+
+
+def _python_type(column: Column[Any]) -> type[Any] | None:
+    try:
+        found: type[Any] = column.type.python_type
+    except NotImplementedError:  # a type of the application's own: its values tell
+        return None
+    return found
 
 
 def check_own_tables(tables: Sequence[OwnTables]) -> tuple[OwnTables, ...]:

@@ -65,7 +65,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from lash_store._kernel.checks import check_count, check_name, shown
 from lash_store._kernel.dialects import upsert_insert
-from lash_store._kernel.extras import check_makes_rows
+from lash_store._kernel.extras import check_leased
 from lash_store._kernel.liveness import Guarded, Liveness, check_token
 from lash_store._kernel.prepared import prepare
 from lash_store.clock import MAX_INT
@@ -208,7 +208,8 @@ class LeaseTable:
     Every table that carries a lease has one of these; the order of its columns is its own. With
     `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one. The first
     claim of a key makes its row: every other column is nullable or has a ``server_default``, which is
-    ``FetchedValue()`` where a trigger fills it. InvalidRecordError names one that is neither.
+    ``FetchedValue()`` where a trigger fills it. The key is a text, unique by itself; owner and token are nullable
+    texts, the numbers NOT NULL. InvalidRecordError names a column that is not so.
 
     ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease``, ``release_lease`` and
     ``release_live_lease`` are prepared statements: called, each gives its SQLAlchemy construct, to
@@ -227,7 +228,7 @@ class LeaseTable:
         expires_at_ms: Column[int],
         reentrant: bool = False,
     ) -> None:
-        check_makes_rows(table, {key, owner_id, token, fencing_token, claimed_at_ms, expires_at_ms})
+        check_leased(table, key, (owner_id, token), (fencing_token, claimed_at_ms, expires_at_ms))
         self.table, self.key, self.reentrant = table, key, reentrant
         self.owner_id, self.token, self.fencing_token = owner_id, token, fencing_token
         self.claimed_at_ms, self.expires_at_ms = claimed_at_ms, expires_at_ms

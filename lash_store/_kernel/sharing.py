@@ -60,9 +60,14 @@ def shared(schema: Schema, prefix: str) -> Schema:
     metadata = MetaData()
     versions = versions_table(prefix, metadata)
     tables = [_derived(table, schema, prefix, metadata) for table in schema.tables]
-    return msgspec.structs.replace(
-        schema, metadata=metadata, tables=(versions, *tables), prefix=prefix, indexes=None
-    )
+    parts = {
+        **msgspec.structs.asdict(schema),
+        "metadata": metadata,
+        "tables": (versions, *tables),
+        "prefix": prefix,
+        "indexes": None,
+    }
+    return Schema(**parts)  # and not replace(): that of msgspec 0.19 does not look for the indexes
 
 
 def versions_table(prefix: str, metadata: MetaData | None = None) -> Table[Any]:

@@ -5,6 +5,7 @@ A condition that says ``<=`` where it should say ``==`` holds for the right row 
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ import pytest
 from sqlalchemy import (
     BigInteger,
     Column,
+    DateTime,
     FetchedValue,
+    Integer,
     MetaData,
+    String,
     Table,
     Text,
+    UniqueConstraint,
+    Uuid,
     func,
     literal_column,
     select,
@@ -404,6 +410,70 @@ def test_k_lease_5_a_table_whose_rows_no_claim_can_make_is_refused() -> None:
         Column("payload", Text, FetchedValue(), nullable=False),
     ):
         assert declare(good).table.name == "jobs"
+
+
+KEPT: dict[str, Callable[[], Column[Any]]] = {
+    "id": lambda: Column("id", Text, primary_key=True),
+    "owner": lambda: Column("owner", Text),
+    "token": lambda: Column("token", Text),
+    "term": lambda: Column("term", BigInteger, nullable=False, server_default="0"),
+    "since": lambda: Column("since", BigInteger, nullable=False, server_default="0"),
+    "until": lambda: Column("until", BigInteger, nullable=False, server_default="0"),
+}
+OTHERS: list[tuple[str, Column[Any], str]] = [
+    ("id", Column("id", Integer, primary_key=True), "text"),
+    ("id", Column("id", Uuid, primary_key=True), "text"),
+    ("id", Column("id", Text, nullable=False), "unique by itself"),
+    ("id", Column("id", Text, primary_key=True, default="x"), "default in Python"),
+    ("tenant", Column("tenant", Text, primary_key=True, server_default="t"), "unique by itself"),
+    ("owner", Column("owner", Text, nullable=False, server_default=""), "nullable"),
+    ("token", Column("token", Uuid), "text"),
+    ("term", Column("term", BigInteger), "must not be nullable"),
+    ("since", Column("since", DateTime, nullable=False), "number"),
+    ("until", Column("until", BigInteger, nullable=True), "must not be nullable"),
+    ("state", Column("state", Text, default="new"), "default in Python"),
+    ("at", Column("at", DateTime, onupdate=dt.datetime.now), "default in Python"),
+]
+
+
+@pytest.mark.canonical("nothing is opened")
+@pytest.mark.parametrize(("name", "column", "why"), OTHERS, ids=str)
+def test_k_lease_5_a_table_in_which_no_lease_can_stand_is_refused(
+    name: str, column: Column[Any], why: str
+) -> None:
+    """When it is declared: the first claim, renewal or release would fail, or all of those that follow."""
+    columns: dict[str, Any] = {**KEPT, name: lambda: column}
+    table: Table[Any] = Table("jobs", MetaData(), *(make() for make in columns.values()))
+    with pytest.raises(InvalidRecordError, match=why):
+        leased(table.c)
+
+
+@pytest.mark.canonical("nothing is opened")
+def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
+    table, other = (Table("jobs", MetaData(), *(make() for make in KEPT.values())) for _ in "ab")
+    assert leased(table.c).table is table
+    for wrong in (other.c.token, "token", None):
+        with pytest.raises(InvalidRecordError, match="a column of the table itself"):
+            leased(table.c, token=wrong)
+    with pytest.raises(InvalidRecordError, match="a column of its own"):
+        leased(table.c, token=table.c.owner)
+    kept: dict[str, Any] = {**KEPT, "id": lambda: Column("id", String(40), nullable=False)}
+    unique: Table[Any] = Table(
+        "jobs", MetaData(), *(make() for make in kept.values()), UniqueConstraint("id")
+    )
+    assert leased(unique.c).key is unique.c.id
+
+
+def leased(c: Any, **other: Any) -> LeaseTable:
+    given = {
+        "key": c.id,
+        "owner_id": c.owner,
+        "token": c.token,
+        "fencing_token": c.term,
+        "claimed_at_ms": c.since,
+        "expires_at_ms": c.until,
+    }
+    return LeaseTable(c.id.table, **{**given, **other})
 
 
 def test_k_lease_5_numbers_are_compared_by_what_they_are(store: SessionStore) -> None:
