@@ -31,11 +31,20 @@ from lash_store import (
 )
 from lash_store.process.records import EngineCall, ProcessIdentity, ProcessRecord
 from lash_store.routing import start_deliveries, unstarted_deliveries
-from lash_store.trigger.records import FromEvent
+from lash_store.trigger.records import FromEvent, SubscriptionFilter
 
 TTL_MS = 300
 """Short, so that a takeover does not take long to watch."""
 
+DAILY = TriggerDraft(
+    registrant=Host(),
+    env_ref="env",
+    source_type="cron",
+    source_key="daily",
+    target=EngineCall("summarise", {"model": "m"}),
+    target_identity=ProcessIdentity("engine", "daily summary"),
+    input_template={"day": FromEvent()},
+)
 STEPS = ("recorded", "reserved", "started", "claimed", "called", "answered", "slept", "completed")
 """After which of its steps a worker may be killed."""
 
@@ -51,18 +60,10 @@ def main() -> int:
     if options.work:
         work(options.root, options.die_after)
         return 0
-    with Deployment.open(options.root) as deployment:
-        deployment.triggers.register_subscription(
-            TriggerDraft(
-                registrant=Host(),
-                env_ref="env",
-                source_type="cron",
-                source_key="daily",
-                target=EngineCall("summarise", {"model": "m"}),
-                target_identity=ProcessIdentity("engine", "daily summary"),
-                input_template={"day": FromEvent()},
-            )
-        )
+    with Deployment.open(options.root) as deployment, deployment.triggers.begin() as tx:
+        mine = SubscriptionFilter(source_type="cron", source_key="daily")
+        if not tx.list_subscriptions(mine).subscriptions:  # it was not begun before
+            tx.register_subscription(DAILY)
     killed = 0
     for step in [*STEPS[: options.kills], None]:
         died = run_worker(options.root, step)

@@ -14,6 +14,7 @@ from lash_store import SessionLease, SessionStore, SessionTx, configure
 from lash_store.errors import (
     ClaimLostError,
     CorruptRecordError,
+    InvalidRecordError,
     LashStoreError,
     LeaseLostError,
     NodeConflictError,
@@ -383,6 +384,19 @@ class TestHash:
         } | message
         fields = {"kind": "event", "event": {"Conversation": body}}
         return Append([Node("n1", "n0", fields, timestamp="then")], "n1")
+
+    def test_s_commit_8_a_turn_that_is_stamped_has_its_own_hash(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        turn = replace(self.COMMIT, fence=lease_of(store).fence, attachment_ids=[])
+        stamped = turn.stamped("t")
+        assert stamped == replace(turn, stamp=TurnStamp("t", turn_commit_hash(turn)))
+        receipt = store.commit_turn(stamped)
+        before = all_rows(path)
+        assert store.commit_turn(stamped.stamped("t")) == receipt
+        assert all_rows(path) == before
+        with pytest.raises(InvalidRecordError, match="turn_id"):
+            store.commit_turn(turn.stamped(""))
 
     def test_s_commit_8_is_the_same_for_every_worker_that_retries(
         self, store: SessionStore, clock: ManualClock

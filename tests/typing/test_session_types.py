@@ -134,6 +134,7 @@ def test_operations() -> None:
             checkpoint=Checkpoint(turn_state=1),
         )
         assert_type(turn_commit_hash(turn), str)
+        assert_type(turn.stamped("t"), TurnCommit)
         receipt = store.commit_turn(turn)
         assert_type(receipt, TurnReceipt)
         assert_type(store.load_checkpoint(receipt.checkpoint_ref or ""), Checkpoint)

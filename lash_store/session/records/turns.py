@@ -77,6 +77,13 @@ class TurnCommit(msgspec.Struct, frozen=True, kw_only=True):
     attachment_ids: Sequence[str] = ()
     release: bool = False
 
+    def stamped(self, turn_id: str) -> "TurnCommit":
+        """Return the same turn under an id, with the hash of what it commits: sent again, it has no second effect.
+
+        Raises what ``turn_commit_hash`` raises.
+        """
+        return msgspec.structs.replace(self, stamp=TurnStamp(turn_id, turn_commit_hash(self)))
+
 
 class TurnReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a commit did: the head's revision after it, and the checkpoint that it stored.
