@@ -5,6 +5,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, FromClause
 from sqlalchemy.sql.util import ClauseAdapter
 
+from lash_store._kernel.checks import check_kind
 from lash_store._kernel.dialects import JsonText, is_one_of
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store._kernel.sharing import across_sessions
@@ -30,6 +31,7 @@ def on_alias(condition: ColumnElement[T], alias: FromClause) -> ColumnElement[T]
         a = queued_work_batches.alias()
         select(a.c.batch_id).where(on_alias(~has_live_claim(now_ms=now), a))
     """
+    check_kind("alias", alias, FromClause)  # of a mapped class, inspect(alias).selectable
     adapted: ColumnElement[T] = ClauseAdapter(alias).traverse(condition)
     return adapted
 
@@ -41,5 +43,7 @@ def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:
     InvalidRecordError. NULL too where the text is no JSON::
 
         urgent = json_text(queued_work_items.c.payload_json, "priority").cast(Integer) > 5
+
+    A number or a truth value is no text on SQLite: cast it, to Integer or to Text, before it is compared.
     """
     return JsonText(column, *path)

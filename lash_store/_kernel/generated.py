@@ -15,9 +15,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store._kernel.backend import Driver
-from lash_store._kernel.checks import SECONDS, check_time
+from lash_store._kernel.checks import SECONDS, check_time, shown
 from lash_store._kernel.sharing import SCOPE
-from lash_store.errors import ScopeError, UnpreparableStatementError
+from lash_store.errors import InvalidRecordError, ScopeError, UnpreparableStatementError
 
 UNDOCUMENTED_ATTRIBUTES: Final = (
     "binds",
@@ -33,7 +33,11 @@ UNDOCUMENTED_ATTRIBUTES: Final = (
 
 _HEAD: Final = """\
 def {name}(cursor_, *, {names}):
-    if cursor_.driver is not driver_:
+    try:
+        is_here_ = cursor_.driver is driver_
+    except AttributeError:
+        is_here_ = driver_of_(cursor_) is driver_
+    if not is_here_:
         return elsewhere_(cursor_, {keywords})
 {checks}"""
 _CHECK: Final = """\
@@ -97,6 +101,14 @@ def define(name: str, source: str, scope: dict[str, Any], *, filename: str, doc:
     return function
 
 
+def driver_of(cursor: Any) -> Driver:
+    """Return what statements are prepared for; InvalidRecordError for what is no cursor of a Tx's."""
+    driver: Driver | None = getattr(cursor, "driver", None)
+    if driver is None:
+        raise InvalidRecordError("cursor", shown(cursor), "must be a Tx's: tx.cursor")
+    return driver
+
+
 class CompiledStatement:
     """A construct with a bindparam ``p_<name>`` for each argument, compiled for one driver."""
 
@@ -148,6 +160,7 @@ class CompiledStatement:
             "explain_": self.driver.explain,
             "statement_": self,
             "check_time_": check_time,
+            "driver_of_": driver_of,
             "seconds_": SECONDS,
             **{f"default_{name}_": value for name, value in self._defaults.items()},
         }
@@ -167,7 +180,18 @@ class CompiledStatement:
             else f"lambda: [{row.format('row_')} for row_ in answer_()]",
             rows="rows_" if row == "{0}" else f"[{row.format('row_')} for row_ in rows_]",
         )
-        own = {*scope, "cursor_", "error_", "row_", "rows_", "answer_", "len", "type", "int"}
+        own = {
+            *scope,
+            "cursor_",
+            "error_",
+            "row_",
+            "rows_",
+            "answer_",
+            "len",
+            "type",
+            "int",
+            "is_here_",
+        }
         if clash := own.intersection(names):
             self._refuse(
                 f"its argument {min(clash)} is called as what runs it calls something itself"

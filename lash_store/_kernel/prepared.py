@@ -48,7 +48,7 @@ from sqlalchemy.types import TypeEngine
 
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.dialects import Listed
-from lash_store._kernel.generated import CompiledStatement
+from lash_store._kernel.generated import CompiledStatement, driver_of
 from lash_store.errors import CorruptRecordError, LashStoreError, UnpreparableStatementError
 
 P = ParamSpec("P")
@@ -125,7 +125,7 @@ class Prepared(Generic[P, C_co]):
 
     def many(self, cursor: Cursor, rows: Iterable[tuple[Any, ...]]) -> int:
         """Execute once for each row that :attr:`bind` has ordered; return how many rows were changed."""
-        driver = cursor.driver
+        driver = driver_of(cursor)
         try:
             cursor.executemany(self.compiled_for(driver).sql, rows)
         except driver.error as error:
@@ -134,7 +134,7 @@ class Prepared(Generic[P, C_co]):
 
     def later_many(self, cursor: Cursor, rows: Iterable[tuple[Any, ...]]) -> None:
         """Execute once for each row that :attr:`bind` has ordered, as :attr:`later` does."""
-        driver = cursor.driver
+        driver = driver_of(cursor)
         try:
             cursor.later_many(self.compiled_for(driver).sql, rows)
         except driver.error as error:
@@ -160,7 +160,7 @@ class Prepared(Generic[P, C_co]):
         """Return what generates the function `name` for the first driver that asks, and then steps aside."""
 
         def first(cursor: Cursor, /, **arguments: Any) -> Any:
-            function = self.__dict__[name] = self._function(cursor.driver, name)
+            function = self.__dict__[name] = self._function(driver_of(cursor), name)
             return function(cursor, **arguments)
 
         return first
@@ -236,7 +236,7 @@ class PreparedRows(Prepared[P, C_co], Generic[P, C_co, Row]):
         try:
             return self.all(cursor, *args, **kwargs)
         except CorruptRecordError:
-            with cursor.driver.leniently(cursor):
+            with driver_of(cursor).leniently(cursor):
                 return self.all(cursor, *args, **kwargs)
 
     @cached_property

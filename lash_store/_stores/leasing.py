@@ -22,7 +22,7 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar, overload
 
 from lash_store._kernel.backend import Cursor
-from lash_store._kernel.checks import check_count, check_kind, check_name
+from lash_store._kernel.checks import check_count, check_kind, check_name, shown
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.leases import (
     Fence,
@@ -57,6 +57,9 @@ class Leases(Generic[FenceT, LeaseT]):
         self, fence: type[FenceT], lease: Callable[[FenceT, int, int], LeaseT]
     ) -> None: ...
     def __init__(self, fence: type[FenceT], lease: Any = Lease) -> None:
+        if not isinstance(getattr(fence, "leases", None), LeaseTable):
+            why = "must be a class of Fence whose `leases` is a LeaseTable"
+            raise InvalidRecordError("fence", shown(fence), why)
         self.fence = fence
         self.table: LeaseTable = fence.leases
         self._lease: Callable[[FenceT, int, int], LeaseT] = lease
@@ -72,6 +75,7 @@ class Leases(Generic[FenceT, LeaseT]):
 
     def bind(self, tx: Tx[Any]) -> BoundLeases[FenceT, LeaseT]:
         """Return the operations of the protocol on an open transaction, of a store of any kind."""
+        check_kind("tx", tx, Tx)
         return BoundLeases(self, tx)
 
     def hold(
@@ -121,18 +125,22 @@ class Leases(Generic[FenceT, LeaseT]):
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
         """Take the lease on `key`, on an open transaction; see :meth:`claiming`."""
+        check_kind("tx", tx, Tx)
         return self.claiming(tx.context, key, owner_id=owner_id, ttl_ms=ttl_ms)(tx)
 
     def renew(self, tx: Tx[Any], fence: FenceT, *, ttl_ms: int) -> LeaseT:
         """Move the end of the live term, on an open transaction; see :meth:`renewing`."""
+        check_kind("tx", tx, Tx)
         return self.renewing(tx.context, fence, ttl_ms=ttl_ms)(tx)
 
     def release(self, tx: Tx[Any], fence: FenceT) -> bool:
         """End the term of `fence`, on an open transaction; see :meth:`releasing`."""
+        check_kind("tx", tx, Tx)
         return self.releasing(tx.context, fence)(tx)
 
     def require(self, tx: Tx[Any], fence: FenceT) -> None:
         """Raise LeaseLostError unless `fence` is live in this transaction; see :meth:`requiring`."""
+        check_kind("tx", tx, Tx)
         self.requiring(tx.context, fence)(tx)
 
     def claiming(

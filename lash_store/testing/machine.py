@@ -10,11 +10,9 @@ on one event loop, from the beginning of a run to its end.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from hypothesis import (
@@ -29,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from lash_store._kernel.checks import check_choice, check_has, check_items, check_kind, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
+from lash_store.testing.one_task import OneTask
 
 Script = Sequence[tuple[Any, ...]]
 """Steps, each a name and its plain arguments, as a message shows them and ``replay`` takes them."""
@@ -90,12 +89,23 @@ class Violation(AssertionError):  # noqa: N818 # reason: it is a finding, of an 
         )
 
 
-_SETTINGS: Final = hypothesis_settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    # Not that of explaining, which takes ten times as long, and tells of the machine's own lines.
-    phases=[each for each in Phase if each is not Phase.explain],
-)
+_STOCK_DEADLINE: Final = timedelta(milliseconds=200)
+"""What Hypothesis allows an example, unless told otherwise."""
+
+
+def _settings_of(given: hypothesis_settings | None) -> hypothesis_settings:
+    """Return the settings that were given, or the profile's, without what Hypothesis has by default and is not for machines.
+
+    An implementation may take its time, on a database say. And explaining takes ten times as long as the
+    rest, and tells of the machine's own lines.
+    """
+    chosen = given or hypothesis_settings()
+    return hypothesis_settings(
+        chosen,
+        deadline=None if chosen.deadline == _STOCK_DEADLINE else chosen.deadline,
+        suppress_health_check={*chosen.suppress_health_check, HealthCheck.too_slow},
+        phases=[each for each in chosen.phases if each is not Phase.explain],
+    )
 
 
 class Machine(RuleBasedStateMachine):
@@ -119,7 +129,7 @@ class Machine(RuleBasedStateMachine):
     refusals: ClassVar[tuple[type[BaseException], ...]] = (Exception,)
     """What the implementation raises to refuse; anything else fails the run as it is."""
 
-    chosen_settings: ClassVar[hypothesis_settings] = _SETTINGS
+    chosen_settings: ClassVar[hypothesis_settings | None] = None
     """What Hypothesis goes by, in subclasses too."""
 
     def __init__(self) -> None:
@@ -130,7 +140,7 @@ class Machine(RuleBasedStateMachine):
         self.is_broken = False
         """Whether a step was broken off: there is nothing to be checked any more."""
 
-        self._task: _OneTask | None = None
+        self._task: OneTask | None = None
         self.it: Any = None
         try:
             self.it = self.resolve(type(self).make(self.clock))
@@ -144,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     def __init_subclass__(cls, **more: Any) -> None:
         """Let a subclass of a consumer's own have the settings that its machine was made with."""
         super().__init_subclass__(**more)
-        cls.TestCase.settings = cls.chosen_settings
+        cls.TestCase.settings = _settings_of(cls.chosen_settings)
 
     def start(self) -> None:
         """Look at what was made, before the model is: what fails here closes it."""
@@ -250,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         if not inspect.isawaitable(value):
             return value
         if self._task is None:
-            self._task = _OneTask()
+            self._task = OneTask()
         return self._task.wait_for(value)
 
     def violates(self, name: str, text: str) -> None:
@@ -328,7 +338,7 @@ class Machine(RuleBasedStateMachine):
             "make": staticmethod(make),
             "tolerate": tolerated,
             "refusals": refusals,
-            "chosen_settings": settings or _SETTINGS,
+            "chosen_settings": settings,
             "__doc__": f"{name}: {(cls.__doc__ or '').partition(chr(10))[0]}",
             "__module__": __name__,
             **more,
@@ -357,42 +367,3 @@ _LONGEST: Final = 60
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-class _OneTask:
-    """An event loop in a thread, and in it the one task that awaits whatever there is to await.
-
-    In one, because what is entered in a task has to be left in the same.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._jobs: asyncio.Queue[tuple[Any, Future[Any]] | None] = asyncio.Queue()
-        self._thread = threading.Thread(target=self._run, name="machine-loop", daemon=True)
-        self._thread.start()
-
-    def wait_for(self, awaitable: Any) -> Any:
-        """Await it in the task, and return what it gives."""
-        answer: Future[Any] = Future()
-        self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
-        return answer.result()
-
-    def close(self) -> None:
-        """End the task and its loop."""
-        self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        while (job := await self._jobs.get()) is not None:
-            awaitable, answer = job
-            try:
-                answer.set_result(await awaitable)
-            except BaseException as error:  # noqa: BLE001 # reason: whoever waits for it gets it
-                answer.set_exception(error)

@@ -283,6 +283,14 @@ class QueueMachine(Machine):
             return
         got = self.call(claim.worker, "renew", self.it.renew, claim.worker, claim.handle)
         if claim.is_over:
+            if got.granted and any(
+                each.is_live and each.item == claim.item and each.worker != claim.worker
+                for each in self.claims
+            ):
+                # It would go on, and two are at it.
+                self.violates(
+                    "stale-renewal", f"{claim.worker!r} renewed {claim.item!r}, which another has"
+                )
             self._suspect_later(claim, "stale-renewal", got)
         elif claim.is_live and got.refused:
             name = self._suspect([claim.item], "renewal-refused")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from lash_store.errors import InvalidRecordError
 from lash_store.testing import (
@@ -177,7 +178,27 @@ def test_a_subclass_has_the_settings_of_its_machine() -> None:
     chosen = settings(max_examples=3, database=None, deadline=None)
     machine = lock_machine(LockByName, settings=chosen)
     subclass: Any = type("Sub", (machine,), {})
-    assert (machine.TestCase.settings, subclass.TestCase.settings) == (chosen, chosen)
+    assert repr(machine.TestCase.settings) == repr(subclass.TestCase.settings)
+    assert machine.TestCase.settings.max_examples == 3
+    assert Phase.explain not in machine.TestCase.settings.phases
+
+
+def test_a_machine_has_the_settings_of_the_profile_that_is_loaded() -> None:
+    """Without the deadline that Hypothesis has by default: an implementation may be on a real database."""
+    before = settings.get_current_profile_name()
+    settings.register_profile("of a consumer", max_examples=7, deadline=200)
+    settings.load_profile("of a consumer")
+    try:
+        machine, own = (
+            lock_machine(LockByName),
+            lock_machine(LockByName, settings=settings(max_examples=3)),
+        )
+        hasty = lock_machine(LockByName, settings=settings(deadline=5_000))
+    finally:
+        settings.load_profile(before)
+    found = [each.TestCase.settings for each in (machine, own, hasty)]
+    assert [each.max_examples for each in found] == [7, 3, 7]
+    assert [each.deadline for each in found] == [None, None, timedelta(seconds=5)]
 
 
 def test_what_fails_as_it_begins_is_closed() -> None:

@@ -14,7 +14,9 @@ from sqlalchemy.exc import SAWarning
 from lash_store import (
     Append,
     EffectStore,
+    Fence,
     LeaseHeld,
+    Leases,
     NewWork,
     Node,
     ProcessFence,
@@ -498,3 +500,32 @@ def test_k_compose_2_a_list_with_a_nul_is_refused(where: str) -> None:
     with SessionStore.open(where, session_id="s") as store, store.read() as tx:
         with pytest.raises(InvalidRecordError, match="NUL"):
             batches_among.all(tx.cursor, batch_ids=["a\0b"])
+
+
+def test_k_compose_4_what_is_no_tx_and_no_cursor_is_named(path: Path) -> None:
+    class Bare(Fence, frozen=True):
+        pass
+
+    refusals: list[Callable[[Any, Any], object]] = [
+        lambda store, _: JOBS.claim(store, "k", owner_id="ann", ttl_ms=1),
+        lambda store, _: JOBS.bind(store),
+        lambda store, tx: JOBS.require(tx.connection, FENCE),  # type: ignore[arg-type] # reason: that is the test
+        lambda _, tx: _fenced.run(tx, now_ms=1, model="m", **TERM),
+        lambda _, tx: statements.load_head.one(tx.connection),
+        lambda *_: Leases(jobs),  # type: ignore[call-overload] # reason: that is the test
+        lambda *_: Leases(Bare),
+        lambda *_: on_alias(statements.is_live(now_ms=1), Job),  # type: ignore[arg-type] # reason: likewise
+    ]
+    with SessionStore.open(path, session_id="s") as store:
+        before = all_rows(path)
+        for refused in refusals:
+            with store.begin() as tx, pytest.raises(InvalidRecordError, match="must be"):
+                refused(store, tx)
+        assert all_rows(path) == before
+
+
+class Job:
+    """What an application would map."""
+
+
+TERM = {name: getattr(FENCE, name) for name in ("key", "owner_id", "token", "fencing_token")}

@@ -125,6 +125,14 @@ class ReturnsByItem(PlainQueue):
                 entry.claim, entry.is_live = 0, False
 
 
+@broken("stale-renewal")
+class RenewsByItem(PlainQueue):
+    """Whoever names the item is told that it may go on, and changes nothing."""
+
+    def renew(self, worker: str, handle: Any) -> bool:
+        return any(entry.item == handle[0] for entry in self.entries)
+
+
 @broken("lost")
 class PopsAtClaim(PlainQueue):
     """An item is gone once it is claimed: who dies with it takes it along."""

@@ -1,0 +1,47 @@
+"""One event loop, and in it one task, for an implementation whose calls are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+
+class OneTask:
+    """An event loop in a thread, and in it the one task that awaits whatever there is to await.
+
+    In one, because what is entered in a task has to be left in the same.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._jobs: asyncio.Queue[tuple[Any, Future[Any]] | None] = asyncio.Queue()
+        self._thread = threading.Thread(target=self._run, name="machine-loop", daemon=True)
+        self._thread.start()
+
+    def wait_for(self, awaitable: Any) -> Any:
+        """Await it in the task, and return what it gives."""
+        answer: Future[Any] = Future()
+        self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
+        return answer.result()
+
+    def close(self) -> None:
+        """End the task and its loop."""
+        self._loop.call_soon_threadsafe(self._jobs.put_nowait, None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        while (job := await self._jobs.get()) is not None:
+            awaitable, answer = job
+            try:
+                answer.set_result(await awaitable)
+            except BaseException as error:  # noqa: BLE001 # reason: whoever waits for it gets it
+                answer.set_exception(error)
