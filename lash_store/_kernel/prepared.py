@@ -40,7 +40,15 @@ from typing import (
     overload,
 )
 
-from sqlalchemy import BigInteger, BindParameter, LargeBinary, Select, Text, bindparam
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    CompoundSelect,
+    LargeBinary,
+    Select,
+    Text,
+    bindparam,
+)
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import TypedReturnsRows
@@ -252,6 +260,10 @@ class PreparedRows(Prepared[P, C_co], Generic[P, C_co, Row]):
 def prepare(
     builder: Callable[P, Select[*Ts]],
 ) -> PreparedRows[P, Select[*Ts], tuple[*Ts]]: ...
+@overload
+def prepare(
+    builder: Callable[P, CompoundSelect[*Ts]],
+) -> PreparedRows[P, CompoundSelect[*Ts], tuple[*Ts]]: ...
 @overload
 def prepare(
     builder: Callable[P, ReturningInsert[*Ts]],

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Delete,
     Engine,
@@ -17,6 +18,8 @@ from sqlalchemy import (
     Update,
     create_engine,
     delete,
+    select,
+    union_all,
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
@@ -64,6 +67,11 @@ def delete_blob(*, hash: str) -> Delete:  # noqa: A002 # reason: the column's na
     return delete(blobs).where(blobs.c.hash == hash)
 
 
+def hashes_of(*, one: str, other: str) -> CompoundSelect[str, bytes]:
+    named = select(blobs.c.hash, blobs.c.content)
+    return union_all(named.where(blobs.c.hash == one), named.where(blobs.c.hash == other))
+
+
 def test_prepared_statements_take_their_types_from_the_builder() -> None:
     with SessionStore.open(None, session_id="s") as store, store.begin() as tx:
         current = prepare(statements.current_lease)
@@ -75,6 +83,11 @@ def test_prepared_statements_take_their_types_from_the_builder() -> None:
         assert_type(gone.bind(tx.cursor, hash="h"), tuple[Any, ...])
         assert_type(gone.many(tx.cursor, [gone.bind(tx.cursor, hash="h")]), int)
         assert isinstance(gone, Prepared)
+        ref = tx.put_blob(b"x")
+        either = prepare(hashes_of)
+        found = either.all(tx.cursor, one=ref, other=ref)
+        assert_type(found, list[tuple[str, bytes]])
+        assert [each for each, _ in found] == [ref, ref]
 
 
 def test_operations() -> None:
