@@ -26,6 +26,7 @@ from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
 from lash_store._kernel.logs import not_released, tell
 from lash_store._kernel.steady import steady_ms
+from lash_store._stores import lines
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
@@ -126,7 +127,7 @@ class Holding(Generic[HeldT_co]):
     """What ``hold()`` gives: a block in which a term is held, sync or asyncio.
 
     Entered, it claims: LeaseHeldError while somebody else holds the term, after waiting for it for
-    `timeout_ms`. Left, it releases, whatever the block has raised, and raises nothing of its own.
+    `timeout_ms`; of those of this process that wait for one `name`, the first looks for all. Left, it releases, whatever the block has raised, and raises nothing of its own.
     InvalidRecordError for ``with`` on an asyncio store, and ``async with`` on another.
     """
 
@@ -142,8 +143,9 @@ class Holding(Generic[HeldT_co]):
         lost_error: Callable[[Any], LashStoreError],
         ttl_ms: int,
         timeout_ms: int = 0,
+        name: str | None = None,
     ) -> None:
-        self._given = store
+        self._given, self._name = store, name
         self._operations = operations
         self._claiming, self._renewing, self._releasing = claiming, renewing, releasing
         self._is_free = is_free
@@ -162,6 +164,7 @@ class Holding(Generic[HeldT_co]):
         waiting = _Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
+        standing: lines.InThread | None = None
         try:
             while True:
                 sent_ms = steady_ms(store._context.clock)
@@ -170,9 +173,16 @@ class Holding(Generic[HeldT_co]):
                     held: HeldT_co = self._held(store, found, sent_ms)
                     return held
                 left_ms = self._left_ms(store, found, waiting)
-                store.wait_until(self._freed, timeout_ms=left_ms)
+                if self._name is not None and standing is None:
+                    standing = lines.InThread((store._handle.key, self._name))
+                if standing is None or standing.place.is_first:
+                    store.wait_until(self._freed, timeout_ms=left_ms)
+                else:
+                    standing.wait(left_ms / 1000)
         finally:
             KEEPER.entered(entering)
+            if standing is not None:
+                standing.place.leave()
 
     def __exit__(
         self,
@@ -198,6 +208,7 @@ class Holding(Generic[HeldT_co]):
         waiting = _Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
+        standing: lines.InLoop | None = None
         try:
             while True:
                 sent_ms = steady_ms(store._context.clock)
@@ -206,7 +217,12 @@ class Holding(Generic[HeldT_co]):
                     held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
                     return held
                 left_ms = self._left_ms(store, found, waiting)
-                await given.wait_until(self._freed, timeout_ms=left_ms)
+                if self._name is not None and standing is None:
+                    standing = lines.InLoop((store._handle.key, self._name))
+                if standing is None or standing.place.is_first:
+                    await given.wait_until(self._freed, timeout_ms=left_ms)
+                else:
+                    await standing.wait(left_ms / 1000)
         except asyncio.CancelledError:
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
@@ -214,6 +230,8 @@ class Holding(Generic[HeldT_co]):
             raise
         finally:
             KEEPER.entered(entering)
+            if standing is not None:
+                standing.place.leave()
 
     async def __aexit__(
         self,

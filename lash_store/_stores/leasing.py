@@ -121,6 +121,7 @@ class Leases(Generic[FenceT, LeaseT]):
             lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
             ttl_ms=ttl_ms,
             timeout_ms=timeout_ms,
+            name=f"{self.table.table.name} {key}",
         )
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:
