@@ -364,6 +364,7 @@ def test_k_tx_8_what_is_no_clock_or_has_no_ids_is_refused() -> None:
             with pytest.raises(InvalidRecordError, match="ids"):
                 on(connection, ids=3)
         assert not connection.execute(text("SELECT * FROM sqlite_schema")).all()
+    engine.dispose()
 
 
 @pytest.mark.posix("there is no itimer")
