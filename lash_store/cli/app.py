@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -137,14 +138,16 @@ def schema(
 
 @app.command()
 def check(
-    paths: Annotated[list[str], typer.Argument(help="Database files, or URLs.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Database files, folders of a deployment, or URLs.")
+    ],
     mend: Annotated[
         bool, typer.Option(help="Vacuum a session's graph, which mends its count.")
     ] = False,
 ) -> None:
     """Check version, schema, pages, references and counts; exit status 1 if anything is wrong."""
     sound = True
-    for path in paths:
+    for path in (each for given in paths for each in _stores_in(given)):
         try:
             if mend:
                 mend_file(path)
@@ -164,6 +167,16 @@ def check(
             _say(f"  {problem}")
         sound = sound and report.is_sound
     raise typer.Exit(0 if sound else 1)
+
+
+def _stores_in(path: str) -> list[str]:
+    """Return the databases of a deployment's folder, or of a folder of sessions; of anything else itself."""
+    if "://" in path or not Path(path).is_dir():
+        return [path]
+    found = [
+        str(each) for pattern in ("*.db", "sessions/*.db") for each in Path(path).glob(pattern)
+    ]
+    return sorted(found) or [path]
 
 
 @app.command()

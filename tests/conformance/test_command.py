@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lash_store
-from lash_store import SessionStore
+from lash_store import Deployment, SessionStore
 from lash_store.errors import InvalidRecordError
 from lash_store.schemas import KINDS, check_file, render, render_all, schema_of
 from tests.support.databases import all_rows, run_script
@@ -95,6 +95,26 @@ def test_check_reports_every_problem_and_goes_on(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.canonical("the command looks at files")
+def test_check_looks_at_every_store_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "deployment"
+    with Deployment.open(folder) as deployment:
+        for name in "ab":
+            deployment.sessions.create(name, model="m").close()
+    done = run("check", folder)
+    assert done.returncode == 0
+    assert done.stdout.count("  ok\n") == 5
+    (broken,) = (folder / "sessions").glob("a-*.db")
+    broken.write_bytes(b"no database at all, whatever it is called")
+    done = run("check", folder)
+    assert done.returncode == 1
+    assert done.stdout.count("  ok\n") == 4
+    assert f"{broken}  " in done.stdout
+    assert run("check", folder / "sessions").stdout.count("  ok\n") == 1
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "it is a folder, not a file" in run("check", empty).stdout
+
+
 def test_check_finds_damage_inside_the_file(path: Path) -> None:
     """An index that lacks a row of its table: hidden from SQLite while the row was inserted."""
     SessionStore.open(path, session_id="s").close()

@@ -472,7 +472,7 @@ class TestDirectory:
         directory = SessionDirectory(tmp_path)
         with workers(1, hold_open, tmp_path) as (holder,):
             holder.receive()
-            with pytest.raises(StoreBusyError):
+            with pytest.raises(StoreBusyError, match="whoever has it open, in this process or"):
                 directory.delete("held")
             holder.kill()
         assert directory.delete("held") is True

@@ -194,7 +194,8 @@ def _check_unused(path: str, since_s: float) -> None:
         if is_busy(error):
             waited_s = monotonic() - since_s
             if waited_s >= _CLOSING_S:
-                raise StoreBusyError(path, round(waited_s * 1000)) from error
+                what_for = "whoever has it open, in this process or another, to close it"
+                raise StoreBusyError(path, round(waited_s * 1000), what_for) from error
             sleep(_LOOK_AGAIN_S)
             _check_unused(path, since_s)
             return
