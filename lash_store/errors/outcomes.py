@@ -1,9 +1,12 @@
 """Refusals: what the state of a store, or an argument, does not allow."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lash_store.errors.root import LashStoreError
+
+if TYPE_CHECKING:
+    from lash_store._kernel.leases import LeaseHeld
 
 LeaseLostReason = Literal["expired", "superseded", "released", "never_claimed"]
 """Why a term of ownership no longer holds (K-LEASE-5)."""
@@ -99,7 +102,7 @@ class LeaseHeldError(LashStoreError):
     `held` is a ``LeaseHeld``: who has it, and until when at least. Nothing was changed.
     """
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: "LeaseHeld") -> None:
         super().__init__(held)
         self.held = held
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import pytest
 from sqlalchemy import CTE, ColumnElement, Delete, Insert, Select, Update
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -25,7 +26,8 @@ from lash_store import (
     WorkClaim,
     turn_commit_hash,
 )
-from lash_store.leases import Held
+from lash_store.errors import LeaseHeldError
+from lash_store.leases import Held, LeaseHeld
 from lash_store.session import statements as s
 from lash_store.session.records import (
     Attachment,
@@ -159,6 +161,9 @@ def test_operations() -> None:
         with store.hold(owner_id="a", ttl_ms=1_000) as held:
             assert_type(held, Held[SessionLease])
             assert_type(held.fence, SessionFence)
+            with pytest.raises(LeaseHeldError) as refusal, store.hold(owner_id="b", ttl_ms=1):
+                pass
+            assert_type(refusal.value.held, LeaseHeld)
             with store.hold_work(held.fence, owner_id="a", ttl_ms=1_000) as work:
                 assert_type(work, Held[WorkClaim] | None)
                 if work is not None:
