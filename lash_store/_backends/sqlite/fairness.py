@@ -28,7 +28,7 @@ _LONGEST_BURST_S: Final = 0.005
 """How long the head of the queue lets the present holder begin again. Taking turns costs: whoever
 begins after another process reads anew what that has changed, and until it looks the lock is free."""
 
-_WAIT_FOR_BURSTS: Final = 4
+_WAIT_FOR_BURSTS: Final = 6
 """A burst is the longer, the longer the wait to be the head was: of many that never rest, not of a few,
 between whose calls the lock is mostly free. It is that wait, divided by this."""
 
