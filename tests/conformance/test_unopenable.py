@@ -186,6 +186,33 @@ def test_k_open_14_what_another_user_has_left_beside_a_file(tmp_path: Path, suff
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_k_open_14_what_goes_as_it_is_looked_at_hinders_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    """Another thread or process closes the file's last connection, and perhaps opens it again."""
+    SessionStore.open(path, session_id="s").close()
+    wal = path.with_name(f"{path.name}-wal")
+    wal.touch()
+    may = os.access
+    gone: list[Any] = []
+
+    def access(name: Any, mode: int) -> bool:
+        if str(name) == str(wal) and not gone:
+            gone.append(name)
+            wal.unlink()
+            found = may(name, mode)
+            if comes_back:
+                wal.touch()
+            return found
+        return may(name, mode)
+
+    monkeypatch.setattr(os, "access", access)
+    with SessionStore.open(path, session_id="s") as store:
+        enqueue(store, 1)
+    assert gone
+
+
 def test_k_open_14_a_folder_that_cant_be_written(tmp_path: Path) -> None:
     folder = tmp_path / "medium"
     folder.mkdir()

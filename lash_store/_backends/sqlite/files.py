@@ -221,7 +221,7 @@ def check_openable(path: str, *, read_only: bool, immutable: bool) -> None:
     if not read_only and not os.access(path, os.W_OK):
         raise StoreOpenError(path, "no permission to write it; read_only=True opens it to be read")
     for suffix in () if read_only else _WRITTEN_BESIDE:
-        if os.path.exists(path + suffix) and not os.access(path + suffix, os.W_OK):
+        if _is_unwritable(path + suffix):
             raise StoreOpenError(
                 path,
                 f"no permission to write {os.path.basename(path) + suffix!r}, which stands beside it: who only "
@@ -232,6 +232,15 @@ def check_openable(path: str, *, read_only: bool, immutable: bool) -> None:
 
 
 _WRITTEN_BESIDE: Final = ("-wal", "-shm")
+
+
+def _is_unwritable(path: str) -> bool:
+    """Whether a file is there, and may not be written; not one that others make and remove as it is looked at."""
+    return all(not os.access(path, os.W_OK) and os.path.exists(path) for _ in range(_LOOKS))
+
+
+_LOOKS: Final = 3
+"""What is not there can't be written either, and may be there a moment later: hardly so several times on end."""
 
 
 def _check_no_wal(path: str) -> None:
