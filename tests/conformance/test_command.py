@@ -115,6 +115,7 @@ def test_check_looks_at_every_store_of_a_folder(tmp_path: Path) -> None:
     assert "it is a folder, not a file" in run("check", empty).stdout
 
 
+@pytest.mark.canonical("damages an index of a file")
 def test_check_finds_damage_inside_the_file(path: Path) -> None:
     """An index that lacks a row of its table: hidden from SQLite while the row was inserted."""
     SessionStore.open(path, session_id="s").close()
