@@ -166,7 +166,16 @@ def _why_not_leased(
 def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
     sets = [list(table.primary_key.columns), [column] if column.unique else []]
     sets += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
-    sets += [list(each.columns) for each in table.indexes if each.unique]
+    # One that is about some rows alone is no target of a claim's upsert, whatever the database.
+    whole = (
+        each
+        for each in table.indexes
+        if not any(
+            name.endswith("_where") and given is not None
+            for name, given in each.dialect_kwargs.items()
+        )
+    )
+    sets += [list(each.columns) for each in whole if each.unique]
     return [column] in sets
 
 

@@ -90,15 +90,17 @@ def taken_over(path: str, what: str, key: str, before: str | None, now: str) -> 
 def not_released(path: str, term: Any, error: Exception) -> Note:
     """Return the line of a term that is over for whoever held it, and not for others before its end."""
     text = "%s: %r could not release its term on %r, which ends by itself (%s)"
-    proof = term.fence
-    key = getattr(proof, "key", None) or getattr(proof, "claim_id", None)
-    return LEASES, logging.WARNING, text, (path, proof.owner_id, key, error)
+    return LEASES, logging.WARNING, text, (path, *_whose(term), error)
 
 
 def lost_term(path: str, term: Any, error: Exception) -> Note:
     """Return the line of a term that was held and is lost."""
-    proof = term.fence
-    key = getattr(proof, "key", None) or getattr(proof, "claim_id", None)
     why = getattr(error, "reason", type(error).__name__)
     text = "%s: %r has lost its term on %r (%s)"
-    return LEASES, logging.WARNING, text, (path, proof.owner_id, key, why)
+    return LEASES, logging.WARNING, text, (path, *_whose(term), why)
+
+
+def _whose(term: Any) -> tuple[str, str | None]:
+    """Return who had a term, and on what."""
+    proof = term.fence
+    return proof.owner_id, getattr(proof, "key", None) or getattr(proof, "claim_id", None)

@@ -1,5 +1,6 @@
 """The commands and their arguments; what they do stands elsewhere."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,6 +12,7 @@ import typer
 from lash_store import __version__
 from lash_store._backends import place_name
 from lash_store.cli.demo import run_demo
+from lash_store.deployment import SESSIONS
 from lash_store.errors import LashStoreError
 from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import (
@@ -171,11 +173,10 @@ def check(
 
 def _stores_in(path: str) -> list[str]:
     """Return the databases of a deployment's folder, or of a folder of sessions; of anything else itself."""
-    if "://" in path or not Path(path).is_dir():
+    if not os.path.isdir(path):  # nor is a URL, or a name that is too long to be asked for
         return [path]
-    found = [
-        str(each) for pattern in ("*.db", "sessions/*.db") for each in Path(path).glob(pattern)
-    ]
+    patterns = ("*.db", f"{SESSIONS}/*.db")
+    found = [str(each) for pattern in patterns for each in Path(path).glob(pattern)]
     return sorted(found) or [path]
 
 

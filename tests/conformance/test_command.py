@@ -113,6 +113,8 @@ def test_check_looks_at_every_store_of_a_folder(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "it is a folder, not a file" in run("check", empty).stdout
+    too_long = run("check", "x" * 5_000)
+    assert (too_long.returncode, too_long.stderr) == (1, "")
 
 
 @pytest.mark.canonical("damages an index of a file")

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     FetchedValue,
+    Index,
     Integer,
     MetaData,
     String,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     update,
 )
 
@@ -462,6 +464,14 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
         "jobs", MetaData(), *(make() for make in kept.values()), UniqueConstraint("id")
     )
     assert leased(unique.c).key is unique.c.id
+    for where, holds in ((None, True), (text("term > 0"), False)):  # of some rows alone
+        indexed: Table[Any] = Table("jobs", MetaData(), *(make() for make in kept.values()))
+        Index("ix_id", indexed.c.id, unique=True, sqlite_where=where)
+        if holds:
+            assert leased(indexed.c).key is indexed.c.id
+        else:
+            with pytest.raises(InvalidRecordError, match="unique by itself"):
+                leased(indexed.c)
 
 
 def leased(c: Any, **other: Any) -> LeaseTable:

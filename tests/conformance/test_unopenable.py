@@ -147,14 +147,20 @@ def as_nobody(path: Path, *options: str) -> str:
     return done.stdout.strip()
 
 
-def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
-    """It was opened for writing, and the first write said that it was not."""
+def in_a_folder_of_all(tmp_path: Path) -> Path:
+    """Make a store in a folder that every user may write to."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o777)
     path = folder / "s.db"
     with SessionStore.open(path, session_id="s") as store:
         enqueue(store, 1)
+    return path
+
+
+def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
+    """It was opened for writing, and the first write said that it was not."""
+    path = in_a_folder_of_all(tmp_path)
     path.chmod(0o444)
     before = all_rows(path)
     said = as_nobody(path)
@@ -167,23 +173,18 @@ def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_k_open_14_what_another_user_has_left_beside_a_file(tmp_path: Path, suffix: str) -> None:
     """It was opened, and each write said that the store was not one for writing."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    folder.chmod(0o777)
-    path = folder / "s.db"
-    with SessionStore.open(path, session_id="s") as store:
-        enqueue(store, 1)
+    path = in_a_folder_of_all(tmp_path)
     path.chmod(0o666)
-    (folder / "s.db-queue").chmod(0o666)
+    path.with_name("s.db-queue").chmod(0o666)
     SessionStore.open(path, session_id="s", read_only=True).close()
-    for left in folder.glob("s.db-*"):
+    for left in path.parent.glob("s.db-*"):
         left.chmod(0o444 if left.name.endswith(suffix) else 0o666)
-    before = sorted(folder.iterdir())
+    before = sorted(path.parent.iterdir())
     said = as_nobody(path)
     assert said.startswith("StoreOpenError")
     assert f"no permission to write 's.db{suffix}', which stands beside it" in said
     assert as_nobody(path, "read_only") == "1"
-    assert sorted(folder.iterdir()) == before
+    assert sorted(path.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
