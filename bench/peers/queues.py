@@ -237,6 +237,9 @@ class Registry(Queue):
     def complete(self, job: Any) -> None:
         self.registry.complete_process(job.lease.key, Success(1), fence=job.lease.fence)
 
+    def following(self, job: Any) -> Any:
+        return self.registry.complete_and_claim_next(job.fence, Success(1), ttl_ms=LONG_MS)
+
     def put_many(self, count: int) -> None:
         with self.registry.begin() as tx:
             for _ in range(count):

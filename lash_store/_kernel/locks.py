@@ -33,6 +33,21 @@ def locked_beside(work: WorkT, schema: Schema, scope: str, *key: str) -> WorkT:
     return work
 
 
+def goes_alone(work: WorkT) -> WorkT:
+    """Say that `work` shares no transaction with others: rows' own locks decide what it is about, or what else.
+
+    Two transactions of several of them could each wait for a row that the other has.
+    """
+    said: Any = work
+    said.goes_alone = True
+    return work
+
+
+def must_go_alone(work: Any) -> bool:
+    """Return whether a work has said so."""
+    return getattr(work, "goes_alone", False)
+
+
 def commits_with_first(work: WorkT) -> WorkT:
     """Say that the first statement of `work` is its last, unless it changes nothing.
 
@@ -51,6 +66,8 @@ def may_commit_with_first(work: Any) -> bool:
 
 def locked_as(work: WorkT, other: Any) -> WorkT:
     """Say of `work`, which does what `other` does and more, what that has said."""
+    if must_go_alone(other):
+        goes_alone(work)
     key = key_of(other)
     return work if key is None else locked_by(work, *key)
 

@@ -12,7 +12,7 @@ from lash_store._stores.holding import Held, Holding
 from lash_store._stores.tx import Context
 from lash_store.errors import LeaseLostError
 from lash_store.process.context import Work
-from lash_store.process.operations import leases
+from lash_store.process.operations import claims, leases
 from lash_store.process.records import ClaimedProcess, ProcessLease
 from lash_store.process.records.processes import ProcessFilter
 
@@ -64,7 +64,7 @@ class ProcessHolding:
             self,  # type: ignore[arg-type] # reason: a registry, or its asyncio facade
             operations=("claim_next", "renew_lease", "release_lease"),
             claiming=partial(
-                leases.claim_next,
+                claims.claim_next,
                 owner_id=owner_id,
                 ttl_ms=ttl_ms,
                 matching=matching,

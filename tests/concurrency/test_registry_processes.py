@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from lash_store import ProcessRegistry, Success
 from tests.support.processes import Says, workers
@@ -70,12 +73,30 @@ def work_off(say: Says, path: Path) -> None:
         say(taken)
 
 
-def test_p_lease_3_every_process_is_claimed_and_run_once(path: Path) -> None:
+def work_from_one_to_the_next(say: Says, path: Path) -> None:
+    with ProcessRegistry.open(path) as registry:
+        say("ready")
+        say.wait()
+        taken = []
+        claimed = registry.claim_next(owner_id=str(os.getpid()), ttl_ms=60_000)
+        while claimed is not None:
+            registry.append_event(claimed.record.id, "tick", fence=claimed.fence)
+            taken.append(claimed.record.id)
+            claimed = registry.complete_and_claim_next(
+                claimed.fence, Success(os.getpid()), ttl_ms=60_000
+            )
+        say(taken)
+
+
+@pytest.mark.parametrize("work", [work_off, work_from_one_to_the_next])
+def test_p_lease_3_every_process_is_claimed_and_run_once(
+    path: Path, work: Callable[[Says, Path], None]
+) -> None:
     names = [f"p{at:03}" for at in range(100)]
     with ProcessRegistry.open(path) as registry:
         for name in names:
             register(registry, name)
-        with workers(WRITERS, work_off, path) as runners:
+        with workers(WRITERS, work, path) as runners:
             for runner in runners:
                 runner.receive()
             for runner in runners:

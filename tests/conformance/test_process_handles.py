@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import column, func, literal, select
 
 from lash_store import (
+    Failure,
     Host,
     LeaseHeld,
     ProcessFence,
@@ -312,6 +313,67 @@ def test_p_lease_3_claim_next_with_a_filter(registry: ProcessRegistry, path: Pat
             registry.claim_next(**arguments)
     assert all_rows(path) == before
     assert next_id(ProcessFilter()) == "a"
+
+
+def test_p_lease_4_one_process_is_ended_and_the_next_is_claimed_together(
+    registry: ProcessRegistry, path: Path, clock: ManualClock
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        clock.advance(1)
+        register(registry, name)
+    first = registry.claim_next(owner_id="ann", ttl_ms=50)
+    assert first is not None
+    second = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=5)
+    assert second is not None
+    assert second.record == registry.load_process("b")
+    assert second.lease == registry.current_lease("b")
+    assert (second.fence.owner_id, second.expires_at_ms) == ("ann", clock.now_ms() + 5)
+    assert registry.await_process("a") == Success(1)
+    assert registry.current_lease("a") is None
+    # What it takes is chosen as claim_next chooses.
+    third = registry.complete_and_claim_next(
+        second.fence, Success(2), ttl_ms=50, where=processes.c.process_id > "c"
+    )
+    assert third is not None
+    assert third.record.id == "d"
+    none = registry.complete_and_claim_next(
+        third.fence, Failure("external", "x", "no"), ttl_ms=50, matching=ProcessFilter(waiting=True)
+    )
+    assert none is None
+    assert [each.id for each in registry.list_processes(state="failed")] == ["d"]
+    # Sent again it ends nothing twice, and takes one more.
+    log = all_rows(path)["process_events"]
+    again = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=50)
+    assert again is not None
+    assert again.record.id == "c"
+    assert all_rows(path)["process_events"] == log
+    # It ends nothing that it holds no more, and takes nothing then.
+    clock.advance(50)
+    before = all_rows(path)
+    for stale, output in ((again.fence, Success(1)), (first.fence, Success(2))):
+        with pytest.raises(LeaseLostError):
+            registry.complete_and_claim_next(stale, output, ttl_ms=50)
+    arguments: dict[str, Any] = {"fence": first.fence, "await_output": Success(1), "ttl_ms": 1}
+    for bad in ({"fence": None}, {"await_output": 1}, {"ttl_ms": -1}, {"matching": "x"}):
+        with pytest.raises(InvalidRecordError):
+            registry.complete_and_claim_next(**{**arguments, **bad})
+    assert all_rows(path) == before
+
+
+def test_p_lease_4_what_cannot_be_read_keeps_both_from_being_done(
+    registry: ProcessRegistry, path: Path
+) -> None:
+    register(registry, "a")
+    held = registry.claim_next(owner_id="ann", ttl_ms=50)
+    assert held is not None
+    register(registry, "b")
+    run_script(path, "UPDATE processes SET record_json = '{' WHERE process_id = 'b'")
+    before = all_rows(path)
+    with pytest.raises(CorruptRecordError, match="'b'"):
+        registry.complete_and_claim_next(held.fence, Success(1), ttl_ms=50)
+    with registry.begin() as tx, pytest.raises(CorruptRecordError, match="'b'"):
+        tx.complete_and_claim_next(held.fence, Success(1), ttl_ms=50)
+    assert all_rows(path) == before
 
 
 def test_k_compose_1_claim_next_by_a_condition_and_an_order(registry: ProcessRegistry) -> None:

@@ -126,6 +126,7 @@ def arguments(store: Any) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
             "delete_session": call(TARGET.session_id),
             "claim_lease": call("q", owner_id="bob", ttl_ms=5),
             "claim_next": call(owner_id="bob", ttl_ms=5),
+            "complete_and_claim_next": call(lease.fence, Success({"x": 1}), ttl_ms=5),
             "renew_lease": call(lease.fence, ttl_ms=5),
             "release_lease": call(lease.fence),
             "current_lease": call("p"),
@@ -215,6 +216,9 @@ REFUSED: dict[Any, dict[str, Callable[[Any], object]]] = {
         "delete_session": lambda on: on.delete_session(""),
         "claim_lease": lambda on: on.claim_lease("p", owner_id="ann", ttl_ms=-1),
         "claim_next": lambda on: on.claim_next(owner_id="ann", ttl_ms=-1),
+        "complete_and_claim_next": lambda on: on.complete_and_claim_next(
+            None, Success(1), ttl_ms=1
+        ),
         "renew_lease": lambda on: on.renew_lease(None, ttl_ms=1),
         "release_lease": lambda on: on.release_lease(None),
     },

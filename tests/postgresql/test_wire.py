@@ -23,6 +23,7 @@ from lash_store import (
     Replayed,
     SessionLease,
     SessionStore,
+    Success,
     TurnCommit,
     TurnStamp,
     WorkClaim,
@@ -402,6 +403,27 @@ def test_k_hold_2_a_term_outlives_a_server_that_is_away_for_a_moment(
                 assert refused.wait(10)
             eventually(lambda: held.renewals)
             held.check()
+
+
+def test_k_pg_5_a_process_that_is_ended_as_the_next_is_claimed_waits_for_few_answers(
+    wire: Proxy, place: str
+) -> None:
+    with ProcessRegistry.open(wire.url, schema=place) as registry:
+        for number in range(9):
+            register(registry, f"p{number}")
+        claimed = registry.claim_next(owner_id="ann", ttl_ms=60_000)
+        for number in range(7):
+            assert claimed is not None
+            fence = claimed.fence
+            wire.delay_s = SLOW_S if number == 6 else 0.0
+            count, claimed = trips(
+                wire,
+                lambda fence=fence: registry.complete_and_claim_next(  # type: ignore[misc] # reason: a default
+                    fence, Success(1), ttl_ms=60_000
+                ),
+            )
+        wire.delay_s = 0.0
+        assert count == 9
 
 
 def test_k_lock_1_who_waits_for_one_process_keeps_nothing_while_it_asks_for_the_next(

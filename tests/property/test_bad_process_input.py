@@ -190,6 +190,8 @@ def test_the_arguments_of_operations_with_several(
         lambda: registry.claim_lease("p", owner_id=a, ttl_ms=b),
         lambda: registry.claim_lease(a, owner_id="o", ttl_ms=1),
         lambda: registry.claim_next(owner_id=a, ttl_ms=b, matching=c),
+        lambda: registry.complete_and_claim_next(a, b, ttl_ms=1),
+        lambda: registry.complete_and_claim_next(fence, b, ttl_ms=a, matching=c),
         lambda: registry.renew_lease(a, ttl_ms=b),
         lambda: registry.renew_lease(fence, ttl_ms=a),
         lambda: registry.wait_event_after(a, b, c, timeout_ms=0),

@@ -263,6 +263,12 @@ PROCESSES: dict[str, Action] = {
         s.claim_lease, "abcd"[n.a], owner_id="ab"[n.b % 2], ttl_ms=TTL
     ),
     "claim next": lambda _, s, n: partial(s.claim_next, owner_id="ab"[n.b % 2], ttl_ms=TTL),
+    "complete and claim": lambda w, s, n: partial(
+        s.complete_and_claim_next,
+        w.pick(ProcessFence, n.a, NO_PROCESS),
+        Success(n.c // 2),
+        ttl_ms=TTL,
+    ),
     "renew": lambda w, s, n: partial(
         s.renew_lease, w.pick(ProcessFence, n.a, NO_PROCESS), ttl_ms=TTL
     ),

@@ -40,7 +40,7 @@ from lash_store.errors import (
     NotFoundError,
     ProcessEndedError,
 )
-from lash_store.process.records import HandleDescriptor
+from lash_store.process.records import ClaimedProcess, HandleDescriptor
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
 from tests.support.registries import registration
@@ -279,13 +279,36 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(target=fences, owner_id=st.sampled_from(["ann", "bob"]))
     def claim_next(self, owner_id: str) -> Any:
-        now_ms = self.clock.now_ms()
-        free = [
+        free = self._free(self.clock.now_ms())
+        return self._next(free, self.registry.claim_next(owner_id=owner_id, ttl_ms=TTL))
+
+    @rule(target=fences, name=IDS, output=st.sampled_from(OUTPUTS))
+    def complete_and_claim_next(self, name: str, output: Any) -> Any:
+        """What a worker does that goes from one to the next."""
+        process, now_ms = self.model.get(name), self.clock.now_ms()
+        if process is None or process.fence is None or process.state() != "running":
+            return multiple()
+        fence = process.fence
+        if not process.holds(fence, now_ms):
+            self._refused(
+                LeaseLostError,
+                lambda: self.registry.complete_and_claim_next(fence, output, ttl_ms=TTL),
+            )
+            return multiple()
+        claimed = self.registry.complete_and_claim_next(fence, output, ttl_ms=TTL)
+        kind = f"process.{ENDS[type(output)]}"
+        process.log.append((kind, output, f"process:{name}:terminal:{kind}"))
+        process.fence = None
+        return self._next(self._free(now_ms), claimed)
+
+    def _free(self, now_ms: int) -> list[tuple[int, str]]:
+        return [
             (process.created_at_ms, name)
             for name, process in self.model.items()
             if process.state() == "running" and (process.fence is None or now_ms >= process.ends_ms)
         ]
-        claimed = self.registry.claim_next(owner_id=owner_id, ttl_ms=TTL)
+
+    def _next(self, free: list[tuple[int, str]], claimed: ClaimedProcess | None) -> Any:
         if not free:
             assert claimed is None
             return multiple()

@@ -167,6 +167,9 @@ WRITES: dict[str, dict[str, Write]] = {
         "delete_session": lambda r, _: r.delete_session("one"),
         "claim_lease": lambda r, _: r.claim_lease("q", owner_id="bob", ttl_ms=50),
         "claim_next": lambda r, _: r.claim_next(owner_id="bob", ttl_ms=50),
+        "complete_and_claim_next": lambda r, h: r.complete_and_claim_next(
+            h.fence, Success(1), ttl_ms=50
+        ),
         "renew_lease": lambda r, h: r.renew_lease(h.fence, ttl_ms=99),
         "release_lease": lambda r, h: r.release_lease(h.fence),
     },

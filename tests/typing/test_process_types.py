@@ -76,6 +76,10 @@ def test_operations() -> None:
         assert isinstance(lease, ProcessLease)
         assert_type(lease.fence, ProcessFence)
         assert_type(registry.complete_process("p", Success(1), fence=lease.fence), Completed)
+        assert_type(
+            registry.complete_and_claim_next(lease.fence, Success(1), ttl_ms=1),
+            ClaimedProcess | None,
+        )
         assert_type(registry.await_process("p"), AwaitOutput | None)
         with registry.begin() as tx:
             assert_type(tx, ProcessTx)

@@ -15,6 +15,7 @@ from typing import Final
 from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock, together
 from lash_store._kernel.calls import Call, ToldCall
+from lash_store._kernel.locks import must_go_alone
 
 _MOST_LOOKED_AT: Final = 256
 _MOST_TOGETHER: Final = 32
@@ -194,13 +195,8 @@ def _may_have(
 
 
 def _may_go_together(call: Call) -> bool:
-    """Whether a call may share a transaction: not if a row's own lock decides what it is about.
-
-    Two transactions of several ``claim_next`` could each wait for what the other has claimed.
-    """
-    if call.operation is None:
-        return False
-    return call.reads or not all(is_shared for _, is_shared in call.locks)
+    """Whether a call may share a transaction, as it says itself; a consumer's own work never."""
+    return call.operation is not None and not must_go_alone(call.work)
 
 
 def _note(locks: Iterable[Lock], wanted: dict[int, bool]) -> None:

@@ -1,7 +1,7 @@
 """The operations of a process registry, by aggregate, and their list."""
 
 from lash_store._stores.operations import Operations, reads, writes
-from lash_store.process.operations import events, handles, leases, processes, wakes
+from lash_store.process.operations import claims, events, handles, leases, processes, wakes
 
 
 class ProcessOperations(Operations):
@@ -38,7 +38,8 @@ class ProcessOperations(Operations):
     delete_session = writes(handles.delete_session)
 
     claim_lease = writes(leases.claim_lease)
-    claim_next = writes(leases.claim_next)
+    claim_next = writes(claims.claim_next)
+    complete_and_claim_next = writes(claims.complete_and_claim_next, finds=True)
     renew_lease = writes(leases.LEASES.renewing)
     release_lease = writes(leases.LEASES.releasing)
     current_lease = reads(leases.current_lease)

@@ -1,22 +1,15 @@
 """The lease on a process."""
 
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement
-
-from lash_store._kernel.backend import KeyLocks
-from lash_store._kernel.checks import check_count, check_name
-from lash_store._kernel.choosing import OrderBy, chosen
+from lash_store._kernel.checks import check_name
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.leasing import Leases
 from lash_store._stores.tx import Context
-from lash_store.process import statements
 from lash_store.process.context import Tx, Work
-from lash_store.process.operations.processes import filter_arguments, state_of
-from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
-from lash_store.process.records.processes import RUNNING, ProcessFilter, read_record
-from lash_store.process.tables import processes
+from lash_store.process.operations.processes import state_of
+from lash_store.process.records.leases import ProcessFence, ProcessLease
 
 LEASES: Final = Leases(ProcessFence, ProcessLease)
 """Renewing, releasing and requiring a term are the protocol's own."""
@@ -43,73 +36,6 @@ def claim_lease(
         return take(tx)
 
     return locked_by(claim, name)
-
-
-def claim_next(
-    _: Context,
-    *,
-    owner_id: str,
-    ttl_ms: int,
-    matching: ProcessFilter | None = None,
-    where: ColumnElement[bool] | None = None,
-    order_by: OrderBy | None = None,
-) -> Work[ClaimedProcess | None]:
-    """Claim the oldest running process without a live lease (P-LEASE-3).
-
-    The recovery sweep of a worker: None if there is no such process, or none that
-    `matching` lets through. Raises InvalidRecordError for an empty owner, a bad `ttl_ms` or
-    a bad filter. `where` and `order_by`, on columns of ``processes``, let through fewer of them
-    and put others first (K-COMPOSE-1).
-    """
-    choice = chosen(where, order_by)
-    check_name("owner_id", owner_id)
-    check_count("ttl_ms", ttl_ms)
-    given = filter_arguments(matching)
-
-    def look(tx: Tx, statement: Any) -> tuple[str, str] | None:
-        if choice is None:
-            found: tuple[str, str] | None = statement.one(tx.own_cursor, now_ms=tx.now_ms, **given)
-            return found
-        claimable = statement(now_ms=tx.now_ms, **given)
-        by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
-        with tx.all_or_nothing():
-            rows = choice.rows(tx.connection, by_choice, tx.own_cursor)
-        return (rows[0][0], rows[0][1]) if rows else None
-
-    def claim(tx: Tx) -> ClaimedProcess | None:
-        locks = tx.key_locks
-        if locks is not None:
-            locks.set_point()
-        while True:
-            found = look(tx, statements.lock_claimable)
-            if found is None and locks is not None:
-                # What is passed over because somebody else is at its row may yet be claimable.
-                found = look(tx, statements.next_claimable)
-            if found is None:
-                return None
-            process_id, record_json = found
-            # First: nobody can run what can't be read.
-            record = read_record(process_id, record_json, RUNNING)
-            if locks is not None and not _has_alone(tx, locks, process_id):
-                locks.let_go()
-                continue
-            lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
-            if isinstance(lease, ProcessLease):
-                return ClaimedProcess(lease, record)
-
-    # About no one process to begin with: its row's own lock decides which, and then it has that one's.
-    return locked_by(claim)
-
-
-def _has_alone(tx: Tx, locks: KeyLocks, process_id: str) -> bool:
-    """Whether it is free still, and nobody else is about it from now on.
-
-    A stale worker may be writing under the term before: it ends first. And somebody may have claimed it
-    since it was looked at, of the same owner too: the next look sees that.
-    """
-    is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
-    holder = LEASES.current(tx, process_id)
-    return is_had() and holder is None
 
 
 def current_lease(_: Context, process_id: str) -> Work[ProcessLease | None]:

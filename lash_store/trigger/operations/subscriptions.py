@@ -4,7 +4,7 @@ from typing import Any
 
 from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw
-from lash_store._kernel.locks import locked_by
+from lash_store._kernel.locks import goes_alone, locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.inputs import definition_arguments
 from lash_store._wire.origins import HOST, Scope
@@ -61,7 +61,7 @@ def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]
             )
         return read_subscription(subscription_id, record_json)
 
-    return locked_by(register)  # each makes a row of its own
+    return goes_alone(locked_by(register))  # each makes a row of its own
 
 
 def list_subscriptions(
