@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from lash_store._kernel.checks import check_items, check_kind
-from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall
+from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall, takes_arguments
 from lash_store._wire.origins import Provenance
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, InvalidRecordError
 from lash_store.process.records.events import WakeDelivery
@@ -193,7 +193,7 @@ def prune_started(
 def _input_of(delivery: Delivery) -> ProcessInput:
     subscription = delivery.subscription
     target, template = subscription.target, subscription.input_template
-    if isinstance(target, EngineCall) and isinstance(target.payload, dict):
+    if takes_arguments(target):
         arguments = {
             name: binding.value if isinstance(binding, Fixed) else delivery.occurrence.payload
             for name, binding in template.items()

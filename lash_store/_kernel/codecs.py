@@ -84,7 +84,8 @@ _decode_msgpack = on_any_stack(msgspec.msgpack.Decoder().decode)
 def free_json(field: str, value: Any, *, around: int = 0) -> Any:
     """Check a consumer's JSON value and return its written form, for :func:`encode_json`.
 
-    `around` is how many levels of it are the library's own, around the consumer's.
+    `around` is how many levels of it are the library's own, around the consumer's; below 0 how
+    many will be, where it is handed on as a part of another consumer's value.
 
     Raises InvalidRecordError that names the place inside `field` for NaN and infinities,
     integers outside -2⁶³ … 2⁶⁴-1, lone surrogates, keys that are no str, other types, and
@@ -93,9 +94,9 @@ def free_json(field: str, value: Any, *, around: int = 0) -> Any:
     return _checked(field, value, _JSON, DEEPEST + around)
 
 
-def kept_json(field: str, value: Any) -> Any:
+def kept_json(field: str, value: Any, *, around: int = 0) -> Any:
     """Like :func:`free_json`, for a structure whose keys keep the order that they have."""
-    return _checked(field, value, _KEPT_JSON)
+    return _checked(field, value, _KEPT_JSON, DEEPEST + around)
 
 
 def free_msgpack(field: str, value: Any) -> Any:
@@ -103,11 +104,11 @@ def free_msgpack(field: str, value: Any) -> Any:
     return _checked(field, value, _MSGPACK)
 
 
-def free_object(field: str, value: Any) -> dict[str, Any]:
+def free_object(field: str, value: Any, *, around: int = 0) -> dict[str, Any]:
     """Like :func:`free_json`, for a value that has to be an object."""
     if not isinstance(value, Mapping):
         raise InvalidRecordError(field, shown(value), "must be an object")
-    written: dict[str, Any] = free_json(field, dict(value))
+    written: dict[str, Any] = free_json(field, dict(value), around=around)
     return written
 
 
@@ -230,9 +231,10 @@ def _plain(place: _Place, value: Any) -> Any:
 
 def _too_deep(place: _Place) -> InvalidRecordError:
     whole: Any = place
+    levels = 0
     while whole[0] is not None:
-        whole = whole[0]
-    problem = f"nested deeper than {DEEPEST} levels"
+        whole, levels = whole[0], levels + 1
+    problem = f"nested deeper than {levels} levels"
     return InvalidRecordError(whole[1], "a deeply nested value", problem)
 
 

@@ -19,12 +19,12 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
 """The fields of each tag, in the order of the wire; an effect's turn_id may be absent."""
 
 
-def written_cause(value: Mapping[str, Any]) -> dict[str, Any]:
+def written_cause(value: Mapping[str, Any], *, around: int = 0) -> dict[str, Any]:
     """Check a ``caused_by`` and return its written form: tag, its fields in order, others sorted.
 
     Raises InvalidRecordError for an unknown tag, and for a field that is missing or no id.
     """
-    given = free_object("caused_by", value)
+    given = free_object("caused_by", value, around=around)
     tag = given.pop("type", None)
     if not isinstance(tag, str) or tag not in _FIELDS:
         tags = ", ".join(_FIELDS)

@@ -68,17 +68,17 @@ class DedupeKey:
 
 
 class EventIdentity(msgspec.Struct, DedupeKey, frozen=True):
-    """Every event wakes by itself: the key is ``{process_id}:{sequence}``."""
+    """Each event has a key of its own: ``{process_id}:{sequence}``."""
 
 
 class DedupeBy(msgspec.Struct, DedupeKey, frozen=True):
-    """Events wake together if this selector takes the same text from them."""
+    """Events share a key, and their deliveries a ``wake_id``, if this selector takes the same text from them."""
 
     selector: Selector
 
 
 class DedupeConst(msgspec.Struct, DedupeKey, frozen=True):
-    """All events wake together, under this key."""
+    """All events share this key, and so their deliveries a ``wake_id``."""
 
     key: str
 

@@ -1,13 +1,16 @@
 """What a process is to do, and by what name it goes."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Final, TypeAlias, TypedDict, TypeGuard
 
 import msgspec
 
 from lash_store._kernel.checks import check_kind, check_name, check_text, shown
 from lash_store._kernel.codecs import encode_json, free_json, kept_json
 from lash_store.errors import InvalidRecordError
+
+_AROUND_ARGUMENT: Final = 2
+"""How many levels of an engine's payload are around what an occurrence held: ``{"args": {name: …}}``."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag_field="type", tag="tool_call"):
@@ -59,7 +62,7 @@ def written_input(field: str, given: ProcessInput) -> dict[str, Any]:
         return {
             "type": "engine",
             "kind": kind,
-            "payload": free_json(f"{field}.payload", given.payload),
+            "payload": free_json(f"{field}.payload", given.payload, around=_AROUND_ARGUMENT),
         }
     if isinstance(given, External):
         return {"type": "external", "metadata": free_json(f"{field}.metadata", given.metadata)}
@@ -82,6 +85,11 @@ def written_identity(field: str, identity: ProcessIdentity) -> dict[str, Any]:
         if isinstance(identity.definition, str):
             check_text(f"{field}.definition", identity.definition)  # SQL filters by it
     return written
+
+
+def takes_arguments(given: ProcessInput) -> TypeGuard[EngineCall]:
+    """Whether the input of a process has a place for arguments: an engine's, whose payload is an object."""
+    return isinstance(given, EngineCall) and isinstance(given.payload, Mapping)
 
 
 def identity_of(given: ProcessInput) -> ProcessIdentity:

@@ -53,6 +53,10 @@ Originator: TypeAlias = Host | BySession
 """Who started something."""
 
 
+_AROUND_CAUSE: Final = 2
+"""How many levels of a wake, which is a batch's payload, are around what led to its process."""
+
+
 class Provenance(msgspec.Struct, frozen=True):
     """Who started a process, and what led to it: an object tagged by ``type``, or None."""
 
@@ -88,5 +92,5 @@ def written_provenance(provenance: Provenance) -> dict[str, Any]:
         "originator": written_originator("originator", provenance.originator)
     }
     if provenance.caused_by is not None:
-        written["caused_by"] = written_cause(provenance.caused_by)
+        written["caused_by"] = written_cause(provenance.caused_by, around=-_AROUND_CAUSE)
     return written

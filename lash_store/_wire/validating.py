@@ -4,7 +4,7 @@ A schema is compiled once, and nothing is ever fetched from elsewhere: a referen
 the schema can't be resolved. Its import is an eighth of that of the whole library.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -29,7 +29,9 @@ def compile_schema(schema_json: str) -> Validator:
     schema = on_any_stack(msgspec.json.decode)(schema_json)
     draft = _draft_of(schema)
     try:
-        draft.check_schema(schema, format_checker=draft.FORMAT_CHECKER)
+        on_any_stack(partial(draft.check_schema, format_checker=draft.FORMAT_CHECKER))(schema)
+    except RecursionError:  # the caller has no frame left
+        raise
     except SchemaError as error:
         raise ValueError(f"no JSON Schema: {error.message} at {error.json_path}") from error
     except Exception as error:

@@ -18,19 +18,25 @@ from lash_store import (
     NewWork,
     Node,
     ProcessRegistry,
+    Scope,
     SessionStore,
     Success,
     TurnCommit,
     turn_commit_hash,
 )
 from lash_store._kernel.codecs import DEEPEST
+from lash_store._wire.validating import compile_schema
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.records import (
     EngineCall,
+    EventIdentity,
     EventType,
+    Payload,
     PayloadSchema,
+    Pointer,
     Semantics,
     TerminalRule,
+    WakeRule,
 )
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import register
@@ -161,7 +167,7 @@ def test_k_codec_4_a_stack_without_a_frame_left_makes_nothing_look_corrupt(path:
         registry, triggers = deployment.processes, deployment.triggers
         register(registry)
         registry.complete_process("p", Success(nested(DEEPEST)))
-        subscribe(triggers, target=EngineCall("k", nested(DEEPEST - 2)))
+        subscribe(triggers, target=EngineCall("k", nested(DEEPEST - 2)), input_template={})
         ended = 0
         for left in range(5, 100):
             with suppress(RecursionError):
@@ -173,6 +179,32 @@ def test_k_codec_4_a_stack_without_a_frame_left_makes_nothing_look_corrupt(path:
                 assert (len(page.subscriptions), page.undecodable) == (1, ())
                 ended += 1
         assert ended
+
+
+def test_p_event_2_a_schema_is_compiled_on_a_deep_stack(registry: ProcessRegistry) -> None:
+    """As the first append of another process has it to be: whether it is one depends on no frames."""
+    schema: Any = {"type": "integer"}
+    for _ in range(12):
+        schema = {"type": "object", "properties": {"a": schema}}
+    register(registry, "p", event_types=[EventType("deep", PayloadSchema(schema))])
+    for left in (300, 200, 120):
+        compile_schema.cache_clear()
+        near_the_end_of_the_stack(lambda: registry.append_event("p", "deep", {}), left)
+    assert len(registry.events_after("p")) == 3
+
+
+def test_k_codec_4_an_end_that_wakes_with_its_payload_has_as_many_levels(
+    registry: ProcessRegistry,
+) -> None:
+    wakes = EventType(
+        "process.completed",
+        semantics=Semantics(
+            TerminalRule("completed", Pointer("/await_output")),
+            WakeRule(Payload(), EventIdentity()),
+        ),
+    )
+    register(registry, "p", event_types=[wakes], wake_target=Scope("s"))
+    assert registry.complete_process("p", Success(nested(DEEPEST))).wake is not None
 
 
 def test_k_codec_4_an_end_that_selects_nothing_holds_its_payload_whole(

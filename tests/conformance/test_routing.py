@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from lash_store import Deployment, External, Host, ProcessRegistry, Scope, Success, TriggerStore
+from lash_store import (
+    Deployment,
+    External,
+    Host,
+    ProcessRegistry,
+    Provenance,
+    Scope,
+    Success,
+    TriggerStore,
+    WorkBatch,
+)
+from lash_store._kernel.codecs import DEEPEST
 from lash_store.errors import InvalidRecordError, StoreOpenError
 from lash_store.process.records import (
     BySession,
@@ -25,10 +36,13 @@ from lash_store.routing import (
     start_deliveries,
     start_in_transaction,
     unstarted_deliveries,
+    work_of_wake,
 )
 from lash_store.testing import ManualClock, SequentialIds
 from lash_store.trigger.records import Delivery, Fixed, FromEvent
+from tests.conformance.test_transactions import traced
 from tests.support.databases import all_rows, run_script
+from tests.support.registries import WAKE, register
 from tests.support.triggers import ONE, occur, subscribe
 
 
@@ -99,10 +113,15 @@ def test_starting_again_changes_nothing(deployment: Deployment) -> None:
 def test_a_template_on_a_target_that_takes_none_is_reported(
     deployment: Deployment, target: Any, template: Any
 ) -> None:
-    subscribe(deployment.triggers, target=target, input_template=template)
+    """As another program may leave it: no such draft is taken (T-SUB-1)."""
+    with pytest.raises(InvalidRecordError, match="only an engine whose payload is an object"):
+        subscribe(deployment.triggers, target=target, input_template=template)
+    subscribe(deployment.triggers)
     subscribe(deployment.triggers, target=External({"x": 1}), input_template={})
     subscribe(deployment.triggers)
-    deliveries = reserve(deployment.triggers)
+    first, *others = reserve(deployment.triggers)
+    other = msgspec.structs.replace(first.subscription, target=target, input_template=template)
+    deliveries = [msgspec.structs.replace(first, subscription=other), *others]
     with pytest.raises(InvalidRecordError, match="subscription:1"):
         process_of_delivery(deliveries[0])
     started = start_deliveries(deployment.processes, deliveries)
@@ -111,6 +130,64 @@ def test_a_template_on_a_target_that_takes_none_is_reported(
     inputs = [record.input for record in started.records]
     assert inputs == [External({"x": 1}), EngineCall("engine", {"code": "x", "args": {"event": 1}})]
     assert started.records[0].env_ref is None
+
+
+def nested(levels: int) -> Any:
+    value: Any = 7
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_k_codec_4_what_an_occurrence_may_hold_a_process_may(deployment: Deployment) -> None:
+    template = {"event": FromEvent(), "mode": Fixed(nested(DEEPEST))}
+    subscribe(deployment.triggers, input_template=template)
+    started = start_deliveries(deployment.processes, reserve(deployment.triggers, nested(DEEPEST)))
+    assert started.refused == ()
+    (record,) = started.records
+    assert isinstance(record.input, EngineCall)
+    assert record.input.payload["args"] == {"event": nested(DEEPEST), "mode": nested(DEEPEST)}
+
+
+def test_k_codec_4_what_led_to_a_process_may_be_said_by_its_wakes(
+    deployment: Deployment, path: Path
+) -> None:
+    def started_by(levels: int) -> None:
+        cause = {"type": "process", "process_id": "x", "more": nested(levels)}
+        register(
+            deployment.processes,
+            event_types=[WAKE],
+            provenance=Provenance(Host(), cause),
+            wake_target=Scope("s"),
+        )
+
+    with pytest.raises(InvalidRecordError, match="nested deeper than 98 levels"):
+        started_by(DEEPEST - 2)
+    started_by(DEEPEST - 3)
+    (wake,) = [deployment.processes.append_event("p", "wake", "x").wake]
+    assert wake is not None
+    with deployment.sessions.create("s", model="m") as session:
+        assert isinstance(session.enqueue_work(work_of_wake(wake)), WorkBatch)
+
+
+@pytest.mark.sqlite("by the texts of its transactions")
+def test_what_is_started_is_asked_for_in_few_statements(deployment: Deployment) -> None:
+    subscribe(deployment.triggers)
+    subscribe(deployment.triggers)
+    for at in range(10):
+        reserve(deployment.triggers, key=f"{at}")
+    page = unstarted_deliveries(deployment.triggers, deployment.processes)
+    assert len(page.deliveries) == 20
+    names = [each.process_id for each in page.deliveries]
+    assert (
+        len(traced(deployment.processes, lambda: deployment.processes.known_processes(names))) == 3
+    )
+    late_ms = 2**60
+    listed = traced(
+        deployment.triggers, lambda: deployment.triggers.list_reserved_processes(late_ms)
+    )
+    assert listed == ["BEGIN DEFERRED", "SELECT", "SELECT", "ROLLBACK"]
+    assert deployment.triggers.list_reserved_processes(late_ms) == names
 
 
 def test_bad_arguments_are_refused(deployment: Deployment) -> None:

@@ -599,6 +599,10 @@ def test_t_ret_1_retention_in_batches(
     before = all_rows(path)
     assert triggers.prune_occurrences(0) == Pruned(0, 0, None)
     assert all_rows(path) == before
+    # A page of nothing is no last page.
+    assert triggers.prune_occurrences(bound_ms, after="a", limit=0) == Pruned(0, 0, "a")
+    assert triggers.list_subscriptions(limit=0).after == ("", "")
+    assert triggers.list_deliveries(after=("a", "b"), limit=0).after == ("a", "b")
     removed, examined, after, batches = 0, 0, "", 0
     while True:
         pruned = triggers.prune_occurrences(bound_ms, started=processes[1:], after=after, limit=2)

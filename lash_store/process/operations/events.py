@@ -43,8 +43,9 @@ _schemas_lately: Final[dict[str, str]] = {}
 """What schema an event type had in its last append: most likely the next one's as well."""
 
 _MANY: Final = 1_024
-_LARGE: Final = 65_536
-"""From how many bytes of payload on nobody finds out on a caller's thread what it may never need."""
+_LARGE: Final = 1_024
+"""From how many bytes of payload on nobody finds out on a caller's thread, which may be a loop's, what
+it may never need: a thousand items of which none may be there twice take a second to compare."""
 
 _decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 

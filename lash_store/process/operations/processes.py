@@ -179,13 +179,14 @@ def known_processes(_: Context, process_ids: Iterable[str]) -> Work[set[str]]:
     """Return those of the ids that are registered, whatever became of them."""
     names = check_names("process_ids", process_ids)
 
+    listed = [name for name in names if "\0" not in name]  # a list of texts has none with one
+    others = [name for name in names if "\0" in name]
+
     def find(tx: Tx) -> set[str]:
         cursor = tx.own_cursor
-        return {
-            name
-            for name in names
-            if statements.process_status.one(cursor, process_id=name) is not None
-        }
+        known = {row[0] for row in statements.known_processes.all(cursor, process_ids=listed)}
+        found = (statements.process_status.one(cursor, process_id=name) for name in others)
+        return known.union(name for name, row in zip(others, found, strict=True) if row is not None)
 
     return find
 

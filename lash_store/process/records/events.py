@@ -32,7 +32,11 @@ class Terminal(msgspec.Struct, frozen=True):
 
 
 class Wake(msgspec.Struct, frozen=True):
-    """The event woke the process's target with the text `input`, once per `dedupe_key`."""
+    """The event woke the process's target with the text `input`.
+
+    Each such event is delivered. Those with one `dedupe_key` have one ``wake_id``, by which whoever is
+    woken can tell that they mean the same.
+    """
 
     input: str
     dedupe_key: str

@@ -24,7 +24,13 @@ from lash_store._wire.events import (
 )
 from lash_store.errors import InvalidRecordError
 from lash_store.process.records.events import EventSemantics, Terminal, Wake
-from lash_store.process.records.outputs import Cancelled, Failure, Success, read_output
+from lash_store.process.records.outputs import (
+    AROUND_OUTPUT,
+    Cancelled,
+    Failure,
+    Success,
+    read_output,
+)
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _NOTHING: Final = object()
@@ -66,7 +72,9 @@ def select_value(selector: Selector, payload: Any) -> Any:
 
 def text_of(value: Any) -> str:
     """Return a text as it is, and anything else as its compact JSON."""
-    return value if isinstance(value, str) else encode_json(kept_json("payload", value))
+    if isinstance(value, str):
+        return value
+    return encode_json(kept_json("payload", value, around=AROUND_OUTPUT))
 
 
 def _terminal(rule: TerminalRule, payload: Any) -> Terminal:

@@ -41,6 +41,7 @@ from lash_store.process.statements.leases import (
 )
 from lash_store.process.statements.processes import (
     count_status as count_status,
+    known_processes as known_processes,
     list_processes as list_processes,
     list_status as list_status,
     load_process as load_process,

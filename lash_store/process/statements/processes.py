@@ -2,7 +2,14 @@
 
 from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
 
-from lash_store._kernel.dialects import IsNoJson, JsonText, OnOneRow, is_null_or, upsert_insert
+from lash_store._kernel.dialects import (
+    IsNoJson,
+    JsonText,
+    OnOneRow,
+    is_null_or,
+    is_one_of,
+    upsert_insert,
+)
 from lash_store._kernel.prepared import prepare
 from lash_store._wire.filters import is_defined_by
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
@@ -34,6 +41,13 @@ def load_process(*, process_id: str) -> Select[str, str, str]:
 def process_status(*, process_id: str) -> Select[str]:
     """Read whether a process runs or how it ended, and no more."""
     return select(_processes.status).where(_processes.process_id == process_id)
+
+
+@prepare
+def known_processes(*, process_ids: list[str]) -> Select[str]:
+    """Read which of a list of ids are registered."""
+    name = _processes.process_id
+    return select(name).where(is_one_of(name, process_ids))
 
 
 @prepare

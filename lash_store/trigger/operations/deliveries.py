@@ -134,8 +134,14 @@ def list_deliveries(
     most = bound("limit", limit)
     given = _filter_arguments(DeliveryFilter() if matching is None else matching)
 
+    statement: Any = statements.list_deliveries
+    if given["process_id"] is not None:
+        statement = statements.list_process
+    elif given["occurrence_id"] is not None:
+        statement = statements.list_occurrence
+
     def list_page(tx: Tx) -> DeliveryPage:
-        rows = statements.list_deliveries.all_leniently(
+        rows = statement.all_leniently(
             tx.own_cursor,
             **given,
             after_occurrence_id=after_occurrence_id,
@@ -154,9 +160,10 @@ def list_deliveries(
                 undecodable.append(read)
             elif isinstance(occurrence, Occurrence):
                 deliveries.append(Delivery(occurrence, read, process_id, created))
-        last = (rows[-1][0], rows[-1][1]) if rows and len(rows) == most else None
+        last = (rows[-1][0], rows[-1][1]) if rows else (after_occurrence_id, after_subscription_id)
         unread = [each for each in occurrences.values() if isinstance(each, UndecodableOccurrence)]
-        return DeliveryPage(tuple(deliveries), tuple(undecodable), last, tuple(unread))
+        behind = last if len(rows) == most else None
+        return DeliveryPage(tuple(deliveries), tuple(undecodable), behind, tuple(unread))
 
     return list_page
 
@@ -170,17 +177,7 @@ def list_reserved_processes(
     these processes are started.
     """
     find_old = _finding_old(occurred_before_ms, after, limit)
-
-    def list_batch(tx: Tx) -> list[str]:
-        return [
-            process_id
-            for (occurrence_id,) in find_old(tx)
-            for (process_id,) in statements.reserved_processes.all(
-                tx.own_cursor, occurrence_id=occurrence_id
-            )
-        ]
-
-    return list_batch
+    return lambda tx: [process_id for reserved in find_old(tx).values() for process_id in reserved]
 
 
 def prune_occurrences(
@@ -203,15 +200,16 @@ def prune_occurrences(
     find_old = _finding_old(occurred_before_ms, after, limit)
 
     def prune(tx: Tx) -> Pruned:
-        rows, cursor = find_old(tx), tx.own_cursor
-        removed = 0
+        found, cursor = find_old(tx), tx.own_cursor
+        over = [
+            statements.delete_occurrence.bind(cursor, occurrence_id=occurrence_id)
+            for occurrence_id, reserved in found.items()
+            if known.issuperset(reserved)
+        ]
         with tx.all_or_nothing():
-            for (occurrence_id,) in rows:
-                reserved = statements.reserved_processes.all(cursor, occurrence_id=occurrence_id)
-                if all(process_id in known for (process_id,) in reserved):
-                    removed += statements.delete_occurrence.run(cursor, occurrence_id=occurrence_id)
-        last = rows[-1][0] if rows and len(rows) == limit else None
-        return Pruned(removed, len(rows), last)
+            removed = statements.delete_occurrence.many(cursor, over) if over else 0
+        last = next(reversed(found), after)
+        return Pruned(removed, len(found), last if len(found) == limit else None)
 
     return prune
 
@@ -247,12 +245,23 @@ def _requiring(context: Context, occurrence_id: str) -> Work[Occurrence]:
     return require
 
 
-def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[list[tuple[str]]]:
+def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[dict[str, list[str]]]:
+    """Read a batch of old occurrences by id, each with the processes that were reserved for it."""
     before = check_time("occurred_before_ms", occurred_before_ms)
     behind, most = check_text("after", after), bound("limit", limit)
-    return lambda tx: statements.old_occurrences.all(
-        tx.own_cursor, occurred_before_ms=before, after_occurrence_id=behind, limit=most
-    )
+
+    def find(tx: Tx) -> dict[str, list[str]]:
+        batch: Any = {"occurred_before_ms": before, "after_occurrence_id": behind}
+        rows = statements.old_occurrences.all(tx.own_cursor, **batch, limit=most)
+        found: dict[str, list[str]] = {name: [] for (name,) in rows}
+        if rows:
+            for name, process_id in statements.reserved_processes.all(
+                tx.own_cursor, **batch, last_occurrence_id=rows[-1][0]
+            ):
+                found[name].append(process_id)
+        return found
+
+    return find
 
 
 class _Seen:

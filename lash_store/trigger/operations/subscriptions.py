@@ -1,6 +1,6 @@
 """Subscriptions."""
 
-from typing import Any
+from typing import Any, Final
 
 from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
 from lash_store._kernel.codecs import encode_raw
@@ -23,6 +23,9 @@ from lash_store.trigger.records.subscriptions import (
     written_subscription,
 )
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
+
+_BEHIND_ALL: Final = "\U0010ffff"
+"""A text that no scope's id comes behind: those begin with ``session:`` or are the host's."""
 
 
 def register_subscription(_: Context, draft: TriggerDraft) -> Work[Subscription]:
@@ -80,12 +83,20 @@ def list_subscriptions(
     most = bound("limit", limit)
     given = _filter_arguments(SubscriptionFilter() if matching is None else matching)
 
+    if (
+        given["scope_id"] is not None
+    ):  # a session's stand together: from its scope's id to its frames' last
+        after_scope_id, after_handle = max((after_scope_id, after_handle), (given["scope_id"], ""))
+    of_source = given["source_type"] is not None and given["source_key"] is not None
+    statement: Any = statements.list_source if of_source else statements.list_subscriptions
+
     def list_page(tx: Tx) -> SubscriptionPage:
-        rows = statements.list_subscriptions.all_leniently(
+        rows = statement.all_leniently(
             tx.own_cursor,
             **given,
             after_scope_id=after_scope_id,
             after_handle=after_handle,
+            before_scope_id=given["frames_to"] or _BEHIND_ALL,
             limit=most,
         )
         found: list[Subscription] = []
@@ -96,8 +107,8 @@ def list_subscriptions(
                 broken.append(read)
             else:
                 found.append(read)
-        last = (rows[-1][1], rows[-1][2]) if rows and len(rows) == most else None
-        return SubscriptionPage(tuple(found), tuple(broken), last)
+        last = (rows[-1][1], rows[-1][2]) if rows else (after_scope_id, after_handle)
+        return SubscriptionPage(tuple(found), tuple(broken), last if len(rows) == most else None)
 
     return list_page
 

@@ -11,6 +11,7 @@ from lash_store._wire.events import EventType, read_shape, written_event_types
 from lash_store._wire.inputs import (
     ProcessIdentity,
     ProcessInput,
+    takes_arguments,
     written_identity,
     written_input,
 )
@@ -173,6 +174,9 @@ def written_draft(draft: TriggerDraft) -> dict[str, Any]:
         "event_types": written_event_types(draft.event_types),
         "input_template": _written_template(draft.input_template),
     }
+    if draft.input_template and not takes_arguments(draft.target):
+        problem = "only an engine whose payload is an object takes arguments"
+        raise InvalidRecordError("input_template", shown(draft.input_template), problem)
     known = draft.target_identity.label
     if label is not None and known is not None and label != known:
         raise InvalidRecordError(

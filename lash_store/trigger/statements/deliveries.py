@@ -1,6 +1,6 @@
 """Statements on occurrences and their deliveries."""
 
-from sqlalchemy import Delete, Insert, Select, delete, exists, insert, or_, select
+from sqlalchemy import ColumnElement, Delete, Insert, Select, delete, exists, insert, or_, select
 
 from lash_store._kernel.dialects import OnOneRow, is_null_or, upsert_insert
 from lash_store._kernel.prepared import prepare
@@ -129,6 +129,69 @@ def list_deliveries(
     Occurrence id, subscription id, process id, created-at, the occurrence's record_json, the
     subscription's handle and record_json. None filters by nothing.
     """
+    return _page(
+        is_null_or(occurrence_id, lambda given: _deliveries.occurrence_id == given),
+        is_null_or(subscription_id, lambda given: _deliveries.subscription_id == given),
+        is_null_or(process_id, lambda given: _deliveries.process_id == given),
+        is_null_or(created_before_ms, lambda given: _deliveries.created_at_ms < given),
+        after_occurrence_id=after_occurrence_id,
+        after_subscription_id=after_subscription_id,
+        limit=limit,
+    )
+
+
+@prepare
+def list_occurrence(
+    *,
+    occurrence_id: str,
+    subscription_id: str | None,
+    process_id: str | None,
+    created_before_ms: int | None,
+    after_occurrence_id: str,
+    after_subscription_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str, str, str]:
+    """Read what ``list_deliveries`` reads of one occurrence, by the primary key."""
+    return _page(
+        OnOneRow(_deliveries.occurrence_id == occurrence_id),
+        is_null_or(subscription_id, lambda given: _deliveries.subscription_id == given),
+        is_null_or(process_id, lambda given: _deliveries.process_id == given),
+        is_null_or(created_before_ms, lambda given: _deliveries.created_at_ms < given),
+        after_occurrence_id=after_occurrence_id,
+        after_subscription_id=after_subscription_id,
+        limit=limit,
+    )
+
+
+@prepare
+def list_process(
+    *,
+    occurrence_id: str | None,
+    subscription_id: str | None,
+    process_id: str,
+    created_before_ms: int | None,
+    after_occurrence_id: str,
+    after_subscription_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str, str, str]:
+    """Read what ``list_deliveries`` reads of one process, by the index of the processes."""
+    return _page(
+        is_null_or(occurrence_id, lambda given: _deliveries.occurrence_id == given),
+        is_null_or(subscription_id, lambda given: _deliveries.subscription_id == given),
+        OnOneRow(_deliveries.process_id == process_id),
+        is_null_or(created_before_ms, lambda given: _deliveries.created_at_ms < given),
+        after_occurrence_id=after_occurrence_id,
+        after_subscription_id=after_subscription_id,
+        limit=limit,
+    )
+
+
+def _page(
+    *conditions: ColumnElement[bool],
+    after_occurrence_id: str,
+    after_subscription_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str, str, str]:
     return (
         select(
             _deliveries.occurrence_id,
@@ -148,10 +211,7 @@ def list_deliveries(
                 _deliveries.occurrence_id > after_occurrence_id,
                 _deliveries.subscription_id > after_subscription_id,
             ),
-            is_null_or(occurrence_id, lambda given: _deliveries.occurrence_id == given),
-            is_null_or(subscription_id, lambda given: _deliveries.subscription_id == given),
-            is_null_or(process_id, lambda given: _deliveries.process_id == given),
-            is_null_or(created_before_ms, lambda given: _deliveries.created_at_ms < given),
+            *conditions,
         )
         .order_by(_deliveries.occurrence_id, _deliveries.subscription_id)
         .limit(limit)
@@ -194,9 +254,21 @@ def old_occurrences(
 
 
 @prepare
-def reserved_processes(*, occurrence_id: str) -> Select[str]:
-    """Read the ids of the processes that were reserved for an occurrence."""
-    return select(_deliveries.process_id).where(_deliveries.occurrence_id == occurrence_id)
+def reserved_processes(
+    *, occurred_before_ms: int, after_occurrence_id: str, last_occurrence_id: str
+) -> Select[str, str]:
+    """Read for which occurrences of such a page which processes were reserved: both ids."""
+    name = _deliveries.occurrence_id
+    return (
+        select(name, _deliveries.process_id)
+        .join(trigger_occurrences, _occurrences.occurrence_id == name)
+        .where(
+            name > after_occurrence_id,
+            name <= last_occurrence_id,
+            _occurrences.occurred_at_ms < occurred_before_ms,
+        )
+        .order_by(name, _deliveries.subscription_id)
+    )
 
 
 @prepare

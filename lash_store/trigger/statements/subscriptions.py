@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import IsNoJson, JsonText, is_null_or, nullable
+from lash_store._kernel.dialects import IsNoJson, JsonText, OnOneRow, is_null_or, nullable
 from lash_store._kernel.prepared import prepare
 from lash_store._wire.filters import is_defined_by
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
@@ -99,37 +99,123 @@ def list_subscriptions(
     enabled: int | None,
     after_scope_id: str,
     after_handle: str,
+    before_scope_id: str,
     limit: int,
 ) -> Select[str, str, str, int, str]:
     """Read a page of subscriptions by (registrant's scope id, handle), as text (T-SUB-3).
 
-    None filters by nothing; the arguments from scope to session belong together.
+    None filters by nothing; the arguments from scope to session belong together. Nothing is read from
+    `before_scope_id` on: a text that no scope's id comes behind, or the end of a session's.
     """
+    return _page(
+        _matches(
+            scope_id=scope_id,
+            frames_from=frames_from,
+            frames_to=frames_to,
+            session_id=session_id,
+            handle=handle,
+            name=name,
+            definition=definition,
+            definition_json=definition_json,
+            enabled=enabled,
+        ),
+        is_null_or(source_type, lambda given: _subscriptions.source_type == given),
+        is_null_or(source_key, lambda given: _subscriptions.source_key == given),
+        after_scope_id=after_scope_id,
+        after_handle=after_handle,
+        before_scope_id=before_scope_id,
+        limit=limit,
+    )
+
+
+@prepare
+def list_source(
+    *,
+    scope_id: str | None,
+    frames_from: str | None,
+    frames_to: str | None,
+    session_id: str | None,
+    handle: str | None,
+    name: str | None,
+    source_type: str,
+    source_key: str,
+    definition: str | None,
+    definition_json: str | None,
+    enabled: int | None,
+    after_scope_id: str,
+    after_handle: str,
+    before_scope_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str]:
+    """Read what ``list_subscriptions`` reads of one source, by the index of the sources."""
+    return _page(
+        _matches(
+            scope_id=scope_id,
+            frames_from=frames_from,
+            frames_to=frames_to,
+            session_id=session_id,
+            handle=handle,
+            name=name,
+            definition=definition,
+            definition_json=definition_json,
+            enabled=enabled,
+        ),
+        _subscriptions.source_type == source_type,
+        OnOneRow(_subscriptions.source_key == source_key),
+        after_scope_id=after_scope_id,
+        after_handle=after_handle,
+        before_scope_id=before_scope_id,
+        limit=limit,
+    )
+
+
+def _page(
+    *conditions: ColumnElement[bool],
+    after_scope_id: str,
+    after_handle: str,
+    before_scope_id: str,
+    limit: int,
+) -> Select[str, str, str, int, str]:
+    registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
+    return (
+        select_subscriptions()
+        .where(
+            # These two alone are what the index can be entered and left by.
+            registrant >= after_scope_id,
+            registrant < before_scope_id,
+            or_(registrant > after_scope_id, its_handle > after_handle),
+            *conditions,
+        )
+        .order_by(registrant, its_handle)
+        .limit(limit)
+    )
+
+
+def _matches(
+    *,
+    scope_id: str | None,
+    frames_from: str | None,
+    frames_to: str | None,
+    session_id: str | None,
+    handle: str | None,
+    name: str | None,
+    definition: str | None,
+    definition_json: str | None,
+    enabled: int | None,
+) -> ColumnElement[bool]:
     registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
     named = JsonText(_subscriptions.record_json, "name")
     in_session = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
     # What can't be read may match: it is reported beside the list.
     broken = IsNoJson(_subscriptions.record_json)
     is_frame = and_(registrant >= nullable(frames_from), registrant < nullable(frames_to))
-    return (
-        select_subscriptions()
-        .where(
-            # The first part alone is what the index can be entered by.
-            registrant >= after_scope_id,
-            or_(registrant > after_scope_id, its_handle > after_handle),
-            is_null_or(scope_id, lambda given: registrant == given, is_frame),
-            is_null_or(session_id, lambda given: func.coalesce(in_session, given) == given),
-            is_null_or(handle, lambda given: its_handle == given),
-            is_null_or(name, lambda given: named == given, broken),
-            is_null_or(source_type, lambda given: _subscriptions.source_type == given),
-            is_null_or(source_key, lambda given: _subscriptions.source_key == given),
-            is_defined_by(
-                definition, definition_json, _subscriptions.record_json, "target_identity"
-            ),
-            is_null_or(enabled, lambda given: _subscriptions.enabled == given),
-        )
-        .order_by(registrant, its_handle)
-        .limit(limit)
+    return and_(
+        is_null_or(scope_id, lambda given: registrant == given, is_frame),
+        is_null_or(session_id, lambda given: func.coalesce(in_session, given) == given),
+        is_null_or(handle, lambda given: its_handle == given),
+        is_null_or(name, lambda given: named == given, broken),
+        is_defined_by(definition, definition_json, _subscriptions.record_json, "target_identity"),
+        is_null_or(enabled, lambda given: _subscriptions.enabled == given),
     )
 
 

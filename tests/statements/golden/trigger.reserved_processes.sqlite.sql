@@ -1,3 +1,3 @@
-SELECT trigger_deliveries.process_id
-FROM trigger_deliveries
-WHERE trigger_deliveries.occurrence_id = :p_occurrence_id
+SELECT trigger_deliveries.occurrence_id, trigger_deliveries.process_id
+FROM trigger_deliveries JOIN trigger_occurrences ON trigger_occurrences.occurrence_id = trigger_deliveries.occurrence_id
+WHERE trigger_deliveries.occurrence_id > :p_after_occurrence_id AND trigger_deliveries.occurrence_id <= :p_last_occurrence_id AND trigger_occurrences.occurred_at_ms < :p_occurred_before_ms ORDER BY trigger_deliveries.occurrence_id, trigger_deliveries.subscription_id

@@ -1,0 +1,5 @@
+SELECT trigger_deliveries.occurrence_id, trigger_deliveries.subscription_id, trigger_deliveries.process_id, trigger_deliveries.created_at_ms, trigger_occurrences.record_json, trigger_subscriptions.handle, trigger_subscriptions.record_json AS subscription_json
+FROM trigger_deliveries JOIN trigger_occurrences ON trigger_occurrences.occurrence_id = trigger_deliveries.occurrence_id JOIN trigger_subscriptions ON trigger_subscriptions.subscription_id = trigger_deliveries.subscription_id
+WHERE trigger_deliveries.occurrence_id >= :p_after_occurrence_id AND (trigger_deliveries.occurrence_id > :p_after_occurrence_id OR trigger_deliveries.subscription_id > :p_after_subscription_id) AND likelihood(trigger_deliveries.occurrence_id = :p_occurrence_id, 0.000001) AND (:p_subscription_id IS NULL OR trigger_deliveries.subscription_id = :p_subscription_id) AND (:p_process_id IS NULL OR trigger_deliveries.process_id = :p_process_id) AND (:p_created_before_ms IS NULL OR trigger_deliveries.created_at_ms < :p_created_before_ms) ORDER BY trigger_deliveries.occurrence_id, trigger_deliveries.subscription_id
+LIMIT :p_limit OFFSET :param_1
+-- param_1 = 0
