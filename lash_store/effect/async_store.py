@@ -21,7 +21,6 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    AWAY,
     LONGEST_NAP_S,
     PASSING,
     Inside,
@@ -185,16 +184,23 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             recorded: Any
             try:
                 recorded = await handle.submit_write("record_effect", record)
-            except StoreBusyError:
-                # What it gave must not be lost to that: for as long as the lease is live.
+                if not isinstance(recorded, Busy):
+                    return recorded
+                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
+            except PASSING as error:  # what it gave must not be lost to that
+                await self._outlast(handle, step, persistence, error)
+
+    @staticmethod
+    async def _outlast(handle: Any, step: Step, persistence: Persistence, error: Exception) -> None:
+        if isinstance(error, StoreBusyError):
+            try:
+                # For as long as the lease is live, which may be read.
                 await handle.submit_read("require_lease", step.require_lease)
-                continue
-            except AWAY as error:
-                await asyncio.sleep(persistence.nap_s(error))
-                continue
-            if not isinstance(recorded, Busy):
-                return recorded
-            await self._wait_out(step, recorded)  # somebody has begun it, without the lease
+            except PASSING as unread:  # or not even that
+                error = unread
+            else:
+                return
+        await asyncio.sleep(persistence.nap_s(error))
 
     async def _wait_out(self, step: Step, busy: Busy) -> None:
         check_not_inside(self._key, step)
@@ -265,27 +271,38 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
         persistence = Persistence(step, store.read_clock, kept.term)
 
-        async def go_on(error: Exception) -> Any:
-            while True:
-                await asyncio.sleep(persistence.nap_s(error))
-                try:
-                    return await submit()
-                except PASSING as again:
-                    error = again
-                except LeaseLostError as lost:
-                    if not persistence.in_doubt:
-                        raise
-                    found = await store._handle.submit_read("look_up_effect", step.look_up)  # noqa: SLF001 # reason: its own store
-                    return persistence.outcome_of(found, lost)
-
         try:
             return await submit()
         except PASSING as error:
-            return await finish_first(go_on(error))
+            return await finish_first(self._go_on(step, persistence, submit, error))
         except asyncio.CancelledError as cancelled:
             if isinstance(cancelled.__cause__, PASSING):
-                await finish_first(go_on(cancelled.__cause__))
+                await finish_first(self._go_on(step, persistence, submit, cancelled.__cause__))
             raise
+
+    async def _go_on(
+        self,
+        step: Step,
+        persistence: Persistence,
+        submit: Callable[[], Awaitable[Any]],
+        error: Exception,
+    ) -> Any:
+        """Try again to record an outcome; if that is refused after one that is in doubt, look what is recorded."""
+        store: Any = self._store
+        lost: LeaseLostError | None = None
+        while True:
+            await asyncio.sleep(persistence.nap_s(error))
+            try:
+                if lost is None:
+                    return await submit()
+                found = await store._handle.submit_read("look_up_effect", step.look_up)  # noqa: SLF001 # reason: its own store
+                return persistence.outcome_of(found, lost)
+            except PASSING as again:
+                error = again
+            except LeaseLostError as refused:
+                if lost is not None or not persistence.in_doubt:
+                    raise
+                lost = refused
 
     async def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well

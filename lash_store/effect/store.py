@@ -15,7 +15,6 @@ from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    AWAY,
     LONGEST_NAP_S,
     PASSING,
     Inside,
@@ -185,19 +184,26 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         while True:
             try:
                 recorded = self._handle.write("record_effect", record)
-            except StoreBusyError:
-                # What it gave must not be lost to that: for as long as the lease is live, which may be read.
-                self._handle.read("require_lease", step.require_lease)
-                continue
-            except AWAY as error:
-                time.sleep(persistence.nap_s(error))
-                continue
-            if not isinstance(recorded, Busy):
-                break
-            self._wait_out(step, recorded)  # somebody has begun it, without the lease
+                if not isinstance(recorded, Busy):
+                    break
+                self._wait_out(step, recorded)  # somebody has begun it, without the lease
+            except PASSING as error:  # what it gave must not be lost to that
+                self._outlast(step, persistence, error)
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
+
+    def _outlast(self, step: Step, persistence: Persistence, error: Exception) -> None:
+        """Wait for what keeps an outcome from being recorded under a lease; raise once it is too late."""
+        if isinstance(error, StoreBusyError):
+            try:
+                # For as long as the lease is live, which may be read.
+                self._handle.read("require_lease", step.require_lease)
+            except PASSING as unread:  # or not even that
+                error = unread
+            else:
+                return
+        time.sleep(persistence.nap_s(error))
 
     def _wait_out(self, step: Step, busy: Busy) -> None:
         check_not_inside(self._key, step)
@@ -247,7 +253,15 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             except LeaseLostError as lost:
                 if not persistence.in_doubt:
                     raise
+                return self._outcome_in_doubt(step, persistence, lost)
+
+    def _outcome_in_doubt(self, step: Step, persistence: Persistence, lost: LeaseLostError) -> Any:
+        while True:
+            try:
                 found = self._handle.read("look_up_effect", step.look_up)
+            except PASSING as error:
+                time.sleep(persistence.nap_s(error))
+            else:
                 return persistence.outcome_of(found, lost)
 
     def _give_back(self, claim: EffectClaim) -> None:

@@ -353,6 +353,42 @@ def test_e_run_5_what_it_gave_outlasts_a_busy_database(tmp_path: Path, facade: s
     assert calls == [1]
 
 
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_e_run_5_what_it_gave_outlasts_a_lease_that_cannot_be_read(facade: str) -> None:
+    """Where one connection does it all, in memory, or where the pool has no other."""
+    calls = list[int]()
+    with EffectStore.open(None, busy_timeout_ms=50) as effects:
+        with effects.begin() as tx:
+            jobs_metadata.create_all(tx.connection)
+            lease: Any = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=60_000)
+        begun, never = threading.Event(), threading.Event()
+
+        def block() -> None:
+            with effects.begin():
+                begun.set()
+                never.wait(0.4)
+
+        blocking = threading.Thread(target=block)
+
+        def call() -> Any:
+            calls.append(1)
+            blocking.start()
+            assert begun.wait(20)
+            return 7
+
+        async def main() -> Any:
+            async with AsyncEffectStore.open(effects) as same:
+                return await same.run("s", "k", "e", call, under=lease.fence)
+
+        if facade == "asyncio":
+            assert asyncio.run(main()) == 7
+        else:
+            assert effects.run("s", "k", "e", call, under=lease.fence) == 7
+        blocking.join()
+        assert calls == [1]
+        assert effects.run("s", "k", "e", call, under=lease.fence) == 7
+
+
 def test_e_run_5_what_it_gave_is_lost_with_the_lease(tmp_path: Path, clock: ManualClock) -> None:
     path = tmp_path / "a.db"
     with Deployment.open(f"sqlite:///{path}", clock=clock) as deployment:
