@@ -11,7 +11,7 @@ from lash_store._backends import absolute, is_server, is_url, place_name
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import shown
 from lash_store._kernel.options import OpenOptions
-from lash_store._stores.cancelling import finish_first
+from lash_store._stores.cancelling import finish_first, renewed_in_child
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
 from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError
@@ -152,15 +152,19 @@ class AsyncDeployment:
         self._root = root
         self._options = options
         self._deployment: Deployment | None = None
+        self._is_entered = False
+        self._is_closed = False
+        self.renew_opening()
+        renewed_in_child(self)
+
+    def renew_opening(self) -> None:
+        """Let nobody be opening it: in a forked child those were the parent's."""
         self._opening = threading.Lock()
         self._handing_over = threading.Lock()
         """Held for a moment: who opens it sees who waits for it, or they see it open."""
 
         self._entering = 0
         """How many wait for it to be open."""
-
-        self._is_entered = False
-        self._is_closed = False
 
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
@@ -236,15 +240,19 @@ class AsyncDeployment:
 
             self.sessions = AsyncSessionDirectory.over(made.sessions)
             self.processes = AsyncProcessRegistry.over(
-                made.processes, lambda: ProcessRegistry.open(there(PROCESSES), **self._options)
+                made.processes,
+                lambda **more: ProcessRegistry.open(there(PROCESSES), **{**self._options, **more}),
             )
             self.triggers = AsyncTriggerStore.over(
-                made.triggers, lambda: TriggerStore.open(there(TRIGGERS), **self._options)
+                made.triggers,
+                lambda **more: TriggerStore.open(there(TRIGGERS), **{**self._options, **more}),
             )
             owner = made.effects.owner_id
             self.effects = AsyncEffectStore.over(
                 made.effects,
-                lambda: EffectStore.open(there(EFFECTS), owner_id=owner, **self._options),
+                lambda **more: EffectStore.open(
+                    there(EFFECTS), owner_id=owner, **{**self._options, **more}
+                ),
             )
             with self._handing_over:
                 if self._entering and not self._is_closed:

@@ -90,6 +90,11 @@ class Call(ABC):
         """Whether nobody has taken it yet."""
         return not self.taken
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller was cancelled as it waited: it is not to happen."""
+        return False
+
     @abstractmethod
     def may_join(self, *, on_library: bool) -> bool:
         """Whether whoever leads may run it, on a thread of the library or of another caller."""
@@ -245,6 +250,12 @@ class LoopCall(LibraryCall):
         """What its caller waits for; none once that was told of an error."""
         self.is_consumers = is_consumers
         self._outcome: asyncio.Future[None] | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller was cancelled as it waited, and it is not kept all the same."""
+        waited = self._waited
+        return waited is not None and waited.cancelled() and not self.is_kept
 
     def becomes_write(self) -> bool:
         """Become the write that is due if this read found nothing; tell whether it did."""

@@ -2,7 +2,8 @@
 
 Four pools, so that nothing short waits for something long: one runs groups of writes, one
 groups of reads and asks for those who wait, one a consumer's own work, which may take its time, and
-one what else may wait for a lock (opening, closing). One more thread, the timer, does what is due at
+one what else may wait for a lock (opening, closing). Where all threads of one stand still, as a file is
+opened that another process keeps to itself, say, it gets further ones for as long. One more thread, the timer, does what is due at
 a time and never waits for anything. All are daemons: none keeps a program from ending.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
@@ -42,12 +43,17 @@ def start_thread(name: str, run: Callable[[], object]) -> bool:
     return True
 
 
-class Pool:
-    """Threads that run one job after another, at most `most` of them."""
+_STANDS_STILL_S: Final = 0.05
+"""How long none of a pool's threads may end a job before those that wait get a further one."""
 
-    def __init__(self, name: str, most: int) -> None:
+
+class Pool:
+    """Threads that run one job after another: at most `most` of them, and `spare` while those stand still."""
+
+    def __init__(self, name: str, most: int, spare: int = 0) -> None:
         self.name = name
         self.most = most
+        self.spare = spare
         self.renew()
 
     def renew(self) -> None:
@@ -57,6 +63,9 @@ class Pool:
         self._threads = 0
         self._unserved = 0
         """Jobs that were handed in and not yet ended; more than threads means that one is missing."""
+        self._ended = 0
+        self._spares = 0
+        self._is_watched = False
 
     def submit(self, job: Job) -> None:
         """Run `job` on one of the threads; in this one if a program that ends starts none."""
@@ -74,6 +83,36 @@ class Pool:
                 job()
                 return
         self._jobs.put(job)
+        if self.spare and not (is_short or self._is_watched) and self._unserved > self.most:
+            self._is_watched = True
+            self._look_again(self._ended)
+
+    def _look_again(self, ended: int) -> None:
+        """Have a look, in a while, whether any of the threads has ended a job since."""
+        TIMER.after(_STANDS_STILL_S, lambda: self._look(ended))
+
+    def _look(self, ended: int) -> None:
+        with self._lock:
+            self._is_watched = self._unserved > self._threads
+            is_short = self._is_watched and self._ended == ended and self._spares < self.spare
+            self._spares += is_short
+            self._threads += is_short
+        jobs = self._jobs
+        if is_short and not start_thread(f"{self.name}-spare", lambda: self._help(jobs)):
+            with self._lock:
+                self._spares -= 1
+                self._threads -= 1
+        if self._is_watched:
+            self._look_again(self._ended)
+
+    def _help(self, jobs: SimpleQueue[Job]) -> None:
+        """Run what waits, and no more."""
+        with suppress(Empty):
+            while True:
+                self._do(jobs.get_nowait())
+        with self._lock:
+            self._spares -= 1
+            self._threads -= 1
 
     def _start(self) -> bool:
         jobs = self._jobs
@@ -81,12 +120,15 @@ class Pool:
 
     def _run(self, jobs: SimpleQueue[Job]) -> None:
         while True:
-            job = jobs.get()
-            do(job)
-            # What a job leaves behind must not live until the next one comes.
-            del job
-            with self._lock:
-                self._unserved -= 1
+            self._do(jobs.get())
+
+    def _do(self, job: Job) -> None:
+        do(job)
+        # What a job leaves behind must not live until the next one comes.
+        del job
+        with self._lock:
+            self._unserved -= 1
+            self._ended += 1
 
 
 class Bell:
@@ -173,10 +215,10 @@ def report(error: BaseException) -> None:
     )
 
 
-WRITES: Final = Pool("lash-store-write", 3)
-READS: Final = Pool("lash-store-read", 3)
+WRITES: Final = Pool("lash-store-write", 3, spare=13)
+READS: Final = Pool("lash-store-read", 3, spare=13)
 WORKS: Final = Pool("lash-store-work", 6)
-CHORES: Final = Pool("lash-store-chore", 6)
+CHORES: Final = Pool("lash-store-chore", 6, spare=26)
 TIMER: Final = Timer("lash-store-timer")
 
 

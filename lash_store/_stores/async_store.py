@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -12,7 +13,7 @@ from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
-from lash_store._stores.cancelling import finish_first
+from lash_store._stores.cancelling import finish_first, renewed_in_child
 from lash_store._stores.store import Search, Store, deadline, plain_function, touched_by
 from lash_store._stores.tx import Tx
 from lash_store.errors import LashStoreError, StoreClosedError
@@ -31,20 +32,32 @@ class AsyncStore(Generic[T_co]):
     _described_by: ClassVar[tuple[str, ...]] = ()
     """Attributes that it has in common with its sync store."""
 
-    def __init__(self, open_store: Callable[[], Store[T_co]]) -> None:
+    def __init__(self, open_store: Callable[..., Store[T_co]]) -> None:
         self._open_store = open_store
+        """Opens it; with ``create=False`` what is there."""
+
         self._store: Store[T_co] | None = None
-        self._opening = threading.RLock()
         self._is_closed = False
+        self._is_used = False
+        """Whether anybody has got it open."""
+
+        self.renew_opening()
+        renewed_in_child(self)
+
+    def renew_opening(self) -> None:
+        """Let nobody be opening it: in a forked child those were the parent's."""
+        self._opening = threading.RLock()
+        self._waiting: set[object] = set()
+        """Those who wait for it to be open."""
 
     @classmethod
-    def over(cls, store: Store[T_co], open_anew: Callable[[], Store[T_co]]) -> Self:
+    def over(cls, store: Store[T_co], open_anew: Callable[..., Store[T_co]]) -> Self:
         """Return an asyncio store over a sync one that is open; closing it closes that.
 
         `open_anew` opens it once more, for what its tasks give back when it is closed before them.
         """
         made = cls(open_anew)
-        made._store = store
+        made._store, made._is_used = store, True
         for name in cls._described_by:
             setattr(made, name, getattr(store, name))
         return made
@@ -95,15 +108,30 @@ class AsyncStore(Generic[T_co]):
         It looks on a thread. Cancelling it ends the wait.
         """
         plain = plain_function("look", look)
+        return await self._wait_looking(self.read, plain, timeout_ms)
+
+    async def _wait_together(
+        self, look: Callable[[T_co], R | None], timeout_ms: int | None
+    ) -> R | None:
+        """Do that with a look of the library's own, which is short: no consumer's work holds it up."""
+        handle = (self._store or await self._opened())._handle
+        return await self._wait_looking(partial(handle.submit_read, "wait"), look, timeout_ms)
+
+    async def _wait_looking(
+        self,
+        read: Callable[[Callable[[Any], R | None]], Awaitable[R | None]],
+        look: Callable[[Any], R | None],
+        timeout_ms: int | None,
+    ) -> R | None:
         touched: Collection[Concern] = ()
 
         def noting(tx: Any) -> R | None:
             nonlocal touched
-            found = plain(tx)
+            found = look(tx)
             touched = touched_by(tx)
             return found
 
-        return await self._wait(lambda: self.read(noting), lambda: touched, timeout_ms)
+        return await self._wait(lambda: read(noting), lambda: touched, timeout_ms)
 
     async def _wait_for(
         self, operation: str, search: Search[T_co, R], timeout_ms: int | None
@@ -160,9 +188,11 @@ class AsyncStore(Generic[T_co]):
         self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
     ) -> None:
         """Do one write in a store that was closed before its tasks were over, as leaving `async with` does."""
+        if self._store is not None and self._store.path == ":memory:":
+            return  # which has ended with it
 
         def write() -> None:
-            with self._open_store() as store:
+            with self._open_store(create=False) as store:
                 store._handle.write(operation, making(store._context))
 
         await on_library_thread(write)
@@ -186,13 +216,19 @@ class AsyncStore(Generic[T_co]):
         try:
             await self._opened()
         except BaseException:
-            CHORES.submit(self._close_what_opened)  # it may be open by now
+            CHORES.submit(self._close_unless_wanted)  # it may be open by now
             raise
         return self
 
-    def _close_what_opened(self) -> None:
+    def _close_unless_wanted(self) -> None:
+        """Close what was opened for who was cancelled meanwhile, unless others have it, or wait for it."""
+        with self._opening:
+            store = self._store
+            if store is None or self._is_used or self._waiting:
+                return
+            self._store = None
         with suppress(LashStoreError):
-            self.close()
+            store.close()
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -203,8 +239,15 @@ class AsyncStore(Generic[T_co]):
     async def _opened(self) -> Store[T_co]:
         """Open it unless it is open; of several who come at once, one does."""
         if self._store is None:
-            # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
-            return await on_library_thread(self._open, may_be_left=True)
+            me = object()
+            self._waiting.add(me)
+            try:
+                # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
+                opened = await on_library_thread(self._open, may_be_left=True)
+                self._is_used = True
+            finally:
+                self._waiting.discard(me)
+            return opened
         return self._store
 
     def _open(self) -> Store[T_co]:

@@ -1,11 +1,13 @@
 """What a coroutine of the library finishes although it was cancelled."""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from lash_store._kernel.calls import on_library_thread
+from lash_store._kernel.posix import in_forked_child
 from lash_store.errors import LashStoreError
 
 
@@ -18,6 +20,27 @@ class Closable(Protocol):
 
 R = TypeVar("R")
 C = TypeVar("C", bound="Closable | None")
+
+
+class Opening(Protocol):
+    """What several tasks may be opening, behind locks of its own."""
+
+    def renew_opening(self) -> None:
+        """Let nobody be opening it."""
+
+
+_opening: Final[weakref.WeakSet[Opening]] = weakref.WeakSet()
+
+
+def renewed_in_child(made: Opening) -> None:
+    """Renew its locks in a forked child: the threads that held them, and would free them, are the parent's."""
+    _opening.add(made)
+
+
+@in_forked_child
+def _renew() -> None:
+    for each in list(_opening):
+        each.renew_opening()
 
 
 async def finish_first(work: Coroutine[Any, Any, R]) -> R:

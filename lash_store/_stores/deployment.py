@@ -80,4 +80,4 @@ class AsyncDeploymentStore(AsyncStore[T_co]):
     ) -> Self:
         """Make a store that ``async with`` or ``await`` opens, as the sync store's ``open()`` does."""
         there = absolute(path)
-        return cls(lambda: cls.sync.open(there, **options))
+        return cls(lambda **more: cls.sync.open(there, **{**options, **more}))

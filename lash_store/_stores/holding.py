@@ -16,7 +16,6 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -31,7 +30,6 @@ from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context
-from lash_store.clock import Clock
 from lash_store.errors import (
     ClaimLostError,
     InvalidRecordError,
@@ -161,24 +159,32 @@ class Holding(Generic[HeldT_co]):
         if not isinstance(store, Store):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
         self._check_not_held()
-        waiting = _Patience(store._context.clock, self._timeout_ms)
+        waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
-        standing: lines.InThread | None = None
+        standing = lines.InThread(self._line(store)) if self._comes_behind(store) else None
         try:
             while True:
+                if standing is not None:
+                    standing.until_first(
+                        waiting.left_ms, lambda: store._handle.read("wait", self._freed)
+                    )
                 sent_ms = steady_ms(store._context.clock)
                 found = store._handle.write(self._operations[0], work)
                 if not isinstance(found, LeaseHeld):
                     held: HeldT_co = self._held(store, found, sent_ms)
                     return held
                 left_ms = self._left_ms(store, found, waiting)
-                if self._name is not None and standing is None:
-                    standing = lines.InThread((store._handle.key, self._name))
-                if standing is None or standing.place.is_first:
+                standing = standing or lines.InThread(self._line(store))
+                if standing.place.is_first:
                     store.wait_until(self._freed, timeout_ms=left_ms)
-                else:
-                    standing.wait(left_ms / 1000)
+        except StoreClosedError as error:
+            KEEPER.entered(entering)
+            if (
+                entering.term is not None
+            ):  # it was claimed all the same, and nobody can give it back
+                tell([not_released(store.path, entering.term, error)])
+            raise
         finally:
             KEEPER.entered(entering)
             if standing is not None:
@@ -205,25 +211,26 @@ class Holding(Generic[HeldT_co]):
             raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
         self._check_not_held()
         store = given._store or await given._opened()
-        waiting = _Patience(store._context.clock, self._timeout_ms)
+        waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = _noting(entering, self._claiming(store._context))
-        standing: lines.InLoop | None = None
+        standing = lines.InLoop(self._line(store)) if self._comes_behind(store) else None
         try:
             while True:
+                if standing is not None:
+                    await standing.until_first(
+                        waiting.left_ms, lambda: store._handle.submit_read("wait", self._freed)
+                    )
                 sent_ms = steady_ms(store._context.clock)
                 found = await store._handle.submit_write(self._operations[0], work)
                 if not isinstance(found, LeaseHeld):
                     held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
                     return held
                 left_ms = self._left_ms(store, found, waiting)
-                if self._name is not None and standing is None:
-                    standing = lines.InLoop((store._handle.key, self._name))
-                if standing is None or standing.place.is_first:
-                    await given.wait_until(self._freed, timeout_ms=left_ms)
-                else:
-                    await standing.wait(left_ms / 1000)
-        except asyncio.CancelledError:
+                standing = standing or lines.InLoop(self._line(store))
+                if standing.place.is_first:
+                    await given._wait_together(self._freed, left_ms)
+        except (asyncio.CancelledError, StoreClosedError):
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
                 await finish_first(self._release(given, store, entering.term))
@@ -312,6 +319,17 @@ class Holding(Generic[HeldT_co]):
                 "this block is open already: each `with` needs a hold() of its own"
             )
 
+    def _line(self, store: Store[Any]) -> lines.Key:
+        return store._handle.key, self._name or ""
+
+    def _comes_behind(self, store: Store[Any]) -> bool:
+        """Whether others of this process wait for it already, and this one would wait as well: it doesn't overtake."""
+        return (
+            self._name is not None
+            and self._timeout_ms > 0
+            and lines.is_waited_for(self._line(store))
+        )
+
     def _freed(self, tx: Any) -> bool | None:
         return True if self._is_free(tx) else None
 
@@ -326,27 +344,13 @@ class Holding(Generic[HeldT_co]):
         kept.leave()
         return None if is_others_too or kept.is_inherited else kept
 
-    def _left_ms(self, store: Store[Any], found: LeaseHeld, waiting: _Patience) -> int:
+    def _left_ms(self, store: Store[Any], found: LeaseHeld, waiting: lines.Patience) -> int:
         """Return for how long to wait for what somebody else holds; raise if that is over."""
         left_ms = waiting.left_ms()
         if left_ms <= 0:
             raise LeaseHeldError(found)
         until_over_ms = found.expires_at_ms - store.read_clock()
         return max(1, int(min(left_ms, until_over_ms)))
-
-
-class _Patience:
-    """How long a block waits to be entered: in real time too, where a test moves the clock, or doesn't."""
-
-    def __init__(self, clock: Clock, timeout_ms: int) -> None:
-        self._clock = clock
-        self._until_ms = steady_ms(clock) + timeout_ms
-        self._until_s = monotonic() + timeout_ms / 1000
-
-    def left_ms(self) -> float:
-        """Return what is left of it."""
-        by_clock_ms = self._until_ms - steady_ms(self._clock)
-        return min(by_clock_ms, (self._until_s - monotonic()) * 1000)
 
 
 class _HeldElsewhereError(LashStoreError):
@@ -362,6 +366,12 @@ def _told_if_not_released(path: str, term: Any) -> Iterator[None]:
         pass  # it is over, or goes on
     except LashStoreError as error:
         tell([not_released(path, term, error)])
+
+
+def _tell_if_claimed(path: str, entering: Entering, error: LashStoreError) -> None:
+    """Have it logged if a term was claimed all the same, of a store that was closed: nobody can give it back."""
+    if entering.term is not None:
+        tell([not_released(path, entering.term, error)])
 
 
 def _noting(entering: Entering, work: Work) -> Work:

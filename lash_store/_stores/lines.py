@@ -9,16 +9,20 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from lash_store._kernel.posix import in_forked_child
+from lash_store._kernel.steady import steady_ms
 from lash_store._kernel.threads import Bell
+from lash_store.clock import Clock
 
 _LOOK_AGAIN_S: Final = 1.0
-"""So often somebody looks who is not the first: that one may stand in an event loop that runs no more."""
+"""So often the second looks, by a snapshot, for the first may stand in an event loop that runs no more; the
+third half as often, the fourth a third as often, and so on: for those before it may."""
 
 Key = tuple[str, str]
 """What is waited for: in which database, which lease."""
@@ -37,6 +41,13 @@ class Place:
         """Whether it looks for all of them."""
         first = _first(self._line)
         return first is None or first is self
+
+    @property
+    def before(self) -> int:
+        """How many stand before it."""
+        with _lock:
+            places = [each() for each in self._line]
+        return places.index(self) if self in places else 0
 
     def leave(self) -> None:
         """Stand there no more, and let the next one look."""
@@ -81,32 +92,78 @@ def stand(key: Key, wake: Callable[[], None]) -> Place:
     return place
 
 
-class InThread:
+def is_waited_for(key: Key) -> bool:
+    """Whether anybody stands in line for it."""
+    with _lock:
+        line = _lines.get(key)
+    return line is not None and _first(line) is not None
+
+
+class Patience:
+    """How long a block waits to be entered: in real time too, where a test moves the clock, or doesn't."""
+
+    def __init__(self, clock: Clock, timeout_ms: int) -> None:
+        self._clock = clock
+        self._until_ms = steady_ms(clock) + timeout_ms
+        self._until_s = monotonic() + timeout_ms / 1000
+
+    def left_ms(self) -> float:
+        """Return what is left of it."""
+        by_clock_ms = self._until_ms - steady_ms(self._clock)
+        return min(by_clock_ms, (self._until_s - monotonic()) * 1000)
+
+
+class _Standing:
+    """Waiting in line, of whatever kind."""
+
+    place: Place
+
+    def __init__(self) -> None:
+        self._waits = 0
+
+    def _looks(self) -> bool:
+        """Whether, behind others, it is to look for itself."""
+        self._waits += 1
+        before = self.place.before
+        return before > 0 and self._waits % before == 0
+
+
+class InThread(_Standing):
     """Waiting in line, of a thread."""
 
     def __init__(self, key: Key) -> None:
+        super().__init__()
         self._bell = Bell()
         self.place = stand(key, self._bell.ring)
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait to be the first."""
-        self._bell.wait(min(timeout_s, _LOOK_AGAIN_S))
+    def until_first(self, left_ms: Callable[[], float], is_free: Callable[[], object]) -> None:
+        """Wait to be the first, for as long as is left; or until a look has found it free all the same."""
+        while not self.place.is_first and (ms := left_ms()) > 0:
+            self._bell.wait(min(ms / 1000, _LOOK_AGAIN_S))
+            if self._looks() and is_free():
+                return
 
 
-class InLoop:
+class InLoop(_Standing):
     """Waiting in line, of a task of an event loop."""
 
     def __init__(self, key: Key) -> None:
+        super().__init__()
         self._woken = asyncio.Event()
         self.place = stand(key, partial(_set_in, asyncio.get_running_loop(), self._woken))
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait to be the first."""
-        self._woken.clear()
-        if not self.place.is_first:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(timeout_s, _LOOK_AGAIN_S)):
-                    await self._woken.wait()
+    async def until_first(
+        self, left_ms: Callable[[], float], is_free: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Wait to be the first, for as long as is left; or until a look has found it free all the same."""
+        while not self.place.is_first and (ms := left_ms()) > 0:
+            self._woken.clear()
+            if not self.place.is_first:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(ms / 1000, _LOOK_AGAIN_S)):
+                        await self._woken.wait()
+            if self._looks() and await is_free():
+                return
 
 
 def _set_in(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:

@@ -65,7 +65,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         """Make a store that ``async with`` or ``await`` opens, as :meth:`EffectStore.open` does."""
         owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
         there = absolute(path)
-        store = cls(lambda: EffectStore.open(there, owner_id=owner, **options))
+        store = cls(lambda **more: EffectStore.open(there, owner_id=owner, **{**options, **more}))
         store.owner_id = owner
         return store
 

@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 from weakref import WeakSet
 
 import msgspec
@@ -221,7 +221,7 @@ class AsyncSessionDirectory:
         return None if store is None else self._over(store, options)
 
     def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:
-        def open_anew() -> SessionStore:
+        def open_anew(**_: Any) -> SessionStore:
             # Of a deployment that was closed as well: what is held is given back after it.
             found = self._directory._find(store.session_id, options)  # noqa: SLF001 # reason: its own
             if found is None:

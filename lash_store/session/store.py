@@ -104,7 +104,9 @@ class AsyncSessionStore(SessionHolding, SessionOperations, AsyncStore[SessionTx]
         """Make a store that ``async with`` or ``await`` opens, as :meth:`SessionStore.open` does."""
         there = absolute(path)
         store = cls(
-            lambda: SessionStore.open(there, session_id=session_id, profile=profile, **options)
+            lambda **more: SessionStore.open(
+                there, session_id=session_id, profile=profile, **{**options, **more}
+            )
         )
         store.session_id = session_id
         store.collect_every = check_interval(collect_every)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
+import sqlite3
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lash_store import AsyncSessionStore, LeaseHeld, SessionLease, SessionStore
+from lash_store import AsyncDeployment, AsyncSessionStore, LeaseHeld, SessionLease, SessionStore
 from lash_store.errors import (
     LeaseLostError,
     NestedTransactionError,
+    StoreBusyError,
     StoreClosedError,
     StoreOpenError,
 )
@@ -287,3 +292,92 @@ def test_a_forked_child_starts_threads_of_its_own(path: Path) -> None:
         lease = check.claim_lease(owner_id="ann", ttl_ms=1)
         assert isinstance(lease, SessionLease)
         assert lease.fencing_token == 3
+
+
+@pytest.mark.canonical("another program has the lock of a file")
+def test_a_failed_opening_is_no_closing(path: Path) -> None:
+    """What was busy may be opened again, by the same store."""
+    path.touch()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def main() -> None:
+        store = AsyncSessionStore.open(path, session_id="s", busy_timeout_ms=30)
+        with pytest.raises(StoreBusyError):
+            await store
+        with pytest.raises(StoreBusyError):
+            async with store:
+                pass
+        other.execute("ROLLBACK")
+        async with store:
+            assert await store.load_head() is None
+
+    try:
+        asyncio.run(main())
+    finally:
+        other.close()
+
+
+def test_k_group_3_who_is_cancelled_as_it_enters_a_store_leaves_it_to_the_others(
+    path: Path,
+) -> None:
+    async def main() -> None:
+        store = AsyncSessionStore.open(path, session_id="s")
+
+        async def enter() -> object:
+            await store
+            return await store.load_head()
+
+        first, second = asyncio.create_task(enter()), asyncio.create_task(enter())
+        await asyncio.sleep(0)
+        first.cancel()
+        ended = await asyncio.gather(first, second, return_exceptions=True)
+        assert isinstance(ended[0], asyncio.CancelledError)
+        assert ended[1] is None
+        # And alone, nothing is left open, and whoever comes next opens it.
+        alone = AsyncSessionStore.open(path, session_id="s")
+        entering = asyncio.create_task(alone.__aenter__())
+        await asyncio.sleep(0)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert await alone.load_head() is None
+        await alone.aclose()
+        await store.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.posix("forks")
+def test_k_open_5_a_child_opens_what_a_thread_of_its_parent_was_opening(path: Path) -> None:
+    """The locks of that opening are the parent's, and nobody would free them in the child."""
+    stores: list[Any] = [
+        AsyncSessionStore.open(path, session_id="s"),
+        AsyncDeployment.open(path.parent / "all"),
+    ]
+    opening, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with stores[0]._opening, stores[1]._opening:
+            opening.set()
+            assert forked.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert opening.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        # A new thread may have the number of the one that is gone, and a reentrant lock would let it in.
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        for each in stores:
+            asyncio.run(_enter(each))
+        os._exit(7)
+    forked.set()
+    holder.join()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+async def _enter(store: AsyncSessionStore | AsyncDeployment) -> None:
+    await store

@@ -38,6 +38,7 @@ from lash_store.errors import (
     LeaseLostError,
     NestedTransactionError,
     NotFoundError,
+    StoreClosedError,
 )
 from lash_store.process.tables import processes
 from lash_store.testing import ManualClock, as_another_process
@@ -654,3 +655,53 @@ def test_k_hold_4_a_child_holds_nothing(path: Path) -> None:
                 os._exit(0 if isinstance(held.lost, LeaseLostError) and not KEEPER._books else 1)
             assert os.waitpid(child, 0)[1] == 0
             held.check()
+
+
+def test_k_hold_1_what_was_claimed_for_a_block_of_a_closed_store_is_given_back(path: Path) -> None:
+    """The claim is committed, its task is not yet told, and the store is closed."""
+
+    async def main() -> None:
+        store = await AsyncSessionStore.open(path, session_id="s")
+        committed = Committed()
+
+        async def enter() -> None:
+            async with store.hold(owner_id="ann", ttl_ms=60_000):
+                raise AssertionError("it is not entered")
+
+        with observed_by(committed):
+            entering = asyncio.create_task(enter())
+            await asyncio.sleep(0)
+            assert committed.seen.wait(20)
+        store.close()
+        with pytest.raises(StoreClosedError):
+            await entering
+
+    asyncio.run(main())
+    with SessionStore.open(path, session_id="s") as other:
+        assert other.current_lease() is None
+
+
+class Committed:
+    """Sees that a claim was committed."""
+
+    def __init__(self) -> None:
+        self.seen = threading.Event()
+        self._claims = False
+
+    def before(self, event: Event) -> None:
+        self._claims = self._claims or event.operation == "claim_lease"
+
+    def after(self, event: Event) -> None:
+        if self._claims and event.kind == "commit":
+            self.seen.set()
+
+
+def test_k_open_12_leaving_a_block_makes_no_database_anew(path: Path) -> None:
+    async def main() -> None:
+        store = await AsyncSessionStore.open(path, session_id="s")
+        async with store.hold(owner_id="ann", ttl_ms=60_000):
+            await store.aclose()
+            path.unlink()
+
+    asyncio.run(main())
+    assert not path.exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,100 @@ def test_k_hold_6_tasks_that_wait_claim_once_or_twice_each(path: Path) -> None:
     # As it comes, once it is the first, and once it is free; each when all looked: 800.
     assert MANY <= counting.count <= 4 * MANY
     assert standing() == 0
+
+
+def test_k_hold_6_who_stands_behind_claims_nothing_as_it_waits(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it looks, now and then, by a snapshot: who is behind others the less often."""
+    monkeypatch.setattr(lines, "_LOOK_AGAIN_S", 0.02)
+    looks: list[str] = []
+
+    class Looks:
+        def before(self, event: Event) -> None:
+            if event.kind == "statement" and event.operation == "wait":
+                looks.append(event.sql)
+
+        def after(self, event: Event) -> None: ...
+
+    async def main() -> int:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+
+            async def wait(number: int) -> None:
+                async with store.hold(owner_id=f"worker-{number}", **LONG):
+                    pass
+
+            async with store.hold(owner_id="first", **LONG):
+                tasks = [asyncio.create_task(wait(number)) for number in range(MANY)]
+                while standing() < MANY:
+                    await asyncio.sleep(0.001)
+                before = counting.count
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(looks) < 10:
+                        await asyncio.sleep(0.001)
+                claimed = counting.count - before
+            await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
+        return int(claimed)
+
+    counting: Any = Claims()
+    watching: Any = Looks()
+    with observed_by(counting), observed_by(watching):
+        assert asyncio.run(main()) <= 1  # the first, as it comes to look for all
+
+
+def test_k_hold_6_who_comes_anew_and_would_wait_overtakes_nobody(path: Path) -> None:
+    order: list[str] = []
+    with SessionStore.open(path, session_id="s") as store:
+
+        def patient() -> None:
+            with store.hold(owner_id="patient", **LONG):
+                order.append("patient")
+
+        with store.hold(owner_id="greedy", **LONG):
+            waiting = started(patient)
+            eventually(lambda: standing() == 1)
+        with store.hold(owner_id="greedy", **LONG):
+            order.append("greedy")
+        join(*waiting)
+    assert order == ["patient", "greedy"]
+
+
+def test_k_hold_6_consumers_work_that_takes_long_holds_up_no_wait_for_a_lease(
+    path: Path, tmp_path: Path
+) -> None:
+    """A wait looks by itself, not on the threads of such work."""
+    done = threading.Event()
+
+    async def main() -> None:
+        async with AsyncExitStack() as opened:
+            store = await opened.enter_async_context(AsyncSessionStore.open(path, session_id="s"))
+            busy = [
+                await opened.enter_async_context(
+                    AsyncSessionStore.open(tmp_path / f"busy-{number}.db", session_id="s")
+                )
+                for number in range(6)
+            ]
+
+            async def wait() -> str:
+                async with store.hold(owner_id="waits", **LONG):
+                    return "held"
+
+            async with store.hold(owner_id="first", **LONG):
+                working = [
+                    asyncio.create_task(each.transact(lambda _: done.wait(60))) for each in busy
+                ]
+                waiting = asyncio.create_task(wait())
+                while standing() < 1:
+                    await asyncio.sleep(0.001)
+            assert await asyncio.wait_for(waiting, PATIENCE_S) == "held"
+            assert not any(each.done() for each in working)
+            done.set()
+            await asyncio.gather(*working)
+
+    try:
+        asyncio.run(main())
+    finally:
+        done.set()
 
 
 def test_k_hold_6_threads_that_wait_go_on_one_after_another(path: Path) -> None:

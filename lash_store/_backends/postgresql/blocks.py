@@ -55,6 +55,8 @@ class Blocks(Groups):
             stand(call)
             while not self._database.turns.has(call):
                 self._wait(call)
+                if call.settled:  # refused: its store is being closed
+                    call.outcome()
         except BaseException:
             call.take(call)
             self._database.turns.withdraw(call)
@@ -90,6 +92,9 @@ class Blocks(Groups):
                 connection = self._begin([call], partial(self._open.__setitem__, call))
                 break
             except StoreBusyError as error:
+                if call.caller.closed:
+                    turns.leave([call])
+                    raise call.caller.closed_error() from None
                 if type(error) is not StoreBusyError or not blocked([call], error):
                     turns.leave([call])
                     raise (call.error or error) from error.__cause__

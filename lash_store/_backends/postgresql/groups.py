@@ -174,6 +174,7 @@ class Groups:
             group.calls += turns.joining(first)
             taken = [call for call in group.calls if call.take(group)]
             left = self._do(group, taken, on_library=on_library) if taken else []
+            left = _still_wanted(left) if group.is_blocked else left
             ended = [call for call in taken if call not in left]
         except BaseException as error:
             # An interrupt is this thread's, whoever's call it strikes.
@@ -346,6 +347,17 @@ class Groups:
             if monotonic() > until_s:
                 raise caller.busy_error(since_s)
             Event().wait(0.002)
+
+
+def _still_wanted(calls: Sequence[Call]) -> Sequence[Call]:
+    """Of calls that have not got their locks, those that are to wait on; the others end with this.
+
+    What is cancelled as it waits does not happen, and what is closed waits for nothing.
+    """
+    for call in calls:
+        if call.caller.closed:
+            call.error = call.caller.closed_error()
+    return [call for call in calls if not (call.caller.closed or call.is_left)]
 
 
 def begin_read(first: Call) -> Callable[[StoreConnection], None]:
