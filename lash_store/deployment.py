@@ -154,10 +154,10 @@ class AsyncDeployment:
         self._deployment: Deployment | None = None
         self._is_entered = False
         self._is_closed = False
-        self.renew_opening()
+        self._renew_opening()
         renewed_in_child(self)
 
-    def renew_opening(self) -> None:
+    def _renew_opening(self) -> None:
         """Let nobody be opening it: in a forked child those were the parent's."""
         self._opening = threading.Lock()
         self._handing_over = threading.Lock()

@@ -41,10 +41,10 @@ class AsyncStore(Generic[T_co]):
         self._is_used = False
         """Whether anybody has got it open."""
 
-        self.renew_opening()
+        self._renew_opening()
         renewed_in_child(self)
 
-    def renew_opening(self) -> None:
+    def _renew_opening(self) -> None:
         """Let nobody be opening it: in a forked child those were the parent's."""
         self._opening = threading.RLock()
         self._waiting: set[object] = set()

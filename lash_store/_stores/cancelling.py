@@ -25,7 +25,7 @@ C = TypeVar("C", bound="Closable | None")
 class Opening(Protocol):
     """What several tasks may be opening, behind locks of its own."""
 
-    def renew_opening(self) -> None:
+    def _renew_opening(self) -> None:
         """Let nobody be opening it."""
 
 
@@ -40,7 +40,7 @@ def renewed_in_child(made: Opening) -> None:
 @in_forked_child
 def _renew() -> None:
     for each in list(_opening):
-        each.renew_opening()
+        each._renew_opening()  # noqa: SLF001 # reason: what it is for
 
 
 async def finish_first(work: Coroutine[Any, Any, R]) -> R:
