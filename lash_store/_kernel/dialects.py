@@ -167,6 +167,24 @@ class Listed(UserDefinedType[list[Any]]):
 
         return process
 
+    def literal_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+        """Write the list where a statement is to hold its values, for ``literal_binds``."""
+        bind = self.bind_processor(dialect)
+
+        def process(values: Any) -> str:
+            given = bind(values)
+            if isinstance(given, str):
+                return _quoted(given)
+            kind = "bigint" if given and isinstance(given[0], int) else "text"
+            items = (str(each) if isinstance(each, int) else _quoted(each) for each in given)
+            return f"ARRAY[{', '.join(items)}]::{kind}[]"
+
+        return process
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
 
 class IsOneOf(FunctionElement[bool]):
     """Whether a column is one of the values of a list that is a parameter."""

@@ -21,8 +21,9 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    LONGEST_NAP_S,
+    LONGEST_NAP_MS,
     PASSING,
+    Asleep,
     Inside,
     Persistence,
     RecordedOptions,
@@ -147,7 +148,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 left_ms = await self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
-            await asyncio.sleep(min(left_ms / 1000, LONGEST_NAP_S))
+            await self._wait_for(
+                "sleep", Asleep(scope_id, replay_key), min(left_ms, LONGEST_NAP_MS)
+            )
 
     async def _run_under(self, step: Step, function: Callable[[], Awaitable[Any]]) -> Any:
         store = self._store or await self._opened()

@@ -15,8 +15,9 @@ from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    LONGEST_NAP_S,
+    LONGEST_NAP_MS,
     PASSING,
+    Asleep,
     Inside,
     Persistence,
     RecordedOptions,
@@ -161,7 +162,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 left_ms = self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
-            time.sleep(min(left_ms / 1000, LONGEST_NAP_S))
+            self._wait_for(Asleep(scope_id, replay_key), min(left_ms, LONGEST_NAP_MS))
 
     def _run_under(self, step: Step, function: Callable[[], Any]) -> Any:
         found = self._handle.read("look_up_effect", step.look_up)

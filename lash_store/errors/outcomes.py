@@ -1,7 +1,7 @@
 """Refusals: what the state of a store, or an argument, does not allow."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from lash_store.errors.root import LashStoreError
 
@@ -113,10 +113,19 @@ class LeaseHeldError(LashStoreError):
         )
 
 
+_CLAIM_REASONS: Final = {
+    None: "",
+    "completed": "; they are completed",
+    "named twice": "; it is named twice in this commit",
+    "of another session": "; it is another session's",
+}
+
+
 class ClaimLostError(LashStoreError):
     """A claim does not stand on exactly its batches any more; nothing was changed (S-QUEUE-6).
 
-    The `reason` of a held claim is "completed" if none of its batches is in the queue any more.
+    The `reason` of a held claim is "completed" if none of its batches is in the queue any more; of one that a
+    turn completes it may be that it, or a batch of it, is named twice there, or that it is another session's.
     """
 
     def __init__(
@@ -124,7 +133,7 @@ class ClaimLostError(LashStoreError):
         claim_id: str,
         expected: Sequence[str],
         found: Sequence[str],
-        reason: Literal["completed"] | None = None,
+        reason: Literal["completed", "named twice", "of another session"] | None = None,
     ) -> None:
         super().__init__(claim_id, tuple(expected), tuple(found), reason)
         self.claim_id = claim_id
@@ -135,7 +144,7 @@ class ClaimLostError(LashStoreError):
     def __str__(self) -> str:
         return (
             f"the claim {self.claim_id!r} is lost: it should stand on {list(self.expected)}, "
-            f"and stands on {list(self.found)}{'; they are completed' if self.reason else ''}"
+            f"and stands on {list(self.found)}{_CLAIM_REASONS[self.reason]}"
         )
 
 

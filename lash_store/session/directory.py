@@ -1,6 +1,7 @@
 """All the sessions of a folder, or of a shared database: which is whose (S-DIR)."""
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -141,8 +142,15 @@ class SessionDirectory:
     def close(self) -> None:
         """Close the stores that were opened here and are open still; more may be opened after."""
         with ExitStack() as closing:
-            for store in list(self._opened):
+            for store in self._all_opened():
                 closing.callback(store.close)
+
+    def _all_opened(self) -> Sequence[SessionStore]:
+        while True:
+            try:
+                return [*self._opened]
+            except RuntimeError:  # another thread has opened one meanwhile
+                continue
 
     def __enter__(self) -> Self:
         return self

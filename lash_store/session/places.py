@@ -243,12 +243,20 @@ def check_owner(name: object) -> str:
 
 def _entries(after: str, limit: int) -> Any:
     metas, heads = across_sessions(session_meta), across_sessions(session_head)
-    names = union(select(metas.c.store), select(heads.c.store)).subquery()
+    # Each by itself first: together, SQLite would read and sort all of them for each page.
+    pages = [
+        select(each.c.store)
+        .where(each.c.store > after)
+        .order_by(each.c.store)
+        .limit(limit)
+        .subquery()
+        for each in (metas, heads)
+    ]
+    names = union(*[select(page.c.store) for page in pages]).subquery()
     columns = [metas.c[column.name] for column in session_meta.c if column.name != "singleton"]
     return (
         select(names.c.store, *columns)
         .outerjoin(metas, metas.c.store == names.c.store)
-        .where(names.c.store > after)
         .order_by(names.c.store)
         .limit(limit)
     )

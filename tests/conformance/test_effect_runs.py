@@ -32,6 +32,7 @@ from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, apart
 from tests.support.processes import Says, workers
 from tests.support.timing import within
+from tests.support.turns import eventually
 
 ENVELOPE = {"model": "m"}
 
@@ -364,6 +365,36 @@ def test_e_sleep_1_sleeping_to_the_end_and_the_rest_of_it(path: Path) -> None:
             assert time.monotonic() - started >= 0.1
 
         assert within(0.15, sleep_to_the_end)
+
+
+def test_k_open_5_closing_ends_a_sleep(path: Path) -> None:
+    effects = EffectStore.open(path)
+    ended: list[str] = []
+
+    def sleep() -> None:
+        try:
+            effects.sleep("s", "z", 3_600_000)
+        except StoreClosedError:
+            ended.append("sync")
+
+    sleeping = threading.Thread(target=sleep, daemon=True)
+    sleeping.start()
+    eventually(lambda: bool(effects.watch.waiters))
+    effects.close()
+    sleeping.join(20)
+
+    async def main() -> None:
+        store = AsyncEffectStore.open(path)
+        task = asyncio.create_task(store.sleep("s", "z", 3_600_000))
+        while store._store is None or not store._store.watch.waiters:
+            await asyncio.sleep(0.001)
+        await store.aclose()
+        with pytest.raises(StoreClosedError):
+            await asyncio.wait_for(task, 20)
+        ended.append("asyncio")
+
+    asyncio.run(main())
+    assert ended == ["sync", "asyncio"]
 
 
 def test_asyncio_runs(path: Path) -> None:

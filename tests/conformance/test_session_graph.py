@@ -413,6 +413,28 @@ class TestGraph:
             with pytest.raises(CorruptRecordError, match="its own ancestor"):
                 store.load_path(leaf)
 
+    def test_s_graph_2_a_cycle_is_an_error_however_far_a_path_may_go(
+        self, store: SessionStore
+    ) -> None:
+        """Two commits make one, each of which is sound; the nodes between have SQL follow the parents."""
+        commit(store, Append([node("a", "z")], "a"))
+        commit(store, Append([node(f"x{at}", None) for at in range(100)], "x0"))
+        commit(store, Append([node("z", "a")], "z"))
+        for limit in (None, 3, 1_000, 2**62):
+            with pytest.raises(CorruptRecordError, match="its own ancestor"):
+                store.load_path(limit=limit)
+
+    @pytest.mark.parametrize("again", [0, 1])
+    def test_s_commit_7_a_graph_that_takes_anothers_place_is_numbered_from_its_first_node(
+        self, store: SessionStore, path: Path, again: int
+    ) -> None:
+        commit(store, Append([node(f"n{at}", None) for at in range(5)], "n4"))
+        for _ in range(1 + again):
+            commit(store, ReplaceFull([node("n3", None), node("new", "n3")], "new"))
+        assert [row[:2] for row in all_rows(path)["graph_nodes"]] == [(1, "n3"), (2, "new")]
+        commit(store, Append([node("behind", "new")], "behind"))
+        assert all_rows(path)["graph_nodes"][-1][:2] == (3, "behind")
+
     @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "d"]])
     @pytest.mark.parametrize("replaces", [False, True])
     def test_s_commit_6_nodes_that_are_their_own_ancestors_are_refused(

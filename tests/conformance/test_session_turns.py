@@ -230,8 +230,10 @@ def test_s_commit_5_a_completed_claim_stands_on_exactly_its_batches(
         commit(store, chain("a"), completed=claims)
     if loss == "two claims":  # which batches are named twice
         assert sorted(refusal.value.found) == sorted(claim.batch_ids)
+        assert refusal.value.reason == "named twice"
+        assert "named twice in this commit" in str(refusal.value)
     if loss in ("other", "zz"):
-        assert refusal.value.found == ()
+        assert (refusal.value.found, refusal.value.reason) == ((), "of another session")
     assert all_rows(path) == before
 
 

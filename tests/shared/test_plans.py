@@ -7,6 +7,7 @@ explicit number behind an index has them in order here.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from sqlalchemy import Select
 from lash_store._kernel.prepared import PreparedRows
 from lash_store._kernel.sharing import SCOPE, shared
 from lash_store.schemas import SCHEMAS, canonical_statements
+from lash_store.session import places
 from tests.statements.catalogue import CONDITIONS, EXAMPLES
 from tests.support.dialects import SHARED
 
@@ -75,6 +77,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
 def plan(connection: sqlite3.Connection, construct: Any) -> list[str]:
     compiled: Any = construct.compile(dialect=SHARED)
     values = {**compiled.params, SCOPE.key: "s7"}
+    values = {name: json.dumps(v) if isinstance(v, list) else v for name, v in values.items()}
     rows = connection.execute(f"EXPLAIN QUERY PLAN {compiled}", values)
     return [detail for *_, detail in rows]
 
@@ -91,6 +94,16 @@ def test_every_read_is_a_range_of_its_sessions_rows(
         assert step.startswith("SEARCH"), steps
         assert "store=?" in step, steps
     assert not any("BLOOM" in step or "AUTOMATIC" in step for step in steps), steps
+
+
+def test_k_tx_6_a_page_of_sessions_is_read_in_order(database: sqlite3.Connection) -> None:
+    """No more of each table than the page has: all of them were read and sorted for each."""
+    construct: Any = places._entries("s3", 5)
+    compiled = construct.compile(dialect=SHARED)
+    rows = database.execute(f"EXPLAIN QUERY PLAN {compiled}", compiled.params)
+    steps = [detail for *_, detail in rows]
+    assert sum("store>?" in step for step in steps) == 2, steps
+    assert not any(step.startswith("SCAN lash_") for step in steps), steps
 
 
 def test_the_claim_reads_three_ranges_in_order(database: sqlite3.Connection) -> None:

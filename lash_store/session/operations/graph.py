@@ -116,9 +116,10 @@ def count_nodes(tx: Tx) -> int:
     return sum(count for (count,) in statements.count_nodes.all(tx.own_cursor))
 
 
-def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
+def append_nodes(nodes: Sequence[dict[str, Any]], *, replaces: bool) -> Work[None]:
     """Add nodes in written form at the end, in order, dated by the transaction where they are not.
 
+    Where they are to take the place of a whole graph they are numbered from 1, as they would be anyway.
     Raises NodeConflictError for an id that exists (S-COMMIT-6).
     """
     ids = [node["node_id"] for node in nodes]
@@ -126,11 +127,20 @@ def append_nodes(nodes: Sequence[dict[str, Any]]) -> Work[None]:
 
     def append(tx: Tx) -> None:
         cursor, timestamp = tx.own_cursor, encode_json(rfc_3339(tx.now_ms))
-        rows = [
-            statements.insert_node.bind(cursor, node_id=node_id, node_json=timestamp.join(parts))
-            for node_id, parts in zip(ids, encoded, strict=True)
-        ]
-        added = statements.insert_node.many(cursor, rows)
+        written = [timestamp.join(parts) for parts in encoded]
+        if replaces:
+            bind = statements.insert_node_at.bind
+            rows = [
+                bind(cursor, seq=seq, node_id=node_id, node_json=node_json)
+                for seq, (node_id, node_json) in enumerate(zip(ids, written, strict=True), 1)
+            ]
+            added = statements.insert_node_at.many(cursor, rows)
+        else:
+            rows = [
+                statements.insert_node.bind(cursor, node_id=node_id, node_json=node_json)
+                for node_id, node_json in zip(ids, written, strict=True)
+            ]
+            added = statements.insert_node.many(cursor, rows)
         if added < len(ids):
             raise NodeConflictError(_known(tx, ids, added))
 
@@ -228,4 +238,6 @@ def _nearby(tx: Tx, leaf: str, count: int, limit: int | None) -> dict[str, str]:
 def _ancestors(tx: Tx, leaf: str, limit: int | None) -> dict[str, str]:
     if limit is None:
         return dict(statements.load_path.all(tx.own_cursor, leaf_node_id=leaf))
-    return dict(statements.load_path_end.all(tx.own_cursor, leaf_node_id=leaf, limit=limit))
+    # Not all at once: on a cycle, which is found out here, it goes on to its limit.
+    most = min(limit, _LARGEST_LOOK)
+    return dict(statements.load_path_end.all(tx.own_cursor, leaf_node_id=leaf, limit=most))

@@ -23,6 +23,10 @@ from lash_store.session.tables import queued_work_batches, queued_work_items
 
 _TABLE: Final = queued_work_batches.name
 
+_SPARSE: Final = 4
+"""A page of which at least one in so many places is a batch has its items read from the first to the last; of
+any other they are asked for by name: those between may be many, and large."""
+
 _BatchRow = tuple[int, str, str, str | None, str, str, str, int, int]
 
 
@@ -213,9 +217,14 @@ def _with_items(tx: Tx, rows: list[_BatchRow]) -> list[WorkBatch]:
     """Add the items to batches of one session that were read in order, by one more query."""
     if not rows:
         return []
-    items = statements.load_items.all(
-        tx.own_cursor, session_id=rows[0][2], first_seq=rows[0][0], last_seq=rows[-1][0]
-    )
+    names = [row[1] for row in rows]
+    between = rows[-1][0] - rows[0][0] + 1
+    if between > _SPARSE * len(rows) and not any("\0" in name for name in names):
+        items = statements.load_items_of.all(tx.own_cursor, batch_ids=names)
+    else:
+        items = statements.load_items.all(
+            tx.own_cursor, session_id=rows[0][2], first_seq=rows[0][0], last_seq=rows[-1][0]
+        )
     return assembled(rows, items)
 
 

@@ -145,10 +145,12 @@ def _receipt(tx: Tx, stamp: TurnStamp, session_id: str) -> TurnReceipt | None:
 def _check_completed(tx: Tx, claims: Sequence[WorkClaim], session_id: str) -> None:
     seen: set[str] = set()
     for claim in claims:
-        require_standing(tx, claim)
         ids = claim.batch_ids
-        if claim.session_id != session_id or not seen.isdisjoint(ids):
-            raise ClaimLostError(claim.claim_id, ids, sorted(seen & set(ids)))
+        if claim.session_id != session_id:
+            raise ClaimLostError(claim.claim_id, ids, [], "of another session")
+        require_standing(tx, claim)
+        if not seen.isdisjoint(ids):
+            raise ClaimLostError(claim.claim_id, ids, sorted(seen & set(ids)), "named twice")
         seen.update(ids)
 
 
@@ -159,7 +161,8 @@ def _writing(
     checkpoint, stamp = commit.checkpoint, commit.stamp
     put_checkpoint = None if checkpoint is None else store_checkpoint(context, checkpoint)
     usage = [msgspec.structs.asdict(delta) for delta in commit.usage]
-    append = append_nodes(commit.graph.nodes) if commit.graph.nodes else None
+    graph = commit.graph
+    append = append_nodes(graph.nodes, replaces=graph.replaces) if graph.nodes else None
     encoded = _encoded_for_head(commit)
     completed, attachment_ids = commit.completed, commit.attachment_ids
 

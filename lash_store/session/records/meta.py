@@ -80,15 +80,16 @@ def read_relation(written: dict[str, Any]) -> Relation:
 def message_text(node: Mapping[str, Any]) -> str:
     """Return the text of a user message's node: its parts, joined by blank lines (S-GC-3).
 
-    Tool calls and results and blank parts are left out; an image stands as a remark. Raises
-    TypeError, KeyError or AttributeError for a node of another shape.
+    Tool calls and results, blank parts and what is none are left out: a node's event is the consumer's own.
+    An image stands as a remark. Raises TypeError, KeyError or AttributeError for a node that is none of a user's.
     """
     texts = []
-    for part in node["event"]["Conversation"].get("parts", []):
-        kind = part.get("kind")
+    parts = node["event"]["Conversation"].get("parts")
+    for part in parts if isinstance(parts, list) else ():
+        kind = part.get("kind") if isinstance(part, dict) else "ToolCall"
         if kind in ("ToolCall", "ToolResult"):
             continue
-        text = "[Image attached]" if kind == "Image" else str(part.get("content") or "")
-        if text.strip():
-            texts.append(text)
+        content = "[Image attached]" if kind == "Image" else part.get("content")
+        if isinstance(content, str) and content.strip():
+            texts.append(content)
     return "\n\n".join(texts).strip()

@@ -140,6 +140,16 @@ def insert_node(*, node_id: str, node_json: str) -> Insert:
 
 
 @prepare
+def insert_node_at(*, seq: int, node_id: str, node_json: str) -> Insert:
+    """Add a node at a place of the graph, behind all that are there; likewise (S-COMMIT-6).
+
+    Of many that take the place of a whole graph each would look for its place past all that were deleted.
+    """
+    fresh = upsert_insert(graph_nodes).values(seq=seq, node_id=node_id, node_json=node_json)
+    return fresh.on_conflict_do_nothing(index_elements=[graph_nodes.c.node_id]).inline()
+
+
+@prepare
 def newest_nodes(*, count: int) -> Select[str]:
     """The ids of the `count` nodes that were added last, tombstoned ones too."""
     return select(graph_nodes.c.node_id).order_by(graph_nodes.c.seq.desc()).limit(count)

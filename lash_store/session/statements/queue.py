@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import by_primary_key, upsert_insert
+from lash_store._kernel.dialects import by_primary_key, is_one_of, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store._kernel.sharing import across_sessions
 from lash_store.session.statements.claims import has_live_claim
@@ -130,6 +130,15 @@ def load_items(*, session_id: str, first_seq: int, last_seq: int) -> Select[str,
             _batches.enqueue_seq <= last_seq,
         )
         .order_by(_batches.enqueue_seq, _items.item_index)
+    )
+
+
+@prepare
+def load_items_of(*, batch_ids: list[str]) -> Select[str, str, str]:
+    """Read the items of a list of batches, in the order of each."""
+    items = select(_items.batch_id, _items.item_id, _items.payload_json)
+    return items.where(is_one_of(_items.batch_id, batch_ids)).order_by(
+        _items.batch_id, _items.item_index
     )
 
 
