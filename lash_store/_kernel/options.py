@@ -34,8 +34,8 @@ class OpenOptions(TypedDict, total=False):
     ``ids``              where tokens come from; default ``RandomIds()``
     ``linked``           open a file that has a second name, or is mounted by itself (K-OPEN-10):
                          only where nobody opens it by another path; default False
-    ``adopt``            make our tables beside those that another program has in the database,
-                         where it is opened by a URL; default False
+    ``adopt``            make our tables beside those that another program has in a file that is
+                         opened by a URL; default False. On a server they are made beside others anyway
     ``prefix``           what the names of our tables begin with there; default "lash_"
     ``extras``           indexes and triggers that the application adds to our tables, an ``Index``
                          or a ``Trigger`` each, made where they are missing (K-SHARE-9); "any"

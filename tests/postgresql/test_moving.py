@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from lash_store import Deployment, NewWork, SessionStore, moving
+from lash_store import Deployment, NewWork, ProcessRegistry, SessionStore, moving
 from lash_store._kernel.observing import observed_by
 from lash_store.cli.app import app
 from lash_store.errors import ConnectionLostError, CopyError, StoreOpenError
@@ -21,6 +21,7 @@ from lash_store.schemas import KINDS, check_file, mend_file
 from tests.shared.test_moving import Interrupts, contents, fill
 from tests.support.databases import all_rows
 from tests.support.postgresql import placed
+from tests.support.registries import register
 from tests.support.triggers import draft
 
 SESSIONS = 6
@@ -259,3 +260,40 @@ def test_a_copy_holds_the_units_of_one_session_alone(there: str, tmp_path: Path)
         store.enqueue_work(NewWork(["x"]))
     units = copy_deployment(there, tmp_path / "y")
     assert [unit.session_id for unit in units] == ["s", None, None, None]
+
+
+def test_k_share_7_a_database_that_spells_texts_otherwise_is_copied(
+    there: str, tmp_path: Path
+) -> None:
+    """SQLite sorts those in UTF-16 by their bytes: the rows are the same, and their order is none of them."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA encoding = 'UTF-16le'")
+        made.execute("CREATE TABLE own (x)")
+    names = ["a", "\u0101", "z", "\U0001f600", "\uffee"]
+    url = f"sqlite:///{path}"
+    with ProcessRegistry.open(url, adopt=True) as registry:
+        for name in names:
+            register(registry, name)
+    copy_deployment(url, there)
+    with ProcessRegistry.open(there) as registry:
+        assert registry.known_processes(names) == set(names)
+
+
+def test_k_share_7_a_table_on_a_server_is_read_page_by_page(
+    folder: Path, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "_PAGE", 1)
+    copy_deployment(folder, there)
+    sizes: list[int] = []
+    fetchmany = psycopg.ServerCursor.fetchmany
+
+    def fetches(cursor: Any, size: int = 0) -> Any:
+        rows = fetchmany(cursor, size)
+        sizes.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(psycopg.ServerCursor, "fetchmany", fetches)
+    copy_deployment(there, tmp_path / "back")
+    assert set(sizes) == {0, 1}
+    assert contents(tmp_path / "back") == contents(folder)

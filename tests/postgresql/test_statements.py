@@ -196,7 +196,10 @@ def _candidates(argument: str, known: dict[str, list[Any]]) -> list[Any]:
         *(["session_id", "process_id"] if argument == "key" else []),
         *(["scope_id"] if argument.endswith("scope_id") else []),
     ]
-    return [value for each in names for value in known.get(each, [])]
+    lists = [
+        [value] for value in known.get(argument.removesuffix("s"), []) if argument not in known
+    ]
+    return [*(value for each in names for value in known.get(each, [])), *lists]
 
 
 def _fits(value: Any, annotation: Any) -> bool:

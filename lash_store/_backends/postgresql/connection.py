@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from select import select
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final
@@ -171,8 +172,15 @@ class StoreConnection(GuardedConnection):
         cursor.execute(self._beginning, prepare=False)
         while cursor.nextset():
             pass
-        self._server_ms, self._read_s = cursor.fetchall()[0][0], monotonic()
+        self._note_time(cursor)
         self.has_written = False
+
+    def _note_time(self, cursor: Any) -> None:
+        self._server_ms, self._read_s = cursor.fetchall()[0][0], monotonic()
+
+    def read_time(self) -> None:
+        """Read the server's time again: something was waited for in the midst of the transaction."""
+        self._note_time(self.own_cursor.execute(dialect.NOW, prepare=False))
 
     def send(self, last: Callable[[], object]) -> None:
         """Send what waits, and then `last`, and wait for all of it at once."""
@@ -244,6 +252,7 @@ class StoreConnection(GuardedConnection):
             self.notes.clear()
             self._roll_back()
             raise self.ended_error()
+        self._require_connected()
         try:
             self.own_cursor.execute(dialect.COMMIT)
         except BaseException as error:
@@ -263,6 +272,20 @@ class StoreConnection(GuardedConnection):
                 raise store_error(error, self) from error
             self.discard()  # an interrupt: whether it was committed nobody here knows
             raise
+
+    def _require_connected(self) -> None:
+        """Raise ConnectionLostError if the server has said that it is gone, before COMMIT is sent (K-PG-2)."""
+        if self.unsent:
+            return
+        try:
+            while select([self.fileno()], [], [], 0)[
+                0
+            ]:  # what it has said last, and then that it is gone
+                self.pgconn.consume_input()
+        except psycopg.Error as error:
+            self.notes.clear()
+            self.discard()
+            raise ConnectionLostError(self.path, code_of(error), first_line(error)) from error
 
     def _roll_back(self) -> None:
         """Roll back; a connection on which that can't be done is of no more use, and undone by its loss."""

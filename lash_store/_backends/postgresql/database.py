@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 
 from lash_store._backends.apart import shares
 from lash_store._backends.postgresql import dialect, guard
@@ -103,6 +104,7 @@ class OpenDatabase:
         self._idle: list[StoreConnection] = []
         self._watcher: StoreConnection | None = None
         self._polling = threading.Lock()
+        self._ensuring = threading.Lock()
         self.groups = Blocks(self)
         self.turns = Turns(self.key.pool_size, self.groups.start)
         self.watch = Watch(self._read_version, POLLS)
@@ -188,6 +190,8 @@ class OpenDatabase:
             return self._connect()
         except psycopg.Error as error:
             raise StoreOpenError(self.path, f"{first_line(error)} ({code_of(error)})") from error
+        except ArgumentError as error:  # SQLAlchemy's, of a port that is no number, say
+            raise StoreOpenError(self.path, str(error)) from error
 
     def _connect(self) -> StoreConnection:
         key = self.key
@@ -218,7 +222,20 @@ class OpenDatabase:
             connection.discard()
 
     def ensure(self, schema: Schema, settings: Settings) -> None:
-        """Make a kind's tables, or compare them, on a connection of its own."""
+        """Make a kind's tables, or compare them, on a connection of its own.
+
+        One at a time, and nobody else waits for that: another process may have the lock of making them.
+        """
+        since_s = monotonic()
+        if not self._ensuring.acquire(timeout=settings.busy_timeout_ms / 1000):
+            raise StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+        try:
+            if schema not in self.held:
+                self._ensure(schema, settings)
+        finally:
+            self._ensuring.release()
+
+    def _ensure(self, schema: Schema, settings: Settings) -> None:
         with self._apart() as connection:
             cursor = connection.own_cursor
             try:

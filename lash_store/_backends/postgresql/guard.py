@@ -17,7 +17,7 @@ from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.postgresql.drift import find_drift
 from lash_store._backends.postgresql.indexes import indexes_of
-from lash_store._backends.postgresql.locks import OPENING, number_of
+from lash_store._backends.postgresql.locks import OPENING, lock_if_need_be_waiting, number_of
 from lash_store._kernel.checks import shown
 from lash_store._kernel.extras import is_optional
 from lash_store._kernel.options import Settings
@@ -136,7 +136,7 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     Begins, commits and rolls back nothing (K-GUARD-5).
     """
     lock = (number_of(f"{place}.{schema.prefix}", OPENING), False)
-    cursor.execute(dialect.lock_statement(lock), prepare=False)
+    lock_if_need_be_waiting(cursor, lock)
     if not needs_making(cursor, schema, path, place):
         return
     ((before,),) = cursor.execute("SELECT current_setting('search_path')").fetchall()

@@ -79,14 +79,15 @@ class PostgresqlHandle(BaseHandle[OpenDatabase]):
     @classmethod
     def _on(cls, database: OpenDatabase, schema: Schema, settings: Settings) -> PostgresqlHandle:
         there = shared(schema, database.key.prefix)
-        with database.opening:
-            if database.closed:
-                raise StoreClosedError(database.path)
-            if there not in database.held:
-                database.ensure(there, settings)
-            handle = cls(database, there, settings)
-            database.handles.add(handle)
-        return handle
+        while True:
+            with database.opening:
+                if database.closed:
+                    raise StoreClosedError(database.path)
+                if there in database.held:
+                    handle = cls(database, there, settings)
+                    database.handles.add(handle)
+                    return handle
+            database.ensure(there, settings)
 
     @property
     def watch(self) -> Watch:

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from lash_store._backends.postgresql import dialect
 from lash_store._kernel.schema import Schema
 
 Lock: TypeAlias = tuple[int, bool]
@@ -73,6 +74,24 @@ def together(locks: Iterable[Lock]) -> tuple[Lock, ...]:
     for number, is_shared in locks:
         wanted[number] = wanted.get(number, True) and is_shared
     return tuple(sorted(wanted.items()))
+
+
+_STATEMENT_TIMEOUT: Final = (
+    "SELECT current_setting('statement_timeout'), set_config('statement_timeout', $1, true)"
+)
+
+
+def lock_if_need_be_waiting(cursor: Any, lock: Lock) -> bool:
+    """Take a lock in a transaction that has begun; tell whether it was waited for.
+
+    A role's own limit ends no such wait (K-LOCK-3), or its transaction would be over.
+    """
+    if cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
+        return False
+    ((before, _),) = cursor.execute(_STATEMENT_TIMEOUT, ("0",)).fetchall()
+    cursor.execute(dialect.lock_statement(lock), prepare=False)
+    cursor.execute(_STATEMENT_TIMEOUT, (before,))
+    return True
 
 
 @lru_cache(maxsize=16_384)

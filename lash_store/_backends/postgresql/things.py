@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.driver import store_error
-from lash_store._backends.postgresql.locks import Lock, locks_of
+from lash_store._backends.postgresql.locks import Lock, lock_if_need_be_waiting, locks_of
 from lash_store._kernel.schema import Schema
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
-
-
-_STATEMENT_TIMEOUT: Final = (
-    "SELECT current_setting('statement_timeout'), set_config('statement_timeout', $1, true)"
-)
 
 
 def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
@@ -28,11 +23,8 @@ def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
             continue
         cursor = connection.own_cursor
         try:
-            if not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
-                # A role's own limit ends no such wait (K-LOCK-3), or its transaction would be over.
-                ((before, _),) = cursor.execute(_STATEMENT_TIMEOUT, ("0",)).fetchall()
-                cursor.execute(dialect.lock_statement(lock), prepare=False)
-                cursor.execute(_STATEMENT_TIMEOUT, (before,))
+            if lock_if_need_be_waiting(cursor, lock):
+                connection.read_time()
         except psycopg.Error as error:
             raise store_error(error, connection) from error
         connection.held.add(lock)
