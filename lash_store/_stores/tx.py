@@ -90,7 +90,7 @@ class Tx(Generic[ContextT_co]):
         )
         transaction.standing = self
 
-    def read_time_again(self) -> None:
+    def _read_time_again(self) -> None:
         """Read the clock once more, for one operation alone: it has waited in the midst of its transaction."""
         if self.operation is not None:
             self.now_ms = self.current.now_ms(self.context.clock)

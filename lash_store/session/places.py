@@ -1,11 +1,13 @@
 """Where the sessions of a directory are: each in a file of a folder, or all in one database."""
 
+import errno
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -23,7 +25,7 @@ from lash_store._backends import (
 )
 from lash_store._kernel.checks import check_kind, check_name, shown
 from lash_store._kernel.options import OpenOptions
-from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl
+from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import explained_on
 from lash_store.errors import (
@@ -42,6 +44,8 @@ from lash_store.session.tx import SessionTx
 _LONGEST_NAME: Final = 80
 _SUFFIX: Final = ".db"
 _LOCK: Final = ".lock"
+_TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+_TRY_AGAIN_S: Final = 0.002
 
 Open = Callable[[str | Path], SessionStore]
 """Opens the store of the session that is asked for, at a path or by a URL."""
@@ -85,8 +89,9 @@ class Place(Protocol):
 class Folder:
     """A folder with a file for each session, and a lock for who makes or removes one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, busy_timeout_ms: int) -> None:
         self._root = root
+        self._busy_timeout_ms = busy_timeout_ms
         self.name = str(root)
 
     def path_of(self, session_id: str) -> Path:
@@ -152,10 +157,28 @@ class Folder:
         with _explained(self._root):
             descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            with _explained(self._root):
+                self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
             os.close(descriptor)
+
+    def _wait_for(self, descriptor: int, kind: int) -> None:
+        """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""
+        since_s = monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                require_systems_own(error)
+                waited_ms = round((monotonic() - since_s) * 1000)
+                if error.errno not in _TAKEN:
+                    raise
+                if waited_ms >= self._busy_timeout_ms:
+                    raise StoreBusyError(self.name, waited_ms, "the folder's lock") from error
+                sleep(_TRY_AGAIN_S)
+            else:
+                return
 
 
 class SharedDatabase:

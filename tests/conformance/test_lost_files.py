@@ -11,14 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lash_store import AsyncSessionStore, NewWork, SessionDirectory, SessionLease, SessionStore
-from lash_store._backends.sqlite import files
+from lash_store._backends.sqlite import files, opened
 from lash_store._kernel.watching import Waiter
 from lash_store.errors import StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
@@ -517,3 +517,23 @@ def test_k_open_9_a_file_stands_where_the_folder_was(tmp_path: Path) -> None:
         with pytest.raises(StoreLostError):
             store.put_blob(b"y")
     assert folder.read_bytes() == b"a file"
+
+
+@pytest.mark.canonical("each store has a file of its own")
+def test_k_open_12_what_is_only_read_from_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the one that was idle longest, and is not closed for each that comes."""
+    monkeypatch.setattr(opened, "MOST_CONNECTIONS", 6)
+    with ExitStack() as stack:
+        hot = stack.enter_context(SessionStore.open(tmp_path / "hot.db", session_id="s"))
+        cold = [
+            stack.enter_context(SessionStore.open(tmp_path / f"cold-{at}.db", session_id="s"))
+            for at in range(12)
+        ]
+        hot.load_head()
+        (reader,) = database_of(hot).all_connections[-1:]
+        for each in cold:
+            each.claim_lease(owner_id="ann", ttl_ms=1)
+            hot.load_head()
+        assert reader in database_of(hot).all_connections

@@ -435,6 +435,26 @@ class TestDirectory:
                 creator.pipe.send("go")
             assert len({creator.receive() for creator in creators}) == 1
 
+    @pytest.mark.posix("the folder's lock")
+    def test_k_tx_3_the_folder_s_lock_is_waited_for_as_long_as_any(self, tmp_path: Path) -> None:
+        """Another process may have been stopped as it made a session."""
+        import fcntl  # noqa: PLC0415 # reason: POSIX alone has it
+
+        directory = SessionDirectory(tmp_path, busy_timeout_ms=30)
+        directory.create("a", model="m").close()
+        with (tmp_path / ".lock").open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            for call in (
+                lambda: directory.create("b", model="m"),
+                lambda: directory.open("a"),
+                lambda: directory.delete("a"),
+            ):
+                with pytest.raises(StoreBusyError, match="the folder's lock"):
+                    call()
+            fcntl.flock(held, fcntl.LOCK_SH)
+            directory.create("b", model="m").close()
+        assert directory.delete("a")
+
     def test_k_open_5_a_directory_is_closed_beside_threads_that_open_sessions(
         self, tmp_path: Path
     ) -> None:

@@ -54,6 +54,9 @@ class Connections:
         self.used_s = 0.0
         """When it was last written to, on the monotonic clock."""
 
+        self.read_s = 0.0
+        """When it was last read from."""
+
         self.all: list[StoreConnection] = []
         self.writer: StoreConnection | None = None
         self.queue: WriteQueue | None = None

@@ -107,8 +107,8 @@ class OpenDatabase:
 
     @property
     def used_s(self) -> float:
-        """When it was last written to, on the monotonic clock."""
-        return self.connections.used_s
+        """When it was last written to, or read from, on the monotonic clock."""
+        return max(self.connections.used_s, self.connections.read_s)
 
     @property
     def is_written_here(self) -> bool:

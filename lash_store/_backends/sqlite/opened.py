@@ -23,7 +23,7 @@ class Opened(Protocol):
 
     @property
     def used_s(self) -> float:
-        """When it was last written to, on the monotonic clock."""
+        """When it was last written to, or read from, on the monotonic clock."""
 
     @property
     def is_written_here(self) -> bool:

@@ -89,6 +89,7 @@ class Readers:
         connection = self._take()
         try:
             connection.operation = operation
+            self._connections.read_s = monotonic()
             connection.begin(dialect.BEGIN_READ)
         except BaseException as error:
             self.end(connection)

@@ -68,7 +68,7 @@ def claim_next(
             record = read_record(process_id, record_json, RUNNING)
             if locks is not None and not _has_alone(tx, locks, process_id):
                 locks.let_go()
-                tx.read_time_again()  # or what is claimed now might be over by then
+                tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
                 continue
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):

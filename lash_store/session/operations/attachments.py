@@ -63,12 +63,13 @@ def commit_attachments(
 def stamp_attachments(tx: Tx, session_id: str, attachment_ids: Iterable[str]) -> int:
     """Stamp attachments of a session committed, on an open transaction."""
     cursor, now_ms = tx.own_cursor, tx.now_ms
-    return sum(
-        statements.commit_attachment.run(
+    rows = [
+        statements.commit_attachment.bind(
             cursor, session_id=session_id, attachment_id=attachment_id, now_ms=now_ms
         )
         for attachment_id in attachment_ids
-    )
+    ]
+    return statements.commit_attachment.many(cursor, rows) if rows else 0
 
 
 def list_uncommitted_attachments(

@@ -84,7 +84,8 @@ def tombstone_nodes(_: SessionContext, node_ids: Iterable[str]) -> Work[int]:
     def tombstone(tx: Tx) -> int:
         head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
         with tx.all_or_nothing():
-            changed = sum(statements.tombstone_node.run(cursor, node_id=name) for name in names)
+            rows = [statements.tombstone_node.bind(cursor, node_id=name) for name in names]
+            changed = statements.tombstone_node.many(cursor, rows) if rows else 0
             if head is not None and changed:
                 count = max(0, head.graph_node_count - changed)
                 save_head(tx, msgspec.structs.replace(head, graph_node_count=count))
