@@ -22,6 +22,7 @@ import msgspec
 from lash_store._kernel.checks import check_items, check_kind
 from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall, takes_arguments
 from lash_store._wire.origins import Provenance
+from lash_store._wire.retention import Pruned
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, InvalidRecordError
 from lash_store.process.records.events import WakeDelivery
 from lash_store.process.records.handles import HandleDescriptor
@@ -29,9 +30,10 @@ from lash_store.process.records.processes import ProcessRecord, ProcessRegistrat
 from lash_store.process.store import ProcessRegistry
 from lash_store.process.tx import ProcessTx
 from lash_store.session.records.queue import NewWork
-from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Occurrence, Pruned
+from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Occurrence
 from lash_store.trigger.records.subscriptions import Fixed, Subscription
 from lash_store.trigger.store import TriggerStore
+from lash_store.trigger.tx import TriggerTx
 
 _PER_TRANSACTION = 200
 """How many processes one transaction registers: others want to write, too."""
@@ -188,6 +190,33 @@ def prune_started(
     candidates = triggers.list_reserved_processes(occurred_before_ms, after=after, limit=limit)
     known = registry.known_processes(candidates)
     return triggers.prune_occurrences(occurred_before_ms, started=known, after=after, limit=limit)
+
+
+def prune_ended(
+    triggers: TriggerStore,
+    registry: ProcessRegistry,
+    updated_before_ms: int,
+    *,
+    after: str = "",
+    limit: int = 100,
+) -> Pruned:
+    """Remove processes that ended long ago and whose occurrences are gone, one batch (P-RET-1).
+
+    See ``ProcessRegistry.prune_processes``, which is told here what is forgotten; ``prune_started`` first.
+    """
+    check_kind("triggers", triggers, TriggerStore)
+    check_kind("registry", registry, ProcessRegistry)
+    causes = registry.list_causing_occurrences(updated_before_ms, after=after, limit=limit)
+    with triggers.read() as tx:
+        gone = [occurrence_id for occurrence_id in causes if not _is_there(tx, occurrence_id)]
+    return registry.prune_processes(updated_before_ms, forgotten=gone, after=after, limit=limit)
+
+
+def _is_there(tx: TriggerTx, occurrence_id: str) -> bool:
+    try:
+        return tx.load_occurrence(occurrence_id) is not None
+    except CorruptRecordError:  # it can't be read, and its deliveries can be
+        return True
 
 
 def _input_of(delivery: Delivery) -> ProcessInput:

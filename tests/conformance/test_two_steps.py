@@ -130,6 +130,8 @@ def arguments(store: Any) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
             "renew_lease": call(lease.fence, ttl_ms=5),
             "release_lease": call(lease.fence),
             "current_lease": call("p"),
+            "list_causing_occurrences": call(2**62),
+            "prune_processes": call(2**62, forgotten=iter(["x"])),
         }
     if isinstance(store, TriggerStore):
         occurrence_id = occur(store).occurrence_id
@@ -221,6 +223,7 @@ REFUSED: dict[Any, dict[str, Callable[[Any], object]]] = {
         ),
         "renew_lease": lambda on: on.renew_lease(None, ttl_ms=1),
         "release_lease": lambda on: on.release_lease(None),
+        "prune_processes": lambda on: on.prune_processes(1, forgotten="p"),
     },
     TriggerStore: {
         "register_subscription": lambda on: on.register_subscription(draft(source=NAN)),

@@ -193,6 +193,8 @@ def test_the_arguments_of_operations_with_several(
         lambda: registry.complete_and_claim_next(a, b, ttl_ms=1),
         lambda: registry.complete_and_claim_next(fence, b, ttl_ms=a, matching=c),
         lambda: registry.renew_lease(a, ttl_ms=b),
+        lambda: registry.prune_processes(a, forgotten=b, after=c),
+        lambda: registry.list_causing_occurrences(a, after=b, limit=c),
         lambda: registry.renew_lease(fence, ttl_ms=a),
         lambda: registry.wait_event_after(a, b, c, timeout_ms=0),
         lambda: registry.await_process("p", timeout_ms=a if a is not None else 0),

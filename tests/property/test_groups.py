@@ -269,6 +269,7 @@ PROCESSES: dict[str, Action] = {
         Success(n.c // 2),
         ttl_ms=TTL,
     ),
+    "prune": lambda _, s, n: partial(s.prune_processes, 1_000_000 + 10 * n.a),
     "renew": lambda w, s, n: partial(
         s.renew_lease, w.pick(ProcessFence, n.a, NO_PROCESS), ttl_ms=TTL
     ),

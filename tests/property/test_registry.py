@@ -226,6 +226,19 @@ class RegistryMachine(RuleBasedStateMachine):
         assert (appended.wake is not None) == wakes
         return True
 
+    @rule(limit=st.sampled_from([1, 100]))
+    def prune_processes(self, limit: int) -> None:
+        """What has ended, and has no wake that nobody has acknowledged."""
+        ended = [n for n in sorted(self.model) if self.model[n].state() != "running"]
+        over = [n for n in ended[:limit] if not self.model[n].pending()]
+        pruned = self.registry.prune_processes(self.clock.now_ms() + 1, limit=limit)
+        assert (pruned.removed, pruned.examined) == (len(over), len(ended[:limit]))
+        assert pruned.after == (ended[limit - 1] if len(ended) >= limit else None)
+        for name in over:
+            del self.model[name]
+            for grant in [each for each in self.grants if each[1] == name]:
+                del self.grants[grant]
+
     @rule(name=IDS, reason=st.sampled_from([None, "r"]))
     def request_cancel(self, name: str, reason: str | None) -> None:
         process = self.model.get(name)

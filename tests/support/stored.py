@@ -111,6 +111,7 @@ READS: dict[str, dict[str, Calls]] = {
         "list_live_handles": once(lambda r: r.list_live_handles(ONE)),
         "list_handles_on": of_each("list_handles_on", "p", "q"),
         "current_lease": of_each("current_lease", "p", "q"),
+        "list_causing_occurrences": once(lambda r: r.list_causing_occurrences(LATE_MS)),
     },
     "trigger": {
         "list_subscriptions": lambda t, _: [

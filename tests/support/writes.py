@@ -71,7 +71,10 @@ def fill_session(store: SessionStore, held: Any) -> None:
 
 
 def fill_processes(registry: ProcessRegistry, held: Any) -> None:
-    """One process is held, waits and has events; another is free."""
+    """One process is held, waits and has events; another is free; one has ended."""
+    register(registry, "e")
+    registry.grant_handle(ONE, "e")
+    registry.complete_process("e", Success(1))
     for name in "pq":
         register(registry, name, wake_target=ONE)
         registry.grant_handle(ONE, name)
@@ -172,6 +175,7 @@ WRITES: dict[str, dict[str, Write]] = {
         ),
         "renew_lease": lambda r, h: r.renew_lease(h.fence, ttl_ms=99),
         "release_lease": lambda r, h: r.release_lease(h.fence),
+        "prune_processes": lambda r, _: r.prune_processes(2**60),
     },
     "trigger": {
         "register_subscription": lambda s, _: s.register_subscription(draft()),

@@ -30,6 +30,7 @@ from lash_store.process.records import EngineCall, ProcessIdentity
 from lash_store.routing import (
     Started,
     process_of_delivery,
+    prune_ended,
     prune_started,
     start_deliveries,
     unstarted_deliveries,
@@ -74,6 +75,9 @@ def test_triggers() -> None:
         assert_type(start_deliveries(registry, reservations.deliveries), Started)
         assert_type(unstarted_deliveries(triggers, registry), DeliveryPage)
         assert_type(prune_started(triggers, registry, 1), Pruned)
+        assert_type(prune_ended(triggers, registry, 1), Pruned)
+        assert_type(registry.prune_processes(1), Pruned)
+        assert_type(registry.list_causing_occurrences(1), list[str])
         with triggers.begin() as tx:
             assert_type(tx, TriggerTx)
 

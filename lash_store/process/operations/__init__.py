@@ -1,7 +1,15 @@
 """The operations of a process registry, by aggregate, and their list."""
 
 from lash_store._stores.operations import Operations, reads, writes
-from lash_store.process.operations import claims, events, handles, leases, processes, wakes
+from lash_store.process.operations import (
+    claims,
+    events,
+    handles,
+    leases,
+    processes,
+    retention,
+    wakes,
+)
 
 
 class ProcessOperations(Operations):
@@ -43,3 +51,6 @@ class ProcessOperations(Operations):
     renew_lease = writes(leases.LEASES.renewing)
     release_lease = writes(leases.LEASES.releasing)
     current_lease = reads(leases.current_lease)
+
+    list_causing_occurrences = reads(retention.list_causing_occurrences)
+    prune_processes = writes(retention.prune_processes)

@@ -35,6 +35,7 @@ from lash_store._wire.origins import (
 from lash_store._wire.payloads import (
     PayloadSchema as PayloadSchema,
 )
+from lash_store._wire.retention import Pruned as Pruned
 from lash_store.process.records.events import (
     Appended as Appended,
     Completed as Completed,

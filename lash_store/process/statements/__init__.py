@@ -41,6 +41,7 @@ from lash_store.process.statements.leases import (
 )
 from lash_store.process.statements.processes import (
     count_status as count_status,
+    delete_process as delete_process,
     known_processes as known_processes,
     list_processes as list_processes,
     list_status as list_status,
@@ -49,6 +50,7 @@ from lash_store.process.statements.processes import (
     lock_claimable as lock_claimable,
     matches_filter as matches_filter,
     next_claimable as next_claimable,
+    old_processes as old_processes,
     process_status as process_status,
     register_process as register_process,
     select_processes as select_processes,

@@ -1,6 +1,20 @@
 """Statements on the records of processes."""
 
-from sqlalchemy import ColumnElement, Insert, Select, Update, and_, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Insert,
+    Select,
+    Update,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from lash_store._kernel.dialects import (
     IsNoJson,
@@ -12,6 +26,7 @@ from lash_store._kernel.dialects import (
 )
 from lash_store._kernel.prepared import prepare
 from lash_store._wire.filters import is_defined_by
+from lash_store.process.statements.events import is_pending_wake
 from lash_store.process.tables import PROCESS_LEASES, process_events, process_leases, processes
 
 _processes = processes.c
@@ -144,6 +159,42 @@ def count_status(*, status: str, up_to: int) -> Select[int]:
     """Count the processes in a status, and no further than `up_to`."""
     first = select(_processes.status).where(_processes.status == status).limit(up_to)
     return select(func.count().label("processes")).select_from(first.subquery("found"))
+
+
+@prepare
+def old_processes(
+    *, updated_before_ms: int, after_process_id: str, limit: int
+) -> Select[str, str | None, int]:
+    """Read a page of the processes that ended before a time, by id (P-RET-1).
+
+    Id, the occurrence that led to it, and whether it has to stay: it has a wake that nobody has
+    acknowledged, or can't be read.
+    """
+    cause = ("provenance", "caused_by")
+    of_occurrence = JsonText(_processes.record_json, *cause, "type") == "trigger_occurrence"
+    occurrence_id = JsonText(_processes.record_json, *cause, "occurrence_id")
+    wakes = exists().where(process_events.c.process_id == _processes.process_id, is_pending_wake())
+    stays = or_(IsNoJson(_processes.record_json), wakes)
+    return (
+        select(
+            _processes.process_id,
+            case((of_occurrence, occurrence_id)).label("occurrence_id"),
+            case((stays, 1), else_=0).label("stays"),
+        )
+        .where(
+            _processes.process_id > after_process_id,
+            _processes.status != _RUNNING,
+            _processes.updated_at_ms < updated_before_ms,
+        )
+        .order_by(_processes.process_id)
+        .limit(limit)
+    )
+
+
+@prepare
+def delete_process(*, process_id: str) -> Delete:
+    """Remove a process and all that is kept of it, where foreign keys are enforced: ``configure()`` has them so."""
+    return delete(processes).where(_processes.process_id == process_id)
 
 
 @prepare

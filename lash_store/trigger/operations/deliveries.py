@@ -16,6 +16,7 @@ from lash_store._kernel.findings import answers
 from lash_store._kernel.locks import locked_by
 from lash_store._stores.tx import Context
 from lash_store._wire.payloads import Problem, problem_of, schema_text
+from lash_store._wire.retention import Pruned
 from lash_store.errors import CorruptRecordError, IdempotencyConflictError, NotFoundError
 from lash_store.trigger import statements
 from lash_store.trigger.context import Tx, Work
@@ -27,7 +28,6 @@ from lash_store.trigger.records.deliveries import (
     Mismatch,
     NewOccurrence,
     Occurrence,
-    Pruned,
     Reservations,
     UndecodableOccurrence,
     new_occurrence,

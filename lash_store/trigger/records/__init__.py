@@ -1,12 +1,12 @@
 """The frozen records of a trigger store: what its operations take and return."""
 
+from lash_store._wire.retention import Pruned as Pruned
 from lash_store.trigger.records.deliveries import (
     Delivery as Delivery,
     DeliveryFilter as DeliveryFilter,
     DeliveryPage as DeliveryPage,
     Mismatch as Mismatch,
     Occurrence as Occurrence,
-    Pruned as Pruned,
     Reservations as Reservations,
     UndecodableOccurrence as UndecodableOccurrence,
 )

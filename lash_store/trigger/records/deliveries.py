@@ -89,18 +89,6 @@ class DeliveryPage(msgspec.Struct, frozen=True):
     undecodable_occurrences: tuple[UndecodableOccurrence, ...] = ()
 
 
-class Pruned(msgspec.Struct, frozen=True):
-    """What a batch of retention did (T-RET-1).
-
-    `removed` of the `examined` occurrences are gone. `after` is what to pass for the next batch;
-    None behind the last one.
-    """
-
-    removed: int
-    examined: int
-    after: str | None
-
-
 class NewOccurrence(msgspec.Struct, frozen=True):
     """An occurrence to record, checked: its id, the hash of the request, its members as written."""
 

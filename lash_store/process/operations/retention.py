@@ -1,0 +1,75 @@
+"""Forgetting processes that have ended long ago."""
+
+from collections.abc import Iterable
+
+from lash_store._kernel.checks import bound, check_names, check_text, check_time
+from lash_store._stores.tx import Context
+from lash_store._wire.retention import Pruned
+from lash_store.process import statements
+from lash_store.process.context import Tx, Work
+
+_Batch = list[tuple[str, str | None, int]]
+
+
+def list_causing_occurrences(
+    _: Context, updated_before_ms: int, *, after: str = "", limit: int = 1_000
+) -> Work[list[str]]:
+    """Return the ids of the trigger occurrences that led to the batch that such a pruning looks at.
+
+    The arguments are those of ``prune_processes``, to which the caller then says which of these
+    occurrences are forgotten themselves.
+    """
+    find_old = _finding_old(updated_before_ms, after, limit)
+
+    def list_batch(tx: Tx) -> list[str]:
+        causes = (occurrence_id for _, occurrence_id, _ in find_old(tx))
+        return list(dict.fromkeys(cause for cause in causes if cause is not None))
+
+    return list_batch
+
+
+def prune_processes(
+    _: Context,
+    updated_before_ms: int,
+    *,
+    forgotten: Iterable[str] = (),
+    after: str = "",
+    limit: int = 1_000,
+) -> Work[Pruned]:
+    """Remove processes that ended long ago, with all that is kept of them, one batch (P-RET-1).
+
+    Those that ended and were last changed before `updated_before_ms`, exclusive, milliseconds since the
+    epoch: with their logs, handles, leases and acknowledgements. At most `limit` of them are looked at,
+    by id, from behind `after`. What has a wake that nobody has acknowledged stays, and so does what
+    can't be read. What a trigger's occurrence led to stays unless that is among those `forgotten`: as
+    long as it is there, its delivery would be taken for one that was never started, and start the process
+    again; ``lash_store.routing.prune_ended`` asks the trigger store. What is removed is forgotten: its
+    id may be registered anew, and its completion sent again is NotFoundError.
+    """
+    gone = frozenset(check_names("forgotten", forgotten))
+    find_old = _finding_old(updated_before_ms, after, limit)
+
+    def prune(tx: Tx) -> Pruned:
+        found, cursor = find_old(tx), tx.own_cursor
+        over = [
+            process_id
+            for process_id, occurrence_id, stays in found
+            if not stays and (occurrence_id is None or occurrence_id in gone)
+        ]
+        rows = [statements.delete_process.bind(cursor, process_id=name) for name in over]
+        with tx.all_or_nothing():
+            removed = statements.delete_process.many(cursor, rows) if rows else 0
+        for name in over:
+            tx.touch(name)
+        last = found[-1][0] if found else after
+        return Pruned(removed, len(found), last if len(found) == limit else None)
+
+    return prune
+
+
+def _finding_old(updated_before_ms: int, after: str, limit: int) -> Work[_Batch]:
+    before = check_time("updated_before_ms", updated_before_ms)
+    behind, most = check_text("after", after), bound("limit", limit)
+    return lambda tx: statements.old_processes.all(
+        tx.own_cursor, updated_before_ms=before, after_process_id=behind, limit=most
+    )

@@ -1,0 +1,3 @@
+DELETE
+FROM processes
+WHERE processes.process_id = %(p_process_id)s::VARCHAR

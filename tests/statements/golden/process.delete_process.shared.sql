@@ -1,0 +1,3 @@
+DELETE
+FROM lash_processes AS processes
+WHERE processes.process_id = :p_process_id
