@@ -180,10 +180,7 @@ class Holding(Generic[HeldT_co]):
                     store.wait_until(self._freed, timeout_ms=left_ms)
         except StoreClosedError as error:
             KEEPER.entered(entering)
-            if (
-                entering.term is not None
-            ):  # it was claimed all the same, and nobody can give it back
-                tell([not_released(store.path, entering.term, error)])
+            _tell_if_claimed(store.path, entering, error)
             raise
         finally:
             KEEPER.entered(entering)
