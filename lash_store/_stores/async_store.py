@@ -36,11 +36,13 @@ class AsyncStore(Generic[T_co]):
         self._open_store = open_store
         """Opens it; with ``create=False`` what is there."""
 
-        self._store: Store[T_co] | None = None
-        self._is_closed = False
-        self._is_used = False
-        """Whether anybody has got it open."""
+        self._made: Store[T_co] | None = None
+        """What was opened, for whoever waits for that."""
 
+        self._store: Store[T_co] | None = None
+        """The same, once anybody has got it."""
+
+        self._is_closed = False
         self._renew_opening()
         renewed_in_child(self)
 
@@ -57,7 +59,7 @@ class AsyncStore(Generic[T_co]):
         `open_anew` opens it once more, for what its tasks give back when it is closed before them.
         """
         made = cls(open_anew)
-        made._store, made._is_used = store, True
+        made._store = made._made = store
         for name in cls._described_by:
             setattr(made, name, getattr(store, name))
         return made
@@ -209,8 +211,8 @@ class AsyncStore(Generic[T_co]):
     def close(self) -> None:
         """Do what :meth:`aclose` does, on this thread: it needs no event loop."""
         self._is_closed = True  # first: what is being opened now is closed by who opens it
-        if self._store is not None:
-            self._store.close()
+        if self._made is not None:
+            self._made.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -223,12 +225,12 @@ class AsyncStore(Generic[T_co]):
     def _close_unless_wanted(self) -> None:
         """Close what was opened for who was cancelled meanwhile, unless others have it, or wait for it."""
         with self._opening:
-            store = self._store
-            if store is None or self._is_used or self._waiting:
+            # In this order: who has got it waits until it is seen that somebody has.
+            if self._waiting or self._store is not None or self._made is None:
                 return
-            self._store = None
+            left, self._made = self._made, None
         with suppress(LashStoreError):
-            store.close()
+            left.close()
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -243,20 +245,18 @@ class AsyncStore(Generic[T_co]):
             self._waiting.add(me)
             try:
                 # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
-                opened = await on_library_thread(self._open, may_be_left=True)
-                self._is_used = True
+                self._store = await on_library_thread(self._open, may_be_left=True)
             finally:
                 self._waiting.discard(me)
-            return opened
         return self._store
 
     def _open(self) -> Store[T_co]:
         with self._opening:
+            store = self._made
             if self._is_closed:
-                raise StoreClosedError("asyncio store" if self._store is None else self._store.path)
-            store = self._store
+                raise StoreClosedError("asyncio store" if store is None else store.path)
             if store is None:
-                store = self._store = self._open_store()
+                store = self._made = self._open_store()
                 if self._is_closed:  # while it was opened
                     store.close()
                     raise StoreClosedError(store.path)
