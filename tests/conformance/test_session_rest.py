@@ -436,6 +436,7 @@ class TestDirectory:
             assert len({creator.receive() for creator in creators}) == 1
 
     @pytest.mark.posix("the folder's lock")
+    @pytest.mark.canonical("a folder with a file for each session")
     def test_k_tx_3_the_folder_s_lock_is_waited_for_as_long_as_any(self, tmp_path: Path) -> None:
         """Another process may have been stopped as it made a session."""
         import fcntl  # noqa: PLC0415 # reason: POSIX alone has it
