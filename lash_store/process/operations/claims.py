@@ -8,11 +8,11 @@ from lash_store._kernel.backend import KeyLocks
 from lash_store._kernel.checks import check_count, check_name
 from lash_store._kernel.choosing import OrderBy, chosen
 from lash_store._kernel.leases import check_fence
-from lash_store._kernel.locks import goes_alone, locked_as, locked_by
+from lash_store._kernel.locks import goes_alone, locked_by
 from lash_store._stores.tx import Context
 from lash_store.process import statements
 from lash_store.process.context import Tx, Work
-from lash_store.process.operations.events import complete_process
+from lash_store.process.operations.events import ending
 from lash_store.process.operations.leases import LEASES
 from lash_store.process.operations.processes import filter_arguments
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
@@ -95,7 +95,8 @@ def complete_and_claim_next(
     nothing twice, and takes one more: what the first took is free once its term is over.
     """
     check_fence(fence, ProcessFence)
-    complete = complete_process(context, fence.process_id, await_output, fence=fence)
+    name = check_name("process_id", fence.process_id)
+    end = ending(name, await_output, fence)
     take = claim_next(
         context,
         owner_id=fence.owner_id,
@@ -107,10 +108,10 @@ def complete_and_claim_next(
 
     def complete_and_claim(tx: Tx) -> ClaimedProcess | None:
         with tx.all_or_nothing():
-            complete(tx)
+            end(tx)
             return take(tx)
 
-    return goes_alone(locked_as(complete_and_claim, complete))
+    return goes_alone(locked_by(complete_and_claim, name))
 
 
 def _has_alone(tx: Tx, locks: KeyLocks, process_id: str) -> bool:

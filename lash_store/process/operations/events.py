@@ -96,25 +96,38 @@ def complete_process(
     Raises what ``append_event`` raises: IdempotencyConflictError for another output of the
     same kind, ProcessEndedError for another kind.
     """
-    written = written_output(await_output)
-    event_type = f"process.{end_state(await_output)}"
     name = check_name("process_id", process_id)
-    replay_key = f"process:{name}:terminal:{event_type}"
-    payload = {"await_output": _decode_payload(encode_raw(written))}
-    new = _new_event(event_type, payload, replay_key, None, around=AROUND_OUTPUT)
-    append = _appending(name, new, fence, ends=True)
+    end = ending(name, await_output, fence)
 
     def complete(tx: Tx) -> Completed:
         with tx.all_or_nothing():
-            appended, state, record_json = append(tx)
-            if appended.event.semantics.terminal is None:
-                raise InvalidRecordError(
-                    "event_type", event_type, f"process {name!r} declares that it ends nothing"
-                )
+            appended, state, record_json = end(tx)
             record = read_record(name, record_json, state)
         return Completed(record, appended.event, appended.wake, appended.is_replay)
 
     return locked_by(complete, name)
+
+
+def ending(
+    process_id: str, await_output: AwaitOutput, fence: ProcessFence | None
+) -> Work[tuple[Appended, str, str]]:
+    """Do what ``complete_process`` does, for whoever undoes it if it fails; return its state and record_json too."""
+    written = written_output(await_output)
+    event_type = f"process.{end_state(await_output)}"
+    replay_key = f"process:{process_id}:terminal:{event_type}"
+    payload = {"await_output": _decode_payload(encode_raw(written))}
+    new = _new_event(event_type, payload, replay_key, None, around=AROUND_OUTPUT)
+    append = _appending(process_id, new, fence, ends=True)
+
+    def end(tx: Tx) -> tuple[Appended, str, str]:
+        ended = append(tx)
+        if ended[0].event.semantics.terminal is None:
+            raise InvalidRecordError(
+                "event_type", event_type, f"process {process_id!r} declares that it ends nothing"
+            )
+        return ended
+
+    return end
 
 
 def request_cancel(_: Context, process_id: str, *, reason: str | None = None) -> Work[Appended]:
