@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
-from lash_store._kernel.keeping import KEEPER, Entering, Kept, tell_later
+from lash_store._kernel.keeping import KEEPER, Entering, tell_later
+from lash_store._kernel.kept import Kept
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
 from lash_store._kernel.logs import not_released, tell

@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.keeping import KEEPER, Kept, tell_later
+from lash_store._kernel.keeping import KEEPER, tell_later
+from lash_store._kernel.kept import Kept
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore

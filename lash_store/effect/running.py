@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store._kernel.keeping import KEEPER, Kept
+from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.kept import Kept
 from lash_store._kernel.leases import Fence
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.locks import locked_by

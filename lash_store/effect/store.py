@@ -7,7 +7,8 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from lash_store._kernel.keeping import KEEPER, Kept
+from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.kept import Kept
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores.store import Store, open_at, plain_function

@@ -28,6 +28,7 @@ from lash_store import (
     TurnCommit,
 )
 from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.kept import Kept
 from lash_store._kernel.observing import Event, observed_by
 from lash_store._kernel.threads import Bell
 from lash_store.effect.records import Busy
@@ -705,3 +706,31 @@ def test_k_open_12_leaving_a_block_makes_no_database_anew(path: Path) -> None:
 
     asyncio.run(main())
     assert not path.exists()
+
+
+def test_k_hold_4_a_look_goes_over_what_is_due_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands that are held few are due at a time; what was released leaves little behind."""
+    url = f"sqlite:///{path}"
+    looked: list[Any] = []
+    asked = Kept.asked
+
+    def noted(kept: Kept, by_ms: float) -> Any:
+        looked.append(kept)
+        return asked(kept, by_ms)
+
+    monkeypatch.setattr(Kept, "asked", noted)
+    with SessionStore.open(url, session_id="a") as store, ExitStack() as held:
+        for number in range(50):
+            held.enter_context(
+                store.hold(owner_id="ann", ttl_ms=60_000, session_id=f"long-{number}")
+            )
+        book = KEEPER._books[store._handle.key]
+        short = held.enter_context(store.hold(owner_id="ann", ttl_ms=300, session_id="short"))
+        until(lambda: short.renewals)
+        assert {kept.fence for kept in looked} == {short.fence}
+        for _ in range(300):
+            with store.hold(owner_id="ann", ttl_ms=60_000, session_id="again"):
+                pass
+        assert len(book._due) <= 2 * len(book.kept) + 65
