@@ -50,10 +50,10 @@ class _Book:
         """When the timer looks next, on the monotonic clock; 0 if it does not."""
 
         self._due: list[tuple[float, int, ref[Kept]]] = []
-        """When to look at each of the others, the soonest first; what has another time by now, or is none of them
-        any more, is passed over."""
+        """When to look at each of the others, the soonest first; a note that has been followed by another, or is of
+        what is held no more, is passed over."""
 
-        self._numbers = count()
+        self._numbers = count(1)
 
     def add(self, kept: Kept) -> None:
         self.kept.add(kept)
@@ -73,11 +73,13 @@ class _Book:
 
     def look_at(self, kept: Kept) -> None:
         """Note when to look at it next."""
-        kept.queued_s = at_s = kept.look_at_s()
-        heappush(self._due, (at_s, next(self._numbers), ref(kept)))
+        number = next(self._numbers)
+        heappush(self._due, (kept.look_at_s(), number, ref(kept)))
+        kept.queued = number  # last: an interrupt in between leaves the note that stood before
         if len(self._due) > 2 * len(self.kept) + _MOST_PASSED_OVER:
-            self._due = [each for each in self._due if self._stands(each)]
-            heapify(self._due)
+            left = [each for each in self._due if self._stands(each)]
+            heapify(left)
+            self._due = left
 
     def next_s(self) -> float | None:
         """Return when there is one to look at; None if there is none."""
@@ -91,13 +93,13 @@ class _Book:
         while (at_s := self.next_s()) is not None and at_s <= by_s:
             kept = heappop(self._due)[2]()
             if kept is not None:
-                kept.queued_s = 0.0
+                kept.queued = 0
                 found.append(kept)
         return found
 
     def _stands(self, noted: tuple[float, int, ref[Kept]]) -> bool:
         kept = noted[2]()
-        return kept is not None and kept.queued_s == noted[0] and kept in self.kept
+        return kept is not None and kept.queued == noted[1] and kept in self.kept
 
     def holders(self, fence: Any) -> list[Kept]:
         return [each for each in self.by_token.get(fence.token, ()) if each.holds(fence)]

@@ -67,8 +67,8 @@ class Kept:
         self.keeper: Any = None
         """Who renews it."""
 
-        self.queued_s = 0.0
-        """When the keeper looks at it next, on the monotonic clock; 0 if it does not."""
+        self.queued = 0
+        """The number of the keeper's note when to look at it next; 0 if there is none."""
 
         self.is_inherited = False
         """Whether it is the parent's, of which this process was forked."""
