@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lash_store import (
     Host,
     NewWork,
     ProcessFence,
+    ProcessLease,
     ProcessRegistry,
     Provenance,
     Scope,
@@ -24,6 +26,7 @@ from lash_store import (
     Success,
     WorkBatch,
 )
+from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import (
     CorruptRecordError,
     IdempotencyConflictError,
@@ -52,7 +55,7 @@ from lash_store.process.records import (
 from lash_store.process.records.selecting import materialise, select_value, text_of
 from lash_store.routing import work_of_wake
 from lash_store.session.records import AlreadyQueued
-from lash_store.testing import ManualClock
+from lash_store.testing import ManualClock, run_as_group
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import TARGET, lease_on, register
 
@@ -822,3 +825,34 @@ class TestSizes:
             tx.highest_sequence("p")
             tx.cursor.connection.set_progress_handler(None, 0)
         assert steps < 600
+
+
+@pytest.mark.sqlite("what one of a group has written is undone with it there")
+def test_p_event_10_a_completion_that_is_refused_writes_nothing_before(
+    registry: ProcessRegistry,
+) -> None:
+    """Or the calls that share its transaction would have to be done once more."""
+    for name in ("p", "q", "r"):
+        register(registry, name)
+    held = {name: lease_on(registry, name).fence for name in ("p", "r")}
+    registry.complete_process("p", Success(1))
+    registry.complete_process("r", Failure("external", "x", "no"))
+    begins: list[str] = []
+
+    class Begins:
+        def before(self, event: Event) -> None:
+            if event.kind == "begin":
+                begins.append(event.sql)
+
+        def after(self, event: Event) -> None: ...
+
+    with observed_by(Begins()):
+        claimed, conflict, ended = run_as_group(
+            partial(registry.claim_lease, "q", owner_id="ann", ttl_ms=9),
+            partial(registry.complete_process, "p", Success(2), fence=held["p"]),
+            partial(registry.complete_process, "r", Success(2), fence=held["r"]),
+        )
+    assert isinstance(claimed, ProcessLease)
+    assert isinstance(conflict, IdempotencyConflictError)
+    assert isinstance(ended, ProcessEndedError)
+    assert len(begins) == 1

@@ -36,7 +36,7 @@ from lash_store.process.records.plan import (
     Write,
     plan_append,
 )
-from lash_store.process.records.processes import read_members, read_record
+from lash_store.process.records.processes import RUNNING, read_members, read_record
 from lash_store.process.tables import process_events
 
 _schemas_lately: Final[dict[str, str]] = {}
@@ -263,7 +263,9 @@ def _appending(
         )
         known = None if new.replay_key is None else _known(tx, process_id, new.replay_key)
         if fence is not None:
-            _require_fence(tx, process_id, fence, new, known, ends=ends)
+            # One that is refused writes nothing: the lease is given back by an end that is new, and can be.
+            gives_back = ends and known is None and status == RUNNING
+            _require_fence(tx, process_id, fence, new, known, ends=ends, gives_back=gives_back)
         plan = plan_append(
             standing, new, known, partial(_problem_in, tx, new, known_problems), now_ms=tx.now_ms
         )
@@ -321,6 +323,7 @@ def _require_fence(
     known: KnownEvent | None,
     *,
     ends: bool,
+    gives_back: bool,
 ) -> None:
     if fence.process_id != process_id:
         raise LeaseLostError(fence, None, "never_claimed")
@@ -328,7 +331,7 @@ def _require_fence(
         LEASES.require_not_superseded(tx, fence)
         if ends:  # what the first try held on to is over as well
             LEASES.release(tx, fence)
-    elif ends:
+    elif gives_back:
         LEASES.release_live(tx, fence)
     else:
         LEASES.require(tx, fence)
