@@ -108,12 +108,24 @@ class Watch:
 
         self._lock = threading.RLock()
         self.waiters: set[Waiter] = set()
+        self.sleepers: set[Callable[[], object]] = set()
         self._by_concern: dict[Concern, set[Waiter]] = {}
         self._ask: Callable[[list[Waiter]], None] | None = None
         self._is_asking = False
         self._is_polled = False
         self._seen: dict[str, object] = {}
         """The data version by who has read it: a number is one connection's own."""
+
+    @contextmanager
+    def sleeping(self, notify: Callable[[], object]) -> Iterator[None]:
+        """Call `notify` when a store is closed, too: for who waits for nothing else, and asks for no looks."""
+        with self._lock:
+            self.sleepers.add(notify)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.sleepers.discard(notify)
 
     @contextmanager
     def subscribed(self, waiter: Waiter, concerns: Iterable[Concern] = ()) -> Iterator[None]:
@@ -177,9 +189,11 @@ class Watch:
     def notify(self) -> None:
         """Tell every waiter to look."""
         with self._lock:
-            waiters = list(self.waiters)
+            waiters, sleepers = list(self.waiters), list(self.sleepers)
         for waiter in waiters:
             waiter.notify()
+        for each in sleepers:
+            each()
 
     def announce(self, touched: Iterable[Concern]) -> None:
         """Tell those whom a commit of this process concerns."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import wraps
+from time import monotonic
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
@@ -22,9 +23,8 @@ from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    LONGEST_NAP_MS,
+    LONGEST_NAP_S,
     PASSING,
-    Asleep,
     Inside,
     Persistence,
     RecordedOptions,
@@ -149,9 +149,22 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 left_ms = await self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
-            await self._wait_for(
-                "sleep", Asleep(scope_id, replay_key), min(left_ms, LONGEST_NAP_MS)
-            )
+            await self._nap(min(left_ms / 1000, LONGEST_NAP_S))
+
+    async def _nap(self, seconds: float) -> None:
+        store = self._store or await self._opened()
+        loop, rung, until_s = asyncio.get_running_loop(), asyncio.Event(), monotonic() + seconds
+
+        def ring() -> None:
+            with suppress(RuntimeError):  # the loop has been closed in the meantime
+                loop.call_soon_threadsafe(rung.set)
+
+        with store.watch.sleeping(ring):
+            while not store.closed and (left_s := until_s - monotonic()) > 0:
+                rung.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await rung.wait()
 
     async def _run_under(self, step: Step, function: Callable[[], Awaitable[Any]]) -> Any:
         store = self._store or await self._opened()

@@ -84,28 +84,8 @@ class StepOptions(RecordedOptions, total=False):
     under: Fence | None
 
 
-LONGEST_NAP_MS: Final = 86_400_000
-"""How long a sleeper sleeps before it looks again: a clock takes no more."""
-
-
-class Asleep(msgspec.Struct, frozen=True):
-    """What a sleeper waits for, which never comes: only its store's end wakes it before its time."""
-
-    scope_id: str
-    replay_key: str
-
-    @property
-    def key(self) -> str:
-        """What the sleep is called by those who wait for its end."""
-        return key_of(self.scope_id, self.replay_key)
-
-    def may_have(self, tx: EffectTx) -> bool:  # noqa: ARG002 # reason: the protocol's name
-        """Tell that there is nothing to look for."""
-        return False
-
-    def __call__(self, tx: EffectTx) -> bool | None:  # noqa: ARG002 # reason: likewise
-        """Find nothing."""
-        return None
+LONGEST_NAP_S: Final = 86_400.0
+"""How long a sleeper sleeps before it looks again: a clock takes no more than so many seconds."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -5,20 +5,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from time import monotonic
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.kept import Kept
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.steady import steady_ms
+from lash_store._kernel.threads import Bell
 from lash_store._stores.store import Store, open_at, plain_function
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
-    LONGEST_NAP_MS,
+    LONGEST_NAP_S,
     PASSING,
-    Asleep,
     Inside,
     Persistence,
     RecordedOptions,
@@ -163,7 +164,14 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 left_ms = self.begin_sleep(*names, envelope_hash=envelope_hash, strict=strict)
             if not left_ms:
                 return
-            self._wait_for(Asleep(scope_id, replay_key), min(left_ms, LONGEST_NAP_MS))
+            self._nap(min(left_ms / 1000, LONGEST_NAP_S))
+
+    def _nap(self, seconds: float) -> None:
+        """Sleep, unless the store is closed: whoever looks next is told of that."""
+        until_s, rung = monotonic() + seconds, Bell()
+        with self.watch.sleeping(rung.ring):
+            while not self.closed and (left_s := until_s - monotonic()) > 0:
+                rung.wait(left_s)
 
     def _run_under(self, step: Step, function: Callable[[], Any]) -> Any:
         found = self._handle.read("look_up_effect", step.look_up)

@@ -379,14 +379,15 @@ def test_k_open_5_closing_ends_a_sleep(path: Path) -> None:
 
     sleeping = threading.Thread(target=sleep, daemon=True)
     sleeping.start()
-    eventually(lambda: bool(effects.watch.waiters))
+    eventually(lambda: bool(effects.watch.sleepers))
+    assert not effects.watch.waiters  # nobody looks for others' commits meanwhile
     effects.close()
     sleeping.join(20)
 
     async def main() -> None:
         store = AsyncEffectStore.open(path)
         task = asyncio.create_task(store.sleep("s", "z", 3_600_000))
-        while store._store is None or not store._store.watch.waiters:
+        while store._store is None or not store._store.watch.sleepers:
             await asyncio.sleep(0.001)
         await store.aclose()
         with pytest.raises(StoreClosedError):

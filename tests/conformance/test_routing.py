@@ -114,8 +114,10 @@ def test_a_template_on_a_target_that_takes_none_is_reported(
     deployment: Deployment, target: Any, template: Any
 ) -> None:
     """As another program may leave it: no such draft is taken (T-SUB-1)."""
+    before = all_rows(deployment.root / "triggers.db")
     with pytest.raises(InvalidRecordError, match="only an engine whose payload is an object"):
         subscribe(deployment.triggers, target=target, input_template=template)
+    assert all_rows(deployment.root / "triggers.db") == before
     subscribe(deployment.triggers)
     subscribe(deployment.triggers, target=External({"x": 1}), input_template={})
     subscribe(deployment.triggers)
@@ -161,8 +163,10 @@ def test_k_codec_4_what_led_to_a_process_may_be_said_by_its_wakes(
             wake_target=Scope("s"),
         )
 
+    before = all_rows(deployment.root / "processes.db")
     with pytest.raises(InvalidRecordError, match="nested deeper than 98 levels"):
         started_by(DEEPEST - 2)
+    assert all_rows(deployment.root / "processes.db") == before
     started_by(DEEPEST - 3)
     (wake,) = [deployment.processes.append_event("p", "wake", "x").wake]
     assert wake is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg
@@ -196,3 +197,15 @@ def test_k_open_1_a_url_with_a_port_that_is_none_is_told(url: str) -> None:
     bad = make_url(url).update_query_dict({"port": "abc"}).render_as_string(hide_password=False)
     with pytest.raises(StoreOpenError, match="abc"):
         ProcessRegistry.open(bad)
+
+
+def test_k_pg_2_a_process_with_thousands_of_descriptors_commits(url: str, place: str) -> None:
+    """``select`` knows the first 1,024 of them alone, and a server of many has more."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(1_100)]
+        assert held[-1].fileno() > 1_024
+        with SessionStore.open(url, session_id="s", schema=place) as store:
+            store.enqueue_work(NewWork(["x"]))
+            with store.begin() as tx:
+                tx.enqueue_work(NewWork(["y"]))
+            assert len(store.list_work()) == 2

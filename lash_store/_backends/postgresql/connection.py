@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from select import select
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final
@@ -278,9 +277,7 @@ class StoreConnection(GuardedConnection):
         if self.unsent:
             return
         try:
-            while select([self.fileno()], [], [], 0)[
-                0
-            ]:  # what it has said last, and then that it is gone
+            for _ in range(2):  # what it has said last, and then that it is gone; neither waits
                 self.pgconn.consume_input()
         except psycopg.Error as error:
             self.notes.clear()
