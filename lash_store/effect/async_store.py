@@ -34,6 +34,7 @@ from lash_store.effect.running import (
     check_not_inside,
     check_run,
     keep_step,
+    left_of_nap_s,
     signature_of,
 )
 from lash_store.effect.store import EffectStore
@@ -187,37 +188,29 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                     raise
         record = step.recording(store._context, outcome, failed)  # noqa: SLF001 # reason: its own store
 
-        # Even if the caller is cancelled: it is there, and may not be lost.
-        recorded = await finish_first(self._record_under(step, record))
+        def submit() -> Awaitable[Any]:
+            return handle.submit_write("record_effect", record, is_kept=True)
+
+        persistence = Persistence(step, store.read_clock, None)
+        while isinstance(recorded := await self._recorded(step, persistence, submit), Busy):
+            await self._wait_out(step, recorded)  # somebody has begun it, without the lease
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
 
-    async def _record_under(self, step: Step, record: Callable[[EffectTx], Any]) -> Any:
-        assert self._store is not None  # which has looked
-        handle = self._store._handle  # noqa: SLF001 # reason: its own store
-        persistence = Persistence(step, self._store.read_clock, None)
-        while True:
-            recorded: Any
-            try:
-                recorded = await handle.submit_write("record_effect", record)
-                if not isinstance(recorded, Busy):
-                    return recorded
-                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
-            except PASSING as error:  # what it gave must not be lost to that
-                await self._outlast(handle, step, persistence, error)
-
-    @staticmethod
-    async def _outlast(handle: Any, step: Step, persistence: Persistence, error: Exception) -> None:
-        if isinstance(error, StoreBusyError):
+    async def _outlast(self, step: Step, persistence: Persistence, error: Exception) -> None:
+        """Wait for what keeps an outcome from being recorded; raise once it is too late."""
+        if step.under is not None and isinstance(error, StoreBusyError):
+            store: Any = self._store
             try:
                 # For as long as the lease is live, which may be read.
-                await handle.submit_read("require_lease", step.require_lease)
-            except PASSING as unread:  # or not even that
-                error = unread
+                await store._handle.submit_read("require_lease", step.require_lease)  # noqa: SLF001 # reason: its own store
+            except (*PASSING, asyncio.CancelledError) as unread:  # or not even that
+                error = error if isinstance(unread, asyncio.CancelledError) else unread
             else:
+                await _nap_through(left_of_nap_s(error))
                 return
-        await asyncio.sleep(persistence.nap_s(error))
+        await _nap_through(persistence.nap_s(error))
 
     async def _wait_out(self, step: Step, busy: Busy) -> None:
         check_not_inside(self._key, step)
@@ -277,7 +270,6 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
     async def _record(
         self, step: Step, kept: Kept, operation: str, function: Callable[..., Any], outcome: Any
     ) -> Any:
-        """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         assert self._store is not None  # a step has been begun
         KEEPER.drop(kept)
         store = self._store
@@ -287,35 +279,50 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             return store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
 
         persistence = Persistence(step, store.read_clock, kept.term)
+        recorded = await self._recorded(step, persistence, submit)
+        if isinstance(recorded, Replayed | ReplayedFailure):  # it was in doubt, and looked for
+            return step.outcome_of(recorded)
+        return recorded
 
+    async def _recorded(
+        self, step: Step, persistence: Persistence, submit: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         try:
             return await submit()
         except PASSING as error:
-            return await finish_first(self._go_on(step, persistence, submit, error))
+            return await finish_first(self._persist(step, persistence, submit, error))
         except asyncio.CancelledError as cancelled:
             if isinstance(cancelled.__cause__, PASSING):
-                await finish_first(self._go_on(step, persistence, submit, cancelled.__cause__))
+                await finish_first(self._persist(step, persistence, submit, cancelled.__cause__))
             raise
 
-    async def _go_on(
+    async def _persist(
         self,
         step: Step,
         persistence: Persistence,
         submit: Callable[[], Awaitable[Any]],
         error: Exception,
     ) -> Any:
-        """Try again to record an outcome; if that is refused after one that is in doubt, look what is recorded."""
+        """Try again to record an outcome; if that is refused after one that is in doubt, look what is recorded.
+
+        Even the end of the event loop, which cancels all that is left, waits for it.
+        """
         store: Any = self._store
         lost: LeaseLostError | None = None
         while True:
-            await asyncio.sleep(persistence.nap_s(error))
+            await self._outlast(step, persistence, error)
             try:
                 if lost is None:
                     return await submit()
                 found = await store._handle.submit_read("look_up_effect", step.look_up)  # noqa: SLF001 # reason: its own store
-                return persistence.outcome_of(found, lost)
+                return persistence.recorded(found, lost)
             except PASSING as again:
                 error = again
+            except asyncio.CancelledError as cancelled:
+                if not isinstance(cancelled.__cause__, PASSING):
+                    raise
+                error = cancelled.__cause__
             except LeaseLostError as refused:
                 if lost is not None or not persistence.in_doubt:
                     raise
@@ -331,6 +338,14 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 await self._write_anew(
                     "abandon_effect", lambda context: abandon_effect(context, claim)
                 )
+
+
+async def _nap_through(seconds: float) -> None:
+    """Sleep for so long, cancelled or not."""
+    until_s = monotonic() + seconds
+    while (left_s := until_s - monotonic()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(left_s)
 
 
 class _Ending:

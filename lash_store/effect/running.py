@@ -342,6 +342,12 @@ PASSING: Final = (StoreBusyError, *AWAY)
 _NAP_S: Final = 0.1
 
 
+def left_of_nap_s(error: Exception) -> float:
+    """Return in how many seconds to try again: what a busy database was waited for counts."""
+    waited_s = error.waited_ms / 1000 if isinstance(error, StoreBusyError) else 0.0
+    return max(0.0, _NAP_S - waited_s)
+
+
 class Persistence:
     """How what a step gave is recorded although the database can't be written to just now (E-RUN-6)."""
 
@@ -365,15 +371,16 @@ class Persistence:
             if self._doubt is not None or self._claim is None:
                 raise self._doubt or error
             raise LeaseLostError(self._claim, None, "expired") from error
-        return 0.0 if isinstance(error, StoreBusyError) else _NAP_S  # which has waited
+        return left_of_nap_s(error)
 
     @property
     def in_doubt(self) -> bool:
         """Whether it may have been recorded: then nobody has the claim any more."""
         return self._doubt is not None
 
-    def outcome_of(self, found: Any, lost: LeaseLostError) -> Any:
-        """Return what is recorded of the step, if that is what became of the claim; else raise `lost`."""
+    @staticmethod
+    def recorded(found: Any, lost: LeaseLostError) -> Replayed | ReplayedFailure:
+        """Return how the step ended, if that is what became of the claim; else raise `lost`."""
         if isinstance(found, Replayed | ReplayedFailure):
-            return self._step.outcome_of(found)
+            return found
         raise lost

@@ -29,6 +29,7 @@ from lash_store.effect.running import (
     check_not_inside,
     check_run,
     keep_step,
+    left_of_nap_s,
     signature_of,
 )
 from lash_store.effect.tables import SCHEMA
@@ -190,18 +191,30 @@ class EffectStore(EffectOperations, Store[EffectTx]):
                 if failed is None:
                     raise
         record = step.recording(self._context, outcome, failed)
-        persistence = Persistence(step, self.read_clock, None)
-        while True:
-            try:
-                recorded = self._handle.write("record_effect", record)
-                if not isinstance(recorded, Busy):
-                    break
-                self._wait_out(step, recorded)  # somebody has begun it, without the lease
-            except PASSING as error:  # what it gave must not be lost to that
-                self._outlast(step, persistence, error)
+        recorded = self._record_under(step, record)
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
+
+    def _record_under(
+        self, step: Step, record: Callable[[EffectTx], Any]
+    ) -> Replayed | ReplayedFailure:
+        persistence = Persistence(step, self.read_clock, None)
+        while True:
+            try:
+                recorded: Replayed | ReplayedFailure | Busy = self._handle.write(
+                    "record_effect", record
+                )
+            except PASSING as error:  # what it gave must not be lost to that
+                self._outlast(step, persistence, error)
+            except LeaseLostError as lost:
+                if not persistence.in_doubt:
+                    raise
+                return self._look_for(step, persistence, lost)
+            else:
+                if not isinstance(recorded, Busy):
+                    return recorded
+                self._wait_out(step, recorded)  # somebody has begun it, without the lease
 
     def _outlast(self, step: Step, persistence: Persistence, error: Exception) -> None:
         """Wait for what keeps an outcome from being recorded under a lease; raise once it is too late."""
@@ -212,6 +225,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             except PASSING as unread:  # or not even that
                 error = unread
             else:
+                time.sleep(left_of_nap_s(error))
                 return
         time.sleep(persistence.nap_s(error))
 
@@ -263,16 +277,19 @@ class EffectStore(EffectOperations, Store[EffectTx]):
             except LeaseLostError as lost:
                 if not persistence.in_doubt:
                     raise
-                return self._outcome_in_doubt(step, persistence, lost)
+                return step.outcome_of(self._look_for(step, persistence, lost))
 
-    def _outcome_in_doubt(self, step: Step, persistence: Persistence, lost: LeaseLostError) -> Any:
+    def _look_for(
+        self, step: Step, persistence: Persistence, lost: LeaseLostError
+    ) -> Replayed | ReplayedFailure:
+        """Look what is recorded of a step that may have been; `lost` if nothing is."""
         while True:
             try:
                 found = self._handle.read("look_up_effect", step.look_up)
             except PASSING as error:
                 time.sleep(persistence.nap_s(error))
             else:
-                return persistence.outcome_of(found, lost)
+                return persistence.recorded(found, lost)
 
     def _give_back(self, claim: EffectClaim) -> None:
         with suppress(LashStoreError):  # it runs out by itself as well

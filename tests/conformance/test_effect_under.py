@@ -23,6 +23,7 @@ from lash_store import (
     Replayed,
     SessionLease,
 )
+from lash_store._kernel.observing import Event, observed_by
 from lash_store.effect.records import EffectError, ReplayedFailure
 from lash_store.errors import (
     EffectFailedError,
@@ -30,6 +31,7 @@ from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
     NestedTransactionError,
+    OutcomeUnknownError,
 )
 from lash_store.testing import ManualClock
 from tests.conformance.test_transactions import traced
@@ -387,6 +389,126 @@ def test_e_run_5_what_it_gave_outlasts_a_lease_that_cannot_be_read(facade: str) 
         blocking.join()
         assert calls == [1]
         assert effects.run("s", "k", "e", call, under=lease.fence) == 7
+
+
+@pytest.mark.parametrize("busy_timeout_ms", [30, 15_000])
+def test_e_run_5_the_end_of_the_loop_waits_for_what_it_gave(
+    tmp_path: Path, busy_timeout_ms: int
+) -> None:
+    """``asyncio.run`` cancels whatever is left: what has started to be recorded is."""
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with Deployment.open(url) as deployment:
+        deployment.processes.register_process(registration("p"))
+        lease: Any = deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+        lock = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+        freed = threading.Timer(0.5, lambda: lock.execute("ROLLBACK"))
+        tasks = list[Any]()
+
+        async def call() -> int:
+            lock.execute("BEGIN IMMEDIATE")
+            freed.start()
+            return 7
+
+        async def main() -> None:
+            effects = await AsyncEffectStore.open(url, busy_timeout_ms=busy_timeout_ms)
+            run = effects.run("s", "k", "e", call, under=lease.fence)
+            tasks.append(asyncio.ensure_future(run))
+            await asyncio.sleep(0.2)
+
+        asyncio.run(main())
+        freed.join()
+        lock.close()
+        assert tasks[0].cancelled()
+        assert deployment.effects.look_up_effect("s", "k", "e") == Replayed(7)
+
+
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_e_run_6_under_a_lease_what_is_in_doubt_is_looked_for(
+    deployment: Deployment, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, facade: str
+) -> None:
+    """Tried again, the lease is over by then: that says nothing about the first try."""
+    fence, effects = on_process(deployment), deployment.effects
+    handle, tries = effects._handle, list[str]()
+    write = handle.write
+
+    def call() -> Any:
+        return 7
+
+    def doubted() -> None:
+        tries.append("recorded")
+        if len(tries) == 1:
+            clock.advance(TTL)
+            raise OutcomeUnknownError("a.db", "08006", "the connection is lost")
+
+    def doubting(operation: str, work: Any) -> Any:
+        try:
+            return write(operation, work)
+        finally:
+            doubted()
+
+    async def main() -> Any:
+        async with AsyncEffectStore.open(effects, clock=clock) as same:
+            assert same._store is not None
+            submit_write = same._store._handle.submit_write
+
+            async def submit_doubting(*args: Any, **options: Any) -> Any:
+                try:
+                    return await submit_write(*args, **options)
+                finally:
+                    doubted()
+
+            monkeypatch.setattr(same._store._handle, "submit_write", submit_doubting)
+            return await same.run("s", "k", "e", call, under=fence)
+
+    if facade == "asyncio":
+        assert asyncio.run(main()) == 7
+    else:
+        monkeypatch.setattr(handle, "write", doubting)
+        assert effects.run("s", "k", "e", call, under=fence) == 7
+    assert len(tries) == 2
+
+
+@pytest.mark.parametrize("kind", ["under a lease", "by a claim"])
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_e_run_6_what_waits_for_nothing_does_not_spin(
+    tmp_path: Path, facade: str, kind: str
+) -> None:
+    """With a budget of nothing it tries some times a second."""
+    url, tries = f"sqlite:///{tmp_path / 'a.db'}", list[str]()
+    with Deployment.open(url) as deployment:
+        deployment.processes.register_process(registration("p"))
+        lease: Any = deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+    options: Any = {"under": lease.fence} if kind == "under a lease" else {}
+    with closing(
+        sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    ) as lock:
+        freed = threading.Timer(0.5, lambda: lock.execute("ROLLBACK"))
+
+        def call() -> Any:
+            lock.execute("BEGIN IMMEDIATE")
+            freed.start()
+            return 7
+
+        class Counting:
+            def before(self, event: Event) -> None:
+                if event.kind == "begin":
+                    tries.append(event.operation)
+
+            def after(self, _: Event) -> None:
+                """Nothing."""
+
+        async def main() -> Any:
+            async with AsyncEffectStore.open(url, busy_timeout_ms=0) as effects:
+                return await effects.run("s", "k", "e", call, **options)
+
+        with observed_by(Counting()):
+            if facade == "asyncio":
+                assert asyncio.run(main()) == 7
+            else:
+                with EffectStore.open(url, busy_timeout_ms=0) as effects:
+                    assert effects.run("s", "k", "e", call, **options) == 7
+        freed.join()
+    assert len(tries) < 40
 
 
 def test_e_run_5_what_it_gave_is_lost_with_the_lease(tmp_path: Path, clock: ManualClock) -> None:
