@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 _SETTINGS = (
+    "PRAGMA page_size = 2048",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",

@@ -45,6 +45,40 @@ def pragmas(tx: Any) -> dict[str, Any]:
     return {name: tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
 
 
+def page_size(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as raw:
+        size: int = raw.execute("PRAGMA page_size").fetchone()[0]
+    return size
+
+
+@pytest.mark.canonical("opens files by their paths")
+def test_k_open_15_pages_of_a_file_that_is_made(tmp_path: Path) -> None:
+    made, empty = tmp_path / "made.db", tmp_path / "empty.db"
+    empty.touch()
+    for path in (made, empty):
+        SessionStore.open(path, session_id="s").close()
+        assert page_size(path) == 2048
+    Deployment.open(f"sqlite:///{tmp_path / 'shared.db'}").close()
+    assert page_size(tmp_path / "shared.db") == 2048
+
+
+@pytest.mark.canonical("opens files by their paths")
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_k_open_15_pages_of_what_is_there(tmp_path: Path, mode: str) -> None:
+    """Neither now, nor at a VACUUM of its owner's."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("PRAGMA page_size = 8192")
+        raw.execute(f"PRAGMA journal_mode = {mode}")
+        raw.execute("CREATE TABLE orders (id INTEGER)")
+        raw.execute("DROP TABLE orders")  # it has no table, and a page
+    SessionStore.open(path, session_id="s").close()
+    assert page_size(path) == 8192
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("VACUUM")
+    assert page_size(path) == 8192
+
+
 def test_k_open_1_settings_of_a_file(path: Path) -> None:
     expected = {
         "journal_mode": "wal",

@@ -84,6 +84,11 @@ COMMIT: Final = "COMMIT"
 ROLLBACK: Final = "ROLLBACK"
 LEAVE_WAL: Final = "PRAGMA journal_mode = DELETE"
 ENTER_WAL: Final = "PRAGMA journal_mode = WAL"
+COUNT_PAGES: Final = "PRAGMA page_count"
+CHOOSE_PAGES: Final = "PRAGMA page_size = 2048"
+"""Of a file that has no page yet. What a small call changes is some rows in six to ten pages, and it
+pays for each page: SQLite's own 4,096 bytes take longer to be written than such a call's statements."""
+
 READ_ONLY_ON: Final = "PRAGMA query_only = ON"
 READ_ONLY_OFF: Final = "PRAGMA query_only = OFF"
 

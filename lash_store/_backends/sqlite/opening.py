@@ -52,6 +52,8 @@ def open_writer(
             raise StoreLostError(path, "its file is empty now; nothing was written to it")
         if not settings.create:
             lacking.require_readable(schema, path)
+        if lacking.is_empty and path != IN_MEMORY:
+            choose_pages(connection.own_cursor)
         enter_wal(connection.own_cursor, path, settings.busy_timeout_ms)
         if lacking:
             initialise(connection, schema, adopt=settings.adopt)
@@ -151,6 +153,13 @@ def _connect(path: str, settings: Settings, *, read_only: bool, prefix: str) -> 
         raise open_error(path, error) from error
     connection.adopt(path, busy_timeout_ms=settings.busy_timeout_ms, prefix=prefix)
     return connection
+
+
+def choose_pages(cursor: sqlite3.Cursor) -> None:
+    """Let a file that has no page yet have pages of our size (K-OPEN-15)."""
+    # Of one that has some it would change them at the next VACUUM, which is its owner's affair.
+    if cursor.execute(dialect.COUNT_PAGES).fetchall() == [(0,)]:
+        cursor.execute(dialect.CHOOSE_PAGES).fetchall()
 
 
 def enter_wal(cursor: sqlite3.Cursor, path: str, busy_timeout_ms: int) -> None:
