@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
-from lash_store._backends import absolute, is_server, is_url, place_name
+from lash_store._backends import is_server, is_url, place_name
 from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import shown
 from lash_store._kernel.options import OpenOptions
@@ -150,6 +150,7 @@ class AsyncDeployment:
 
     def __init__(self, root: str | os.PathLike[str], options: OpenOptions) -> None:
         self._root = root
+        self._name = place_name(str(root))
         self._options = options
         self._deployment: Deployment | None = None
         self._is_entered = False
@@ -169,7 +170,7 @@ class AsyncDeployment:
     @classmethod
     def open(cls, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Self:
         """Make a deployment that ``async with`` or ``await`` opens, as :meth:`Deployment.open` does."""
-        return cls(absolute(root), options)
+        return cls(place_at("root", root), options)
 
     async def aclose(self) -> None:
         """Close the stores, and the sessions that are open still; closing twice is harmless.
@@ -178,9 +179,15 @@ class AsyncDeployment:
         """
         with self._handing_over:
             self._is_closed = True  # first: what is being opened now is closed by who opens it
+        await finish_first(on_library_thread(self._until_opened))
         if self._deployment is not None:
             await finish_first(self._close_all(self._deployment))
             self._deployment = None
+
+    def _until_opened(self) -> None:
+        """Wait for who opens it now, and closes it then: nothing of it is open when this returns."""
+        with self._opening:
+            pass
 
     async def _close_again(self) -> None:
         deployment, self._deployment = self._deployment, None
@@ -197,12 +204,12 @@ class AsyncDeployment:
     def root(self) -> Path:
         """The folder, or the file of the database, once it is open; see :class:`Deployment`."""
         if self._deployment is None:
-            raise StoreClosedError(place_name(os.fspath(self._root)))
+            raise StoreClosedError(self._name)
         return self._deployment.root
 
     def __getattr__(self, name: str) -> Any:
         if name in AsyncDeployment.__annotations__:
-            raise StoreClosedError(place_name(os.fspath(self._root)))  # it is not open yet
+            raise StoreClosedError(self._name)  # it is not open yet
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open(self) -> Self:
@@ -230,7 +237,7 @@ class AsyncDeployment:
     def _open_once(self) -> None:
         with self._opening:
             if self._is_closed:
-                raise StoreClosedError(place_name(os.fspath(self._root)))
+                raise StoreClosedError(self._name)
             if self._deployment is not None:
                 return
             made = Deployment.open(self._root, **self._options)
@@ -259,7 +266,7 @@ class AsyncDeployment:
                     self._deployment = made
             if self._deployment is not made:  # everybody has left while it was opened, or closed it
                 made.close()
-                raise StoreClosedError(place_name(os.fspath(self._root)))
+                raise StoreClosedError(self._name)
 
     async def __aenter__(self) -> Self:
         return await self._open()

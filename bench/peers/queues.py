@@ -238,7 +238,7 @@ class Registry(Queue):
         self.registry.complete_process(job.lease.key, Success(1), fence=job.lease.fence)
 
     def following(self, job: Any) -> Any:
-        return self.registry.complete_and_claim_next(job.fence, Success(1), ttl_ms=LONG_MS)
+        return self.registry.complete_and_claim_next(job.fence, Success(1), ttl_ms=LONG_MS)[1]
 
     def put_many(self, count: int) -> None:
         with self.registry.begin() as tx:

@@ -280,6 +280,10 @@ class LoopCall(LibraryCall):
                 raise  # nobody runs it, now or later
             await self._known()
             raise cancelled from self.error
+        except GeneratorExit:  # its coroutine is thrown away, and nobody would undo what it does
+            if not self.is_kept:
+                self.take(self)
+            raise
         except BaseException:
             # Its traceback leads to this call: if that led back, the two would keep a store that is dropped.
             self.error = self._waited = None

@@ -169,6 +169,13 @@ class Keeper:
             entering = any(each.key == key and each.term.fence == fence for each in self._entering)
             return entering or bool(self._holders(key, fence))
 
+    def has(self, key: str, is_it: Callable[[Any], bool]) -> bool:
+        """Whether a block of this process holds a term of which `is_it` says, by its fence, that it is the one."""
+        with self._lock:
+            book = self._books.get(key)
+            held = [] if book is None else list(book.kept)
+        return any(each.lost is None and is_it(each.fence) for each in held)
+
     def leave_to_others(self, key: str, fence: Any) -> bool:
         """Whether another block keeps a term that one block does no more; it is not released then (K-HOLD-5).
 

@@ -127,6 +127,8 @@ class Kept:
     def end_with(self, other: Kept) -> None:
         """Be over when another block's is, which has just moved the end of the very same term."""
         self._expires_at_ms, self.until_ms = other.term.expires_at_ms, other.until_ms
+        # And be renewed as soon: the other may be forgotten, and its end stay.
+        self._due_ms = min(self._due_ms, other.until_ms - other.ttl_ms * 2 / 3)
 
     def renew_soon(self) -> None:
         """Let its next renewal be due now."""

@@ -189,9 +189,15 @@ class Watch:
     def notify(self) -> None:
         """Tell every waiter to look."""
         with self._lock:
-            waiters, sleepers = list(self.waiters), list(self.sleepers)
+            waiters = list(self.waiters)
         for waiter in waiters:
             waiter.notify()
+
+    def notify_of_end(self) -> None:
+        """Tell everybody, those who sleep as well, that a store is closed: each finds out whether it is its own."""
+        with self._lock:
+            sleepers = list(self.sleepers)
+        self.notify()
         for each in sleepers:
             each()
 
@@ -305,7 +311,7 @@ class Watch:
         except StoreClosedError:
             with self._lock:
                 self._stop()
-            self.notify()  # each waiter finds out for itself
+            self.notify_of_end()  # each waiter finds out for itself
         except LashStoreError:
             self.notify()  # the same; but the trouble may pass
         else:

@@ -211,8 +211,10 @@ class AsyncStore(Generic[T_co]):
     def close(self) -> None:
         """Do what :meth:`aclose` does, on this thread: it needs no event loop."""
         self._is_closed = True  # first: what is being opened now is closed by who opens it
-        if self._made is not None:
-            self._made.close()
+        with self._opening:  # and that is waited for: nothing of the file is open when this returns
+            made = self._made
+        if made is not None:
+            made.close()
 
     async def __aenter__(self) -> Self:
         try:

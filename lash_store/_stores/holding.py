@@ -143,8 +143,9 @@ class Holding(Generic[HeldT_co]):
         ttl_ms: int,
         timeout_ms: int = 0,
         name: str | None = None,
+        is_own: Callable[[Any], bool] = lambda _: False,
     ) -> None:
-        self._given, self._name = store, name
+        self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing, self._releasing = claiming, renewing, releasing
         self._is_free = is_free
@@ -228,10 +229,10 @@ class Holding(Generic[HeldT_co]):
                 standing = standing or lines.InLoop(self._line(store))
                 if standing.place.is_first:
                     await given._wait_together(self._freed, left_ms)
-        except (asyncio.CancelledError, StoreClosedError):
+        except (asyncio.CancelledError, StoreClosedError, GeneratorExit) as error:
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
-                await finish_first(self._release(given, store, entering.term))
+                await self._give_back(type(error), given, store, entering.term)
             raise
         finally:
             KEEPER.entered(entering)
@@ -248,12 +249,16 @@ class Holding(Generic[HeldT_co]):
         assert isinstance(given, AsyncStore)
         if kept is None or given._store is None:
             return
+        await self._give_back(kind, given, given._store, kept.term)
+
+    async def _give_back(
+        self, kind: object, given: AsyncStore[Any], store: Store[Any], term: Any
+    ) -> None:
         if kind is GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            handle = given._store._handle
-            release = self._leaving(handle.key, given._store._context, kept.term)
-            tell_later(handle, self._operations[2], release)
-            return
-        await finish_first(self._release(given, given._store, kept.term))
+            work = self._leaving(store._handle.key, store._context, term)
+            tell_later(store._handle, self._operations[2], work)
+        else:
+            await finish_first(self._release(given, store, term))
 
     async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
         operation, handle = self._operations[2], store._handle
@@ -321,11 +326,15 @@ class Holding(Generic[HeldT_co]):
         return store._handle.key, self._name or ""
 
     def _comes_behind(self, store: Store[Any]) -> bool:
-        """Whether others of this process wait for it already, and this one would wait as well: it doesn't overtake."""
+        """Whether others of this process wait for it already, and this one would wait as well: it doesn't overtake.
+
+        Whose own it is waits for nobody: they would wait for each other (K-HOLD-5).
+        """
         return (
             self._name is not None
             and self._timeout_ms > 0
             and lines.is_waited_for(self._line(store))
+            and not KEEPER.has(store._handle.key, self._is_own)
         )
 
     def _freed(self, tx: Any) -> bool | None:

@@ -122,6 +122,9 @@ class Leases(Generic[FenceT, LeaseT]):
             ttl_ms=ttl_ms,
             timeout_ms=timeout_ms,
             name=f"{self.table.table.name} {key}",
+            is_own=lambda fence: (
+                isinstance(fence, self.fence) and (fence.key, fence.owner_id) == (key, owner_id)
+            ),
         )
 
     def claim(self, tx: Tx[Any], key: str, *, owner_id: str, ttl_ms: int) -> LeaseT | LeaseHeld:

@@ -82,7 +82,7 @@ def work_from_one_to_the_next(say: Says, path: Path) -> None:
         while claimed is not None:
             registry.append_event(claimed.record.id, "tick", fence=claimed.fence)
             taken.append(claimed.record.id)
-            claimed = registry.complete_and_claim_next(
+            _, claimed = registry.complete_and_claim_next(
                 claimed.fence, Success(os.getpid()), ttl_ms=60_000
             )
         say(taken)

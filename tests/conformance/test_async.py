@@ -16,6 +16,7 @@ import pytest
 
 from lash_store import AsyncDeployment, AsyncSessionStore, LeaseHeld, SessionLease, SessionStore
 from lash_store.errors import (
+    InvalidRecordError,
     LeaseLostError,
     NestedTransactionError,
     StoreBusyError,
@@ -381,3 +382,40 @@ def test_k_open_5_a_child_opens_what_a_thread_of_its_parent_was_opening(path: Pa
 
 async def _enter(store: AsyncSessionStore | AsyncDeployment) -> None:
     await store
+
+
+@pytest.mark.parametrize("what", ["store", "deployment"])
+def test_k_open_11_nothing_is_open_once_it_was_closed_as_it_was_opened(
+    tmp_path: Path, what: str
+) -> None:
+    """Who removes the file then does not find it again."""
+
+    async def main() -> None:
+        for turn in range(40):
+            folder = tmp_path / str(turn)
+            folder.mkdir()
+            opening: Any = (
+                AsyncSessionStore.open(folder / "a.db", session_id="s")
+                if what == "store"
+                else AsyncDeployment.open(f"sqlite:///{folder / 'a.db'}")
+            )
+            entering = asyncio.ensure_future(opening.__aenter__())
+            for _ in range(turn % 20 + 1):
+                await asyncio.sleep(0)
+            await opening.aclose()
+            for each in folder.iterdir():
+                each.unlink()
+            await asyncio.gather(entering, return_exceptions=True)
+            await asyncio.sleep(0.01)
+            assert list(folder.iterdir()) == []
+
+    asyncio.run(main())
+
+
+def test_k_open_14_a_deployment_of_nothing(tmp_path: Path) -> None:
+    given: list[Any] = [None, 5]
+    for bad in given:
+        with pytest.raises(InvalidRecordError, match="root"):
+            AsyncDeployment.open(bad)
+    with pytest.raises(StoreClosedError, match=str(tmp_path)):
+        _ = AsyncDeployment.open(tmp_path).root

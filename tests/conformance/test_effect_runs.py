@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from lash_store import AsyncEffectStore, Busy, EffectClaim, EffectStore, Replayed, SystemClock
+from lash_store import (
+    AsyncEffectStore,
+    Busy,
+    Deployment,
+    EffectClaim,
+    EffectStore,
+    Replayed,
+    SystemClock,
+)
+from lash_store._kernel.watching import ANYTHING, Waiter
 from lash_store.effect.running import current_step
 from lash_store.errors import (
     CoroutineError,
@@ -905,3 +915,18 @@ def test_e_run_1_a_step_that_is_asynchronous_is_for_an_asyncio_store(path: Path)
         assert isinstance(
             store.begin_effect("s", "k", owner_id="bob"), EffectClaim
         )  # it was given back
+
+
+@pytest.mark.parametrize("closed", ["the store", "its deployment"])
+def test_e_sleep_1_who_sleeps_is_told_of_its_stores_end_alone(tmp_path: Path, closed: str) -> None:
+    """Not of commits that concern everybody, for which a waiter beside it has to look."""
+    with Deployment.open(f"sqlite:///{tmp_path / 'a.db'}") as deployment:
+        effects, rung, told = deployment.effects, list[str](), list[str]()
+        waiter = Waiter(lambda: told.append("to look"))
+        look = effects.watch.subscribed(waiter, [ANYTHING])
+        with look, effects.watch.sleeping(lambda: rung.append("to see whether it is closed")):
+            with effects.begin() as tx:
+                tx.connection.execute(text("SELECT 1"))
+            assert (bool(told), rung) == (True, [])
+            (effects if closed == "the store" else deployment).close()
+            assert rung

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import sqlite3
@@ -20,6 +21,7 @@ from lash_store import (
     AsyncEffectStore,
     AsyncProcessRegistry,
     AsyncSessionStore,
+    Busy,
     EffectStore,
     NewWork,
     SessionStore,
@@ -28,9 +30,11 @@ from lash_store import (
 )
 from lash_store._kernel.keeping import KEEPER, Entering
 from lash_store._kernel.threads import Timer
+from lash_store._stores.lines import is_waited_for
 from lash_store.effect.records import EffectClaim
 from lash_store.effect.running import current_step
 from lash_store.errors import ClaimLostError, LeaseHeldError, LeaseLostError
+from lash_store.session.operations.leases import LEASES
 from lash_store.testing import ManualClock, SkewedClock
 from tests.conformance.test_holding import until
 from tests.support.registries import register
@@ -389,3 +393,117 @@ def test_k_hold_5_nor_does_it_release_what_another_block_is_entering_with(path: 
     asyncio.run(main())
     with SessionStore.open(path, session_id="s") as store:
         assert store.current_lease() is not None
+
+
+@pytest.mark.parametrize("how", ["forgotten", "its loop is closed"])
+def test_k_hold_5_a_block_that_is_gone_takes_nothing_from_the_others(how: str) -> None:
+    """Its short term was the last word on when theirs is over: they renew before that."""
+    clock = ManualClock()
+    with SessionStore.open(None, session_id="s", clock=clock) as store:
+        with store.hold(owner_id="ann", ttl_ms=30_000) as outer:
+            if how == "forgotten":
+                block = store.hold(owner_id="ann", ttl_ms=600)
+                block.__enter__()
+                del block
+                gc.collect()
+            else:
+                kept = list[Any]()
+
+                async def enter() -> None:
+                    same = AsyncSessionStore.open(store, session_id="s", clock=clock)
+                    kept.append(same.hold(owner_id="ann", ttl_ms=600))
+                    await kept[0].__aenter__()
+
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(enter())
+                loop.close()
+            for _ in range(10):
+                clock.advance(200)
+                until(lambda: _expires_ms(store) > clock.now_ms() + 600)
+                outer.check()
+        assert store.current_lease() is None
+
+
+def _expires_ms(store: SessionStore) -> int:
+    lease = store.current_lease()
+    return 0 if lease is None else lease.expires_at_ms
+
+
+def test_k_hold_5_a_block_within_waits_for_nobody_who_waits_for_the_one_around_it(
+    path: Path,
+) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+
+        def other() -> None:
+            with store.hold(owner_id="bob", ttl_ms=30_000, timeout_ms=60_000):
+                pass
+
+        async def inside() -> None:
+            async with AsyncSessionStore.open(store, session_id="s") as same:
+                async with same.hold(owner_id="ann", ttl_ms=30_000, timeout_ms=60_000):
+                    pass
+
+        with store.hold(owner_id="ann", ttl_ms=30_000) as held:
+            waiting = threading.Thread(target=other)
+            waiting.start()
+            until(lambda: is_waited_for((store._handle.key, f"{LEASES.table.table.name} s")))
+            with store.hold(owner_id="ann", ttl_ms=30_000, timeout_ms=60_000) as inner:
+                assert inner.fence == held.fence
+            asyncio.run(asyncio.wait_for(inside(), 20))
+            # Anybody else's, and one that is lost, are not its own.
+            with pytest.raises(LeaseHeldError), store.hold(owner_id="eve", ttl_ms=1, timeout_ms=50):
+                pass
+            held.check()
+        waiting.join(20)
+        assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("what", ["lease", "step"])
+@pytest.mark.parametrize("after", ["before it claims", "after it has claimed"])
+def test_k_hold_4_a_coroutine_that_is_thrown_away_as_it_enters_claims_nothing(
+    path: Path, what: str, after: str
+) -> None:
+    sessions = SessionStore.open(path, session_id="s")
+    effects = EffectStore.open(path.with_name("effects.db"))
+    with sessions, effects:
+        locked = path if what == "lease" else path.with_name("effects.db")
+        lock = sqlite3.connect(locked, isolation_level=None)
+
+        async def enter() -> None:
+            if what == "lease":
+                same = AsyncSessionStore.open(sessions, session_id="s")
+                async with same.hold(owner_id="ann", ttl_ms=600_000):
+                    pytest.fail("it is not to be entered")
+            else:
+                steps = AsyncEffectStore.open(effects)
+                await steps.run("s", "k", "e", lambda: pytest.fail("nor to be called"))
+
+        async def main() -> None:
+            lock.execute("BEGIN IMMEDIATE")
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        coroutine = enter()
+        task = loop.create_task(coroutine)
+        loop.run_until_complete(asyncio.sleep(0.2))
+        if after == "after it has claimed":
+            lock.execute("ROLLBACK")
+            time.sleep(0.3)  # and nobody tells it
+        loop.close()
+        with pytest.raises(GeneratorExit):
+            coroutine.throw(GeneratorExit)
+        del task
+        if after == "before it claims":
+            lock.execute("ROLLBACK")
+        lock.close()
+
+        def is_free() -> bool:
+            if what == "lease":
+                return sessions.current_lease() is None
+            return not isinstance(effects.look_up_effect("s", "k", "e"), Busy)
+
+        sessions.enqueue_work(NewWork(["behind whatever still waited"]))
+        effects.begin_effect("s", "another", "e")
+        until(is_free)
+        time.sleep(0.1)
+        assert is_free()

@@ -323,29 +323,31 @@ def test_p_lease_4_one_process_is_ended_and_the_next_is_claimed_together(
         register(registry, name)
     first = registry.claim_next(owner_id="ann", ttl_ms=50)
     assert first is not None
-    second = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=5)
+    ended, second = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=5)
     assert second is not None
     assert second.record == registry.load_process("b")
     assert second.lease == registry.current_lease("b")
     assert (second.fence.owner_id, second.expires_at_ms) == ("ann", clock.now_ms() + 5)
     assert registry.await_process("a") == Success(1)
+    assert ended.event == registry.recent_events("a")[-1]
     assert registry.current_lease("a") is None
     # What it takes is chosen as claim_next chooses.
-    third = registry.complete_and_claim_next(
+    _, third = registry.complete_and_claim_next(
         second.fence, Success(2), ttl_ms=50, where=processes.c.process_id > "c"
     )
     assert third is not None
     assert third.record.id == "d"
-    none = registry.complete_and_claim_next(
+    _, none = registry.complete_and_claim_next(
         third.fence, Failure("external", "x", "no"), ttl_ms=50, matching=ProcessFilter(waiting=True)
     )
     assert none is None
     assert [each.id for each in registry.list_processes(state="failed")] == ["d"]
     # Sent again it ends nothing twice, and takes one more.
     log = all_rows(path)["process_events"]
-    again = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=50)
+    repeated, again = registry.complete_and_claim_next(first.fence, Success(1), ttl_ms=50)
     assert again is not None
     assert again.record.id == "c"
+    assert (repeated.event, repeated.is_replay) == (ended.event, True)
     assert all_rows(path)["process_events"] == log
     # It ends nothing that it holds no more, and takes nothing then.
     clock.advance(50)

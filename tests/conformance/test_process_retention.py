@@ -14,6 +14,7 @@ from lash_store import (
     Provenance,
     Scope,
     Success,
+    TriggerStore,
 )
 from lash_store.errors import InvalidRecordError, NotFoundError
 from lash_store.process.records import Pruned
@@ -156,3 +157,39 @@ def test_p_ret_1_nothing_that_is_pruned_is_started_again(tmp_path: Path) -> None
         assert prune_ended(triggers, registry, 2**60) == Pruned(2, 2, None)
         assert unstarted_deliveries(triggers, registry).deliveries == ()
         assert registry.list_processes(state=None) == []
+
+
+@pytest.mark.parametrize(
+    "record_json", ["'{'", "'[]'", "'{\"half\": 1}'", "replace(record_json, '\"p\"', '\"q\"')"]
+)
+def test_p_ret_1_what_cannot_be_read_stays(
+    registry: ProcessRegistry, path: Path, clock: ManualClock, record_json: str
+) -> None:
+    register(registry, "p")
+    registry.complete_process("p", Success(1))
+    run_script(path, f"UPDATE processes SET record_json = {record_json}")
+    clock.advance(1)
+    before = all_rows(path)
+    assert registry.prune_processes(clock.now_ms()) == Pruned(0, 1, None)
+    assert registry.list_causing_occurrences(clock.now_ms()) == []
+    assert all_rows(path) == before
+
+
+@pytest.mark.parametrize("occurrence_id", ['""', "5", "null", "{}"])
+def test_p_ret_1_what_no_occurrence_can_have_led_to_stays(
+    registry: ProcessRegistry, path: Path, clock: ManualClock, occurrence_id: str
+) -> None:
+    """Another program's record; the others go all the same."""
+    for name in ("p", "q"):
+        register(registry, name, provenance=occurrence(f"of {name}"))
+        registry.complete_process(name, Success(1))
+    run_script(
+        path,
+        "UPDATE processes SET record_json = "
+        f"""replace(record_json, '"of p"', '{occurrence_id}')""",
+    )
+    assert registry.load_process("p") is not None
+    clock.advance(1)
+    with TriggerStore.open(path.with_name("triggers.db")) as triggers:
+        assert prune_ended(triggers, registry, clock.now_ms()) == Pruned(1, 2, None)
+    assert registry.known_processes(["p", "q"]) == {"p"}

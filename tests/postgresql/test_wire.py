@@ -416,7 +416,7 @@ def test_k_pg_5_a_process_that_is_ended_as_the_next_is_claimed_waits_for_few_ans
             assert claimed is not None
             fence = claimed.fence
             wire.delay_s = SLOW_S if number == 6 else 0.0
-            count, claimed = trips(
+            count, (_, claimed) = trips(
                 wire,
                 lambda fence=fence: registry.complete_and_claim_next(  # type: ignore[misc] # reason: a default
                     fence, Success(1), ttl_ms=60_000

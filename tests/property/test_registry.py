@@ -308,7 +308,7 @@ class RegistryMachine(RuleBasedStateMachine):
                 lambda: self.registry.complete_and_claim_next(fence, output, ttl_ms=TTL),
             )
             return multiple()
-        claimed = self.registry.complete_and_claim_next(fence, output, ttl_ms=TTL)
+        _, claimed = self.registry.complete_and_claim_next(fence, output, ttl_ms=TTL)
         kind = f"process.{ENDS[type(output)]}"
         process.log.append((kind, output, f"process:{name}:terminal:{kind}"))
         process.fence = None

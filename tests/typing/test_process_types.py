@@ -78,7 +78,7 @@ def test_operations() -> None:
         assert_type(registry.complete_process("p", Success(1), fence=lease.fence), Completed)
         assert_type(
             registry.complete_and_claim_next(lease.fence, Success(1), ttl_ms=1),
-            ClaimedProcess | None,
+            tuple[Appended, ClaimedProcess | None],
         )
         assert_type(registry.await_process("p"), AwaitOutput | None)
         with registry.begin() as tx:

@@ -290,7 +290,7 @@ class OpenDatabase:
         self.closed = True
         self._close_idle()
         self._close_watcher()
-        self.watch.notify()
+        self.watch.notify_of_end()
 
     def _close_watcher(self) -> None:
         # One that is looking now, on a server that may hang, closes it itself.

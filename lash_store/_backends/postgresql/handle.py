@@ -310,7 +310,7 @@ class PostgresqlHandle(BaseHandle[OpenDatabase]):
             if is_last:
                 databases.forget(self.database)
                 self.database.close()
-        self.watch.notify()
+        self.watch.notify_of_end()
 
     def _locking(self, call: Any, work: Any) -> Any:
         place, scope = self.database.place, self.make_tx.args[0].scope  # type: ignore[attr-defined] # reason: a partial, of the store's context

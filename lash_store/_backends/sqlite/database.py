@@ -223,7 +223,7 @@ class OpenDatabase:
         self.connections.lock_version_reader(timeout_s=-1)
         self.connections.unlock_version_reader()
         self._close_idle()
-        self.connections.watch.notify()
+        self.connections.watch.notify_of_end()
 
     def close_if_idle(self) -> bool:
         """Close what is open if nobody uses it; the next use opens it again."""

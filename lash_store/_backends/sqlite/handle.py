@@ -304,7 +304,7 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
         database.writer.refuse(self)
         database.readers.refuse(self)
         if not is_last and self._inside is None and not database.writer.runs_for(self):
-            self.watch.notify()  # who waits by this handle finds out
+            self.watch.notify_of_end()  # who waits by this handle finds out
             return
         hold = Hold()
         database.writer.take(self, hold, budget_s=self.budget_s)
@@ -322,7 +322,7 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
             raise
         finally:
             database.writer.give_back(hold)
-            self.watch.notify()
+            self.watch.notify_of_end()
 
 
 def _forget(database: OpenDatabase) -> None:

@@ -15,6 +15,7 @@ from lash_store.process.context import Tx, Work
 from lash_store.process.operations.events import ending
 from lash_store.process.operations.leases import LEASES
 from lash_store.process.operations.processes import filter_arguments
+from lash_store.process.records.events import Appended
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
 from lash_store.process.records.outputs import AwaitOutput
 from lash_store.process.records.processes import RUNNING, ProcessFilter, read_record
@@ -87,11 +88,11 @@ def complete_and_claim_next(
     matching: ProcessFilter | None = None,
     where: ColumnElement[bool] | None = None,
     order_by: OrderBy | None = None,
-) -> Work[ClaimedProcess | None]:
+) -> Work[tuple[Appended, ClaimedProcess | None]]:
     """End a process with what it gave and take the next, for the same owner, in one transaction (P-LEASE-4).
 
-    As ``complete_process`` under `fence`, of its process, and then ``claim_next``: None if nothing
-    more is to be had. Raises what they raise; nothing is ended or taken then. Sent again, it ends
+    As ``complete_process`` under `fence`, of its process, and then ``claim_next``. Returns the event that
+    ended the one, with the wake that it gives, and the next; None if nothing more is to be had. Raises what they raise; nothing is ended or taken then. Sent again, it ends
     nothing twice, and takes one more: what the first took is free once its term is over.
     """
     check_fence(fence, ProcessFence)
@@ -106,10 +107,10 @@ def complete_and_claim_next(
         order_by=order_by,
     )
 
-    def complete_and_claim(tx: Tx) -> ClaimedProcess | None:
+    def complete_and_claim(tx: Tx) -> tuple[Appended, ClaimedProcess | None]:
         with tx.all_or_nothing():
-            end(tx)
-            return take(tx)
+            ended, *_ = end(tx)
+            return ended, take(tx)
 
     return goes_alone(locked_by(complete_and_claim, name))
 

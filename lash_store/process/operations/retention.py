@@ -1,14 +1,28 @@
 """Forgetting processes that have ended long ago."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from lash_store._kernel.checks import bound, check_names, check_text, check_time
+import msgspec
+
+from lash_store._kernel.checks import bound, check_name, check_names, check_text, check_time
 from lash_store._stores.tx import Context
 from lash_store._wire.retention import Pruned
+from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process import statements
 from lash_store.process.context import Tx, Work
+from lash_store.process.records.processes import read_record
 
-_Batch = list[tuple[str, str | None, int]]
+
+class _Old(msgspec.Struct, frozen=True):
+    """A process that ended long ago."""
+
+    process_id: str
+    occurrence_id: str | None
+    """The trigger's occurrence that led to it."""
+
+    stays: bool
+    """Whether it may not be removed, whatever has become of that."""
 
 
 def list_causing_occurrences(
@@ -22,7 +36,7 @@ def list_causing_occurrences(
     find_old = _finding_old(updated_before_ms, after, limit)
 
     def list_batch(tx: Tx) -> list[str]:
-        causes = (occurrence_id for _, occurrence_id, _ in find_old(tx))
+        causes = (old.occurrence_id for old in find_old(tx))
         return list(dict.fromkeys(cause for cause in causes if cause is not None))
 
     return list_batch
@@ -41,7 +55,7 @@ def prune_processes(
     Those that ended and were last changed before `updated_before_ms`, exclusive, milliseconds since the
     epoch: with their logs, handles, leases and acknowledgements. At most `limit` of them are looked at,
     by id, from behind `after`. What has a wake that nobody has acknowledged stays, and so does what
-    can't be read. What a trigger's occurrence led to stays unless that is among those `forgotten`: as
+    can't be read, or names as its cause what can be no occurrence. What a trigger's occurrence led to stays unless that is among those `forgotten`: as
     long as it is there, its delivery would be taken for one that was never started, and start the process
     again; ``lash_store.routing.prune_ended`` asks the trigger store. What is removed is forgotten: its
     id may be registered anew, and its completion sent again is NotFoundError.
@@ -52,24 +66,41 @@ def prune_processes(
     def prune(tx: Tx) -> Pruned:
         found, cursor = find_old(tx), tx.own_cursor
         over = [
-            process_id
-            for process_id, occurrence_id, stays in found
-            if not stays and (occurrence_id is None or occurrence_id in gone)
+            old.process_id
+            for old in found
+            if not old.stays and (old.occurrence_id is None or old.occurrence_id in gone)
         ]
         rows = [statements.delete_process.bind(cursor, process_id=name) for name in over]
         with tx.all_or_nothing():
             removed = statements.delete_process.many(cursor, rows) if rows else 0
         for name in over:
             tx.touch(name)
-        last = found[-1][0] if found else after
+        last = found[-1].process_id if found else after
         return Pruned(removed, len(found), last if len(found) == limit else None)
 
     return prune
 
 
-def _finding_old(updated_before_ms: int, after: str, limit: int) -> Work[_Batch]:
+def _finding_old(updated_before_ms: int, after: str, limit: int) -> Work[list[_Old]]:
     before = check_time("updated_before_ms", updated_before_ms)
     behind, most = check_text("after", after), bound("limit", limit)
-    return lambda tx: statements.old_processes.all(
-        tx.own_cursor, updated_before_ms=before, after_process_id=behind, limit=most
-    )
+
+    def find(tx: Tx) -> list[_Old]:
+        rows = statements.old_processes.all(
+            tx.own_cursor, updated_before_ms=before, after_process_id=behind, limit=most
+        )
+        return [_old(*row) for row in rows]
+
+    return find
+
+
+def _old(process_id: str, record_json: str, status: str, wakes: int) -> _Old:
+    try:
+        cause: Any = read_record(process_id, record_json, status).provenance.caused_by
+        if cause is None or cause.get("type") != "trigger_occurrence":
+            return _Old(process_id, None, bool(wakes))
+        occurrence_id = check_name("caused_by.occurrence_id", cause.get("occurrence_id"))
+    except (CorruptRecordError, InvalidRecordError):
+        # It can't be read, or nobody could say what has become of what led to it.
+        return _Old(process_id, None, stays=True)
+    return _Old(process_id, occurrence_id, bool(wakes))

@@ -11,7 +11,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    or_,
     select,
     update,
 )
@@ -164,22 +163,18 @@ def count_status(*, status: str, up_to: int) -> Select[int]:
 @prepare
 def old_processes(
     *, updated_before_ms: int, after_process_id: str, limit: int
-) -> Select[str, str | None, int]:
+) -> Select[str, str, str, int]:
     """Read a page of the processes that ended before a time, by id (P-RET-1).
 
-    Id, the occurrence that led to it, and whether it has to stay: it has a wake that nobody has
-    acknowledged, or can't be read.
+    Id, record_json, status, and 1 if it has a wake that nobody has acknowledged.
     """
-    cause = ("provenance", "caused_by")
-    of_occurrence = JsonText(_processes.record_json, *cause, "type") == "trigger_occurrence"
-    occurrence_id = JsonText(_processes.record_json, *cause, "occurrence_id")
     wakes = exists().where(process_events.c.process_id == _processes.process_id, is_pending_wake())
-    stays = or_(IsNoJson(_processes.record_json), wakes)
     return (
         select(
             _processes.process_id,
-            case((of_occurrence, occurrence_id)).label("occurrence_id"),
-            case((stays, 1), else_=0).label("stays"),
+            _processes.record_json,
+            _processes.status,
+            case((wakes, 1), else_=0).label("wakes"),
         )
         .where(
             _processes.process_id > after_process_id,
