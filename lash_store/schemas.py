@@ -34,11 +34,13 @@ from lash_store.effect.tables import SCHEMA as EFFECT
 from lash_store.errors import (
     CorruptRecordError,
     InvalidRecordError,
+    StorageError,
     StoreEmptyError,
     StoreOpenError,
 )
 from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
+from lash_store.session.places import check_owner
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import SCHEMA as SESSION, session_head
 from lash_store.session.tx import SessionTx
@@ -171,8 +173,8 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
     """Make the tables of all kinds in a database that is there, by path or URL, in one transaction.
 
     Nothing that is there is touched; kinds that are there already stay as they are. Raises
-    StoreOpenError if there is no database, StoreBusyError if another has locked it for 15 seconds, and
-    what :func:`create_tables` raises.
+    StoreOpenError if there is no database, or none that may be written to by this name of its file (K-OPEN-10,
+    K-OPEN-14), StoreBusyError if another has locked it for 15 seconds, and what :func:`create_tables` raises.
     """
     require_there(where, "adopt")
     engine = engine_of(where)
@@ -193,7 +195,9 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     found = look_into(path, tuple(SCHEMAS.values()))
     if found.prefixes:
         url = url_of(path)
-        stale = [] if found.drift else [each for p in found.prefixes for each in _stale(url, p)]
+        # Of what is damaged nobody can say which of two numbers is the right one.
+        is_sound = not (found.drift or found.damage)
+        stale = [each for p in found.prefixes for each in _stale(url, p)] if is_sound else []
         return FileReport(
             found.path,
             "shared",
@@ -209,7 +213,8 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
             else f"no store of this release has version {found.version}"
         )
         return FileReport(found.path, None, found.version, (problem,))
-    stale = [] if found.drift or found.schema is not SESSION else _stale_count(found.path)
+    is_sound = not (found.drift or found.damage)
+    stale = _stale_count(found.path) if is_sound and found.schema is SESSION else []
     problems = (*found.drift, *found.damage, *stale)
     return FileReport(found.path, found.schema.kind, found.version, problems, extras=found.extras)
 
@@ -218,18 +223,23 @@ def mend_file(path: str | os.PathLike[str]) -> None:
     """Mend what another program may have left stale in a sound file: a session's node count.
 
     A vacuum of the graph: removes hidden nodes and counts the others (S-COMMIT-7). In a shared
-    database, of every session's.
+    database, of every session's. Raises StorageError, and mends nothing, if anything else is wrong.
     """
     report = check_file(path)
+    others = [each for each in report.problems if STALE_COUNT not in each]
+    if others:  # what is there can't be trusted to say how much there should be
+        raise StorageError(report.path, "not sound", "; ".join(others))
     if report.kind == "session":
         with SessionStore.open(path, session_id="mend", extras="any") as store:
             store.vacuum_graph()
-    elif report.kind == "shared":
-        for prefix in report.prefixes:
-            for name in _sessions_of(url_of(path), prefix):
-                with SessionStore.open(
-                    url_of(path), session_id=name, prefix=prefix, extras="any"
-                ) as store:
+    for prefix in report.prefixes:
+        with SessionStore.open(
+            url_of(path), session_id="mend", prefix=prefix, extras="any"
+        ) as database:
+            with database.read() as tx:
+                names = _sessions_in(tx)
+            for name in names:
+                with SessionStore.open(database, session_id=name, extras="any") as store:
                     store.vacuum_graph()
 
 
@@ -245,34 +255,27 @@ def _stale_count(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _stale(url: str, prefix: str) -> list[str]:
-    """Say the same of every session of a shared database."""
-    problems = []
-    for name in _sessions_of(url, prefix):
-        with (
-            opened_apart(),  # this thread may be inside a transaction of its own
-            SessionStore.open(
-                url, session_id=name, read_only=True, prefix=prefix, extras="any"
-            ) as store,
-        ):
-            try:
-                with store.read() as tx:
-                    found = _stale_in(tx)
-            except CorruptRecordError:
-                found = ["the session's head can't be read"]
-        problems += [f"{name}: {each}" for each in found]
-    return problems
-
-
-def _sessions_of(url: str, prefix: str) -> list[str]:
-    """Return the sessions of a shared database that have a head."""
-    heads = across_sessions(session_head)
-    with opened_apart(), suppress(StoreEmptyError):
+    """Say the same of every session of a shared database that has a head, in one snapshot."""
+    problems: list[str] = []
+    with opened_apart(), suppress(StoreEmptyError):  # this thread may be inside a transaction
         store = SessionStore.open(
             url, session_id="check", read_only=True, prefix=prefix, extras="any"
         )
-        with store, store.read() as tx, explained_on(tx):
-            return list(tx.connection.execute(select(heads.c.store)).scalars())
-    return []
+        with store, store.read() as tx:
+            for name in _sessions_in(tx):
+                try:
+                    found = _stale_in(SessionTx.beside(tx, session_id=name))
+                except CorruptRecordError:
+                    found = ["the session's head can't be read"]
+                problems += [f"{name}: {each}" for each in found]
+    return problems
+
+
+def _sessions_in(tx: SessionTx) -> list[str]:
+    """Return the sessions of a shared database that have a head."""
+    heads = across_sessions(session_head)
+    with explained_on(tx):
+        return [check_owner(name) for name in tx.connection.scalars(select(heads.c.store))]
 
 
 def _stale_in(tx: SessionTx) -> list[str]:

@@ -20,7 +20,14 @@ from lash_store._backends.sqlite.checking import look_into as look_into_file
 from lash_store._backends.sqlite.ddl import render
 from lash_store._backends.sqlite.driver import driver_fault as fault_of_sqlite
 from lash_store._backends.sqlite.extras import declared_with
-from lash_store._backends.sqlite.files import IN_MEMORY, open_error, remove_database
+from lash_store._backends.sqlite.files import (
+    IN_MEMORY,
+    check_only_name,
+    check_openable,
+    open_error,
+    remove_database,
+    resolve,
+)
 from lash_store._backends.sqlite.handle import SqliteHandle
 from lash_store._backends.urls import parsed_url, scheme_of, without_password
 from lash_store._kernel.backend import Handle
@@ -122,21 +129,22 @@ def require_there(where: str | os.PathLike[str], what_for: str) -> None:
 
 
 def engine_of(where: str | os.PathLike[str]) -> Engine:
-    """Return an engine on a database, by path or URL."""
+    """Return an engine that may write to a database, by path or URL; StoreOpenError if that may not be."""
     if is_server(where):
         _postgresql("handle")  # or the driver is missing
         return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
-    path = _path_of(where)
-    return create_engine(_url_of_path("" if path is None else path), connect_args={"timeout": 15})
+    path = resolve(_path_of(where))
+    check_openable(path, read_only=False, immutable=False)
+    check_only_name(path)
+    return create_engine(_url_of_path(path), connect_args={"timeout": 15})
 
 
 def connect_error(where: str | os.PathLike[str], error: DBAPIError) -> LashStoreError:
     """Say why an engine of ours could not connect to a database."""
     if is_server(where):
         return StoreOpenError(without_password(_server_url(str(where))), str(error.orig))
-    path: Any = _path_of(where)
     cause: Any = error.orig
-    return open_error(os.path.abspath(path), cause)
+    return open_error(resolve(_path_of(where)), cause)
 
 
 def url_of(where: str | os.PathLike[str]) -> str:

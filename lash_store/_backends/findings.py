@@ -1,8 +1,20 @@
 """What was found in a database that may be anything."""
 
+from collections.abc import Iterable
+
 import msgspec
 
 from lash_store._kernel.schema import Schema
+
+
+def unnamed(schema: Schema, there: Iterable[str]) -> list[str]:
+    """Say of a kind that the table of versions does not name, if a table of its is there all the same."""
+    versions, *tables = schema.tables  # of a shared database
+    names = {name.lower() for name in there}
+    if not any(table.name.lower() in names for table in tables):
+        return []
+    what = f"tables of {schema.kind} are there, and {versions.name} does not name the kind"
+    return [f"{schema.prefix}: {what}"]
 
 
 class Findings(msgspec.Struct, frozen=True):

@@ -25,14 +25,14 @@ class SessionDirectory:
     """The sessions of a folder, a file for each, or of one database, by its URL.
 
     `options` are those of every store, unless a call says otherwise. Closing it closes the stores
-    that it opened. In a folder, its ``create``, ``open`` and ``delete`` exclude each other, across processes, through a lock
-    on a file ``.lock`` in the folder; so no file is deleted under somebody who is opening it.
+    that it opened. In a folder, its ``delete`` and its ``create``, ``open`` and ``list`` exclude each other, across processes, through
+    a lock on a file ``.lock`` in the folder; so no file is deleted under somebody who is opening it.
     Opening a session's file past the directory is not covered by that.
     """
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         place = place_at("root", root)
-        settings = Settings(**options)  # a bad one is refused here, where it is given
+        Settings(**options)  # a bad one is refused here, where it is given
         self._options = options
         self._place: Place
         self._root: Path | None
@@ -42,7 +42,7 @@ class SessionDirectory:
             self._root = None if is_server(place) else Path(shared.path)
         else:
             self._root = place
-            self._place = Folder(place, settings.busy_timeout_ms)
+            self._place = Folder(place, options)
         self._opened: WeakSet[SessionStore] = WeakSet()
 
     def _find(self, session_id: str, options: OpenOptions) -> SessionStore | None:

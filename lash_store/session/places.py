@@ -24,7 +24,7 @@ from lash_store._backends import (
     url_of,
 )
 from lash_store._kernel.checks import check_kind, check_name, shown
-from lash_store._kernel.options import OpenOptions
+from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import explained_on
@@ -89,9 +89,10 @@ class Place(Protocol):
 class Folder:
     """A folder with a file for each session, and a lock for who makes or removes one."""
 
-    def __init__(self, root: Path, busy_timeout_ms: int) -> None:
+    def __init__(self, root: Path, options: OpenOptions) -> None:
         self._root = root
-        self._busy_timeout_ms = busy_timeout_ms
+        self._busy_timeout_ms = Settings(**options).busy_timeout_ms
+        self._reading: OpenOptions = {**options, "read_only": True, "extras": "any"}
         self.name = str(root)
 
     def path_of(self, session_id: str) -> Path:
@@ -134,16 +135,19 @@ class Folder:
 
     def _entry(self, name: str) -> SessionEntry | None:
         path = self._root / name
-        try:
-            with (
-                opened_apart(),  # this thread may be inside a transaction on this very file
-                SessionStore.open(path, session_id=name, read_only=True, extras="any") as store,
-            ):
-                return SessionEntry(name, store.load_meta())
-        except StoreOpenError as error:
-            if isinstance(error, StoreEmptyError) or not is_there(path):
+        with self._locked(exclusive=False):  # or it might be another one by now, half made
+            if not is_there(path):
                 return None
-            raise
+            try:
+                with (
+                    opened_apart(),  # this thread may be inside a transaction on this very file
+                    SessionStore.open(path, session_id=name, **self._reading) as store,
+                ):
+                    return SessionEntry(name, store.load_meta())
+            except StoreOpenError as error:
+                if isinstance(error, StoreEmptyError) or not is_there(path):
+                    return None
+                raise
 
     @contextmanager
     def _locked(self, *, exclusive: bool) -> Iterator[None]:

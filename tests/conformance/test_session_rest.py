@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
@@ -591,6 +591,57 @@ class TestDirectory:
         assert [entry.meta and entry.meta.session_id for entry in directory.list()] == ["a"]
 
     @pytest.mark.posix("there is no lock of the folder")
+    def test_s_dir_2_list_goes_by_the_directorys_options(self, tmp_path: Path) -> None:
+        with SessionDirectory(tmp_path, busy_timeout_ms=100) as directory:
+            directory.create("a", model="m").close()
+            with closing(sqlite3.connect(directory.path_of("a"), isolation_level=None)) as other:
+                other.execute("PRAGMA journal_mode = DELETE")
+                other.execute("BEGIN EXCLUSIVE")
+                with pytest.raises(StoreBusyError) as busy:
+                    directory.list()
+                assert busy.value.waited_ms < 5_000
+
+    @pytest.mark.posix("there is no lock of the folder")
+    def test_s_dir_2_list_beside_who_deletes_and_makes_one_anew(self, tmp_path: Path) -> None:
+        """None of what it opens is another file by the time that it reads it."""
+        with workers(1, makes_and_deletes, tmp_path) as (other,):
+            assert other.receive() == "ready"
+            directory = SessionDirectory(tmp_path)
+            until_s = time.monotonic() + 2
+            while time.monotonic() < until_s:
+                assert len(directory.list()) <= 1
+            other.pipe.send("stop")
+            assert other.receive() > 0
+
+    def test_s_dir_2_delete_removes_the_file_behind_a_link(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path / "sessions")
+        directory.create("a", model="m").close()
+        path, there = directory.path_of("a"), tmp_path / "big.db"
+        path.rename(there)
+        path.symlink_to(there)
+        with cast("Any", directory.open("a")) as store:
+            with pytest.raises(StoreBusyError):
+                directory.delete("a")
+            assert store.load_meta() is not None
+        assert directory.delete("a")
+        assert [each.name for each in tmp_path.iterdir()] == ["sessions"]
+        assert [each.name for each in path.parent.iterdir()] == [".lock"]
+
+    def test_s_dir_2_delete_removes_what_is_malformed(self, tmp_path: Path) -> None:
+        directory = SessionDirectory(tmp_path)
+        directory.create("a", model="m").close()
+        path = directory.path_of("a")
+        content = bytearray(path.read_bytes())
+        content[100:180] = b"\xff" * 80
+        path.write_bytes(content)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # which somebody is about
+            with pytest.raises(StoreBusyError):
+                directory.delete("a")
+            assert path.exists()
+        assert directory.delete("a")
+        assert not path.exists()
+
     def test_s_dir_2_nobody_opens_what_is_being_deleted(self, tmp_path: Path) -> None:
         """Openers that commit, and a deleter: what was committed is there, or was deleted after."""
         with workers(2, open_and_write, tmp_path) as openers:
@@ -605,6 +656,16 @@ class TestDirectory:
                 opener.pipe.send("stop")
             assert [opener.receive() for opener in openers] == [[], []]
         assert deleted
+
+
+def makes_and_deletes(say: Says, root: Path) -> None:
+    directory, deleted = SessionDirectory(root), 0
+    say("ready")
+    while not say._pipe.poll():
+        directory.create("s", model="m").close()
+        with suppress(StoreBusyError):  # somebody lists it now
+            deleted += directory.delete("s")
+    say(deleted)
 
 
 def open_and_write(say: Says, root: Path) -> None:

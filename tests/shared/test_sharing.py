@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import sqlite3
 import threading
@@ -46,6 +47,7 @@ from lash_store.errors import (
     SchemaDriftError,
     SchemaVersionError,
     ScopeError,
+    StorageError,
     StoreEmptyError,
     StoreOpenError,
     ThreadError,
@@ -53,7 +55,15 @@ from lash_store.errors import (
 )
 from lash_store.moving import copy_deployment
 from lash_store.process.tx import ProcessTx
-from lash_store.schemas import SCHEMAS, adopt_database, check_file, create_tables, mend_file
+from lash_store.schemas import (
+    KINDS,
+    SCHEMAS,
+    STALE_COUNT,
+    adopt_database,
+    check_file,
+    create_tables,
+    mend_file,
+)
 from lash_store.session.tables import blobs, graph_nodes, queued_work_batches
 from lash_store.session.tx import SessionTx
 from lash_store.statements import across_sessions
@@ -338,6 +348,82 @@ def test_k_share_4_check_looks_at_all_kinds_and_sessions(path: Path, url: str) -
     assert extra.startswith("index mine: not declared")
     with pytest.raises(StoreOpenError):
         check_file("sqlite://")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "session"])
+def test_k_share_4_check_names_a_kind_that_the_versions_do_not(
+    kind: str, path: Path, url: str
+) -> None:
+    """Nobody could open it: its tables would be taken for somebody else's."""
+    for opened in STORES.values():
+        opened(url).close()
+    run_script(path, f"DELETE FROM lash_versions WHERE kind = '{kind}'")
+    with pytest.raises(NamesTakenError):
+        STORES[kind](url)
+    (problem,) = check_file(path).problems
+    assert problem.startswith(f"lash_: tables of {kind} are there, and lash_versions does not")
+    with pytest.raises(StorageError, match="not sound"):
+        mend_file(path)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_s_commit_7_what_is_damaged_is_not_mended(path: Path, url: str, shared: bool) -> None:
+    """The count that is stored is right, and that of what can be found is not."""
+    place: Any = url if shared else path
+    prefix = "lash_" if shared else ""
+    with SessionStore.open(place, session_id="s") as store:
+        nodes = [Node(f"n{at}", f"n{at - 1}" if at else None) for at in range(30)]
+        graph = Append(nodes, leaf="n29")
+        store.commit_turn(TurnCommit(fence=lease_of(store).fence, graph=graph))
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA journal_mode = DELETE")
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+        (root,) = raw.execute(
+            "SELECT rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = ? LIMIT 1",
+            (f"{prefix}graph_nodes",),
+        ).fetchone()
+    with path.open("r+b") as file:  # a page of an index that has lost some of its entries
+        file.seek((root - 1) * size + 3)
+        cells = int.from_bytes(file.read(2), "big")
+        file.seek(-2, 1)
+        file.write((cells - 5).to_bytes(2, "big"))
+    problems = check_file(place).problems
+    assert problems
+    assert not [each for each in problems if STALE_COUNT in each]
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="not sound"):
+        mend_file(place)
+    assert path.read_bytes() == before
+
+
+def test_k_open_10_adopt_refuses_a_second_name(path: Path) -> None:
+    other = path.with_name("other.db")
+    run_script(path, "PRAGMA journal_mode = WAL; CREATE TABLE orders (id)")
+    other.hardlink_to(path)
+    before = path.read_bytes()
+    for where in (other, f"sqlite:///{other}"):
+        with pytest.raises(StoreOpenError, match="2 names"):
+            adopt_database(where)
+    assert path.read_bytes() == before
+    assert not other.with_name("other.db-wal").exists()
+    other.unlink()
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    adopt_database(link)
+    assert check_file(path).kind == "shared"
+
+
+def test_k_open_14_adopt_says_what_can_not_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreOpenError, match="pipe"):
+        adopt_database(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    run_script(tmp_path / "app.db", "CREATE TABLE orders (id)")
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # whoever runs this
+    with pytest.raises(StoreOpenError, match="no permission to write it"):
+        adopt_database("app.db")
 
 
 def test_a_reader_makes_nothing(path: Path, url: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import URL
 
-from lash_store._backends.findings import Findings
+from lash_store._backends.findings import Findings, unnamed
 from lash_store._backends.postgresql import guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
 from lash_store._backends.postgresql.drift import compare
@@ -25,6 +25,9 @@ SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
 WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r' AND c.relname LIKE $2
 GROUP BY c.relname HAVING array_agg(a.attname::text ORDER BY a.attnum) = ARRAY['kind', 'version']
 ORDER BY c.relname"""
+
+_TABLES: Final = """\
+SELECT relname FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind = 'r'"""
 
 
 def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
@@ -63,8 +66,10 @@ def _compared(
     for schema in schemas:
         found = versions.get(schema.kind)
         if found is None:
-            continue
-        if found != schema.version:
+            rows = cursor.execute(_TABLES, (place,)).fetchall()
+            if missed := unnamed(shared(schema, prefix), [name for (name,) in rows]):
+                yield missed, []
+        elif found != schema.version:
             yield [f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"], []
         else:
             yield compare(cursor, shared(schema, prefix), place)

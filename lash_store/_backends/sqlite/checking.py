@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from lash_store._backends.findings import Findings
+from lash_store._backends.findings import Findings, unnamed
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.drift import Catalogue, find_drift, read_catalogue, undeclared
@@ -83,8 +83,9 @@ def _shared_drift(cursor: sqlite3.Cursor, prefix: str, schemas: Iterable[Schema]
     for schema in schemas:
         found = (catalogue.versions or {}).get(schema.kind)
         if found is None:
-            continue
-        if found != schema.version:
+            there = (name for kind, name, *_ in catalogue.objects if kind == "table")
+            yield from unnamed(shared(schema, prefix), there)
+        elif found != schema.version:
             yield f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"
         else:
             yield from find_drift(declared_with(shared(schema, prefix), _ANY), catalogue)

@@ -178,10 +178,13 @@ def remove_database(path: str) -> bool:
     if not os.path.exists(path):
         return False  # what stands beside it may be in use by who has opened it before it was moved
     _check_unused(path, monotonic())
-    # The database last: what stands beside a file that is there is never a stranger's.
-    for suffix in (*_SIDECARS, ""):
+    # The database last: what stands beside a file that is there is never a stranger's. And where it is, not
+    # where a link to it is, which goes as well.
+    file = os.path.realpath(path)
+    sidecars = [f"{base}{suffix}" for base in (path, file) for suffix in _SIDECARS]
+    for each in (*sidecars, file, path):
         with suppress(FileNotFoundError):
-            os.unlink(f"{path}{suffix}")
+            os.unlink(each)
     return True
 
 
@@ -189,7 +192,12 @@ def _check_unused(path: str, since_s: float) -> None:
     """Leave WAL: SQLite lets only the one connection that there is do that, and waits for no other."""
     try:
         with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            connection.execute(dialect.LEAVE_WAL)
+            try:
+                connection.execute(dialect.LEAVE_WAL)
+            except sqlite3.DatabaseError as error:
+                if primary_code(error) != sqlite3.SQLITE_CORRUPT:
+                    raise
+                connection.execute(dialect.BEGIN_ALONE)  # of what is malformed that can be asked
     except sqlite3.Error as error:
         if is_busy(error):
             waited_s = monotonic() - since_s
@@ -199,7 +207,7 @@ def _check_unused(path: str, since_s: float) -> None:
             sleep(_LOOK_AGAIN_S)
             _check_unused(path, since_s)
             return
-        if primary_code(error) != sqlite3.SQLITE_NOTADB:
+        if primary_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             raise open_error(path, error) from error
 
 
