@@ -12,6 +12,7 @@ from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
 
 from lash_store._backends.beginning import Mode
 from lash_store._backends.orm_sessions import watch_sessions
+from lash_store._backends.tx_connection import TransactionConnection
 from lash_store._kernel.backend import OpenTransaction
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.extras import Extras, OwnTables
@@ -88,6 +89,9 @@ def join(connection: Any, schema: Schema, scope: str) -> OpenTransaction:
     connection = _sync_connection(session)
     if not isinstance(connection, Connection):
         raise NotConfiguredError(f"{connection!r} is no open SQLAlchemy Connection")
+    if isinstance(connection, TransactionConnection):
+        why = "is of a store's own transaction: SessionTx.beside(tx, …), of any Tx, stands on that"
+        raise NotConfiguredError(f"{connection!r} {why}")
     if connection.closed or connection.invalidated:
         lost = "closed" if connection.closed else "invalidated: what it had begun is lost"
         raise NotConfiguredError(f"{connection!r} is {lost}")

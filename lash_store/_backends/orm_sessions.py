@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event, inspect
 
-from lash_store._backends.scoping import SCOPE_OPTION, SCOPES
+from lash_store._backends.scoping import SCOPES
 from lash_store._kernel.schema import ours_of
+from lash_store._kernel.sharing import SCOPE_OPTION, Sharing
 from lash_store.errors import ScopeError
 
 _HELD: Final = "lash_store_scope"
@@ -29,8 +30,6 @@ def watch_sessions() -> None:
     event.listen(orm.Session, "do_orm_execute", _before_execute)
     event.listen(orm.Session, "before_flush", _before_flush)
     event.listen(orm.Session, "before_attach", _before_attach)
-    for name in ("loaded_as_persistent", "pending_to_persistent"):
-        event.listen(orm.Session, name, _note_scope)
 
 
 def _before_execute(state: Any) -> None:
@@ -42,6 +41,8 @@ def _before_execute(state: Any) -> None:
 def _before_flush(session: Any, *_: Any) -> None:
     for each in (*session.new, *session.dirty, *session.deleted):
         mapper = each.__mapper__
+        if any(ours_of(table) is not None for table in mapper.tables):
+            _compile_in_place(mapper, session.connection(bind_arguments={"mapper": mapper}))
         if _is_scoped(mapper):
             connection = session.connection(bind_arguments={"mapper": mapper})
             _check(session, connection, None)
@@ -50,6 +51,17 @@ def _before_flush(session: Any, *_: Any) -> None:
                 raise ScopeError(
                     f"an object of {own!r}, and the row of {scope!r} that has its key,"
                 )
+
+
+def _compile_in_place(mapper: Any, connection: Connection) -> None:
+    """Have a mapped class's statements compiled anew if our tables had another place when that was done.
+
+    A mapper keeps them by itself, not with its engine's others.
+    """
+    sharing: Sharing | None = getattr(connection.dialect, "sharing", None)
+    if sharing is not None and mapper not in sharing.flushed:
+        sharing.flushed.add(mapper)
+        vars(mapper).get("_compiled_cache", {}).clear()  # tested by name
 
 
 def _before_attach(session: Any, instance: Any) -> None:
@@ -66,7 +78,7 @@ def _before_attach(session: Any, instance: Any) -> None:
             raise ScopeError(
                 f"an object of {own!r}, and what this ORM Session asks of {asked!r}", is_orm=True
             )
-    session.info[_HELD] = own
+    _hold(session, own)
     _watch_lookups(session)
 
 
@@ -111,6 +123,14 @@ def _check(session: Any, connection: Connection, asked: str | None) -> None:
     if scope is None:
         return  # no database that is shared; or refused when it is executed
     _check_held(session, scope)
+    _hold(session, scope)
+
+
+def _hold(session: Any, scope: str) -> None:
+    """Note whose objects a Session holds; from now on it tells of each of them, as no other one does."""
+    if _HELD not in session.info:
+        for name in ("loaded_as_persistent", "pending_to_persistent"):
+            event.listen(session, name, _note_scope)
     session.info[_HELD] = scope
 
 

@@ -10,14 +10,11 @@ from sqlalchemy import Connection, Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
 from lash_store._kernel.placing import SharingCompiler
-from lash_store._kernel.sharing import SCOPE, Sharing
+from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, Sharing
 from lash_store.errors import ScopeError
 
 SCOPES: Final = "lash_store_scopes"
 """Where a consumer's connection says which sessions have joined its transaction."""
-
-SCOPE_OPTION: Final = "lash_store_session"
-"""The execution option that says whose rows a consumer's statement is about."""
 
 
 class SharingContext(DefaultExecutionContext):

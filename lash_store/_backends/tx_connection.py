@@ -16,7 +16,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import StaticPool
 
 from lash_store._backends.orm_sessions import watch_sessions
-from lash_store._backends.scoping import SCOPE_OPTION
+from lash_store._kernel.sharing import SCOPE_OPTION
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.errors import (
     LashStoreError,

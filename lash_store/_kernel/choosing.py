@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import shown
+from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION
 from lash_store.errors import InvalidRecordError, LashStoreError
 
 OrderBy: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
@@ -30,13 +31,16 @@ class Choice(NamedTuple):
             statement = statement.where(self.where)
         return statement.order_by(None).order_by(*self.order_by, *columns)
 
-    def rows(
-        self, connection: Connection, statement: Select[*tuple[Any, ...]], cursor: Cursor
-    ) -> list[Any]:
-        """Run what it was applied to; InvalidRecordError if the database can't, because of it."""
+    def rows(self, tx: Chooser, scope: str, statement: Select[*tuple[Any, ...]]) -> list[Any]:
+        """Run what it was applied to, on rows of `scope`; InvalidRecordError if the database can't, because of it."""
+        cursor, connection = tx.own_cursor, tx.connection
+        options = {SCOPE_OPTION: scope}  # of several that have joined one connection this one
+        errors = (SQLAlchemyError, cursor.driver.error, OverflowError, UnicodeError)
         try:
-            return list(connection.execute(statement).all())
-        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+            if connection.dialect.is_async:  # and the Tx is not in the coroutine that awaits
+                return _rows_of(cursor, statement, scope)
+            return list(connection.execute(statement, execution_options=options).all())
+        except errors as error:
             raise self._explained(error, cursor) from error
 
     def _explained(self, error: Exception, cursor: Cursor) -> LashStoreError:
@@ -47,6 +51,31 @@ class Choice(NamedTuple):
         given = self.order_by if self.where is None else self.where
         why, *_ = str(cause).splitlines() or [type(cause).__name__]
         return InvalidRecordError(which, shown(given), f"can't be run: {why}")
+
+
+def _rows_of(cursor: Cursor, statement: Select[*tuple[Any, ...]], scope: str) -> list[Any]:
+    """Run a statement past SQLAlchemy's Connection."""
+    compiled: Any = statement.compile(dialect=cursor.driver.dialect)
+    state = compiled.construct_expanded_state({SCOPE.key: scope})
+    processors = state.processors
+    values = [
+        processors[name](value) if name in processors else value
+        for name, value in zip(state.positiontup, state.positional_parameters, strict=True)
+    ]
+    rows: list[Any] = cursor.execute(state.statement, values).fetchall()
+    return rows
+
+
+class Chooser(Protocol):
+    """A Tx, as far as a choice runs on it."""
+
+    @property
+    def own_cursor(self) -> Cursor:
+        """Its cursor."""
+
+    @property
+    def connection(self) -> Connection:
+        """Its SQLAlchemy Connection."""
 
 
 def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choice | None:

@@ -111,7 +111,7 @@ class Fence(Guarded, msgspec.Struct, frozen=True):
         """Return the SQL predicate "this term is live" (K-LEASE-6), at the time of `tx` or `now_ms`.
 
         An EXISTS over the lease table, for the WHERE of any statement in the same database:
-        an UPDATE fenced by it changes no row once the term is lost. Raises InvalidRecordError for
+        an UPDATE fenced by it changes no row once the term is lost. About the row it says nothing: name that too. Raises InvalidRecordError for
         a time in seconds, and unless one of the two is given.
         """
         if (tx is None) is (now_ms is None):

@@ -12,6 +12,7 @@ else, and the database flattens it into the same plan. The scope is a parameter,
 
 from functools import cache
 from typing import Any, Final
+from weakref import WeakSet
 
 import msgspec
 from sqlalchemy import (
@@ -40,6 +41,9 @@ from lash_store._kernel.schema import (
     ours_of,
 )
 from lash_store.errors import InvalidRecordError
+
+SCOPE_OPTION: Final = "lash_store_session"
+"""The execution option that says whose rows a consumer's statement is about."""
 
 SCOPE: Final[BindParameter[str]] = bindparam("lash_store_scope", type_=Text(), required=True)
 """Whose rows a statement on scoped tables is about; given by what executes it."""
@@ -214,6 +218,9 @@ class Sharing:
         self.prefix = prefix
         self.schema = schema
         """The database's schema that they are in, where it is not the one that is looked in first."""
+
+        self.flushed: WeakSet[Any] = WeakSet()
+        """The mapped classes of which an ORM has written since the prefix was last another."""
 
     def place_of(self, table: Any) -> Place | None:
         """Return where a table is, or None if it is none of ours.

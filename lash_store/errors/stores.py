@@ -101,7 +101,10 @@ class ReadOnlyStoreError(LashStoreError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path!r} can only be read here: write inside begin(), on a store opened for writing"
+        return (
+            f"{self.path!r} can only be read here: write inside begin(), on a store opened for writing, or, on an "
+            "engine of your own, with execution_options(lash_store_write=True)"
+        )
 
 
 class StoreBusyError(LashStoreError):

@@ -40,12 +40,11 @@ from sqlalchemy.exc import CompileError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, aliased, registry
 from sqlalchemy.pool import StaticPool
 
-from lash_store._backends.scoping import SCOPE_OPTION
 from lash_store._backends.sqlite.dialect import SQLITE, dialect_for
 from lash_store._backends.sqlite.driver import StoreCursor, _cursor_classes
 from lash_store._kernel import placing, prepared
 from lash_store._kernel.placing import SharingCompiler
-from lash_store._kernel.sharing import STORE, Sharing, shared
+from lash_store._kernel.sharing import SCOPE_OPTION, STORE, Sharing, shared
 from lash_store.errors import ScopeError, StorageError
 from lash_store.schemas import SCHEMAS, canonical_statements
 from lash_store.session.tables import (

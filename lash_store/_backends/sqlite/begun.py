@@ -1,15 +1,20 @@
 """A consumer's transaction on SQLite, as the connection remembers it until it ends."""
 
+import os
 import sqlite3
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.util import await_only
 
 from lash_store._backends.beginning import Mode
-from lash_store._backends.sqlite import guard
+from lash_store._backends.sqlite import dialect, guard
 from lash_store._kernel.logs import Note
 from lash_store._kernel.sharing import Sharing
 from lash_store.errors import NotConfiguredError
+
+R = TypeVar("R")
 
 
 class Begun:
@@ -25,6 +30,29 @@ class Begun:
         self.compared: guard.Compared = {}
         """What was compared in it, and is known of the database once it is committed."""
 
+        self.was_undone = False
+        """Whether another one stands in its place: SQLite has rolled it back."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended before its end: SQLite has rolled it back, or its connection was closed."""
+        try:
+            return self.was_undone or not self.raw.in_transaction
+        except sqlite3.ProgrammingError:  # closed, as SQLAlchemy's invalidate() does
+            return True
+
+    def begin_anew(self) -> None:
+        """Begin another in its place, as the driver would have, which no Tx joins."""
+        if not self.raw.in_transaction:
+            self.was_undone = True
+            self.raw.execute(dialect.BEGIN_READ)
+
+
+def file_of(raw: sqlite3.Connection) -> str | None:
+    """Return what file a connection is on, as the stores call it; None for one in memory."""
+    files = [file for _, name, file in raw.execute(dialect.FILES) if name == "main"]
+    return os.path.realpath(files[0]) if files and files[0] else None
+
 
 def raw_of(connection: Connection) -> sqlite3.Connection:
     """Return the driver's connection, which aiosqlite keeps in a thread of its own."""
@@ -33,3 +61,13 @@ def raw_of(connection: Connection) -> sqlite3.Connection:
     if not isinstance(raw, sqlite3.Connection):
         raise NotConfiguredError(f"{raw!r} is no sqlite3 connection")
     return raw
+
+
+def in_its_thread(connection: Connection, function: Callable[[], R]) -> R:
+    """Call what may wait for a lock: in aiosqlite's thread, while the event loop goes on."""
+    dbapi: Any = connection.connection.dbapi_connection
+    driver = getattr(dbapi, "driver_connection", None)
+    if driver is None:
+        return function()
+    found: R = await_only(driver._execute(function))  # noqa: SLF001 # reason: tested by name
+    return found

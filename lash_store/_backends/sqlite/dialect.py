@@ -85,6 +85,7 @@ ROLLBACK: Final = "ROLLBACK"
 BEGIN_ALONE: Final = "BEGIN EXCLUSIVE"
 LEAVE_WAL: Final = "PRAGMA journal_mode = DELETE"
 ENTER_WAL: Final = "PRAGMA journal_mode = WAL"
+FILES: Final = "PRAGMA database_list"
 COUNT_PAGES: Final = "PRAGMA page_count"
 CHOOSE_PAGES: Final = "PRAGMA page_size = 2048"
 """Of a file that has no page yet. What a small call changes is some rows in six to ten pages, and it

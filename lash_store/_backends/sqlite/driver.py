@@ -14,6 +14,7 @@ from lash_store._backends.sqlite.undecodable import undecodable_column, undecoda
 from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
+from lash_store._kernel.sharing import Sharing
 from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
@@ -47,7 +48,9 @@ class SqliteDriver:
             corrupt = undecodable_text(error, connection, statement, values)
             if corrupt is not None:
                 return corrupt
-        return store_error(error, connection)
+        sharing: Sharing | None = getattr(self.dialect, "sharing", None)
+        prefix = "" if sharing is None else sharing.prefix
+        return store_error(error, connection, getattr(cursor, "path", None), prefix)
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether the statement itself can't be run, or takes other values."""
@@ -91,9 +94,12 @@ DRIVER: Final = SqliteDriver(SQLITE)
 class StoreCursor(sqlite3.Cursor):
     """A cursor for the library's own statements: the driver's, and says whose it is."""
 
-    __slots__ = ("scope",)
+    __slots__ = ("path", "scope")
 
     driver: ClassVar[Driver] = DRIVER
+
+    path: str
+    """What the database is called in messages."""
 
     scope: str
     """Whose rows a statement on scoped tables is about; see ``sharing``."""
@@ -114,14 +120,12 @@ class ObservedCursor(StoreCursor):
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         """Execute one statement, and tell of it."""
-        operation, path = whose(self.connection)
-        with telling(operation, sql, path):
+        with telling(operation_of(self.connection), sql, self.path):
             return super().execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Any, /) -> Any:
         """Execute one statement for each row, and tell of it once."""
-        operation, path = whose(self.connection)
-        with telling(operation, sql, path):
+        with telling(operation_of(self.connection), sql, self.path):
             return super().executemany(sql, rows)
 
     later = execute
@@ -145,9 +149,13 @@ def _cursor_classes(prefix: str) -> tuple[type[StoreCursor], type[StoreCursor]]:
     return SharedCursor, ObservedSharedCursor
 
 
-def open_cursor(connection: sqlite3.Connection, prefix: str = "") -> StoreCursor:
-    """Open a cursor for our own statements, of the class that is due now."""
-    return _cursor_classes(prefix)[bool(observers)](connection)
+def open_cursor(
+    connection: sqlite3.Connection, prefix: str = "", path: str | None = None
+) -> StoreCursor:
+    """Open a cursor for our own statements, of the class that is due now; a consumer's connection has no `path`."""
+    cursor = _cursor_classes(prefix)[bool(observers)](connection)
+    cursor.path = path or path_of(connection)
+    return cursor
 
 
 def unobserved(cursor: sqlite3.Cursor, sql: str) -> list[tuple[int, ...]]:
@@ -161,16 +169,24 @@ def data_version(cursor: sqlite3.Cursor) -> int:
     return version
 
 
-def whose(connection: sqlite3.Connection) -> tuple[str, str]:
-    """Return the operation that a connection is at, and its path; a consumer's own is joined by ``on()``."""
-    return getattr(connection, "operation", "on"), getattr(connection, "path", "the database")
+def operation_of(connection: sqlite3.Connection) -> str:
+    """Return the operation that a connection is at; a consumer's own is joined by ``on()``."""
+    return getattr(connection, "operation", "on")
+
+
+def path_of(connection: sqlite3.Connection) -> str:
+    """Return what a connection's database is called; a consumer's own does not know it."""
+    return getattr(connection, "path", "the database")
 
 
 def store_error(
-    error: Exception, connection: sqlite3.Connection, path: str | None = None
+    error: Exception,
+    connection: sqlite3.Connection,
+    path: str | None = None,
+    prefix: str | None = None,
 ) -> LashStoreError:
     """Return the error of ours that explains `error`, for the caller to raise from it."""
-    path = path or whose(connection)[1]
+    path = path or path_of(connection)
     code = primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
@@ -178,7 +194,9 @@ def store_error(
         return StoreClosedError(path)
     if code is None and "binding parameter" in str(error):
         return InvalidRecordError("parameters", "of a statement", str(error))
-    own = consumer_error(error, path, getattr(connection, "prefix", ""))
+    own = consumer_error(
+        error, path, getattr(connection, "prefix", "") if prefix is None else prefix
+    )
     if own is not None:
         return own
     code_name = getattr(error, "sqlite_errorname", type(error).__name__)

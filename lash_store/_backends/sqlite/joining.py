@@ -10,12 +10,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from threading import get_ident
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.util import await_only
+from sqlalchemy.exc import MissingGreenlet
 
 from lash_store._backends.beginning import (
     BEGUN,
@@ -28,7 +28,7 @@ from lash_store._backends.beginning import (
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.scoping import SCOPES, use_sharing
 from lash_store._backends.sqlite import dialect, guard
-from lash_store._backends.sqlite.begun import Begun, raw_of
+from lash_store._backends.sqlite.begun import Begun, file_of, in_its_thread, raw_of
 from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import (
     StoreCursor,
@@ -36,82 +36,31 @@ from lash_store._backends.sqlite.driver import (
     is_busy,
     open_cursor,
     store_error,
+    unobserved,
 )
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error
+from lash_store._backends.sqlite.joined import JoinedTransaction
 from lash_store._backends.sqlite.opening import prepare_joined
 from lash_store._backends.tx_connection import explaining
-from lash_store._kernel.backend import Standing
-from lash_store._kernel.checks import check_now
 from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.logs import LONG_WAIT_S, long_wait, tell
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import Sharing, shared
-from lash_store._kernel.watching import Concern
-from lash_store.clock import Clock
-from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBusyError, ThreadError
+from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBusyError
 
 _INFO_SETTINGS: Final = "lash_store_settings"
 _INFO_COMPARED: Final = "lash_store_compared"
 _INFO_LOOKED: Final = "lash_store_looked"
+_INFO_COMMITTING: Final = "lash_store_committing"
+_INFO_LEVEL: Final = "lash_store_isolation_level"
+_INFO_PATH: Final = "lash_store_path"
+_INFO_READING: Final = "lash_store_reading"
 
 _DRIVERS: Final = ("pysqlite", "aiosqlite")
 
 _explain: Final = explaining(consumer_error)
-
-R = TypeVar("R")
-
-
-class JoinedTransaction:
-    """A consumer's transaction, as one Tx stands on it."""
-
-    key_locks: None = None
-
-    def __init__(self, begun: Begun, connection: Connection, cursor: StoreCursor) -> None:
-        self.own_cursor = cursor
-        self.standing: Standing | None = None
-        self.is_shared = bool(begun.sharing.prefix)
-        self.touched: set[Concern] = set()  # which nobody hears of: it is seen as another's commit
-        self.notes = begun.notes
-        self.savepoints = begun.savepoints
-        self.path = _path_of(connection)
-        self._begun = begun
-        self._raw = begun.raw
-        self._connection = connection
-        self._thread = get_ident()
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether it is still open."""
-        try:
-            return self._raw.in_transaction
-        except (
-            sqlite3.ProgrammingError
-        ):  # its connection was closed, as SQLAlchemy's invalidate() does
-            return False
-
-    def further_cursor(self, schema: Schema, scope: str, key: object = None) -> StoreCursor:  # noqa: ARG002 # reason: there is one lock
-        """Open one more cursor on this transaction, once the database holds `schema`."""
-        return _held(self._connection, self._begun, schema, scope)
-
-    def check_thread(self) -> None:
-        """Raise ThreadError in any thread but the one that joined it."""
-        if self._thread != get_ident():
-            raise ThreadError(self._thread, get_ident())
-
-    def admit(self, sql: str) -> None:
-        """Raise TransactionControlError for a statement that would end it."""
-        if not dialect.is_of_rows(sql):
-            dialect.check_no_control(sql)
-
-    def now_ms(self, clock: Clock) -> int:
-        """Read the injected clock: SQLite has none of its own."""
-        return check_now(clock.now_ms())
-
-    def consumer_connection(self, scope: str) -> Connection:  # noqa: ARG002 # reason: it has its own
-        """Return the consumer's own Connection."""
-        return self._connection
 
 
 def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
@@ -131,11 +80,15 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
+    if not event.contains(engine.pool, "checkin", _given_back):
+        event.listen(engine.pool, "checkin", _given_back)
+        engine.dialect.do_commit = partial(_commit, engine.dialect.do_commit)
     if not event.contains(engine, "rollback", _end):
         if engine.dialect.driver == "aiosqlite":
             event.listen(engine, "do_connect", _for_any_thread)
         event.listen(engine, "engine_connect", connected)
         event.listen(engine, "begin", begun)
+        event.listen(engine, "before_cursor_execute", _stay_inside)
         event.listen(engine, "commit", _committed)
         event.listen(engine, "rollback", _end)
         event.listen(engine, "rollback_savepoint", _compare_again)
@@ -150,7 +103,7 @@ def join(session: Any, connection: Connection, schema: Schema, scope: str) -> Jo
     if schema.is_scoped and begun.sharing.prefix and hasattr(session, "identity_map"):
         check_joined(getattr(session, "sync_session", session), scope)
     cursor = _held(connection, begun, schema, scope)
-    joined = JoinedTransaction(begun, connection, cursor)
+    joined = JoinedTransaction(begun, connection, partial(_held, connection, begun), cursor)
     begun.joined.append(joined)
     return joined
 
@@ -167,6 +120,9 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
             guard.look(cursor, schema, path, adopt=True)
         for schema in wanted:
             guard.ensure_schema(cursor, schema, path, adopt=True)
+    own: Settings | None = connection.info.get(_INFO_SETTINGS)
+    if own is not None and own.prefix == settings.prefix:  # they are where its engine looks
+        _share(connection, _sharing_of(connection), own.prefix)
 
 
 def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:
@@ -187,7 +143,7 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     began = not raw.in_transaction
     try:
         if began:
-            cursor.execute(dialect.BEGIN_WRITE)
+            in_its_thread(connection, lambda: cursor.execute(dialect.BEGIN_WRITE))
     except sqlite3.Error as error:
         waited_ms = round((time.monotonic() - started_s) * 1000)
         raise open_error(path, error, waited_ms=waited_ms) from error
@@ -233,7 +189,7 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
         raise store_error(error, begun.raw, path) from error
     if schema.is_scoped:
         connection.info[SCOPES].add(scope)
-    return open_cursor(begun.raw, prefix)
+    return open_cursor(begun.raw, prefix, path)
 
 
 def _find_layout(connection: Connection, begun: Begun, catalogue: Catalogue) -> None:
@@ -255,16 +211,23 @@ def _find_layout(connection: Connection, begun: Begun, catalogue: Catalogue) -> 
     _share(connection, begun.sharing, "" if is_file else wanted)
 
 
+def _sharing_of(connection: Connection) -> Sharing:
+    return use_sharing(connection.dialect, dialect.HintingSharingCompiler)
+
+
 def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
     """Render our tables in their places from now on, on every connection of the engine."""
     if sharing.prefix != prefix:
         sharing.prefix = prefix
+        sharing.flushed.clear()
         connection.engine.clear_compiled_cache()
 
 
 def _begun_transaction(connection: Connection) -> Begun:
     raw = raw_of(connection)
     begun = BEGUN.get(connection)
+    if isinstance(begun, Begun) and begun.was_undone:
+        raise nothing_kept(_path_of(connection))
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise NotConfiguredError(
             f"{connection!r} has no transaction that a configured engine began: call "
@@ -274,17 +237,8 @@ def _begun_transaction(connection: Connection) -> Begun:
 
 
 def _path_of(connection: Connection) -> str:
-    return connection.engine.url.database or "the database"
-
-
-def _in_its_thread(connection: Connection, function: Callable[[], R]) -> R:
-    """Call what may wait for a lock: in aiosqlite's thread, while the event loop goes on."""
-    dbapi: Any = connection.connection.dbapi_connection
-    driver = getattr(dbapi, "driver_connection", None)
-    if driver is None:
-        return function()
-    found: R = await_only(driver._execute(function))  # noqa: SLF001 # reason: tested by name
-    return found
+    known: str | None = connection.info.get(_INFO_PATH)
+    return known or connection.engine.url.database or "the database"
 
 
 def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> None:
@@ -294,16 +248,24 @@ def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> No
 
 def _look_first(connection: Connection, settings: Settings) -> None:
     """Find out where our tables are before a statement is compiled, which is before it begins."""
-    sharing = use_sharing(connection.dialect, dialect.HintingSharingCompiler)
-    if sharing.prefix or connection.info.setdefault(_INFO_LOOKED, False):
+    sharing = _sharing_of(connection)
+    if sharing.prefix:
         return
-    raw = raw_of(connection)
+    raw, before = raw_of(connection), connection.info.get(_INFO_LOOKED)
+
+    def look() -> Catalogue | None:
+        cursor = open_cursor(raw)
+        # Anybody may have made them since, in this process or another.
+        version = connection.info[_INFO_LOOKED] = unobserved(cursor, dialect.SCHEMA_VERSION)
+        return None if version == before else read_catalogue(cursor)
+
     try:
-        catalogue = _in_its_thread(connection, lambda: read_catalogue(open_cursor(raw)))
+        catalogue = in_its_thread(connection, look)
+    except MissingGreenlet:
+        return  # it can't begin here either, and says so in time to be given back
     except sqlite3.Error as error:
         raise open_error(_path_of(connection), error) from error
-    connection.info[_INFO_LOOKED] = True
-    if settings.prefix in guard.prefixes(catalogue):
+    if catalogue is not None and settings.prefix in guard.prefixes(catalogue):
         _share(connection, sharing, settings.prefix)
 
 
@@ -319,19 +281,24 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     if raw.in_transaction:
         raise already_begun(connection)
     started_s = time.monotonic()
-    sharing = use_sharing(connection.dialect, dialect.HintingSharingCompiler)
+    sharing = _sharing_of(connection)
     is_new = _INFO_SETTINGS not in connection.info
 
     def begin() -> None:
         cursor = open_cursor(raw)
-        if raw.isolation_level is not None or is_new:
+        if is_new:
+            connection.info[_INFO_LEVEL] = raw.isolation_level
+            connection.info[_INFO_PATH] = file_of(raw)
             prepare_joined(raw, cursor, settings, _path_of(connection))
-        # Either way: a snapshot whose connection was dropped may have left the other setting.
-        cursor.execute(dialect.READ_ONLY_ON if mode == "read" else dialect.READ_ONLY_OFF)
+        else:
+            raw.isolation_level = None
+        if mode == "read":
+            connection.info[_INFO_READING] = True
+            cursor.execute(dialect.READ_ONLY_ON)
         cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
 
     try:
-        _in_its_thread(connection, begin)
+        in_its_thread(connection, begin)
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
@@ -357,12 +324,44 @@ def _undo(dbapi: Any, _: Any, __: BaseException | None) -> None:
 
 def _committed(connection: Connection) -> None:
     begun = BEGUN.get(connection)
+    is_kept = begun is None or not (begun.joined and begun.is_over)
     _end(connection)
-    if begun is not None and begun.joined and not begun.raw.in_transaction:
+    if not is_kept:
         raise nothing_kept(_path_of(connection))
     if begun is not None:
-        connection.info.setdefault(_INFO_COMPARED, {}).update(begun.compared)
+        connection.info[_INFO_COMMITTING] = begun
+
+
+def _commit(commit: Callable[[Any], None], dbapi: Any) -> None:
+    """Commit as the dialect does, and note then what was to be noted of the transaction."""
+    begun: Begun | None = dbapi.info.pop(_INFO_COMMITTING, None)
+    commit(dbapi)
+    if begun is not None:
+        dbapi.info.setdefault(_INFO_COMPARED, {}).update(begun.compared)
         tell(begun.notes)
+
+
+def _stay_inside(connection: Connection, *_: Any) -> None:
+    """Keep a statement from being executed outside of its transaction, which SQLite has rolled back.
+
+    It does that on some errors, of a full disk, a statement that is interrupted, INSERT OR ROLLBACK; what came
+    then would commit by itself, statement by statement.
+    """
+    begun = BEGUN.get(connection)
+    if isinstance(begun, Begun) and begun.is_over:
+        if begun.joined:
+            raise nothing_kept(_path_of(connection))
+        begun.begin_anew()
+
+
+def _given_back(dbapi: Any, record: Any) -> None:
+    """Leave a connection as it was to whoever has it of the pool next: not all of its engines need be configured."""
+    raw = getattr(getattr(dbapi, "driver_connection", None), "_conn", dbapi)
+    if isinstance(raw, sqlite3.Connection) and _INFO_LEVEL in record.info:
+        with suppress(sqlite3.Error):  # it is closed, or another thread's
+            if record.info.pop(_INFO_READING, False):  # its snapshot was dropped
+                raw.execute(dialect.READ_ONLY_OFF)
+            raw.isolation_level = record.info[_INFO_LEVEL]
 
 
 def _compare_again(connection: Connection, *_: Any) -> None:
@@ -379,7 +378,6 @@ def _undo_uncommitted(context: ExceptionContext) -> None:
     """
     connection = context.connection
     if context.statement is None and connection is not None and connection not in BEGUN:
-        connection.info.pop(_INFO_COMPARED, None)  # noted as it was about to be committed
         with suppress(sqlite3.Error):
             raw_of(connection).rollback()
 
@@ -394,4 +392,5 @@ def _end(connection: Connection) -> None:
         if joined.standing is not None:
             joined.standing.abandon()
     if begun.mode == "read" and not connection.invalidated:
+        connection.info.pop(_INFO_READING, None)
         begun.raw.execute(dialect.READ_ONLY_OFF)

@@ -50,7 +50,7 @@ def claim_next(
         claimable = statement(now_ms=tx.now_ms, **given)
         by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
         with tx.all_or_nothing():
-            rows = choice.rows(tx.connection, by_choice, tx.own_cursor)
+            rows = choice.rows(tx, tx.context.scope, by_choice)
         return (rows[0][0], rows[0][1]) if rows else None
 
     def claim(tx: Tx) -> ClaimedProcess | None:

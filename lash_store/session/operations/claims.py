@@ -261,7 +261,7 @@ def _prefix(
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
         # A condition that multiplies rows chooses each of them once.
         with tx.all_or_nothing():
-            chosen_rows = choice.rows(tx.connection, by_choice, tx.own_cursor)
+            chosen_rows = choice.rows(tx, tx.context.scope, by_choice)
         rows = dict.fromkeys(map(tuple, chosen_rows))
     candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
     return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)

@@ -1,0 +1,345 @@
+"""K-TX-8 where a transaction of a consumer's engine ends by itself, its pool is shared, or its tables come later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, Integer, create_engine, event, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from lash_store import (
+    NewWork,
+    ProcessTx,
+    SessionLease,
+    SessionStore,
+    SessionTx,
+    configure,
+    create_tables,
+)
+from lash_store._backends.orm_sessions import _note_scope
+from lash_store.errors import (
+    MissingTableError,
+    NotConfiguredError,
+    ReadOnlyStoreError,
+    TransactionEndedError,
+)
+from lash_store.process.tables import processes
+from lash_store.schemas import adopt_database
+from lash_store.session.tables import blobs, queued_work_batches, queued_work_items
+from lash_store.statements import across_sessions, json_text
+from lash_store.testing import ManualClock
+from lash_store.tracing import Statement, trace
+from tests.support.registries import registration
+
+pytestmark = pytest.mark.canonical("a consumer's own engine")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = configure(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+    with made.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+        SessionTx.on(connection, session_id="s")
+    yield made
+    made.dispose()
+
+
+def orders(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT id FROM orders")).scalars())
+
+
+def depth(engine: Engine) -> int:
+    with engine.begin() as connection:
+        return SessionTx.on(connection, session_id="s").work_depth().batches
+
+
+def undo_by_conflict(connection: Any) -> None:
+    connection.execute(text("INSERT INTO orders VALUES (1)"))
+    connection.execute(text("INSERT OR ROLLBACK INTO orders VALUES (1)"))
+
+
+def undo_by_interrupt(connection: Any) -> None:
+    raw = connection.connection.dbapi_connection
+    raw.set_progress_handler(lambda: 1, 1_000)
+    try:
+        connection.execute(
+            text(
+                "INSERT INTO orders WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+                " WHERE i < 100000) SELECT i FROM n"
+            )
+        )
+    finally:
+        raw.set_progress_handler(None, 0)
+
+
+UNDOING: dict[str, Callable[[Any], None]] = {
+    "a conflict": undo_by_conflict,
+    "an interrupt": undo_by_interrupt,
+}
+
+
+@pytest.mark.parametrize("why", UNDOING)
+def test_k_tx_8_nothing_is_kept_of_what_comes_behind_a_rollback_by_sqlite(
+    engine: Engine, why: str
+) -> None:
+    with (
+        pytest.raises(TransactionEndedError, match="nothing of it is kept"),
+        engine.begin() as connection,
+    ):
+        tx = SessionTx.on(connection, session_id="s")
+        tx.enqueue_work(NewWork(["x"]))
+        with pytest.raises(Exception, match=r"UNIQUE|interrupted"):
+            UNDOING[why](connection)
+        for use in (tx.work_depth, lambda: tx.enqueue_work(NewWork(["y"]))):
+            with pytest.raises(TransactionEndedError):
+                use()
+        connection.execute(text("INSERT INTO orders VALUES (2)"))
+    assert orders(engine) == []
+    assert depth(engine) == 0
+
+
+@pytest.mark.parametrize("why", UNDOING)
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_k_tx_8_where_no_tx_has_joined_it_goes_on_as_without_us(
+    engine: Engine, why: str, is_kept: bool
+) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(Exception, match=r"UNIQUE|interrupted"):
+            UNDOING[why](connection)
+        connection.execute(text("INSERT INTO orders VALUES (2)"))
+        with pytest.raises(TransactionEndedError):
+            SessionTx.on(connection, session_id="s")
+        (connection.commit if is_kept else connection.rollback)()
+        connection.begin()
+        SessionTx.on(connection, session_id="s")
+    assert orders(engine) == ([2] if is_kept else [])
+
+
+def test_k_tx_8_whoever_shares_the_pool_has_it_as_it_was(tmp_path: Path) -> None:
+    parent = create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+    with parent.begin() as connection:
+        connection.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+    writing = configure(parent.execution_options(lash_store_write=True))
+    for _ in range(2):
+        with writing.begin() as connection:
+            SessionTx.on(connection, session_id="s").enqueue_work(NewWork(["x"]))
+        with parent.connect() as connection:
+            connection.execute(text("INSERT INTO orders VALUES (1)"))
+            connection.rollback()
+        raw = parent.raw_connection()
+        raw.cursor().execute("INSERT INTO orders VALUES (2)")
+        raw.rollback()
+        raw.close()
+    assert orders(parent) == []
+    # A snapshot that was dropped leaves nobody a connection that only reads.
+    reading = configure(parent.execution_options(lash_store_read=True)).connect()
+    reading.begin()
+    with pytest.raises(ReadOnlyStoreError, match="lash_store_write=True"):
+        reading.execute(text("INSERT INTO orders VALUES (1)"))
+    reading.connection.close()  # past its Connection, as its finalizer does
+    raw = parent.raw_connection()
+    raw.cursor().execute("INSERT INTO orders VALUES (3)")
+    raw.commit()
+    raw.close()
+    assert orders(parent) == [3]
+    parent.dispose()
+
+
+@pytest.mark.parametrize("option", [False, True])
+def test_k_share_5_a_choice_is_about_the_tx_whose_it_is(tmp_path: Path, option: bool) -> None:
+    """Though several sessions have joined one connection, or its option names another."""
+    engine = configure(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+    options = {"lash_store_session": "a"} if option else {}
+    urgent = json_text(queued_work_items.c.payload_json, "p").cast(Integer) > 5
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        both = [SessionTx.on(connection, session_id=name) for name in "ab"]
+        third = SessionTx.beside(both[0], session_id="c")
+        for tx in (*both, third):
+            for urgency in (1, 9):
+                tx.enqueue_work(NewWork([{"p": urgency}]))
+        for tx in (*both, third):
+            lease = tx.claim_lease(owner_id="o", ttl_ms=60_000)
+            assert isinstance(lease, SessionLease)
+            claim = tx.claim_work(lease.fence, owner_id="o", ttl_ms=60_000, where=urgent)
+            assert claim is not None
+            assert claim.session_id == tx.context.scope
+            assert claim.batches[0].items[0].payload == {"p": 9}
+    engine.dispose()
+
+
+def test_k_tx_14_a_choice_on_an_async_connection(tmp_path: Path) -> None:
+    """It is no coroutine, so it can't wait for the driver's thread."""
+    urgent = json_text(queued_work_items.c.payload_json, "p").cast(Integer).in_([7, 9])
+    latest = queued_work_batches.c.enqueue_seq.desc()
+
+    async def main() -> None:
+        engine = configure(create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}"))
+        async with engine.begin() as connection:
+            tx = SessionTx.on(connection, session_id="a")
+            for urgency in (1, 9, 7):
+                tx.enqueue_work(NewWork([{"p": urgency}]))
+            lease = tx.claim_lease(owner_id="o", ttl_ms=60_000)
+            assert isinstance(lease, SessionLease)
+            found = [
+                tx.claim_work(lease.fence, owner_id="o", ttl_ms=60_000, **options)
+                for options in (
+                    {"where": urgent, "order_by": latest},
+                    {"where": urgent},
+                    {"where": urgent},
+                )
+            ]
+            assert [each and each.batches[0].items[0].payload["p"] for each in found] == [
+                7,
+                9,
+                None,
+            ]
+            registry = ProcessTx.on(connection)
+            for name in ("p", "q"):
+                registry.register_process(registration(name))
+            claimed = registry.claim_next(
+                owner_id="o", ttl_ms=60_000, where=processes.c.process_id == "q"
+            )
+            assert claimed is not None
+            assert claimed.record.id == "q"
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+class Base(DeclarativeBase):
+    """Classes of a consumer's own."""
+
+
+class Blob(Base):
+    """Our table, mapped."""
+
+    __table__ = blobs
+    __mapper_args__ = {"primary_key": [blobs.c.hash]}  # noqa: RUF012 # reason: SQLAlchemy declares it so
+
+
+@pytest.mark.parametrize("how", ["create_tables", "another process"])
+def test_k_compose_5_tables_that_are_made_later_are_found(tmp_path: Path, how: str) -> None:
+    """By statements, and by an ORM that has asked for them in vain before."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("CREATE TABLE orders (id)")
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    everybody = select(across_sessions(queued_work_batches).c.batch_id)
+    with engine.begin() as connection, pytest.raises(MissingTableError):
+        connection.execute(everybody)
+    mine = engine.execution_options(lash_store_session="s")
+    with Session(mine) as orm, pytest.raises(MissingTableError):
+        orm.add(Blob(hash="h", content=b"x"))
+        orm.flush()
+    if how == "create_tables":
+        with engine.begin() as connection:
+            create_tables(connection, SessionTx)
+            assert connection.execute(everybody).all() == []
+    else:
+        adopt_database(path)
+    with engine.begin() as connection:
+        assert connection.execute(everybody).all() == []
+    with Session(mine) as orm:
+        orm.add(Blob(hash="h", content=b"x"))
+        orm.commit()
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s")
+        assert connection.execute(select(blobs.c.content)).scalars().all() == [b"x"]
+    engine.dispose()
+
+
+def test_k_tx_14_making_tables_waits_for_the_lock_beside_the_loop(tmp_path: Path) -> None:
+    """Whoever has it may need that very loop to let go."""
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+        began = asyncio.Event()
+
+        async def hold() -> None:
+            async with engine.begin() as connection:
+                await connection.execute(text("CREATE TABLE orders (id)"))
+                await connection.execute(text("INSERT INTO orders VALUES (1)"))
+                began.set()
+                await asyncio.sleep(0.3)
+
+        async def make() -> None:
+            await began.wait()
+            async with engine.begin() as connection:
+                await connection.run_sync(lambda sync: create_tables(sync, SessionTx))
+
+        await asyncio.wait_for(asyncio.gather(hold(), make()), 4)
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+def test_k_compose_6_a_joined_transaction_is_traced_by_its_path(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = configure(create_engine("sqlite:///app.db"))
+    for each in (engine, relative):
+        seen: list[Statement] = []
+        with trace(seen.append, path=os.path.realpath(tmp_path / "app.db")), each.begin() as opened:
+            SessionTx.on(opened, session_id="s").enqueue_work(NewWork(["x"]))
+        assert [each.sql for each in seen if "INSERT INTO lash_queued_work_batches" in each.sql]
+        with each.begin() as opened, pytest.raises(MissingTableError, match=r"app\.db"):
+            tx = SessionTx.on(opened, session_id="s")
+            opened.execute(text("DROP TABLE lash_queued_work_items"))
+            try:
+                tx.enqueue_work(NewWork(["x"]))
+            finally:
+                opened.rollback()
+    relative.dispose()
+
+
+def test_k_log_1_a_takeover_that_is_not_committed_is_not_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lash_store")
+    clock = ManualClock()
+    with engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE t (a REFERENCES orders DEFERRABLE INITIALLY DEFERRED)")
+        )
+        SessionTx.on(connection, session_id="s", clock=clock).claim_lease(owner_id="ann", ttl_ms=5)
+    clock.advance(5)
+    for is_broken in (True, False):
+        with pytest.raises(Exception, match="FOREIGN KEY") if is_broken else nullcontext():
+            with engine.begin() as connection:
+                tx = SessionTx.on(connection, session_id="s", clock=clock)
+                tx.claim_lease(owner_id="bob", ttl_ms=5)
+                if is_broken:
+                    connection.execute(text("INSERT INTO t VALUES (7)"))
+        assert bool(caplog.records) is not is_broken
+
+
+def test_k_share_6_on_a_stores_own_transaction_is_told_of_beside(tmp_path: Path) -> None:
+    with SessionStore.open(f"sqlite:///{tmp_path / 'a.db'}", session_id="s") as store:
+        with store.begin() as tx, tx.orm() as orm:
+            for own in (tx.connection, orm):
+                with pytest.raises(NotConfiguredError, match=r"SessionTx\.beside"):
+                    SessionTx.on(own, session_id="s")
+
+
+def test_k_compose_4_an_orm_session_that_has_nothing_of_ours_pays_for_nothing(
+    engine: Engine,
+) -> None:
+    with Session(engine) as orm:
+        for name in ("loaded_as_persistent", "pending_to_persistent"):
+            assert not event.contains(Session, name, _note_scope)
+            assert not event.contains(orm, name, _note_scope)
+        SessionTx.on(orm, session_id="s")
+        orm.add(Blob(hash="h", content=b"x"))
+        orm.flush()
+        assert event.contains(orm, "loaded_as_persistent", _note_scope)
