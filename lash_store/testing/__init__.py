@@ -62,7 +62,6 @@ from lash_store.testing.interleaving import (
     OrderError as OrderError,
     Parked as Parked,
     explore as explore,
-    point as point,
 )
 from lash_store.testing.lock_machine import (
     FORGERIES as FORGERIES,
@@ -79,11 +78,10 @@ from lash_store.testing.logs import (
     log_machine as log_machine,
 )
 from lash_store.testing.machine import (
-    Line as Line,
     Machine as Machine,
-    Outcome as Outcome,
-    Script as Script,
-    Violation as Violation,
+)
+from lash_store.testing.points import (
+    point as point,
 )
 from lash_store.testing.processes import (
     as_another_process as as_another_process,
@@ -92,4 +90,10 @@ from lash_store.testing.queues import (
     Queue as Queue,
     QueueMachine as QueueMachine,
     queue_machine as queue_machine,
+)
+from lash_store.testing.violations import (
+    Line as Line,
+    Outcome as Outcome,
+    Script as Script,
+    Violation as Violation,
 )

@@ -30,7 +30,7 @@ from lash_store._backends import driver_fault
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
-from lash_store.testing.interleaving import at_points
+from lash_store.testing.points import at_points
 
 C = TypeVar("C")
 

@@ -21,7 +21,8 @@ from hypothesis.stateful import rule
 
 from lash_store._kernel.checks import check_choice
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Line, Machine, Outcome, check_texts
+from lash_store.testing.machine import Machine, check_texts
+from lash_store.testing.violations import Line, Outcome
 
 Failures = Literal["retried", "recorded"]
 """What a step does that has failed before: its function again, or the same failure."""
@@ -30,7 +31,8 @@ Failures = Literal["retried", "recorded"]
 class Effects(Protocol):
     """Steps that are run once; made with a ManualClock as its only argument.
 
-    It may have ``reopen()``, which forgets what is not durable, and ``close()``.
+    It may have ``reopen()``, which forgets what is not durable, and ``close()``; and ``lapse()``, which lets what a
+    killed worker has claimed run out, if a step is claimed for a while: moves the clock, say.
     """
 
     def run(self, key: str, request: str, function: Callable[[], Any]) -> Any:
@@ -44,6 +46,14 @@ class StepFailedError(Exception):
 
 class Killed(BaseException):
     """What stands for the end of a process in the middle of a step."""
+
+
+def _killed_by(error: BaseException) -> BaseException | None:
+    """Return the Killed that an error is, or that a TaskGroup has wrapped; None for anything else."""
+    if isinstance(error, BaseExceptionGroup):
+        killed, others = error.split(Killed)
+        return None if killed is None or others is not None else Killed()
+    return error if isinstance(error, Killed) else None
 
 
 def effect_machine(
@@ -125,11 +135,7 @@ class EffectMachine(Machine):
     def do_run(self, key: str, request: str, how: str) -> None:
         """Run a step whose function gives something, gives None, fails, or dies in the middle."""
         before = self.calls
-        try:
-            got = self.call("", f"run, which {how},", self._run, key, request, how)
-        except Killed as killed:
-            got = Outcome(None, killed)
-            self.timeline.append(Line(self.clock.now_ms(), "", f"run({key!r}, {request!r}) died"))
+        got = self._come_to(key, request, how)
         ran = self.calls - before
         known = self.recorded.get(key)
         if known is not None and known[0] != request:
@@ -150,11 +156,23 @@ class EffectMachine(Machine):
             self.begun[key] = request
         if isinstance(got.error, Killed):
             self.do_reopen()
+            if self.has(self.it, "lapse"):
+                self.call("", "lapse", self.it.lapse)
 
     def do_reopen(self) -> None:
         """Lose what is not durable, and remember that it may be gone."""
         super().do_reopen()
         self.was_reopened = True
+
+    def _come_to(self, key: str, request: str, how: str) -> Outcome:
+        try:
+            return self.call("", f"run, which {how},", self._run, key, request, how)
+        except BaseException as error:
+            killed = _killed_by(error)
+            if killed is None:
+                raise
+            self.timeline.append(Line(self.clock.now_ms(), "", f"run({key!r}, {request!r}) died"))
+            return Outcome(None, killed)
 
     def _run(self, key: str, request: str, how: str) -> Any:
         def function() -> Any:
@@ -168,7 +186,7 @@ class EffectMachine(Machine):
         async def later() -> Any:
             return function()
 
-        is_async = inspect.iscoroutinefunction(self.it.run)
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(self.it.run))
         return self.resolve(self.it.run(key, request, later if is_async else function))
 
     def _check_first(self, key: str, request: str, outcome: Any, got: Any) -> None:

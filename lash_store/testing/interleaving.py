@@ -19,61 +19,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import permutations
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from lash_store._kernel.checks import check_count, check_items, shown
-from lash_store._kernel.observing import Event, observed_by
+from lash_store._kernel.observing import observed_by
 from lash_store.errors import InvalidRecordError
+from lash_store.testing.points import Points, at_points
 
 C = TypeVar("C")
 
-_HERE: Final = threading.local()
-
-_BLOCKED_S: Final = 0.05
-"""A call that has not come to its next point by then waits for another."""
-
 _HANGS_S: Final = 20.0
-
-
-class Arriving(Protocol):
-    """Who is told of the points that a thread comes to."""
-
-    def arrive(self, name: str) -> None:
-        """The thread has come to a point."""
-
-
-def point(name: str) -> None:
-    """Stop here, if somebody plays orders, kills or fails; mark it in code of your own, between two steps."""
-    call: Arriving | None = getattr(_HERE, "call", None)
-    if call is not None:
-        call.arrive(name)
-
-
-@contextmanager
-def at_points(who: Arriving) -> Iterator[None]:
-    """Tell `who` of the points in code of the consumer's own that this thread comes to."""
-    before = getattr(_HERE, "call", None)
-    _HERE.call = who
-    try:
-        yield
-    finally:
-        _HERE.call = before
-
-
-class _Points:
-    """Makes a point of each statement that the library sends."""
-
-    def before(self, event: Event) -> None:
-        point(event.kind if event.kind != "statement" else event.sql.split(None, 1)[0].lower())
-
-    def after(self, event: Event) -> None:
-        """Nothing: the next statement comes, or the call returns."""
 
 
 class _Call:
@@ -99,8 +59,6 @@ class _Call:
 
     def arrive(self, name: str) -> None:
         """Come to a point: wait there, if it is one to stop at."""
-        if name == "begin" and self.passed[-1:] == ["begin"]:
-            return  # it tries again, for the lock is another's
         self.passed.append(name)
         if not self._stops_at(name):
             return
@@ -126,11 +84,11 @@ class _Call:
             raise RuntimeError(f"a call hangs behind {self.passed}")
 
     def _run(self) -> None:
-        _HERE.call = self
         try:
-            result = self._function()
-            self.is_async = inspect.iscoroutine(result)
-            self.result = asyncio.run(result) if self.is_async else result
+            with at_points(self):
+                result = self._function()
+                self.is_async = inspect.iscoroutine(result)
+                self.result = asyncio.run(result) if self.is_async else result
         except BaseException as error:  # noqa: BLE001 # reason: it is the call's outcome
             self.error = error
         with self._changed:
@@ -155,7 +113,7 @@ class Parked:
     def __init__(self, function: Callable[[], Any], *, at: str, nth: int = 1) -> None:
         self._at, self._nth, self._met = at, nth, 0
         self._call = _Call(function, self._stops)
-        self._observed = observed_by(_Points())
+        self._observed = observed_by(Points())
         self._is_told = False
 
     def _stops(self, name: str) -> bool:
@@ -198,10 +156,14 @@ class Parked:
 
 
 class Explored(NamedTuple):
-    """What an exploration has tried: orders, and calls that were passed over because they waited."""
+    """What an exploration has tried: orders, and calls that were passed over because they waited.
+
+    Not all orders there are, if `is_cut_off`: at most so many were to be tried.
+    """
 
     orders: int
     waits: int
+    is_cut_off: bool = False
 
 
 class OrderError(AssertionError):
@@ -226,12 +188,14 @@ def explore(
     most: int = 2_000,
     close: Callable[[C], object] | None = None,
     only: Sequence[int] | None = None,
+    patience_s: float = 0.05,
 ) -> Explored:
     """Run `calls` through all orders of their points; OrderError for the first that breaks `check`.
 
     Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
     call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
-    tried. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
+    tried. A call that does not come to its next point in `patience_s` seconds is taken to wait for another, and
+    counted: one that connects to a server first, say, needs more. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
     by an event loop of its own on its own thread: its points are those that say ``point("…")``, for the
     statements of an asyncio store are sent by the library's threads.
 
@@ -254,13 +218,13 @@ def explore(
     begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]
     passed: list[set[str]] = [set() for _ in calls]
     orders = waits = 0
-    with observed_by(_Points()):
+    with observed_by(Points()):
         for begin in begins:
             prefix: list[int] | None = [at for at in only or () if at >= 0]
             while prefix is not None and orders < most:
-                play = _Play(make, calls, close)
+                play = _Play(make, calls, close, patience_s)
                 try:
-                    play.run(prefix, begin)
+                    play.run(prefix, begin, is_given=only is not None)
                     orders, waits = orders + 1, waits + play.waits
                     play.note_points(passed)
                     play.judge(check)
@@ -271,7 +235,7 @@ def explore(
                 break  # whoever is begun first, all of them stand there before any goes on
     if only is None:
         _check_explored(calls, passed, play)
-    return Explored(orders, waits)
+    return Explored(orders, waits, only is None and prefix is not None)
 
 
 def _begin_of(only: Sequence[int], count: int) -> tuple[int, ...]:
@@ -305,9 +269,11 @@ class _Play(Generic[C]):
         make: Callable[[], C],
         calls: Sequence[Callable[[C], Any]],
         close: Callable[[C], object] | None,
+        patience_s: float,
     ) -> None:
         self._it = make()
         self._close = close
+        self._patience_s = patience_s
         self._calls = [_Call(partial(each, self._it), lambda _: True) for each in calls]
         self.choices: list[tuple[int, list[int]]] = []
         """Which call went on at each step, and which could have."""
@@ -331,11 +297,14 @@ class _Play(Generic[C]):
         chosen = [at for at, _ in self.choices]
         return chosen if list(begin) == sorted(begin) else [*(~at for at in begin), *chosen]
 
-    def run(self, prefix: Sequence[int], begin: Sequence[int]) -> None:
-        """Let one call go on at a time: as `prefix` says, then always the first that can."""
+    def run(self, prefix: Sequence[int], begin: Sequence[int], *, is_given: bool) -> None:
+        """Let one call go on at a time: as `prefix` says, then always the first that can.
+
+        Of one that `is_given` each step is waited for: InvalidRecordError if it never comes.
+        """
         for at in begin:
             self._calls[at].start()
-            self._calls[at].settles(_BLOCKED_S)
+            self._waits_unless_settled(self._calls[at])
         self.all_came_to_a_point = all(each.at is not None for each in self._calls)
         deadline_s = monotonic() + _HANGS_S
         while not all(each.is_over for each in self._calls):
@@ -344,20 +313,34 @@ class _Play(Generic[C]):
                 if monotonic() > deadline_s:
                     raise AssertionError("all calls wait for each other")
                 for each in self._calls:
-                    each.settles(_BLOCKED_S / 10)
+                    each.settles(self._patience_s / 10)
                 continue
             wanted = prefix[len(self.choices)] if len(self.choices) < len(prefix) else ready[0]
+            if is_given and wanted not in ready:
+                self._require_ready(wanted, prefix)
+                ready = sorted({*ready, wanted})
             # What was ready there once may wait here: whether a thread is quick is not ours to say.
             chosen = wanted if wanted in ready else ready[0]
             self.choices.append((chosen, ready))
             call = self._calls[chosen]
             self.steps.append(f"{chosen}: {call.at}")
             call.go_on()
-            if not call.settles(_BLOCKED_S):
-                self.waits += 1
+            self._waits_unless_settled(call)
             for each in self._calls:  # which may have waited for this
                 if each.at is None and not each.is_over:
-                    each.settles(_BLOCKED_S / 10)
+                    each.settles(self._patience_s / 10)
+
+    def _waits_unless_settled(self, call: _Call) -> None:
+        if not call.settles(self._patience_s):
+            self.waits += 1
+
+    def _require_ready(self, wanted: int, given: Sequence[int]) -> None:
+        call = self._calls[wanted]
+        call.settles(_HANGS_S)
+        if call.at is None:
+            where = "is over" if call.is_over else f"does not come to a point behind {call.passed}"
+            why = f"can't be played: at step {len(self.choices)} call {wanted} {where}"
+            raise InvalidRecordError("only", repr(list(given)), why)
 
     def judge(self, check: Callable[[C, list[Any]], object]) -> None:
         """Check what came of it, and close."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Literal
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from lash_store._kernel.checks import check_has, check_kind
-from lash_store.testing.machine import Machine, Outcome
+from lash_store.testing.machine import Machine
+from lash_store.testing.violations import Outcome
 
 Edge = Literal["free", "held", "either"]
 """What holds at the very millisecond at which a term ends."""
@@ -22,11 +24,6 @@ USES = ("acquire", "renew", "release", "write", "wait")
 """What a holder does."""
 
 FORGERIES = ("token", "owner", "lower number", "higher number")
-
-
-def _was_held(machine: Any) -> bool:
-    """Whether anybody has held it: before that, nothing can come of what only a holder may do."""
-    return bool(machine.was_held)
 
 
 class LockMachine(Machine):
@@ -57,7 +54,7 @@ class LockMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.was_held = False
+        self.was_held = False  # before that, nothing can come of what only a holder may do
         self.holder: str | None = None
         """Who holds the lock, or held it last and has not given it back."""
 
@@ -89,13 +86,13 @@ class LockMachine(Machine):
         if data.draw(st.booleans()):
             self.do("write", actor)
 
-    @precondition(_was_held)
+    @precondition(attrgetter("was_held"))
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         """Somebody gives it back, who may not have it any more."""
         self.do("release", self._any(data))
 
-    @precondition(_was_held)
+    @precondition(attrgetter("was_held"))
     @rule(data=st.data(), ttl=st.integers(0, 9))
     def renew(self, data: st.DataObject, ttl: int) -> None:
         """Somebody prolongs it, who may not have it any more."""
@@ -115,13 +112,13 @@ class LockMachine(Machine):
 
         Not more: of a lock that has no terms nothing else would be seen.
         """
-        if among_ten > _BEGIN_WITH_NOTHING:
+        if among_ten >= 10 - 6:
             self.do("acquire", self.actors[0], self._ttl(among_ten))
             self.do("write", self.actors[0])
             if self.holder is not None:
                 self._pass_on(data, self.holder, step, among_ten)
 
-    @precondition(_was_held)
+    @precondition(attrgetter("was_held"))
     @rule(data=st.data(), what=st.sampled_from(("write", "crash")))
     def act(self, data: st.DataObject, what: str) -> None:
         """Somebody writes, who may not have it any more; or loses its memory, and comes back."""
@@ -173,13 +170,13 @@ class LockMachine(Machine):
             self.do("acquire", self._any(data), self._ttl(ticks))
         self.do("wait", ticks * self.tick_ms)
 
-    @precondition(_was_held)
+    @precondition(attrgetter("was_held"))
     @rule()
     def reopen(self) -> None:
         """Everything that is not durable is lost."""
         self.do("reopen")
 
-    @precondition(_was_held)
+    @precondition(attrgetter("was_held"))
     @rule(change=st.sampled_from(FORGERIES))
     def forge(self, change: str) -> None:
         """Somebody pretends to hold the term that is live."""
@@ -194,7 +191,7 @@ class LockMachine(Machine):
         if state != "free" and before == actor:
             self._reentered(actor, got, ttl_ms, state)
         elif state == "held" and got.granted:
-            name = self.suspect or "two-holders"
+            name = self._blamed("two-holders")
             self.violates(name, f"{actor!r} was given a lock that {before!r} holds: {_WHY[name]}")
             self._begins(actor, ttl_ms)
         elif got.granted:
@@ -213,15 +210,15 @@ class LockMachine(Machine):
         if not is_own or state == "free":
             if self._is_live() and actor == self.holder:
                 self.is_unsure = True  # its name may be proof enough
-            elif self._is_live():
+            elif self._is_live() and not gave.refused:
                 self.suspect = "foreign-release"
             return
-        if gave.error is not None and state == "held":
-            name = self.suspect or "release-refused"
+        if gave.error is None:
+            self.holder, self.is_unsure = None, False
+        elif state == "held":
+            name = self._blamed("release-refused")
             self.violates(name, f"{actor!r} could not give back what it holds: {_WHY[name]}")
-        if gave.error is not None and state == "edge":
-            return  # it may have ended, or may not have: the next tick tells
-        self.holder, self.is_unsure = None, False
+            self.is_unsure = True  # it may have ended, or may not have
 
     def do_renew(self, actor: str, ttl_ms: int) -> None:
         """Renew: moves the end of the actor's own live term."""
@@ -231,7 +228,7 @@ class LockMachine(Machine):
         got = self.call(actor, "renew", self.clients[actor].renew, ttl_ms)
         if is_own and state != "free":
             if got.refused and state == "held":
-                name = self.suspect or "renewal-refused"
+                name = self._blamed("renewal-refused")
                 self.violates(name, f"{actor!r} could not renew what it holds: {_WHY[name]}")
             elif not got.refused:
                 self.ends_ms = self.clock.now_ms() + ttl_ms
@@ -240,7 +237,9 @@ class LockMachine(Machine):
             self.ends_ms = max(self.clock.now_ms() + ttl_ms, self.ends_ms * self.is_unsure)
         elif got.granted:
             self.violates("stale-renewal", f"{actor!r} renewed what it does not hold")
-        elif self._is_live():
+            if actor == self.holder:  # if that is to be so: it has it again
+                self.ends_ms = self.clock.now_ms() + ttl_ms
+        elif self._is_live() and not got.refused:
             self.suspect = "stale-renewal"
 
     def do_write(self, actor: str) -> None:
@@ -256,7 +255,7 @@ class LockMachine(Machine):
         if landed and (actor != self.holder or state == "free"):
             self.violates("stale-write", f"{actor!r} wrote without holding the lock")
         if not landed and is_own and state == "held":
-            name = self.suspect or "write-lost"
+            name = self._blamed("write-lost")
             self.violates(name, f"{actor!r} holds it, and its write is not there: {_WHY[name]}")
         if landed:
             self.note("a write that succeeded")
@@ -290,8 +289,7 @@ class LockMachine(Machine):
         """Lose an actor's memory."""
         self.call(actor, "crash", lambda: None)
         self.clients[actor] = self._client(actor)
-        if actor == self.holder:
-            self.remembers = False
+        self.remembers = self.remembers and actor != self.holder
 
     def do_end(self, step: int) -> None:
         """Move to just before, at or just after the end of the term."""
@@ -308,7 +306,7 @@ class LockMachine(Machine):
             said, state = self.resolve(self.it.holder()), self._state()
             expected = self.holder if state == "held" else None
             if said != expected and state != "edge":
-                name = self.suspect or "holder"
+                name = self._blamed("holder")
                 self.saw("holder", said)
                 self.violates(name, f"{said!r} is said to hold it, and {expected!r} does")
 
@@ -329,7 +327,7 @@ class LockMachine(Machine):
     def _reentered(self, actor: str, got: Outcome, ttl_ms: int, state: str) -> None:
         if self.reentry == "refuse":
             if got.granted and state == "held":
-                name = self.suspect or "reentry"
+                name = self._blamed("reentry")
                 self.violates(name, f"{actor!r} was given a second time what it holds")
             if got.granted:
                 self._begins(actor, ttl_ms)
@@ -337,7 +335,7 @@ class LockMachine(Machine):
                 self.suspect = "lost-hold"
             return
         if not got.granted:
-            if state == "held":
+            if state == "held" and self.remembers:  # else it has nothing to show for it
                 self.violates("reentry", f"{actor!r} was refused what it may enter again")
             return
         client = self.clients[actor]
@@ -349,6 +347,10 @@ class LockMachine(Machine):
             self.violates("number", f"{actor!r} entered its term again, under another number")
         self.remembers, self.ends_ms = True, self.clock.now_ms() + ttl_ms
         self.is_unsure = False
+
+    def _blamed(self, name: str) -> str:
+        """Return what is to blame: what may have led to it, which is a guess, unless that is tolerated anyway."""
+        return name if name in self.tolerate else self.suspect or name
 
     def _state(self) -> Literal["held", "free", "edge"]:
         """Say whether somebody holds it now; at the very end of a term that may be open."""
@@ -385,9 +387,6 @@ class LockMachine(Machine):
     def _ttl(self, at: int) -> int:
         return self.ttls[at % len(self.ttls)] * self.tick_ms
 
-
-_BEGIN_WITH_NOTHING = 3
-"""The last of those runs, of ten from 0, that begin with nothing."""
 
 _WHY = defaultdict(
     lambda: "its term has not ended",

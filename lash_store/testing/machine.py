@@ -10,10 +10,12 @@ on one event loop, from the beginning of a run to its end.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from time import monotonic
+from typing import Any, ClassVar, Final, Self
 
 from hypothesis import (
     HealthCheck,
@@ -28,66 +30,14 @@ from lash_store._kernel.checks import check_choice, check_has, check_items, chec
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.one_task import OneTask
-
-Script = Sequence[tuple[Any, ...]]
-"""Steps, each a name and its plain arguments, as a message shows them and ``replay`` takes them."""
-
-
-class Line(NamedTuple):
-    """One call of the implementation: when, by whom, what, and what came of it."""
-
-    at_ms: int
-    who: str
-    what: str
-
-
-class Outcome(NamedTuple):
-    """What a call gave: a value, or the refusal that it raised."""
-
-    value: Any
-    error: BaseException | None
-
-    @property
-    def granted(self) -> bool:
-        """Whether it was neither refused by an exception nor by a false value."""
-        return self.error is None and bool(self.value)
-
-    @property
-    def refused(self) -> bool:
-        """Whether it was refused by an exception or by False; None says nothing of that."""
-        return self.error is not None or self.value is False
-
-
-class Violation(AssertionError):  # noqa: N818 # reason: it is a finding, of an implementation that may be another's
-    """A promise that an implementation has broken.
-
-    `name` says which, as in ``tolerate``; `timeline` what happened; `script` the steps, for
-    ``replay``.
-    """
-
-    def __init__(
-        self, subject: str, name: str, text: str, timeline: Sequence[Line], script: Script
-    ) -> None:
-        super().__init__(subject, name, text, timeline, script)
-        self.subject = subject
-        self.name = name
-        self.text = text
-        self.timeline = tuple(timeline)
-        self.script = tuple(script)
-
-    def __str__(self) -> str:
-        width = max([3, *(len(line.who) for line in self.timeline)])
-        start_ms = self.timeline[0].at_ms if self.timeline else 0
-        lines = "".join(
-            f"\n{line.at_ms - start_ms:6}  {line.who:{width}}  {line.what}"
-            for line in self.timeline
-        )
-        steps = ", ".join(map(repr, self.script))
-        return (
-            f"[{self.subject}] {self.name}: {self.text}\n    ms  {'who':{width}}  call{lines}\n"
-            f"again: .replay([{steps}])"
-        )
-
+from lash_store.testing.violations import (
+    Line,
+    Outcome,
+    Script,
+    Violation,
+    short,
+    told,
+)
 
 _STOCK_DEADLINE: Final = timedelta(milliseconds=200)
 """What Hypothesis allows an example, unless told otherwise."""
@@ -140,6 +90,9 @@ class Machine(RuleBasedStateMachine):
         self.is_broken = False
         """Whether a step was broken off: there is nothing to be checked any more."""
 
+        self._last_error: BaseException | None = None
+        """What the last call has raised: what was found may be the adapter's own fault."""
+
         self._task: OneTask | None = None
         self.it: Any = None
         try:
@@ -155,6 +108,8 @@ class Machine(RuleBasedStateMachine):
         """Let a subclass of a consumer's own have the settings that its machine was made with."""
         super().__init_subclass__(**more)
         cls.TestCase.settings = _settings_of(cls.chosen_settings)
+        case: Any = cls.TestCase
+        case.runTest = lambda case: cls.run(case.settings)
 
     def start(self) -> None:
         """Look at what was made, before the model is: what fails here closes it."""
@@ -208,14 +163,37 @@ class Machine(RuleBasedStateMachine):
     def run(cls, settings: hypothesis_settings | None = None) -> None:
         """Look for a violation at once, and raise it, shrunken."""
         chosen = cls.TestCase.settings if settings is None else settings
-        run_state_machine_as_test(cls, settings=chosen)
+        try:
+            run_state_machine_as_test(cls, settings=chosen)
+        except Violation as found:
+            shortest = cls._shortest(found)
+            raise shortest from shortest.__cause__
+
+    @classmethod
+    def _shortest(cls, found: Violation) -> Violation:
+        """Leave out each step without which the same is shown: Hypothesis leaves out whole rules alone."""
+        until_s, at = monotonic() + _SHORTENING_S, len(found.script)
+        while at and monotonic() < until_s:
+            at -= 1
+            without = [*found.script[:at], *found.script[at + 1 :]]
+            try:
+                cls.replay(without)
+            except Violation as again:
+                if again.name == found.name:
+                    found, at = again, len(again.script)
+            except Exception:  # noqa: BLE001, S110 # reason: then it takes that step
+                pass
+        return found
 
     def do(self, name: str, *arguments: Any) -> None:
         """Play one step, and check what can be seen."""
         step = self._step(name)
         self.script.append((name, *arguments))
+        before = len(self.timeline), self.clock.now_ms()
         self.is_broken = True
         step(self, *arguments)
+        if (len(self.timeline), self.clock.now_ms()) == before:
+            self.script.pop()  # nothing was done
         self.look()
         self.is_broken = False
 
@@ -240,16 +218,19 @@ class Machine(RuleBasedStateMachine):
         at_ms = self.clock.now_ms()
         try:
             outcome = Outcome(self.resolve(function(*arguments)), None)
-            said = f"-> {_short(outcome.value)}"
         except type(self).refusals as error:
-            outcome, said = Outcome(None, error), f"-> refused ({type(error).__name__})"
-        shown = ", ".join(map(_short, arguments))
+            outcome = Outcome(None, error)
+        self._last_error = outcome.error
+        said = f"-> {short(outcome.value)}"
+        if outcome.error is not None:
+            said = f"-> refused ({told(outcome.error)})"
+        shown = ", ".join(map(short, arguments))
         self.timeline.append(Line(at_ms, who, f"{what}({shown}) {said}"))
         return outcome
 
     def saw(self, what: str, value: object) -> None:
         """Write down what the implementation said when it was looked at, by nobody's call."""
-        self.timeline.append(Line(self.clock.now_ms(), "", f"{what}() -> {_short(value)}"))
+        self.timeline.append(Line(self.clock.now_ms(), "", f"{what}() -> {short(value)}"))
 
     def has(self, of: Any, capability: str) -> bool:
         """Whether an implementation can do what not all can."""
@@ -266,7 +247,8 @@ class Machine(RuleBasedStateMachine):
     def violates(self, name: str, text: str) -> None:
         """Raise a Violation, unless it is tolerated."""
         if name not in type(self).tolerate:
-            raise Violation(type(self).subject, name, text, self.timeline, self.script)
+            found = Violation(type(self).subject, name, text, self.timeline, self.script)
+            raise found from self._last_error
         self.note(f"tolerated: {name}")
 
     def note(self, what: str) -> None:
@@ -288,7 +270,9 @@ class Machine(RuleBasedStateMachine):
         """Close the implementation; what that raises does not stand in the place of what was found."""
         try:
             self._close()
-        except Exception as error:  # noqa: BLE001 # reason: noted
+        except Exception as error:
+            if isinstance(found, asyncio.CancelledError):
+                raise  # a scope's own, which says only now why
             found.add_note(f"closing it has failed as well: {error!r}")
 
     def _close(self) -> None:
@@ -361,9 +345,5 @@ def check_texts(option: str, values: Iterable[str]) -> tuple[str, ...]:
 _KINDS: Final = {"str": str, "int": int}
 """The annotations of steps that a script's values can be held against."""
 
-_LONGEST: Final = 60
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+_SHORTENING_S: Final = 10.0
+"""How long it may take to leave out what is not needed."""

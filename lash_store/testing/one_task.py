@@ -8,6 +8,10 @@ from concurrent.futures import Future
 from typing import Any
 
 
+class LoopOverError(BaseException):
+    """The task has ended: no refusal of anybody's."""
+
+
 class OneTask:
     """An event loop in a thread, and in it the one task that awaits whatever there is to await.
 
@@ -21,8 +25,10 @@ class OneTask:
         self._thread.start()
 
     def wait_for(self, awaitable: Any) -> Any:
-        """Await it in the task, and return what it gives."""
+        """Await it in the task, and return what it gives; LoopOverError if that is over."""
         answer: Future[Any] = Future()
+        if self._loop.is_closed():
+            raise LoopOverError
         self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
         return answer.result()
 
@@ -36,10 +42,22 @@ class OneTask:
         try:
             self._loop.run_until_complete(self._serve())
         finally:
+            while not self._jobs.empty():
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job[1].set_exception(LoopOverError())
             self._loop.close()
 
     async def _serve(self) -> None:
-        while (job := await self._jobs.get()) is not None:
+        while True:
+            try:
+                job = await self._jobs.get()
+            except asyncio.CancelledError:
+                # By a scope that was entered here, a TaskGroup whose own task has failed say: whoever leaves it,
+                # closing the implementation, is told why.
+                continue
+            if job is None:
+                return
             awaitable, answer = job
             try:
                 answer.set_result(await awaitable)

@@ -26,7 +26,8 @@ from hypothesis.stateful import precondition, rule
 
 from lash_store._kernel.checks import check_choice, check_pair
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.machine import Machine, Outcome, check_texts
+from lash_store.testing.machine import Machine, check_texts
+from lash_store.testing.violations import Outcome
 
 Lapsed = Literal["refused", "accepted", "either"]
 """What becomes of a completion by a worker whose claim has run out, if nobody has taken it over."""
