@@ -202,7 +202,7 @@ def test_a_machine_names_every_violation_that_it_may_find(machine: type[Machine]
     found: set[str] = set()
     for node in ast.walk(ast.parse(inspect.getsource(machine))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in {"violates", "_suspect", "_suspect_later"}:
+            if node.func.attr in {"violates", "_suspect", "_suspect_later", "_blamed"}:
                 found |= _texts(*node.args[:2])
         elif (isinstance(node, ast.Assign) and "suspect" in ast.unparse(node.targets[0])) or (
             isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "name"
