@@ -30,7 +30,7 @@ from lash_store import (
     unique_owner_id,
 )
 from lash_store.process.records import EngineCall, ProcessIdentity, ProcessRecord
-from lash_store.routing import start_deliveries, unstarted_deliveries
+from lash_store.routing import start_unstarted
 from lash_store.trigger.records import FromEvent, SubscriptionFilter
 
 TTL_MS = 300
@@ -94,7 +94,7 @@ def work(root: Path, die_after: str | None) -> None:
         done("recorded")
         triggers.reserve_deliveries(occurrence.occurrence_id)
         done("reserved")
-        start_deliveries(processes, unstarted_deliveries(triggers, processes).deliveries)
+        start_unstarted(triggers, processes)
         done("started")
         while processes.list_processes():
             claimed = processes.claim_next(owner_id=me, ttl_ms=TTL_MS)

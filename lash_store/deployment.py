@@ -179,9 +179,12 @@ class AsyncDeployment:
         """
         with self._handing_over:
             self._is_closed = True  # first: what is being opened now is closed by who opens it
-        await finish_first(on_library_thread(self._until_opened))
+        await finish_first(self._close_whole())
+
+    async def _close_whole(self) -> None:
+        await on_library_thread(self._until_opened)
         if self._deployment is not None:
-            await finish_first(self._close_all(self._deployment))
+            await self._close_all(self._deployment)
             self._deployment = None
 
     def _until_opened(self) -> None:

@@ -5,13 +5,14 @@ therefore made so that it may be sent again: the far side knows it by a key, and
 crash kept from arriving can be found on the near side.
 
 Wakes: from the process registry to a session's queue
-    An append that wakes somebody returns a delivery. Enqueue ``work_of_wake(delivery)`` and
-    acknowledge the wake. ``registry.pending_wakes()`` finds those that never got so far.
+    An append that wakes somebody returns a delivery. ``enqueue_wake`` puts it into the session's queue, unless
+    the turn that answers it is there; then acknowledge the wake. ``registry.pending_wakes()`` finds those
+    that never got so far.
 
 Deliveries: from the trigger store to the process registry
     ``triggers.reserve_deliveries()`` returns each delivery once. ``start_deliveries`` registers
     their processes; the process id was reserved with the delivery, so registering again is
-    harmless. ``unstarted_deliveries`` finds those that never got so far. Record an occurrence and
+    harmless. ``start_unstarted`` does so for those that never got so far. Record an occurrence and
     reserve for it in one ``triggers.begin()``, so that no crash falls between the two.
 """
 
@@ -29,7 +30,9 @@ from lash_store.process.records.handles import HandleDescriptor
 from lash_store.process.records.processes import ProcessRecord, ProcessRegistration
 from lash_store.process.store import ProcessRegistry
 from lash_store.process.tx import ProcessTx
-from lash_store.session.records.queue import NewWork
+from lash_store.session.records.queue import AlreadyQueued, NewWork, WorkBatch
+from lash_store.session.store import SessionStore
+from lash_store.session.tx import SessionTx
 from lash_store.trigger.records.deliveries import Delivery, DeliveryPage, Occurrence
 from lash_store.trigger.records.subscriptions import Fixed, Subscription
 from lash_store.trigger.store import TriggerStore
@@ -56,13 +59,8 @@ class Started(msgspec.Struct, frozen=True):
 def work_of_wake(wake: WakeDelivery) -> NewWork:
     """Return a wake as a queue batch of its target session (P-EVENT-7).
 
-    Enqueue it in the store of ``wake.target_session_id``, then acknowledge it in the registry::
-
-        session.enqueue_work(work_of_wake(wake))
-        registry.ack_wake(wake.process_id, wake.sequence)
-
-    A crash between the two leaves the wake pending, and it is enqueued again: the batch's source
-    key keeps it from standing in the queue twice.
+    The batch's source key keeps it from standing in the queue twice, and no longer: once its turn is
+    committed it may be enqueued anew. :func:`enqueue_wake` looks for that as well.
     """
     check_kind("wake", wake, WakeDelivery)
     return NewWork(
@@ -71,6 +69,38 @@ def work_of_wake(wake: WakeDelivery) -> NewWork:
         delivery_policy="earliest_safe_boundary",
         slot_policy="exclusive",
     )
+
+
+def enqueue_wake(
+    session: SessionStore, wake: WakeDelivery, *, turn_id: str
+) -> WorkBatch | AlreadyQueued | None:
+    """Queue a wake in its target session, unless the turn `turn_id`, which answers it, is committed: None then.
+
+    Then acknowledge it in the registry. A crash between the two leaves the wake pending, and it is sent again,
+    however often and by however many routers::
+
+        enqueue_wake(session, wake, turn_id=f"turn-{work_of_wake(wake).source_key}")
+        registry.ack_wake(wake.process_id, wake.sequence)
+
+    For a worker that calls its turns so. Returns what ``enqueue_work`` does.
+    For asyncio: ``await session.transact(lambda tx: enqueue_in_transaction(tx, wake, turn_id=…))``.
+    Raises InvalidRecordError for a wake of another session.
+    """
+    check_kind("session", session, SessionStore)
+    with session.begin() as tx:
+        return enqueue_in_transaction(tx, wake, turn_id=turn_id)
+
+
+def enqueue_in_transaction(
+    tx: SessionTx, wake: WakeDelivery, *, turn_id: str
+) -> WorkBatch | AlreadyQueued | None:
+    """Do what :func:`enqueue_wake` does in a transaction that is open."""
+    check_kind("tx", tx, SessionTx)
+    work = work_of_wake(wake)
+    if wake.target_session_id != tx.context.session_id:
+        why = f"is {wake.target_session_id!r}, and this is session {tx.context.session_id!r}"
+        raise InvalidRecordError("wake", "its target", why)
+    return None if tx.load_receipt(turn_id) is not None else tx.enqueue_work(work)
 
 
 def process_of_delivery(delivery: Delivery) -> ProcessRegistration:
@@ -150,6 +180,25 @@ def _start(tx: ProcessTx, delivery: Delivery) -> ProcessRecord:
             label = delivery.subscription.target_label
             tx.grant_handle(target, record.id, HandleDescriptor(identity.kind, label))
     return record
+
+
+def start_unstarted(
+    triggers: TriggerStore, registry: ProcessRegistry, *, limit: int = 100
+) -> Started:
+    """Start whatever was reserved and never started, however much else there is (T-DEL-2).
+
+    After a crash, or now and then: it reads all deliveries, `limit` of them at a time.
+    """
+    records: list[ProcessRecord] = []
+    refused: list[RefusedDelivery] = []
+    after: tuple[str, str] | None = ("", "")
+    while after is not None:
+        page = unstarted_deliveries(triggers, registry, after=after, limit=max(limit, 1))
+        started = start_deliveries(registry, page.deliveries)
+        records += started.records
+        refused += started.refused
+        after = page.after
+    return Started(tuple(records), tuple(refused))
 
 
 def unstarted_deliveries(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from threading import local
 from typing import Any, NamedTuple
 
-from sqlalchemy import Executable, FromClause, select
+from sqlalchemy import ColumnElement, Executable, FromClause, select
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -71,7 +71,7 @@ def trace(seen: Callable[[Statement], object], *, path: str | None = None) -> It
     """Call `seen` for every statement of this process, or those on one database: ``store.path``.
 
     On the thread that has executed it, inside the transaction: it must be quick, and not raise,
-    for what it raises fails the statement. A statement that failed is not told of. What is open
+    for what it raises fails the statement; of a COMMIT it is raised although that has happened. A statement that failed is not told of. What is open
     already is told of from its next transaction on. Free while nobody traces.
     """
     with observed_by(_Traced(seen, path)):
@@ -109,7 +109,7 @@ def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
     Any builder's construct, or one of your own; nothing of it is executed. Steps inside others
     are indented. Raises InvalidRecordError for what is no SQL expression.
     """
-    if isinstance(statement, FromClause) and not isinstance(statement, Executable):
+    if isinstance(statement, (FromClause, ColumnElement)) and not isinstance(statement, Executable):
         statement = select(statement)
     check_kind("statement", statement, Executable)
     if isinstance(statement, ExecutableDDLElement):
@@ -120,7 +120,10 @@ def explain(tx: Tx[Any], statement: ClauseElement) -> list[str]:
     driver = cursor.driver
     compiled: Any = statement.compile(dialect=driver.dialect)
     # No plan goes by the values; but how many there are of an expanding IN makes the text.
-    state = compiled.construct_expanded_state({SCOPE.key: ""})
+    values = dict.fromkeys(
+        (name for name, each in compiled.binds.items() if not each.expanding), ""
+    )
+    state = compiled.construct_expanded_state({**values, SCOPE.key: ""})
     try:
         return driver.plan(cursor, state.statement, len(state.positiontup or ()))
     except driver.error as error:

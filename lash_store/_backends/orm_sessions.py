@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, event, inspect
 
-from lash_store._backends.scoping import SCOPES
 from lash_store._kernel.schema import ours_of
-from lash_store._kernel.sharing import SCOPE_OPTION, Sharing
+from lash_store._kernel.sharing import SCOPE_OPTION, SCOPES
 from lash_store.errors import ScopeError
 
 _HELD: Final = "lash_store_scope"
@@ -41,8 +40,6 @@ def _before_execute(state: Any) -> None:
 def _before_flush(session: Any, *_: Any) -> None:
     for each in (*session.new, *session.dirty, *session.deleted):
         mapper = each.__mapper__
-        if any(ours_of(table) is not None for table in mapper.tables):
-            _compile_in_place(mapper, session.connection(bind_arguments={"mapper": mapper}))
         if _is_scoped(mapper):
             connection = session.connection(bind_arguments={"mapper": mapper})
             _check(session, connection, None)
@@ -53,15 +50,15 @@ def _before_flush(session: Any, *_: Any) -> None:
                 )
 
 
-def _compile_in_place(mapper: Any, connection: Connection) -> None:
-    """Have a mapped class's statements compiled anew if our tables had another place when that was done.
+def forget_compiled() -> None:
+    """Have what mapped classes write compiled anew: our tables have another place from now on.
 
-    A mapper keeps them by itself, not with its engine's others.
+    Mappers keep that by themselves, not with their engine's other statements.
     """
-    sharing: Sharing | None = getattr(connection.dialect, "sharing", None)
-    if sharing is not None and mapper not in sharing.flushed:
-        sharing.flushed.add(mapper)
-        vars(mapper).get("_compiled_cache", {}).clear()  # tested by name
+    mappers: Any = sys.modules.get("sqlalchemy.orm.mapper")
+    for registry in () if mappers is None else mappers._all_registries():  # noqa: SLF001 # reason: tested by name
+        for mapper in registry.mappers:
+            vars(mapper.base_mapper).get("_compiled_cache", {}).clear()
 
 
 def _before_attach(session: Any, instance: Any) -> None:

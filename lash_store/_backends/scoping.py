@@ -4,17 +4,13 @@ A transaction that a store owns is about its session; on a consumer's own connec
 that has joined, or the one that an execution option says.
 """
 
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
 from lash_store._kernel.placing import SharingCompiler
-from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, Sharing
-from lash_store.errors import ScopeError
-
-SCOPES: Final = "lash_store_scopes"
-"""Where a consumer's connection says which sessions have joined its transaction."""
+from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, Sharing, only_scope
 
 
 class SharingContext(DefaultExecutionContext):
@@ -24,7 +20,7 @@ class SharingContext(DefaultExecutionContext):
     def _init_compiled(cls, *arguments: Any, **keywords: Any) -> Any:
         dialect, connection, dbapi_connection, options, compiled, parameters, *others = arguments
         if SCOPE.key in compiled.binds:
-            scope = options.get(SCOPE_OPTION) or _only_scope(connection)
+            scope = options.get(SCOPE_OPTION) or only_scope(connection)
             parameters = [{**each, SCOPE.key: scope} for each in parameters or [{}]]
         return super()._init_compiled(
             dialect,
@@ -36,17 +32,6 @@ class SharingContext(DefaultExecutionContext):
             *others,
             **keywords,
         )
-
-
-def _only_scope(connection: Connection) -> str:
-    """Return the one session that has joined the transaction of a consumer's own."""
-    scopes = connection.info.get(SCOPES, ())
-    if not scopes:
-        raise ScopeError("this connection")
-    if len(scopes) > 1:
-        raise ScopeError(f"this connection, which several have joined ({', '.join(scopes)}),")
-    (scope,) = scopes
-    return str(scope)
 
 
 def use_sharing(dialect: Dialect, compiler: type[SharingCompiler]) -> Sharing:

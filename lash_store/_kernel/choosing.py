@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import shown
-from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION
+from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, only_scope
 from lash_store.errors import InvalidRecordError, LashStoreError
 
 OrderBy: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
@@ -34,11 +34,12 @@ class Choice(NamedTuple):
     def rows(self, tx: Chooser, scope: str, statement: Select[*tuple[Any, ...]]) -> list[Any]:
         """Run what it was applied to, on rows of `scope`; InvalidRecordError if the database can't, because of it."""
         cursor, connection = tx.own_cursor, tx.connection
-        options = {SCOPE_OPTION: scope}  # of several that have joined one connection this one
+        # Of several that have joined one connection this one; of a kind without scopes whichever that says.
+        options = {SCOPE_OPTION: scope} if scope else {}
         errors = (SQLAlchemyError, cursor.driver.error, OverflowError, UnicodeError)
         try:
             if connection.dialect.is_async:  # and the Tx is not in the coroutine that awaits
-                return _rows_of(cursor, statement, scope)
+                return _rows_of(cursor, connection, statement, scope)
             return list(connection.execute(statement, execution_options=options).all())
         except errors as error:
             raise self._explained(error, cursor) from error
@@ -53,9 +54,13 @@ class Choice(NamedTuple):
         return InvalidRecordError(which, shown(given), f"can't be run: {why}")
 
 
-def _rows_of(cursor: Cursor, statement: Select[*tuple[Any, ...]], scope: str) -> list[Any]:
+def _rows_of(
+    cursor: Cursor, connection: Connection, statement: Select[*tuple[Any, ...]], scope: str
+) -> list[Any]:
     """Run a statement past SQLAlchemy's Connection."""
     compiled: Any = statement.compile(dialect=cursor.driver.dialect)
+    if SCOPE.key in compiled.binds and not scope:
+        scope = connection.get_execution_options().get(SCOPE_OPTION) or only_scope(connection)
     state = compiled.construct_expanded_state({SCOPE.key: scope})
     processors = state.processors
     values = [

@@ -12,12 +12,12 @@ else, and the database flattens it into the same plan. The scope is a parameter,
 
 from functools import cache
 from typing import Any, Final
-from weakref import WeakSet
 
 import msgspec
 from sqlalchemy import (
     BindParameter,
     Column,
+    Connection,
     FetchedValue,
     ForeignKeyConstraint,
     Index,
@@ -40,7 +40,10 @@ from lash_store._kernel.schema import (
     ordered_indexes,
     ours_of,
 )
-from lash_store.errors import InvalidRecordError
+from lash_store.errors import InvalidRecordError, ScopeError
+
+SCOPES: Final = "lash_store_scopes"
+"""Where a consumer's connection says which sessions have joined its transaction."""
 
 SCOPE_OPTION: Final = "lash_store_session"
 """The execution option that says whose rows a consumer's statement is about."""
@@ -219,9 +222,6 @@ class Sharing:
         self.schema = schema
         """The database's schema that they are in, where it is not the one that is looked in first."""
 
-        self.flushed: WeakSet[Any] = WeakSet()
-        """The mapped classes of which an ORM has written since the prefix was last another."""
-
     def place_of(self, table: Any) -> Place | None:
         """Return where a table is, or None if it is none of ours.
 
@@ -239,3 +239,14 @@ class Sharing:
         if table.name in _scoped_names(self.prefix):
             return Place(table.name, is_scoped=True, numbered=None)
         return None
+
+
+def only_scope(connection: Connection) -> str:
+    """Return the one session that has joined the transaction of a consumer's own."""
+    scopes = connection.info.get(SCOPES, ())
+    if not scopes:
+        raise ScopeError("this connection")
+    if len(scopes) > 1:
+        raise ScopeError(f"this connection, which several have joined ({', '.join(scopes)}),")
+    (scope,) = scopes
+    return str(scope)

@@ -123,7 +123,8 @@ class Store(Generic[T_co]):
         """Wait until `look`, in a snapshot, finds something, and return it; None after `timeout_ms`.
 
         It looks at once, and again after every commit that may concern what it has looked at: of
-        this process at once, of another within 50 ms. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
+        this process at once, of another within 50 ms. What comes true by time alone (a lease that runs out, work that
+        is due) wakes nobody: give a `timeout_ms`, and look again. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
         inside a write transaction of this store, whose commit it would wait for in vain.
         """
         plain = plain_function("look", look)

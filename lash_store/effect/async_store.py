@@ -191,12 +191,23 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         def submit() -> Awaitable[Any]:
             return handle.submit_write("record_effect", record, is_kept=True)
 
-        persistence = Persistence(step, store.read_clock, None)
-        while isinstance(recorded := await self._recorded(step, persistence, submit), Busy):
-            await self._wait_out(step, recorded)  # somebody has begun it, without the lease
+        recorded = await finish_first(self._record_under(step, submit))
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
+
+    async def _record_under(self, step: Step, submit: Callable[[], Awaitable[Any]]) -> Any:
+        """Record what a step gave; not even the end of the event loop, which cancels all that is left, loses it."""
+        assert self._store is not None  # which has looked
+        persistence = Persistence(step, self._store.read_clock, None)
+        while True:
+            with suppress(
+                asyncio.CancelledError
+            ):  # what is on its way is not lost, and looked for again
+                recorded = await self._recorded(step, persistence, submit)
+                if not isinstance(recorded, Busy):
+                    return recorded
+                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
 
     async def _outlast(self, step: Step, persistence: Persistence, error: Exception) -> None:
         """Wait for what keeps an outcome from being recorded; raise once it is too late."""

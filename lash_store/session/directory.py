@@ -119,7 +119,8 @@ class SessionDirectory:
         """Remove all of a session; tell whether there was anything.
 
         Raises StoreBusyError, and removes nothing, while another connection, in this process or
-        another, has its file in use, or, in a shared database, while its lease is live;
+        another, has its file in use, or, in a shared database, while its lease is live: who has it open there writes
+        on, and what it enqueues is the next session's of that name, so a router opens a session for each delivery;
         StoreOpenError if the file can't be removed, ReadOnlyStoreError if this only reads.
         """
         if self._options.get("read_only"):

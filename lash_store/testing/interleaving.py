@@ -207,14 +207,7 @@ def explore(
     Raises InvalidRecordError for an `only` that is of other calls, and if nothing was explored: there are
     no calls, none of them came to a point, or an asynchronous one did not.
     """
-    if not check_count("most", most):
-        raise InvalidRecordError("most", str(most), "must be at least 1")
-    check_items("calls", calls, object)
-    for option, value in (("make", make), ("check", check), *(("calls", call) for call in calls)):
-        if not callable(value):
-            raise InvalidRecordError(option, shown(value), "must be callable")
-    if not calls:
-        raise InvalidRecordError("calls", repr(calls), "must not be empty")
+    _check_options(make, calls, check, most, patience_s)
     begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]
     passed: list[set[str]] = [set() for _ in calls]
     orders = waits = 0
@@ -236,6 +229,21 @@ def explore(
     if only is None:
         _check_explored(calls, passed, play)
     return Explored(orders, waits, only is None and prefix is not None)
+
+
+def _check_options(
+    make: object, calls: Sequence[object], check: object, most: int, patience_s: float
+) -> None:
+    if not check_count("most", most):
+        raise InvalidRecordError("most", str(most), "must be at least 1")
+    check_items("calls", calls, object)
+    for option, value in (("make", make), ("check", check), *(("calls", call) for call in calls)):
+        if not callable(value):
+            raise InvalidRecordError(option, shown(value), "must be callable")
+    if not calls:
+        raise InvalidRecordError("calls", repr(calls), "must not be empty")
+    if not isinstance(patience_s, int | float) or not 0 < patience_s <= _HANGS_S:
+        raise InvalidRecordError("patience_s", shown(patience_s), "must be a few seconds at most")
 
 
 def _begin_of(only: Sequence[int], count: int) -> tuple[int, ...]:

@@ -190,11 +190,8 @@ class Machine(RuleBasedStateMachine):
         """Play one step, and check what can be seen."""
         step = self._step(name)
         self.script.append((name, *arguments))
-        before = len(self.timeline), self.clock.now_ms()
         self.is_broken = True
         step(self, *arguments)
-        if (len(self.timeline), self.clock.now_ms()) == before:
-            self.script.pop()  # nothing was done
         self.look()
         self.is_broken = False
 

@@ -12,16 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Integer, create_engine, event, select, text
+from sqlalchemy import (
+    Engine,
+    Index,
+    Integer,
+    create_engine,
+    event,
+    exists,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from lash_store import (
     NewWork,
     ProcessTx,
+    SessionDirectory,
     SessionLease,
     SessionStore,
     SessionTx,
+    TurnCommit,
     configure,
     create_tables,
 )
@@ -30,15 +42,22 @@ from lash_store.errors import (
     MissingTableError,
     NotConfiguredError,
     ReadOnlyStoreError,
+    ScopeError,
     TransactionEndedError,
 )
 from lash_store.process.tables import processes
-from lash_store.schemas import adopt_database
-from lash_store.session.tables import blobs, queued_work_batches, queued_work_items
+from lash_store.schemas import adopt_database, check_file, mend_file
+from lash_store.session.tables import (
+    blobs,
+    queued_work_batches,
+    queued_work_items,
+    session_head,
+)
 from lash_store.statements import across_sessions, json_text
 from lash_store.testing import ManualClock
 from lash_store.tracing import Statement, trace
 from tests.support.registries import registration
+from tests.support.sessions import lease_of
 
 pytestmark = pytest.mark.canonical("a consumer's own engine")
 
@@ -343,3 +362,125 @@ def test_k_compose_4_an_orm_session_that_has_nothing_of_ours_pays_for_nothing(
         orm.add(Blob(hash="h", content=b"x"))
         orm.flush()
         assert event.contains(orm, "loaded_as_persistent", _note_scope)
+
+
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_k_share_5_a_choice_of_a_kind_without_scopes_goes_by_the_connection(
+    tmp_path: Path, facade: str
+) -> None:
+    url, key = f"sqlite:///{tmp_path / 'app.db'}", queued_work_batches.c.source_key
+    engine = configure(create_engine(url))
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="a").enqueue_work(NewWork([1], source_key="k"))
+        ProcessTx.on(connection).register_process(registration("p"))
+    busy = exists().where(key == "k")  # which is true of that session alone
+
+    def play(on: Any, option: str | None, joined: str) -> Any:
+        for name in joined:
+            SessionTx.on(on, session_id=name)
+        tx = ProcessTx.on(on)
+        return [bool(tx.claim_next(owner_id="w", ttl_ms=0, where=where)) for where in (busy, ~busy)]
+
+    cases: list[tuple[str | None, str, Any]] = [
+        (None, "a", [True, False]),
+        (None, "b", [False, True]),
+        ("a", "ab", [True, False]),
+        ("b", "", [False, True]),
+        (None, "", None),
+        (None, "ab", None),
+    ]
+
+    async def main() -> None:
+        other = configure(create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:")))
+        for option, joined, expected in cases:
+            options = {} if option is None else {"lash_store_session": option}
+            async with other.execution_options(**options).begin() as connection:
+                with nullcontext() if expected else pytest.raises(ScopeError):
+                    assert play(connection, option, joined) == expected
+        await other.dispose()
+
+    if facade == "asyncio":
+        asyncio.run(main())
+    else:
+        for option, joined, expected in cases:
+            options = {} if option is None else {"lash_store_session": option}
+            with engine.execution_options(**options).begin() as connection:
+                with nullcontext() if expected else pytest.raises(ScopeError):
+                    assert play(connection, option, joined) == expected
+    engine.dispose()
+
+
+def test_k_share_9_a_tx_beside_another_knows_what_is_declared(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    index = Index("own", session_head.c.head_revision)
+    session_head.indexes.discard(index)
+    with SessionDirectory(url, extras=[index]) as directory:
+        directory.create("a", model="m").close()
+        assert directory.open("a") is not None
+    with SessionStore.open(url, session_id="a", extras="any") as store, store.begin() as tx:
+        assert SessionTx.beside(tx, session_id="b").load_head() is None
+        assert ProcessTx.beside(tx).known_processes(["p"]) == set()
+    with SessionStore.open(url, session_id="a", extras=[index]) as store:
+        store.commit_turn(TurnCommit(fence=lease_of(store).fence))
+    report = check_file(url)
+    assert (report.problems, len(report.extras)) == ((), 1)
+    mend_file(url)
+
+
+def test_k_tx_8_what_follows_a_consumers_own_commit_is_in_no_transaction(engine: Engine) -> None:
+    """As a migration does that makes a table anew: VACUUM and foreign keys are for outside."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("INSERT INTO orders VALUES (1)")
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0
+        connection.exec_driver_sql("VACUUM")
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+    assert orders(engine) == [1]
+
+
+class Process(Base):
+    """Our table, mapped, with a class that shares it."""
+
+    __table__ = processes
+
+
+class SpecialProcess(Process):
+    """In the same rows."""
+
+
+@pytest.mark.parametrize("how", ["subclass", "bulk", "mappings"])
+def test_k_compose_5_tables_that_are_made_later_are_found_by_subclasses_and_in_bulk(
+    tmp_path: Path, how: str
+) -> None:
+    engine = configure(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+
+    def write(name: str) -> None:
+        row = {
+            "process_id": name,
+            "registration_hash": "h",
+            "owner_scope_id": "s",
+            "created_at_ms": 1,
+            "updated_at_ms": 1,
+            "status": "running",
+            "record_json": "{}",
+        }
+        with Session(engine) as orm:
+            if how == "subclass":
+                orm.add(SpecialProcess(**row))
+            elif how == "bulk":
+                orm.bulk_save_objects([Process(**row)])
+            else:
+                orm.bulk_insert_mappings(inspect(Process), [row])
+            orm.commit()
+
+    with pytest.raises(MissingTableError):
+        write("a")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        create_tables(connection)
+        assert connection.execute(select(processes)).all() == []
+    for name in "bc":
+        write(name)
+    with engine.connect() as connection:
+        assert len(connection.execute(select(processes)).all()) == 2
+    engine.dispose()

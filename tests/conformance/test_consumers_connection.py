@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import DDL, Connection, Engine, create_engine, event, exc, insert, select, text
+from sqlalchemy import (
+    DDL,
+    Connection,
+    Engine,
+    bindparam,
+    create_engine,
+    event,
+    exc,
+    exists,
+    insert,
+    select,
+    text,
+)
 
 from lash_store import (
     LeaseHeld,
@@ -306,6 +318,12 @@ def test_k_compose_6_a_plan_is_explained(store: SessionStore) -> None:
         assert any(line.startswith("  ") for line in plan)
         assert explain(tx, insert(blobs).values(hash="a", content=b"")) is not None
         assert explain(tx, text("SELECT 1")) == ["SCAN CONSTANT ROW"]
+        # No plan goes by values, and a column or a condition is a query's.
+        unset = select(blobs).where(blobs.c.hash == bindparam("wanted"))
+        assert explain(tx, insert(blobs)) == []  # there is nothing to be looked for
+        for each in (unset, blobs.c.hash, exists().where(blobs.c.hash == "h")):
+            assert explain(tx, each)
+        assert explain(tx, select(blobs).where(blobs.c.hash.in_(["a", "b"])))
         bad: Any = "SELECT 1"
         with pytest.raises(InvalidRecordError, match="statement"):
             explain(tx, bad)
@@ -351,7 +369,7 @@ def test_k_compose_6_whatever_has_a_plan(store: SessionStore) -> None:
         assert explain(tx, statements.ancestry(leaf_node_id="n"))
         assert explain(tx, blobs)
         ddl: Any = DDL
-        for wrong in (ddl("CREATE TABLE t (x)"), blobs.c.hash):
+        for wrong in (ddl("CREATE TABLE t (x)"), ddl("DROP TABLE blobs")):
             with pytest.raises(InvalidRecordError, match="statement"):
                 explain(tx, wrong)
 

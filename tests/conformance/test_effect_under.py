@@ -422,6 +422,29 @@ def test_e_run_5_the_end_of_the_loop_waits_for_what_it_gave(
         assert deployment.effects.look_up_effect("s", "k", "e") == Replayed(7)
 
 
+def test_e_run_6_who_is_cancelled_behind_a_stray_claim_loses_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with Deployment.open(url) as deployment:
+        deployment.processes.register_process(registration("p"))
+        lease: Any = deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(url) as effects:
+
+            async def call() -> int:
+                await effects.begin_effect("s", "k", "e", ttl_ms=400, owner_id="eve")
+                return 42
+
+            task = asyncio.ensure_future(effects.run("s", "k", "e", call, under=lease.fence))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await effects.look_up_effect("s", "k", "e") == Replayed(42)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("facade", ["sync", "asyncio"])
 def test_e_run_6_under_a_lease_what_is_in_doubt_is_looked_for(
     deployment: Deployment, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, facade: str

@@ -175,6 +175,19 @@ def test_p_ret_1_what_cannot_be_read_stays(
     assert all_rows(path) == before
 
 
+def test_p_ret_1_a_wake_that_is_nobodys_keeps_nothing(
+    registry: ProcessRegistry, clock: ManualClock
+) -> None:
+    for name, target in (("p", None), ("q", Scope("gone")), ("r", ONE)):
+        register(registry, name, event_types=[WAKE], wake_target=target)
+        registry.append_event(name, "wake", "x")
+        registry.complete_process(name, Success(1))
+    registry.delete_session("gone")
+    clock.advance(1)
+    assert registry.prune_processes(clock.now_ms()) == Pruned(2, 3, None)
+    assert registry.known_processes(["p", "q", "r"]) == {"r"}
+
+
 @pytest.mark.parametrize("occurrence_id", ['""', "5", "null", "{}"])
 def test_p_ret_1_what_no_occurrence_can_have_led_to_stays(
     registry: ProcessRegistry, path: Path, clock: ManualClock, occurrence_id: str

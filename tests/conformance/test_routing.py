@@ -18,10 +18,11 @@ from lash_store import (
     Scope,
     Success,
     TriggerStore,
+    TurnCommit,
     WorkBatch,
 )
 from lash_store._kernel.codecs import DEEPEST
-from lash_store.errors import InvalidRecordError, StoreOpenError
+from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
 from lash_store.process.records import (
     BySession,
     EngineCall,
@@ -31,18 +32,22 @@ from lash_store.process.records import (
     ToolCall,
 )
 from lash_store.routing import (
+    enqueue_wake,
     process_of_delivery,
     prune_started,
     start_deliveries,
     start_in_transaction,
+    start_unstarted,
     unstarted_deliveries,
     work_of_wake,
 )
+from lash_store.session.records import AlreadyQueued
 from lash_store.testing import ManualClock, SequentialIds
 from lash_store.trigger.records import Delivery, Fixed, FromEvent
 from tests.conformance.test_transactions import traced
 from tests.support.databases import all_rows, run_script
 from tests.support.registries import WAKE, register
+from tests.support.sessions import lease_of
 from tests.support.triggers import ONE, occur, subscribe
 
 
@@ -374,3 +379,38 @@ def test_a_process_of_other_content_is_reported_and_keeps_none_back(deployment: 
 def test_a_deployment_at_no_path(root: str) -> None:
     with pytest.raises(StoreOpenError):
         Deployment.open(root)
+
+
+def test_p_event_7_a_wake_that_was_answered_is_not_queued_again(deployment: Deployment) -> None:
+    register(deployment.processes, "p", event_types=[WAKE], wake_target=Scope("s"))
+    wake = deployment.processes.append_event("p", "wake", "x").wake
+    assert wake is not None
+    with deployment.sessions.create("s", model="m") as session:
+        first = enqueue_wake(session, wake, turn_id="t")
+        assert isinstance(first, WorkBatch)
+        again = enqueue_wake(session, wake, turn_id="t")
+        assert isinstance(again, AlreadyQueued)
+        lease = lease_of(session)
+        claim = session.claim_work(lease.fence, owner_id="w", ttl_ms=60_000)
+        assert claim is not None
+        turn = TurnCommit(fence=lease.fence, completed=[claim])
+        session.commit_turn(turn.stamped("t"))
+        assert enqueue_wake(session, wake, turn_id="t") is None
+        assert session.list_work() == []
+        with pytest.raises(InvalidRecordError, match="is 's', and this is session 'o'"):
+            with deployment.sessions.create("o", model="m") as other:
+                enqueue_wake(other, wake, turn_id="t")
+    wrong: list[tuple[Any, Any]] = [(None, wake), (session, None)]
+    for where, what in wrong:
+        with pytest.raises((InvalidRecordError, StoreClosedError)):
+            enqueue_wake(where, what, turn_id="t")
+
+
+def test_t_del_2_all_that_was_never_started_is_started(deployment: Deployment) -> None:
+    for _ in range(5):
+        subscribe(deployment.triggers)
+    deliveries = reserve(deployment.triggers)
+    start_deliveries(deployment.processes, deliveries[:2])
+    started = start_unstarted(deployment.triggers, deployment.processes, limit=2)
+    assert {record.id for record in started.records} == {each.process_id for each in deliveries[2:]}
+    assert start_unstarted(deployment.triggers, deployment.processes).records == ()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis.stateful import rule
 
 from lash_store.errors import InvalidRecordError
 from lash_store.testing import (
@@ -248,6 +249,36 @@ def test_what_is_found_is_shown_by_the_fewest_steps(how: str) -> None:
         machine.replay(found.value.script)
 
 
+class FailsOver(Locks):
+    is_broken = False
+
+
+class Promoted(Client):
+    @property
+    def is_live(self) -> bool:
+        return super().is_live and not getattr(self.locks, "is_broken", False)
+
+
+FailsOver.made = Promoted
+
+
+class OwnRules(lock_machine(FailsOver)):  # type: ignore[misc] # reason: it is a class
+    @rule()
+    def fail_over(self) -> None:
+        self.do("failover")
+
+    def do_failover(self) -> None:
+        self.it.is_broken = True
+
+
+def test_a_step_of_ones_own_stands_in_what_is_played_again() -> None:
+    with pytest.raises(Violation) as found:
+        OwnRules.run()
+    assert ("failover",) in found.value.script
+    with pytest.raises(Violation):
+        OwnRules.replay(found.value.script)
+
+
 class Table:
     owner: str | None = None
 
@@ -285,6 +316,10 @@ def test_explore_plays_the_order_that_is_asked_for_or_says_so() -> None:
     calls = [acquiring("ann", 0), acquiring("bob", 0)]
     with pytest.raises(InvalidRecordError, match="at step 2 call 0 is over"):
         explore(Table, calls, one_holder, only=[0, 0, 0, 1, 1])
+    wrong: list[Any] = [0, -1, float("nan"), "x", 1e9, None]
+    for patience_s in wrong:
+        with pytest.raises(InvalidRecordError, match="patience_s"):
+            explore(Table, calls, one_holder, patience_s=patience_s)
     for most in (1, 5):
         none: Callable[..., None] = lambda *_: None  # noqa: E731 # reason: a check that passes
         assert explore(Table, calls, none, most=most) == Explored(most, 0, is_cut_off=True)

@@ -30,7 +30,7 @@ from lash_store._backends.postgresql.driver import (
 )
 from lash_store._backends.postgresql.joined_locks import lock_again, lock_all
 from lash_store._backends.postgresql.locks import locks_of
-from lash_store._backends.scoping import SCOPES, use_sharing
+from lash_store._backends.scoping import use_sharing
 from lash_store._backends.tx_connection import explaining
 from lash_store._backends.urls import without_password
 from lash_store._kernel.backend import Standing
@@ -39,7 +39,7 @@ from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.logs import tell
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.sharing import shared
+from lash_store._kernel.sharing import SCOPES, shared
 from lash_store._kernel.watching import Concern
 from lash_store.clock import Clock, SystemClock
 from lash_store.errors import (

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -29,6 +30,9 @@ class Begun:
         self.savepoints: list[str] = []
         self.compared: guard.Compared = {}
         """What was compared in it, and is known of the database once it is committed."""
+
+        self.is_left = False
+        """Whether its owner has sent what ends it: COMMIT, by its own hand."""
 
         self.was_undone = False
         """Whether another one stands in its place: SQLite has rolled it back."""
@@ -71,3 +75,18 @@ def in_its_thread(connection: Connection, function: Callable[[], R]) -> R:
         return function()
     found: R = await_only(driver._execute(function))  # noqa: SLF001 # reason: tested by name
     return found
+
+
+def for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> None:
+    """Let a new connection be used in the thread of the event loop, where a Tx on it is."""
+    parameters["check_same_thread"] = False
+
+
+def undo(dbapi: Any, _: Any, __: BaseException | None) -> None:
+    """Undo what an interrupt leaves on a connection, before SQLAlchemy closes that.
+
+    A cursor that the interrupt's traceback holds would keep it, and the lock, until that is forgotten.
+    """
+    if isinstance(dbapi, sqlite3.Connection):
+        with suppress(sqlite3.Error):
+            dbapi.rollback()

@@ -17,12 +17,14 @@ from lash_store._backends.sqlite.driver import (
     open_cursor,
     store_error,
 )
+from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.guarded import GuardedCursor
 from lash_store._backends.sqlite.pragmas import Changed
 from lash_store._kernel.backend import Standing
 from lash_store._kernel.checks import NO_SECONDS, check_now
 from lash_store._kernel.logs import Note
 from lash_store._kernel.observing import observers
+from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import shared
 from lash_store.clock import MAX_INT, Clock
@@ -62,7 +64,7 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
     """What a consumer has changed for the connection, to be undone at the end."""
 
     _compared: guard.Compared
-
+    _settings: Settings
     _cursors: list[weakref.ref[sqlite3.Cursor]]
     _savepoint: tuple[str, str, str]
     _begun_by: str
@@ -72,11 +74,12 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         with suppress(sqlite3.Error):  # it was never opened
             sqlite3.Connection.close(self)
 
-    def adopt(self, path: str, *, busy_timeout_ms: int, prefix: str) -> None:
+    def adopt(self, path: str, settings: Settings, *, prefix: str) -> None:
         """Take charge of this connection, just opened on `path`."""
         self.own(path, prefix)
+        self._settings = settings
         self.is_shared = bool(prefix)
-        self.busy_timeout_ms = busy_timeout_ms
+        self.busy_timeout_ms = settings.busy_timeout_ms
         self.folds_by_itself = True
         self.operation = "open"
         self.ending = dialect.ROLLBACK
@@ -186,7 +189,8 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
 
     def further_cursor(self, schema: Schema, scope: str, key: object = None) -> StoreCursor:  # noqa: ARG002 # reason: its Tx sets the scope, and there is one lock
         """Open one more cursor on this transaction, once the database holds `schema`."""
-        wanted = shared(schema, self.prefix) if self.prefix else schema
+        there = shared(schema, self.prefix) if self.prefix else schema
+        wanted = declared_with(there, self._settings)
         writes = self._begun_by == dialect.BEGIN_WRITE
         try:
             noted = self._compared

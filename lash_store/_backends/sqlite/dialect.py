@@ -155,13 +155,18 @@ def foreign_key_check(table: str) -> str:
     return f"PRAGMA main.foreign_key_check({table})"
 
 
+def is_control(sql: object) -> bool:
+    """Tell whether a statement begins or ends a transaction, by its text."""
+    return isinstance(sql, str) and not is_of_rows(sql) and bool(_control().match(sql))
+
+
 def check_no_control(sql: object) -> None:
     """Raise TransactionControlError for a consumer's statement that begins or ends a transaction.
 
     By its text, which begins with one of a few words. An authorizer would see the same, but it is
     a callback: an interrupt that strikes in there is lost, and refuses whatever is being prepared.
     """
-    if isinstance(sql, str) and _control().match(sql):
+    if is_control(sql):
         raise TransactionControlError(
             f"{sql!r} would begin or end a transaction, and this one is the store's; "
             "nothing was changed"

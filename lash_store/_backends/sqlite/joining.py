@@ -25,10 +25,17 @@ from lash_store._backends.beginning import (
     mode_of,
     nothing_kept,
 )
-from lash_store._backends.orm_sessions import check_joined
-from lash_store._backends.scoping import SCOPES, use_sharing
+from lash_store._backends.orm_sessions import check_joined, forget_compiled
+from lash_store._backends.scoping import use_sharing
 from lash_store._backends.sqlite import dialect, guard
-from lash_store._backends.sqlite.begun import Begun, file_of, in_its_thread, raw_of
+from lash_store._backends.sqlite.begun import (
+    Begun,
+    file_of,
+    for_any_thread,
+    in_its_thread,
+    raw_of,
+    undo,
+)
 from lash_store._backends.sqlite.drift import Catalogue, read_catalogue
 from lash_store._backends.sqlite.driver import (
     StoreCursor,
@@ -47,7 +54,7 @@ from lash_store._kernel.extras import OwnTables
 from lash_store._kernel.logs import LONG_WAIT_S, long_wait, tell
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.sharing import Sharing, shared
+from lash_store._kernel.sharing import SCOPES, Sharing, shared
 from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBusyError
 
 _INFO_SETTINGS: Final = "lash_store_settings"
@@ -55,6 +62,7 @@ _INFO_COMPARED: Final = "lash_store_compared"
 _INFO_LOOKED: Final = "lash_store_looked"
 _INFO_COMMITTING: Final = "lash_store_committing"
 _INFO_LEVEL: Final = "lash_store_isolation_level"
+_INFO_PREFIX: Final = "lash_store_prefix"
 _INFO_PATH: Final = "lash_store_path"
 _INFO_READING: Final = "lash_store_reading"
 
@@ -85,7 +93,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         engine.dialect.do_commit = partial(_commit, engine.dialect.do_commit)
     if not event.contains(engine, "rollback", _end):
         if engine.dialect.driver == "aiosqlite":
-            event.listen(engine, "do_connect", _for_any_thread)
+            event.listen(engine, "do_connect", for_any_thread)
         event.listen(engine, "engine_connect", connected)
         event.listen(engine, "begin", begun)
         event.listen(engine, "before_cursor_execute", _stay_inside)
@@ -94,7 +102,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine, "rollback_savepoint", _compare_again)
         event.listen(engine, "handle_error", _undo_uncommitted)
         event.listen(engine, "handle_error", _explain)
-        event.listen(engine, "invalidate", _undo)
+        event.listen(engine, "invalidate", undo)
 
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
@@ -120,9 +128,8 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
             guard.look(cursor, schema, path, adopt=True)
         for schema in wanted:
             guard.ensure_schema(cursor, schema, path, adopt=True)
-    own: Settings | None = connection.info.get(_INFO_SETTINGS)
-    if own is not None and own.prefix == settings.prefix:  # they are where its engine looks
-        _share(connection, _sharing_of(connection), own.prefix)
+    if connection.info.get(_INFO_PREFIX) == settings.prefix:  # they are where its engine looks
+        _share(connection, _sharing_of(connection), settings.prefix)
 
 
 def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:
@@ -219,7 +226,7 @@ def _share(connection: Connection, sharing: Sharing, prefix: str) -> None:
     """Render our tables in their places from now on, on every connection of the engine."""
     if sharing.prefix != prefix:
         sharing.prefix = prefix
-        sharing.flushed.clear()
+        forget_compiled()
         connection.engine.clear_compiled_cache()
 
 
@@ -241,14 +248,10 @@ def _path_of(connection: Connection) -> str:
     return known or connection.engine.url.database or "the database"
 
 
-def _for_any_thread(_: Any, __: Any, ___: Any, parameters: dict[str, Any]) -> None:
-    """Let a new connection be used in the thread of the event loop, where a Tx on it is."""
-    parameters["check_same_thread"] = False
-
-
 def _look_first(connection: Connection, settings: Settings) -> None:
     """Find out where our tables are before a statement is compiled, which is before it begins."""
     sharing = _sharing_of(connection)
+    connection.info[_INFO_PREFIX] = settings.prefix
     if sharing.prefix:
         return
     raw, before = raw_of(connection), connection.info.get(_INFO_LOOKED)
@@ -312,16 +315,6 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     connection.info[SCOPES] = set()
 
 
-def _undo(dbapi: Any, _: Any, __: BaseException | None) -> None:
-    """Undo what an interrupt leaves on a connection, before SQLAlchemy closes that.
-
-    A cursor that the interrupt's traceback holds would keep it, and the lock, until that is forgotten.
-    """
-    if isinstance(dbapi, sqlite3.Connection):
-        with suppress(sqlite3.Error):
-            dbapi.rollback()
-
-
 def _committed(connection: Connection) -> None:
     begun = BEGUN.get(connection)
     is_kept = begun is None or not (begun.joined and begun.is_over)
@@ -341,14 +334,20 @@ def _commit(commit: Callable[[Any], None], dbapi: Any) -> None:
         tell(begun.notes)
 
 
-def _stay_inside(connection: Connection, *_: Any) -> None:
+def _stay_inside(connection: Connection, _: Any, statement: str, *__: Any) -> None:
     """Keep a statement from being executed outside of its transaction, which SQLite has rolled back.
 
     It does that on some errors, of a full disk, a statement that is interrupted, INSERT OR ROLLBACK; what came
     then would commit by itself, statement by statement.
     """
     begun = BEGUN.get(connection)
-    if isinstance(begun, Begun) and begun.is_over:
+    if not isinstance(begun, Begun):
+        return
+    if not begun.is_over:
+        begun.is_left = dialect.is_control(
+            statement
+        )  # its owner's own COMMIT: what follows is meant so
+    elif not begun.is_left:
         if begun.joined:
             raise nothing_kept(_path_of(connection))
         begun.begin_anew()

@@ -151,7 +151,7 @@ def _connect(path: str, settings: Settings, *, read_only: bool, prefix: str) -> 
         )
     except sqlite3.Error as error:
         raise open_error(path, error) from error
-    connection.adopt(path, busy_timeout_ms=settings.busy_timeout_ms, prefix=prefix)
+    connection.adopt(path, settings, prefix=prefix)
     return connection
 
 

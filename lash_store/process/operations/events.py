@@ -64,7 +64,7 @@ def append_event(
 
     `payload` is JSON. With a `replay_key` the event is appended once, however often it is
     sent. What it does beside being recorded is as its type was declared: it may end the
-    process, and it may wake `wake_target`, or else the record's. With a `fence` it is
+    process, and it may wake `wake_target`, or else the record's; ``pending_wakes`` goes by the record's alone. With a `fence` it is
     appended under that live term only (P-EVENT-11).
 
     Raises NotFoundError for an unknown process; LeaseLostError for a `fence` that is not

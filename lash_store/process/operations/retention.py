@@ -54,7 +54,7 @@ def prune_processes(
 
     Those that ended and were last changed before `updated_before_ms`, exclusive, milliseconds since the
     epoch: with their logs, handles, leases and acknowledgements. At most `limit` of them are looked at,
-    by id, from behind `after`. What has a wake that nobody has acknowledged stays, and so does what
+    by id, from behind `after`. What has a wake that nobody has acknowledged, and somebody to be woken, stays, and so does what
     can't be read, or names as its cause what can be no occurrence. What a trigger's occurrence led to stays unless that is among those `forgotten`: as
     long as it is there, its delivery would be taken for one that was never started, and start the process
     again; ``lash_store.routing.prune_ended`` asks the trigger store. What is removed is forgotten: its
@@ -96,11 +96,13 @@ def _finding_old(updated_before_ms: int, after: str, limit: int) -> Work[list[_O
 
 def _old(process_id: str, record_json: str, status: str, wakes: int) -> _Old:
     try:
-        cause: Any = read_record(process_id, record_json, status).provenance.caused_by
+        record = read_record(process_id, record_json, status)
+        cause: Any = record.provenance.caused_by
+        is_awaited = bool(wakes) and record.wake_target is not None
         if cause is None or cause.get("type") != "trigger_occurrence":
-            return _Old(process_id, None, bool(wakes))
+            return _Old(process_id, None, is_awaited)
         occurrence_id = check_name("caused_by.occurrence_id", cause.get("occurrence_id"))
     except (CorruptRecordError, InvalidRecordError):
         # It can't be read, or nobody could say what has become of what led to it.
         return _Old(process_id, None, stays=True)
-    return _Old(process_id, occurrence_id, bool(wakes))
+    return _Old(process_id, occurrence_id, is_awaited)

@@ -50,7 +50,7 @@ def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt
 
     A turn with a stamp may be sent again, any number of times and by any worker: the
     stored receipt comes back and nothing else happens, except that a release that is
-    asked for is done.
+    asked for is done: no claim is completed then either; ``complete_work`` ends work that was queued again.
 
     Raises, checked in this order, SessionBindingError (the head is another session's),
     TurnConflictError (the turn id was committed with another hash), LeaseLostError,
