@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
@@ -22,6 +23,9 @@ from lash_store.errors import NotConfiguredError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine  # which is slow to import, and needs greenlet
+
+_configured: Final[WeakSet[Engine]] = WeakSet()
+"""By themselves: SQLAlchemy's registry of listeners goes by ids, which what comes later may have again."""
 
 EngineT = TypeVar("EngineT", bound="Engine | AsyncEngine")
 
@@ -72,7 +76,9 @@ def configure(
         raise NotConfiguredError(f"{engine!r} is in AUTOCOMMIT: it has no transactions to join")
     import_module("sqlalchemy.orm")  # or the first statement of a Session would not be looked at
     watch_sessions()
-    _joining_on(under).configure(engine, settings, begin)
+    if under not in _configured:  # or the first time holds
+        _joining_on(under).configure(engine, settings, begin)
+        _configured.add(under)
     return engine
 
 

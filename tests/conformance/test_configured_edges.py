@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sqlite3
@@ -484,3 +485,20 @@ def test_k_compose_5_tables_that_are_made_later_are_found_by_subclasses_and_in_b
     with engine.connect() as connection:
         assert len(connection.execute(select(processes)).all()) == 2
     engine.dispose()
+
+
+def test_k_tx_8_an_engine_is_configured_whatever_stood_in_its_place(tmp_path: Path) -> None:
+    """In memory: one that is disposed of has another pool, and lets go of the first."""
+    SessionStore.open(f"sqlite:///{tmp_path / 'app.db'}", session_id="s").close()
+    disposed = list[Engine]()
+    for _ in range(100):
+        engine = configure(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+        with engine.begin() as connection:
+            SessionTx.on(connection, session_id="s")
+        with engine.begin() as connection:
+            assert connection.info["lash_store_compared"]
+            SessionTx.on(connection, session_id="s")
+        engine.dispose()
+        disposed.append(engine)
+        del engine, connection
+        gc.collect()

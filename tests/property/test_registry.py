@@ -83,6 +83,10 @@ class Process:
         wakes = [at for at, (kind, _, _) in enumerate(self.log, 1) if kind == "wake"]
         return [at for at in wakes if at not in self.acked]
 
+    def is_awaited(self) -> bool:
+        """Whether somebody is to be woken by it still."""
+        return self.target is not None and bool(self.pending())
+
 
 END_TYPES = {f"process.{state}" for state in ENDS.values()}
 
@@ -228,9 +232,9 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(limit=st.sampled_from([1, 100]))
     def prune_processes(self, limit: int) -> None:
-        """What has ended, and has no wake that nobody has acknowledged."""
+        """What has ended, and has nobody to wake still."""
         ended = [n for n in sorted(self.model) if self.model[n].state() != "running"]
-        over = [n for n in ended[:limit] if not self.model[n].pending()]
+        over = [n for n in ended[:limit] if not self.model[n].is_awaited()]
         pruned = self.registry.prune_processes(self.clock.now_ms() + 1, limit=limit)
         assert (pruned.removed, pruned.examined) == (len(over), len(ended[:limit]))
         assert pruned.after == (ended[limit - 1] if len(ended) >= limit else None)

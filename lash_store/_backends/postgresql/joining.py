@@ -141,15 +141,14 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
-    if not event.contains(engine, "rollback", _rolled_back):  # or the first time holds
-        sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
-        sharing.prefix, sharing.schema = settings.prefix, settings.schema
-        event.listen(engine, "begin", begun)
-        event.listen(engine, "commit", _committed)
-        event.listen(engine, "rollback", _rolled_back)
-        event.listen(engine, "after_cursor_execute", _note_rollback)
-        event.listen(engine, "handle_error", _explain)
-        event.listen(engine, "handle_error", _explain_end)
+    sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
+    sharing.prefix, sharing.schema = settings.prefix, settings.schema
+    event.listen(engine, "begin", begun)
+    event.listen(engine, "commit", _committed)
+    event.listen(engine, "rollback", _rolled_back)
+    event.listen(engine, "after_cursor_execute", _note_rollback)
+    event.listen(engine, "handle_error", _explain)
+    event.listen(engine, "handle_error", _explain_end)
 
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:

@@ -88,21 +88,21 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     def begun(connection: Connection) -> None:
         _begin(connection, settings, undeclared)
 
-    if not event.contains(engine.pool, "checkin", _given_back):
+    own: Any = engine.dialect
+    if not isinstance(own.do_commit, partial):  # which all engines of one pool have in common
+        own.do_commit = partial(_commit, own.do_commit)
         event.listen(engine.pool, "checkin", _given_back)
-        engine.dialect.do_commit = partial(_commit, engine.dialect.do_commit)
-    if not event.contains(engine, "rollback", _end):
-        if engine.dialect.driver == "aiosqlite":
-            event.listen(engine, "do_connect", for_any_thread)
-        event.listen(engine, "engine_connect", connected)
-        event.listen(engine, "begin", begun)
-        event.listen(engine, "before_cursor_execute", _stay_inside)
-        event.listen(engine, "commit", _committed)
-        event.listen(engine, "rollback", _end)
-        event.listen(engine, "rollback_savepoint", _compare_again)
-        event.listen(engine, "handle_error", _undo_uncommitted)
-        event.listen(engine, "handle_error", _explain)
-        event.listen(engine, "invalidate", undo)
+    if own.driver == "aiosqlite":
+        event.listen(engine, "do_connect", for_any_thread)
+    event.listen(engine, "engine_connect", connected)
+    event.listen(engine, "begin", begun)
+    event.listen(engine, "before_cursor_execute", _stay_inside)
+    event.listen(engine, "commit", _committed)
+    event.listen(engine, "rollback", _end)
+    event.listen(engine, "rollback_savepoint", _compare_again)
+    event.listen(engine, "handle_error", _undo_uncommitted)
+    event.listen(engine, "handle_error", _explain)
+    event.listen(engine, "invalidate", undo)
 
 
 def join(session: Any, connection: Connection, schema: Schema, scope: str) -> JoinedTransaction:
