@@ -591,6 +591,7 @@ class TestDirectory:
         assert [entry.meta and entry.meta.session_id for entry in directory.list()] == ["a"]
 
     @pytest.mark.posix("there is no lock of the folder")
+    @pytest.mark.sqlite("the files of a folder")
     def test_s_dir_2_list_goes_by_the_directorys_options(self, tmp_path: Path) -> None:
         with SessionDirectory(tmp_path, busy_timeout_ms=100) as directory:
             directory.create("a", model="m").close()
@@ -602,6 +603,7 @@ class TestDirectory:
                 assert busy.value.waited_ms < 5_000
 
     @pytest.mark.posix("there is no lock of the folder")
+    @pytest.mark.sqlite("the files of a folder")
     def test_s_dir_2_list_beside_who_deletes_and_makes_one_anew(self, tmp_path: Path) -> None:
         """None of what it opens is another file by the time that it reads it."""
         with workers(1, makes_and_deletes, tmp_path) as (other,):
@@ -613,6 +615,7 @@ class TestDirectory:
             other.pipe.send("stop")
             assert other.receive() > 0
 
+    @pytest.mark.sqlite("the files of a folder")
     def test_s_dir_2_delete_removes_the_file_behind_a_link(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path / "sessions")
         directory.create("a", model="m").close()
@@ -627,6 +630,7 @@ class TestDirectory:
         assert [each.name for each in tmp_path.iterdir()] == ["sessions"]
         assert [each.name for each in path.parent.iterdir()] == [".lock"]
 
+    @pytest.mark.sqlite("the files of a folder")
     def test_s_dir_2_delete_removes_what_is_malformed(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path)
         directory.create("a", model="m").close()
