@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lash_store._kernel.checks import check_items, check_kind
+from lash_store._kernel.checks import check_count, check_items, check_kind
 from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall, takes_arguments
 from lash_store._wire.origins import Provenance
 from lash_store._wire.retention import Pruned
@@ -187,13 +187,16 @@ def start_unstarted(
 ) -> Started:
     """Start whatever was reserved and never started, however much else there is (T-DEL-2).
 
-    After a crash, or now and then: it reads all deliveries, `limit` of them at a time.
+    After a crash, or now and then: it reads all deliveries, `limit` of them at a time. InvalidRecordError for a
+    `limit` that is no count, or 0.
     """
+    if not check_count("limit", limit):
+        raise InvalidRecordError("limit", "0", "must be at least 1")
     records: list[ProcessRecord] = []
     refused: list[RefusedDelivery] = []
     after: tuple[str, str] | None = ("", "")
     while after is not None:
-        page = unstarted_deliveries(triggers, registry, after=after, limit=max(limit, 1))
+        page = unstarted_deliveries(triggers, registry, after=after, limit=limit)
         started = start_deliveries(registry, page.deliveries)
         records += started.records
         refused += started.refused

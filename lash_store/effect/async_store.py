@@ -201,9 +201,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         assert self._store is not None  # which has looked
         persistence = Persistence(step, self._store.read_clock, None)
         while True:
-            with suppress(
-                asyncio.CancelledError
-            ):  # what is on its way is not lost, and looked for again
+            # Cancelled, it tries again: what was on its way by then is recorded, and is what comes back.
+            with suppress(asyncio.CancelledError):
                 recorded = await self._recorded(step, persistence, submit)
                 if not isinstance(recorded, Busy):
                     return recorded

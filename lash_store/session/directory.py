@@ -32,7 +32,7 @@ class SessionDirectory:
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         place = place_at("root", root)
-        Settings(**options)  # a bad one is refused here, where it is given
+        settings = Settings(**options)  # a bad one is refused here, where it is given
         self._options = options
         self._place: Place
         self._root: Path | None
@@ -42,7 +42,7 @@ class SessionDirectory:
             self._root = None if is_server(place) else Path(shared.path)
         else:
             self._root = place
-            self._place = Folder(place, options)
+            self._place = Folder(place, options, settings.busy_timeout_ms)
         self._opened: WeakSet[SessionStore] = WeakSet()
 
     def _find(self, session_id: str, options: OpenOptions) -> SessionStore | None:

@@ -24,7 +24,7 @@ from lash_store._backends import (
     url_of,
 )
 from lash_store._kernel.checks import check_kind, check_name, shown
-from lash_store._kernel.options import OpenOptions, Settings
+from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import explained_on
@@ -89,9 +89,9 @@ class Place(Protocol):
 class Folder:
     """A folder with a file for each session, and a lock for who makes or removes one."""
 
-    def __init__(self, root: Path, options: OpenOptions) -> None:
+    def __init__(self, root: Path, options: OpenOptions, busy_timeout_ms: int) -> None:
         self._root = root
-        self._busy_timeout_ms = Settings(**options).busy_timeout_ms
+        self._busy_timeout_ms = busy_timeout_ms
         self._reading: OpenOptions = {**options, "read_only": True, "extras": "any"}
         self.name = str(root)
 

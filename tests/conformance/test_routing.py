@@ -22,7 +22,7 @@ from lash_store import (
     WorkBatch,
 )
 from lash_store._kernel.codecs import DEEPEST
-from lash_store.errors import InvalidRecordError, StoreClosedError, StoreOpenError
+from lash_store.errors import InvalidRecordError, StoreOpenError
 from lash_store.process.records import (
     BySession,
     EngineCall,
@@ -32,6 +32,7 @@ from lash_store.process.records import (
     ToolCall,
 )
 from lash_store.routing import (
+    enqueue_in_transaction,
     enqueue_wake,
     process_of_delivery,
     prune_started,
@@ -397,13 +398,21 @@ def test_p_event_7_a_wake_that_was_answered_is_not_queued_again(deployment: Depl
         session.commit_turn(turn.stamped("t"))
         assert enqueue_wake(session, wake, turn_id="t") is None
         assert session.list_work() == []
-        with pytest.raises(InvalidRecordError, match="is 's', and this is session 'o'"):
-            with deployment.sessions.create("o", model="m") as other:
-                enqueue_wake(other, wake, turn_id="t")
-    wrong: list[tuple[Any, Any]] = [(None, wake), (session, None)]
-    for where, what in wrong:
-        with pytest.raises((InvalidRecordError, StoreClosedError)):
-            enqueue_wake(where, what, turn_id="t")
+        not_one: Any = None
+        with deployment.sessions.create("o", model="m") as other:
+            before = [all_rows(Path(each.path)) for each in (session, other)]
+            for where, what, why in (
+                (other, wake, "is 's', and this is session 'o'"),
+                (not_one, wake, "session = "),
+                (session, not_one, "wake = "),
+            ):
+                with pytest.raises(InvalidRecordError, match=why):
+                    enqueue_wake(where, what, turn_id="u")
+            with pytest.raises(InvalidRecordError, match="tx = "):
+                enqueue_in_transaction(not_one, wake, turn_id="u")
+            with session.begin() as tx, pytest.raises(InvalidRecordError, match="turn_id"):
+                enqueue_in_transaction(tx, wake, turn_id="")
+            assert [all_rows(Path(each.path)) for each in (session, other)] == before
 
 
 def test_t_del_2_all_that_was_never_started_is_started(deployment: Deployment) -> None:
@@ -414,3 +423,9 @@ def test_t_del_2_all_that_was_never_started_is_started(deployment: Deployment) -
     started = start_unstarted(deployment.triggers, deployment.processes, limit=2)
     assert {record.id for record in started.records} == {each.process_id for each in deliveries[2:]}
     assert start_unstarted(deployment.triggers, deployment.processes).records == ()
+    before = all_rows(deployment.root / "processes.db")
+    wrong: list[Any] = [0, -1, "2", None, True]
+    for limit in wrong:
+        with pytest.raises(InvalidRecordError, match="limit"):
+            start_unstarted(deployment.triggers, deployment.processes, limit=limit)
+    assert all_rows(deployment.root / "processes.db") == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ def test_k_share_11_nor_is_it_by_its_key(engine: Engine) -> None:
 
 def test_sqlalchemy_still_looks_objects_up_so() -> None:
     assert callable(Session._identity_lookup)
+
+
+def test_sqlalchemy_still_keeps_what_mappers_write_so() -> None:
+    mappers: Any = sys.modules["sqlalchemy.orm.mapper"]
+    assert callable(mappers._all_registries)
+    assert hasattr(mappers.Mapper, "_compiled_cache")
 
 
 def test_k_share_11_nor_is_its_row_written(engine: Engine, path: Path) -> None:

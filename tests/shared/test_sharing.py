@@ -362,8 +362,10 @@ def test_k_share_4_check_names_a_kind_that_the_versions_do_not(
         STORES[kind](url)
     (problem,) = check_file(path).problems
     assert problem.startswith(f"lash_: tables of {kind} are there, and lash_versions does not")
+    before = all_rows(path)
     with pytest.raises(StorageError, match="not sound"):
         mend_file(path)
+    assert all_rows(path) == before
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -344,9 +344,8 @@ def _stay_inside(connection: Connection, _: Any, statement: str, *__: Any) -> No
     if not isinstance(begun, Begun):
         return
     if not begun.is_over:
-        begun.is_left = dialect.is_control(
-            statement
-        )  # its owner's own COMMIT: what follows is meant so
+        # Its owner's own COMMIT: what follows is meant to be outside.
+        begun.is_left = dialect.is_control(statement)
     elif not begun.is_left:
         if begun.joined:
             raise nothing_kept(_path_of(connection))
