@@ -62,7 +62,8 @@ class _Book:
         self.by_token.setdefault(kept.fence.token, []).append(kept)
 
     def discard(self, kept: Kept) -> None:
-        self.kept.discard(kept)
+        if kept not in self.kept:
+            return
         self.moved.discard(kept)
         token = kept.fence.token
         same = self.by_token.get(token, [])
@@ -70,6 +71,7 @@ class _Book:
             same.remove(kept)
         if not same:
             self.by_token.pop(token, None)
+        self.kept.discard(kept)  # last: what an interrupt leaves undone is done by the next
 
     def look_at(self, kept: Kept) -> None:
         """Note when to look at it next."""

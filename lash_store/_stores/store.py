@@ -9,8 +9,8 @@ from functools import partial
 from math import inf
 from threading import get_ident
 from time import monotonic
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from types import FunctionType, TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from lash_store._backends import open_handle
 from lash_store._kernel.backend import Handle, OpenTransaction
@@ -26,6 +26,8 @@ from lash_store.errors import (
     NestedTransactionError,
     ThreadError,
 )
+
+_RUNS_LATER: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
@@ -283,12 +285,13 @@ def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
     It can be seen at once if it is a coroutine function; if it gives an awaitable, only then. A
     generator function would run when the transaction is over: InvalidRecordError.
     """
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise CoroutineError(what)
-    if not callable(function) or inspect.isgeneratorfunction(function):
-        raise InvalidRecordError(
-            what, shown(function), "must be a function that runs as it is called"
-        )
+    if not _runs_as_called(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise CoroutineError(what)
+        if not callable(function) or inspect.isgeneratorfunction(function):
+            raise InvalidRecordError(
+                what, shown(function), "must be a function that runs as it is called"
+            )
 
     def plain(*given: Any) -> R:
         result = function(*given)
@@ -299,6 +302,15 @@ def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
         return result
 
     return plain
+
+
+def _runs_as_called(function: object) -> bool:
+    """Whether one look shows it, as of nearly every function: it is written in Python, and nobody has marked it."""
+    return (
+        type(function) is FunctionType
+        and not function.__code__.co_flags & _RUNS_LATER
+        and not function.__dict__
+    )
 
 
 def touched_by(tx: Tx[Any]) -> Collection[Concern]:

@@ -378,6 +378,8 @@ class _Ending:
         return self._task.uncancel() <= self._cancelled_before
 
     def _told(self) -> None:
+        if self._is_over:
+            return  # as nearly always: the step is left, and nobody is to be woken for that
         with suppress(RuntimeError):  # the loop has been closed in the meantime
             self._loop.call_soon_threadsafe(self._cancel)
 

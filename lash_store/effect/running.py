@@ -219,8 +219,11 @@ running: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("running", default=(
 
 def check_not_inside(database: str, step: Step) -> None:
     """Raise NestedTransactionError if the caller would wait for itself."""
+    inside = running.get()
+    if not inside:
+        return
     name = (database, step.scope_id, step.replay_key)
-    if any(each.name == name and not each.is_over for each in running.get()):
+    if any(each.name == name and not each.is_over for each in inside):
         raise NestedTransactionError(
             f"the effect {step.scope_id}:{step.replay_key!r} is being run by its own function"
         )

@@ -677,6 +677,28 @@ def test_e_run_1_asyncio_a_function_that_gives_nothing_to_await_is_called_once(p
     assert calls == ["mail"]
 
 
+@pytest.mark.sqlite("how often a loop is woken for an answer")
+def test_asyncio_a_step_wakes_its_loop_for_its_two_answers_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[Any] = []
+    wake = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def call_soon_threadsafe(loop: Any, callback: Any, *args: Any, **options: Any) -> Any:
+        woken.append(callback)
+        return wake(loop, callback, *args, **options)
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            await effects.run("s", "first", ENVELOPE, partial(_value, 1))
+            monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", call_soon_threadsafe)
+            await effects.run("s", "second", ENVELOPE, partial(_value, 2))
+            monkeypatch.undo()
+
+    asyncio.run(main())
+    assert 1 <= len(woken) <= 2  # what began it and what recorded it; leaving it wakes nobody
+
+
 def test_asyncio_cancelling_while_a_renewal_waits_loses_no_outcome(path: Path) -> None:
     """The function has returned, and a renewal holds up its recording."""
 
