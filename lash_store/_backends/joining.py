@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
 
 from lash_store._backends.beginning import Mode
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _configured: Final[WeakSet[Engine]] = WeakSet()
 """By themselves: SQLAlchemy's registry of listeners goes by ids, which what comes later may have again."""
+
+_places: Final[WeakKeyDictionary[Dialect, Settings]] = WeakKeyDictionary()
+"""With what a dialect's engines were configured: those of one dialect share all that it has compiled."""
 
 EngineT = TypeVar("EngineT", bound="Engine | AsyncEngine")
 
@@ -50,11 +53,13 @@ def configure(
     ``execution_options(lash_store_write=True)``. Writers wait in SQLite's busy handler, outside the
     stores' fair queue; on PostgreSQL for the locks of whoever joins (K-LOCK-1), as transactions of
     READ COMMITTED, and our tables are in `schema`, or else where the role looks first. Configuring
-    twice is harmless, and the first time holds. `prefix` is what the names of our tables begin with in
+    twice is harmless, and the first time holds; what ``execution_options()`` made of an engine has that one's
+    `prefix` and `schema`. `prefix` is what the names of our tables begin with in
     a database that is shared: where those of SQLite have another one, joining is ForeignDatabaseError.
     `extras` and `tables` are as in :class:`OpenOptions`. An AsyncEngine is configured before it connects; a Tx on
     one of its connections is used in the thread of the event loop, which waits for no lock there. Raises
-    NotConfiguredError for an engine on any other driver than ``sqlite+pysqlite``, ``sqlite+aiosqlite`` and ``postgresql+psycopg``, or one in AUTOCOMMIT;
+    NotConfiguredError for an engine on any other driver than ``sqlite+pysqlite``, ``sqlite+aiosqlite`` and ``postgresql+psycopg``, or one in AUTOCOMMIT,
+    or of whose tables another view of the same engine was told that they are elsewhere;
     StoreOpenError where SQLite is too old; InvalidRecordError for a bad option.
     """
     check_choice("begin", begin, get_args(Mode))
@@ -77,9 +82,29 @@ def configure(
     import_module("sqlalchemy.orm")  # or the first statement of a Session would not be looked at
     watch_sessions()
     if under not in _configured:  # or the first time holds
-        _joining_on(under).configure(engine, settings, begin)
+        joining = _joining_on(under)
+        _check_place(under, settings)
+        if getattr(under, "_proxied", None) not in _configured:  # whose listeners it has
+            joining.configure(engine, settings, begin)
+        _places[under.dialect] = settings
         _configured.add(under)
     return engine
+
+
+def _check_place(engine: Engine, settings: Settings) -> None:
+    """Raise NotConfiguredError if another engine of this dialect was configured for tables elsewhere.
+
+    Engines that ``execution_options()`` makes of one share what compiles statements, and what it has
+    compiled: one's would run in the other's place.
+    """
+    before = _places.get(engine.dialect)
+    if before is None or (before.prefix, before.schema) == (settings.prefix, settings.schema):
+        return
+    had = f"prefix={before.prefix!r}, schema={before.schema!r}"
+    raise NotConfiguredError(
+        f"{engine!r} can't be configured with prefix={settings.prefix!r}, schema={settings.schema!r}: it is "
+        f"one of several views of an engine that was configured with {had}; make it by a create_engine() of its own"
+    )
 
 
 def join(connection: Any, schema: Schema, scope: str) -> OpenTransaction:

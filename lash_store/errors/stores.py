@@ -1,7 +1,7 @@
 """Errors of files: opening them, waiting for them, what stands in them."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Final, Self
 
 from lash_store.errors.root import LashStoreError
 
@@ -107,14 +107,18 @@ class ReadOnlyStoreError(LashStoreError):
         )
 
 
+_LOCK: Final = "its lock"
+
+
 class StoreBusyError(LashStoreError):
     """The lock was not free within the busy budget; nothing happened, so try again (K-TX-3).
 
     `waited_for` says what was not to be had in `waited_ms`: on a server it may be a connection of this
-    process's own, of which other calls had as many as ``pool_size`` allows.
+    process's own, of which other calls had as many as ``pool_size`` allows. If nothing was waited for, it
+    says who has it.
     """
 
-    def __init__(self, path: str, waited_ms: int, waited_for: str = "its lock") -> None:
+    def __init__(self, path: str, waited_ms: int, waited_for: str = _LOCK) -> None:
         super().__init__(path, waited_ms, waited_for)
         self.path = path
         self.waited_ms = waited_ms
@@ -124,7 +128,7 @@ class StoreBusyError(LashStoreError):
         waited = (
             f"waited {self.waited_ms} ms for {self.waited_for}"
             if self.waited_ms
-            else "it is in use"
+            else ("it is in use" if self.waited_for == _LOCK else self.waited_for)
         )
         return f"{self.path!r} is busy: {waited}; trying again is safe"
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 from weakref import WeakSet
@@ -19,6 +20,12 @@ from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase, place_at
 from lash_store.session.records.meta import Relation, SessionMeta
 from lash_store.session.store import AsyncSessionStore, SessionStore
+from lash_store.session.tx import SessionTx
+
+
+def _create(meta: SessionMeta, tx: SessionTx) -> None:
+    created_at = f"unix:{tx.now_ms // 1000}"
+    tx.create_meta(msgspec.structs.replace(meta, created_at=created_at))
 
 
 class SessionDirectory:
@@ -99,9 +106,7 @@ class SessionDirectory:
         making: OpenOptions = {**options, "create": True}
         store = self._place.make(session_id, lambda at: self._open(at, session_id, making))
         try:
-            with store.begin() as tx:
-                created_at = f"unix:{tx.now_ms // 1000}"
-                tx.create_meta(msgspec.structs.replace(meta, created_at=created_at))
+            store._handle.write("create_meta", partial(_create, meta))  # noqa: SLF001 # reason: its own store
         except BaseException:
             store.close()
             raise

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, Protocol
@@ -185,6 +186,29 @@ class Folder:
                 return
 
 
+# What is done in a shared database is an operation each, as a store's are: they wait for no consumer's block.
+
+
+def _has(name: str, tx: SessionTx) -> bool:
+    mine = SessionTx.beside(tx, session_id=name)
+    return mine.load_meta() is not None or mine.load_head() is not None
+
+
+def _remove(path: str, tx: SessionTx) -> int:
+    lease = tx.current_lease()
+    if lease is not None:
+        fence = lease.fence
+        held = f"{fence.owner_id!r} has the lease on {fence.key!r} until {lease.expires_at_ms} ms"
+        raise StoreBusyError(path, 0, held)
+    with explained_on(tx):  # those that refer to others first
+        return sum(tx.connection.execute(delete(each)).rowcount for each in reversed(SCHEMA.tables))
+
+
+def _listed(after: str, limit: int, tx: SessionTx) -> Any:
+    with explained_on(tx):
+        return tx.connection.execute(_entries(after, limit)).all()
+
+
 class SharedDatabase:
     """One database in which each session has rows of its own."""
 
@@ -212,9 +236,7 @@ class SharedDatabase:
         if store is None:
             return None
         try:
-            with store.read() as tx:
-                mine = SessionTx.beside(tx, session_id=name)
-                is_known = mine.load_meta() is not None or mine.load_head() is not None
+            is_known = store._handle.read("open_session", partial(_has, name))  # noqa: SLF001 # reason: its own store
         except BaseException:
             store.close()
             raise
@@ -229,14 +251,9 @@ class SharedDatabase:
         store = self._any(lambda: SessionStore.open(self._url, session_id=name, **self._options))
         if store is None:
             return False
-        with store, store.begin() as tx:
-            if tx.current_lease() is not None:
-                raise StoreBusyError(store.path, 0)
-            removed = 0
-            with explained_on(tx):
-                for table in reversed(SCHEMA.tables):  # those that refer to others first
-                    removed += tx.connection.execute(delete(table)).rowcount
-            return removed > 0
+        with store:
+            removed: int = store._handle.write("delete_session", partial(_remove, store.path))  # noqa: SLF001 # reason: its own store
+        return removed > 0
 
     def list(self, after: str, limit: int) -> list[SessionEntry]:
         """Read meta and heads of all sessions, in one statement."""
@@ -244,8 +261,8 @@ class SharedDatabase:
         store = self._any(lambda: SessionStore.open(self._url, session_id="directory", **options))
         if store is None:
             return []
-        with store, store.read() as tx, explained_on(tx):
-            rows = tx.connection.execute(_entries(after, limit)).all()
+        with store:
+            rows: Any = store._handle.read("list_sessions", partial(_listed, after, limit))  # noqa: SLF001 # reason: its own store
         return [
             SessionEntry(check_owner(name), None if row[0] is None else read_meta_row(tuple(row)))
             for name, *row in rows

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -317,6 +317,34 @@ def test_k_tx_8_an_engine_with_options_of_its_own_can_be_configured_too(
     with engine.begin() as connection:
         SessionTx.on(connection, session_id="s").claim_lease(owner_id="ann", ttl_ms=1)
     assert len(all_rows(path)["session_execution_leases"]) == 1
+
+
+def test_k_tx_8_views_of_one_engine_have_one_place(engine: Engine, path: Path) -> None:
+    """They share what was compiled: one's statements would run on the other's tables."""
+    view = engine.execution_options(tenant="a")
+    with pytest.raises(NotConfiguredError, match=r"prefix='other_'.*prefix='lash_'"):
+        configure(view, prefix="other_")
+    bare = create_engine(f"sqlite:///{path}")
+    one, two = (bare.execution_options(tenant=name) for name in "ab")
+    assert configure(configure(one, prefix="one_"), prefix="one_") is one
+    with pytest.raises(NotConfiguredError, match="create_engine"):
+        configure(two, prefix="two_")
+    assert configure(two, prefix="one_") is two
+    with view.begin() as connection:  # by the engine that it is a view of
+        assert SessionTx.on(connection, session_id="s").current_lease() is None
+    bare.dispose()
+
+
+def test_k_tx_8_what_a_view_of_an_engine_is_made_of() -> None:
+    """SQLAlchemy says so nowhere: a view has the listeners of the engine that is its ``_proxied``."""
+    engine = create_engine("sqlite://")
+    heard: list[Any] = []
+    event.listen(engine, "begin", heard.append)
+    view: Any = engine.execution_options(tenant="a")
+    assert (view._proxied, view.dialect) == (engine, engine.dialect)
+    with view.begin():
+        pass
+    assert len(heard) == 1
 
 
 def test_k_tx_8_reads_are_snapshots_and_writes_are_declared(path: Path) -> None:

@@ -93,6 +93,35 @@ def test_k_open_11_stores_of_one_file_share_one_database_and_one_writer(path: Pa
     assert [row[0] for row in all_rows(path)["session_execution_leases"]] == ["s", "t", "u", "v"]
 
 
+@pytest.mark.sqlite("the writer of a file")
+def test_k_open_11_a_second_handle_leaves_it_to_who_writes_to_open_the_writer(path: Path) -> None:
+    """It has no turn: who has it may be opening one, and would write on the other."""
+    with SessionStore.open(path, session_id="s") as one:
+        one.put_blob(b"x")
+        database = database_of(one)
+        assert database.close_if_idle()
+        with SessionStore.open(path, session_id="s") as two:
+            assert database_of(two) is database
+            assert database.connections.writer is None
+            two.put_blob(b"y")
+            one.put_blob(b"z")
+        writers = [each for each in database.connections.all if each is database.connections.writer]
+        assert len(database.connections.readers()) == len(database.connections.all) - len(writers)
+        assert len(writers) == 1
+
+
+@pytest.mark.sqlite("the connections of a file")
+def test_k_open_12_what_was_just_opened_is_not_what_was_idle_longest(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as one:
+        one.put_blob(b"x")
+        with SessionStore.open(path.with_name("other.db"), session_id="s") as two:
+            assert database_of(two).used_s > database_of(one).used_s
+        with SessionStore.open(
+            path.with_name("other.db"), session_id="s", read_only=True
+        ) as reader:
+            assert database_of(reader).used_s > database_of(one).used_s
+
+
 def test_a_store_apart_shares_nothing(path: Path) -> None:
     with SessionStore.open(path, session_id="s") as one:
         other = apart(SessionStore.open, path, session_id="s")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Column, MetaData, Table, Text, insert, select
+from sqlalchemy import Column, MetaData, Table, Text, event, insert, select
 
 from lash_store import SessionStore
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE, COMMIT, SQLITE
@@ -663,6 +664,30 @@ def test_s_queue_9_one_batch_or_page_does_not_read_the_queue(store: SessionStore
         assert not any(each[4:] == "TEMP B-TREE FOR ORDER BY" for each in lines), lines
 
 
+@pytest.mark.sqlite("a plan of SQLite's")
+def test_k_compose_1_a_condition_is_asked_in_the_order_of_the_queue(store: SessionStore) -> None:
+    """Nothing is sorted, in either layout: it would be all that is ready, for each claim."""
+    for n in range(20):
+        enqueue(store, n)
+    fence, asked = lease_of(store).fence, list[tuple[str, Any]]()
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    with store.begin() as tx:
+        connection = tx.connection
+        event.listen(connection.engine, "before_cursor_execute", note)
+        claim = tx.claim_work(
+            fence, owner_id="w", ttl_ms=TTL, where=tables.queued_work_batches.c.enqueue_seq > 3
+        )
+        event.remove(connection.engine, "before_cursor_execute", note)
+        assert claim is not None
+        statement, values = asked[0]
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert claim.batches[0].enqueue_seq == 4
+    assert not [row[-1] for row in plan if "TEMP B-TREE" in row[-1]]
+
+
 def test_s_queue_2_enqueueing_reads_nothing_back(store: SessionStore) -> None:
     from tests.conformance.test_transactions import traced  # noqa: PLC0415 # reason: one helper
 
@@ -768,8 +793,10 @@ def test_s_queue_11_a_claim_of_another_session_is_refused_whatever_its_lease(
     enqueue(other, "x")
     claim: Any = other.claim_work(same, owner_id="w", ttl_ms=TTL)
     before = all_rows(path)
-    with pytest.raises(ClaimLostError):
-        own.complete_work(fence, claim)
+    for complete in (own.complete_work, partial(own.complete_and_claim_work, ttl_ms=TTL)):
+        with pytest.raises(ClaimLostError, match="another session") as lost:
+            complete(fence, claim)
+        assert lost.value.reason == "of another session"
     assert all_rows(path) == before
     for store in opened:
         store.close()

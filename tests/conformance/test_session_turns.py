@@ -34,6 +34,7 @@ from lash_store.session.records import (
     WorkBatch,
     turn_commit_hash,
 )
+from lash_store.session.records.checkpoints import written_checkpoint
 from lash_store.session.statements import load_receipt
 from lash_store.testing import ManualClock
 from tests.support.databases import all_rows, run_script
@@ -281,6 +282,25 @@ def test_s_head_1_a_commit_keeps_what_it_does_not_know_but_for_the_ledger(
     assert head.extra == {"alpha": 1, "zeta": 3}
 
 
+@pytest.mark.sqlite("writes JSON by SQLite's own function")
+def test_s_head_1_a_field_that_can_not_be_written_again_makes_it_no_head(
+    store: SessionStore, path: Path
+) -> None:
+    """At the very depth that a field may have it is written again as well as read."""
+    commit(store)
+    for depth, is_one in ((100, True), (101, False)):
+        deep = "[" * depth + "]" * depth
+        run_script(
+            path,
+            f"UPDATE session_head SET head_json = json_set(head_json, '$.deep', json('{deep}'))",
+        )
+        if is_one:
+            commit(store, config={"model": "m"})
+        else:
+            with pytest.raises(CorruptRecordError):
+                commit(store, config={"model": "n"})
+
+
 @pytest.mark.parametrize("left", [0, 1])
 def test_the_last_revision_is_the_last(store: SessionStore, path: Path, left: int) -> None:
     commit(store)
@@ -386,6 +406,28 @@ class TestHash:
         } | message
         fields = {"kind": "event", "event": {"Conversation": body}}
         return Append([Node("n1", "n0", fields, timestamp="then")], "n1")
+
+    @pytest.mark.parametrize("name", ["turn_state", "tool_state", "plugin_snapshot"])
+    def test_s_commit_8_what_each_try_makes_anew_counts_in_no_part_of_a_checkpoint(
+        self, store: SessionStore, name: str
+    ) -> None:
+        def tried(at: int, role: str = "user") -> str:
+            message = {"id": f"m{at}", "role": role, "parts": []}
+            state: dict[str, Any] = {"turn_state": 1, name: {"last": [message], "timestamp": at}}
+            return self.variant(store, checkpoint=Checkpoint(**state))
+
+        assert tried(1) == tried(2)
+        assert tried(1) != tried(1, role="assistant")
+
+    def test_s_commit_8_a_component_counts_as_its_ref_does(self, store: SessionStore) -> None:
+        by_body = Checkpoint(1, tool_state={"a": [1, 2.5]}, execution_state=b"\0")
+        manifest = written_checkpoint(by_body).manifest
+        by_ref = Checkpoint(
+            1,
+            tool_state_ref=manifest.tool_state_ref,
+            execution_state_ref=manifest.execution_state_ref,
+        )
+        assert self.variant(store, checkpoint=by_body) == self.variant(store, checkpoint=by_ref)
 
     def test_s_commit_8_a_turn_that_is_stamped_has_its_own_hash(
         self, store: SessionStore, path: Path

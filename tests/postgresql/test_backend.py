@@ -71,6 +71,8 @@ from lash_store.errors import (
     TransactionControlError,
     TransactionEndedError,
 )
+from lash_store.process.operations import claims
+from lash_store.process.records import ProcessFilter, signal_wait
 from lash_store.process.tables import SCHEMA as PROCESS, processes
 from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
@@ -299,6 +301,53 @@ def test_k_lock_1_claim_next_by_many_of_one_name_gives_each_process_once(
     for each in waiting:
         each.__exit__(None, None, None)
     assert sorted(claimed) == [(name, 1) for name in names]
+
+
+@pytest.mark.parametrize("matching", [None, ProcessFilter(waiting=False)], ids=["any", "awake"])
+@pytest.mark.parametrize("what", ["ends", "waits"])
+def test_p_lease_3_claim_next_looks_again_at_what_it_could_not_lock(
+    deployment: Deployment,
+    admin: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    matching: ProcessFilter | None,
+) -> None:
+    """Somebody is at its row for a moment; before it is had alone, another one has run it to its end."""
+    registry, place = deployment.processes, schema_name(deployment)
+    read = vars(claims)["read_record"]
+    wait = signal_wait("p", "go", ordinal=1, since_ms=1)
+    register(registry, "p")
+
+    def another() -> None:
+        mine = registry.claim_next(owner_id="ann", ttl_ms=60_000)
+        assert mine is not None
+        if what == "ends":
+            registry.complete_process("p", Success(1), fence=mine.lease.fence)
+        else:
+            registry.set_wait("p", wait)
+            registry.release_lease(mine.lease.fence)
+
+    def slowly(*args: Any) -> Any:
+        monkeypatch.setattr(claims, "read_record", read)
+        other.commit()
+        with in_thread(another):
+            pass
+        return read(*args)
+
+    with psycopg.connect(admin.info.dsn) as other:
+        other.execute(SQL("SELECT 1 FROM {}.lash_processes FOR UPDATE").format(Identifier(place)))
+        with (
+            as_another_process(),
+            ProcessRegistry.open(deployment_url(deployment), schema=place) as beside,
+        ):
+            monkeypatch.setattr(claims, "read_record", slowly)
+            found = beside.claim_next(owner_id="bob", ttl_ms=60_000, matching=matching)
+    if what == "waits" and matching is None:
+        assert found is not None
+        assert (found.lease.fence.fencing_token, found.record.wait) == (2, wait)
+    else:
+        assert found is None
+        assert registry.current_lease("p") is None
 
 
 @pytest.mark.parametrize("at", ["insert", "commit"])

@@ -101,6 +101,16 @@ def test_k_pg_3_who_only_reads_has_to_read_one_state(engine: Engine) -> None:
         assert SessionTx.on(connection, session_id="one").work_depth().batches == 3
 
 
+def test_views_of_one_engine_have_one_schema(own_url: str) -> None:
+    """They share what was compiled: one tenant's statements would run on the other's rows."""
+    base = create_engine(own_url)
+    one = lash_store.configure(base.execution_options(tenant="a"), schema="one")
+    with pytest.raises(NotConfiguredError, match=r"schema='two'.*schema='one'"):
+        lash_store.configure(base.execution_options(tenant="b"), schema="two")
+    assert lash_store.configure(one.execution_options(more=1), schema="one") is not one
+    base.dispose()
+
+
 def test_configuring_twice_changes_nothing(engine: Engine) -> None:
     lash_store.configure(engine, prefix="two_")  # the first time holds
     with engine.begin() as connection:

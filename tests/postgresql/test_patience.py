@@ -169,6 +169,22 @@ class TakesTheLock:
             time.sleep(3 * PATIENCE_MS / 1000)
 
 
+def test_k_lock_3_a_statement_timeout_does_not_end_the_wait_for_a_reason(
+    url: str, place: str
+) -> None:
+    hasty = make_url(url).update_query_dict({"options": "-cstatement_timeout=50ms"})
+    with ExitStack() as stack:
+        there = There(hasty.render_as_string(hide_password=False), place, stack)
+        lost = SessionFence("mine", "ann", "another token", 1)
+        store = there.open("mine")
+        with as_another_process():
+            takes = TakesTheLock(There(url, place, stack).open("mine"))
+        with observed_by(takes), pytest.raises((LeaseLostError, StoreBusyError)):
+            store.renew_lease(lost, ttl_ms=LONG_MS)
+        join(*takes.threads)
+        assert store.work_depth().batches == 0  # and its connection is of use
+
+
 def test_k_lock_3_the_reason_of_a_refusal_is_waited_for(there: There) -> None:
     """A renewal that finds nothing to renew looks behind its COMMIT, and others may be there by then."""
     store = there.open("mine")

@@ -24,7 +24,7 @@ from lash_store.session.tables import blobs
 
 
 @contextmanager
-def block_in_thread(store: SessionStore, how: str) -> Iterator[threading.Event]:
+def block_in_thread(store: Any, how: str) -> Iterator[threading.Event]:
     """Be inside a block of a consumer's on a thread of its own; the event says once it is entered."""
     entered, leave = threading.Event(), threading.Event()
 
@@ -137,6 +137,22 @@ PASSING = [
     "SELECT 'one; SET TIME ZONE x'",
     "UPDATE lash_blobs SET hash = 'set' WHERE false",
 ]
+
+
+def test_k_pg_2_sessions_are_opened_made_listed_and_deleted_beside_blocks(
+    url: str, place: str
+) -> None:
+    """They are operations, to which blocks leave a connection."""
+    with Deployment.open(url, schema=place, pool_size=2, busy_timeout_ms=500) as deployment:
+        deployment.sessions.create("one", model="m").close()
+        with block_in_thread(deployment.processes, "begin") as begun:
+            assert begun.wait(30)
+            store = deployment.sessions.open("one")
+            assert store is not None
+            store.close()
+            deployment.sessions.create("two", model="m").close()
+            assert [each.file_name for each in deployment.sessions.list()] == ["one", "two"]
+            assert deployment.sessions.delete("two") is True
 
 
 @pytest.mark.parametrize("text", [*LASTING, *PASSING])

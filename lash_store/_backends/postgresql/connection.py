@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from sqlalchemy import Dialect
 
 from lash_store._backends import tx_connection
@@ -142,10 +143,6 @@ class StoreConnection(GuardedConnection):
             )
         except psycopg.errors.FeatureNotSupported as error:
             raise ReadOnlyStoreError(self.path) from error  # a replica, on which that can't begin
-        except psycopg.errors.QueryCanceled as error:
-            # A statement_timeout shorter than the wait: nothing has been done, and it may wait on.
-            self._roll_back()
-            raise StoreBusyError(self.path, budget_ms) from error
         # What begins behind a statement that was to be the last (``execute_last``) waits as long as it may.
         self._beginning = self._beginning.replace(dialect.lock_timeout(PATIENCE_MS), budget)
         self.held = Held(locks)
@@ -168,7 +165,15 @@ class StoreConnection(GuardedConnection):
     def _send_beginning(self, cursor: StoreCursor) -> None:
         self.own_cursor.is_last, self._has_committed = False, False
         self.unsent.clear()
-        cursor.execute(self._beginning, prepare=False)
+        try:
+            cursor.execute(self._beginning, prepare=False)
+        except psycopg.errors.LockNotAvailable:
+            self._roll_back()  # or it could be lent to nobody: each try would open another one
+            raise
+        except psycopg.errors.QueryCanceled as error:
+            # A statement_timeout shorter than the wait: nothing has been done, and it may wait on.
+            self._roll_back()
+            raise StoreBusyError(self.path, self.budget_ms) from error
         while cursor.nextset():
             pass
         self._note_time(cursor)
@@ -314,7 +319,7 @@ class StoreConnection(GuardedConnection):
     def is_idle(self) -> bool:
         """Whether another transaction can begin on it: not behind what a consumer has set for good."""
         is_free = not self.closed and self.info.transaction_status is TransactionStatus.IDLE
-        return is_free and not self._is_marked
+        return is_free and not self._is_marked and self.row_factory is tuple_row
 
     # What a Tx stands on.
 

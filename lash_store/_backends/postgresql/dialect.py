@@ -156,7 +156,7 @@ _NO_WORDS: Final = re.compile(
 _FOR_GOOD: Final = re.compile(
     r"""(?: ^ | ; ) \s* (?: SET \s+ (?! (?: LOCAL | TRANSACTION | CONSTRAINTS ) \b ) | RESET \b | LISTEN \b
       | LOAD \b | PREPARE \b | CREATE \s+ (?: (?:GLOBAL|LOCAL) \s+ )? TEMP | DO \b | CALL \b )
-    | \b INTO \s+ TEMP | \b WITH \s+ HOLD \b
+    | \b INTO \s+ TEMP | \b WITH \s+ HOLD \b | \b (?: CREATE | INTO ) \b [^;]* \b pg_temp \s* \.
     | \b (?: set_config | pg_(?:try_)?advisory_lock(?:_shared)? ) \s* \(""",
     re.VERBOSE | re.IGNORECASE,
 )

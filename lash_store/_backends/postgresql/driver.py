@@ -269,14 +269,17 @@ def store_error(
     return kind(path, code_of(error), first_line(error))
 
 
-def opening_error(error: BaseException, connection: Any, schema: str | None) -> LashStoreError:
+def opening_error(
+    error: BaseException, connection: Any, schema: str | None, path: str | None = None
+) -> LashStoreError:
     """Return the error of ours for one that came while our tables in `schema` were looked at or made."""
+    path = path or connection.path
     if isinstance(error, errors.InsufficientPrivilege):
-        return StoreOpenError(connection.path, first_line(error))
+        return StoreOpenError(path, first_line(error))
     if isinstance(error, errors.InvalidSchemaName):
         cause = f"the schema {schema!r} is not there, or not to be used by this role"
-        return StoreOpenError(connection.path, cause)
-    return store_error(error, connection)
+        return StoreOpenError(path, cause)
+    return store_error(error, connection, path)
 
 
 _MISSING_TABLE: Final = re.compile(r'relation "(?:\w+\.)?(\w+)" does not exist')

@@ -66,8 +66,8 @@ class Groups:
         self._is_looked_after = False
 
     def at_work(self) -> list[StoreConnection]:
-        """Return the connections on which something is written now."""
-        return list(self._inside.values())
+        """Return the connections on which something is written now, or a consumer's block is open."""
+        return [*self._inside.values(), *self._open.values()]
 
     def check_not_inside(self) -> None:
         """Raise NestedTransactionError inside a write transaction of this thread.

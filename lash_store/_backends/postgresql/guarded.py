@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -34,6 +36,22 @@ class _Guarded(_Cursor):
         with telling(connection.operation, str(query), connection.path):
             super().execute(query, params, **options)
         return self
+
+    def stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        """Execute inside the current transaction, row by row."""
+        connection = self._entered(query)
+        with telling(connection.operation, str(query), connection.path):
+            yield from super().stream(query, params, **options)
+
+    @contextmanager
+    def copy(self, statement: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        """Copy inside the current transaction."""
+        connection = self._entered(statement)
+        with (
+            telling(connection.operation, str(statement), connection.path),
+            super().copy(statement, params, **options) as copy,
+        ):
+            yield copy
 
     def _entered(self, query: Any) -> StoreConnection:
         """Return the connection, if a statement of the consumer's own may be sent on it now."""
@@ -110,6 +128,11 @@ class GuardedConnection(OwnedConnection, psycopg.Connection[Any]):
         """Refuse: it is the store's."""
         self._refuse_setting("deferrable")
         super().set_deferrable(value)
+
+    def transaction(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: the driver would go back to its savepoint, and locks with it, unheard."""
+        self.check_usable()
+        self.refuse("transaction() of the driver's, in place of SQLAlchemy's begin_nested(),")
 
     def _refuse_setting(self, name: str) -> None:
         if self.in_transaction:

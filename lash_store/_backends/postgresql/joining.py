@@ -26,7 +26,7 @@ from lash_store._backends.postgresql.driver import (
     consumer_error,
     first_line,
     open_cursor,
-    store_error,
+    opening_error,
 )
 from lash_store._backends.postgresql.joined_locks import lock_again, lock_all
 from lash_store._backends.postgresql.locks import locks_of
@@ -192,12 +192,17 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
             place = guard.server_place(cursor, path, where)
             wanted = [shared(schema, settings.prefix) for schema in schemas]
             # All are looked at first: a refusal leaves nothing of the others behind.
-            for schema in wanted:
-                guard.needs_making(cursor, schema, path, place)
+            lacks = [guard.needs_making(cursor, schema, path, place) for schema in wanted]
+            isolation = cursor.execute(_HOW).fetchall()[0][0]
+            if any(lacks) and isolation != "read committed":
+                raise NotConfiguredError(
+                    f"{connection!r} is in {isolation.upper()}: its snapshot may be older than tables that "
+                    "another one has just made; tables are made in READ COMMITTED"
+                )
             for schema in wanted:
                 guard.ensure_schema(cursor, schema, path, place)
     except psycopg.Error as error:
-        raise store_error(error, cursor.connection, path) from error
+        raise opening_error(error, cursor.connection, where, path) from error
 
 
 def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> None:  # noqa: ARG001 # reason: the other database's
@@ -232,6 +237,8 @@ def _held(
             if not writes:
                 compared.add(wanted)
     except psycopg.Error as error:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise opening_error(error, cursor.connection, settings.schema, path) from error
         raise cursor.driver.explain(error, cursor) from error
     if schema.is_scoped:
         connection.info[SCOPES].add(scope)

@@ -91,6 +91,7 @@ class Connections:
     def open_writer(self, settings: Settings) -> StoreConnection:
         """Open the one that writes."""
         opened.make_room(self.all)
+        self.used_s = monotonic()
         is_new = self.identity is None
         self.writer, self.queue = open_writer(
             self.path, self.schema, settings, self.all, is_new=is_new
@@ -113,6 +114,7 @@ class Connections:
     def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
         """Open one that only reads, of a database that nobody writes to, and check it."""
         opened.make_room(self.all)
+        self.read_s = monotonic()
         connection = open_reader(self.path, schema, settings, self.all, is_known=False)
         self.settings = settings
         self.identity = self.identity or identity_of(self.path)

@@ -136,9 +136,11 @@ class OpenDatabase:
             lacks = connections.settings is not None and self._lacks(schema, settings)
             if schema.kind == connections.schema.kind and schema.extras:
                 connections.schema = schema  # what is opened again has them
-            if not settings.read_only and connections.writer is None:
+            known = connections.settings
+            if not settings.read_only and (known is None or known.read_only):
+                # Nobody can be writing. One that was closed meanwhile the next write opens, in its turn.
                 connections.open_writer(settings)
-            elif connections.settings is None:
+            elif known is None:
                 self.readers.add(connections.open_first_reader(schema, settings))
             if lacks:
                 self._add(schema, settings)

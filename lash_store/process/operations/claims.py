@@ -1,12 +1,12 @@
 """Claiming the next process: of those that nobody runs, and for who has just ended one."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement
 
 from lash_store._kernel.backend import KeyLocks
 from lash_store._kernel.checks import check_count, check_name
-from lash_store._kernel.choosing import OrderBy, chosen
+from lash_store._kernel.choosing import Choice, OrderBy, chosen
 from lash_store._kernel.leases import check_fence
 from lash_store._kernel.locks import goes_alone, locked_by
 from lash_store._stores.tx import Context
@@ -14,7 +14,7 @@ from lash_store.process import statements
 from lash_store.process.context import Tx, Work
 from lash_store.process.operations.events import ending
 from lash_store.process.operations.leases import LEASES
-from lash_store.process.operations.processes import filter_arguments
+from lash_store.process.operations.processes import FilterArguments, filter_arguments
 from lash_store.process.records.events import Appended
 from lash_store.process.records.leases import ClaimedProcess, ProcessFence, ProcessLease
 from lash_store.process.records.outputs import AwaitOutput
@@ -41,33 +41,26 @@ def claim_next(
     choice = chosen(where, order_by)
     check_name("owner_id", owner_id)
     check_count("ttl_ms", ttl_ms)
-    given = filter_arguments(matching)
-
-    def look(tx: Tx, statement: Any) -> tuple[str, str] | None:
-        if choice is None:
-            found: tuple[str, str] | None = statement.one(tx.own_cursor, now_ms=tx.now_ms, **given)
-            return found
-        claimable = statement(now_ms=tx.now_ms, **given)
-        by_choice = choice.applied(claimable, processes.c.created_at_ms, processes.c.process_id)
-        with tx.all_or_nothing():
-            rows = choice.rows(tx, tx.context.scope, by_choice)
-        return (rows[0][0], rows[0][1]) if rows else None
+    look = _Look(filter_arguments(matching), choice)
 
     def claim(tx: Tx) -> ClaimedProcess | None:
         locks = tx.key_locks
         if locks is not None:
             locks.set_point()
         while True:
-            found = look(tx, statements.lock_claimable)
+            found = look.first(tx, statements.lock_claimable)
+            is_locked = found is not None
             if found is None and locks is not None:
                 # What is passed over because somebody else is at its row may yet be claimable.
-                found = look(tx, statements.next_claimable)
+                found = look.first(tx, statements.next_claimable)
             if found is None:
                 return None
             process_id, record_json = found
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json, RUNNING)
-            if locks is not None and not _has_alone(tx, locks, process_id):
+            if locks is not None and not (
+                _has_alone(tx, locks, process_id) and (is_locked or look.finds_again(tx, found))
+            ):
                 locks.let_go()
                 tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
                 continue
@@ -113,6 +106,29 @@ def complete_and_claim_next(
             return ended, take(tx)
 
     return goes_alone(locked_by(complete_and_claim, name))
+
+
+class _Look(NamedTuple):
+    """What a claim of the next process looks for."""
+
+    given: FilterArguments
+    choice: Choice | None
+
+    def first(self, tx: Tx, statement: Any, **which: str) -> tuple[str, str] | None:
+        """Return the first that `statement` finds: id and record_json."""
+        asked = {**self.given, **which}
+        if self.choice is None:
+            found: tuple[str, str] | None = statement.one(tx.own_cursor, now_ms=tx.now_ms, **asked)
+            return found
+        claimable = statement(now_ms=tx.now_ms, **asked)
+        order = (processes.c.created_at_ms, processes.c.process_id)
+        with tx.all_or_nothing():
+            rows = self.choice.rows(tx, tx.context.scope, self.choice.applied(claimable, *order))
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def finds_again(self, tx: Tx, found: tuple[str, str]) -> bool:
+        """Whether what was read before its lock was had is the same: it may have been run to its end since."""
+        return self.first(tx, statements.claimable_process, process_id=found[0]) == found
 
 
 def _has_alone(tx: Tx, locks: KeyLocks, process_id: str) -> bool:

@@ -40,6 +40,7 @@ from lash_store.process.statements.leases import (
     select_leases as select_leases,
 )
 from lash_store.process.statements.processes import (
+    claimable_process as claimable_process,
     count_status as count_status,
     delete_process as delete_process,
     known_processes as known_processes,

@@ -218,6 +218,29 @@ def next_claimable(
 
 
 @prepare
+def claimable_process(
+    *,
+    process_id: str,
+    now_ms: int,
+    waiting: int | None = None,
+    definition: str | None = None,
+    definition_json: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
+) -> Select[str, str]:
+    """Read one process if it is such a one: for who has its lock, and saw it before it had that."""
+    found = next_claimable(
+        now_ms=now_ms,
+        waiting=waiting,
+        definition=definition,
+        definition_json=definition_json,
+        owner_scope_id=owner_scope_id,
+        created_before_ms=created_before_ms,
+    )
+    return found.where(_processes.process_id == process_id)
+
+
+@prepare
 def lock_claimable(
     *,
     now_ms: int,

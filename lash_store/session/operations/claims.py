@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement
 from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
 from lash_store._kernel.choosing import Choice, OrderBy, chosen
 from lash_store._kernel.codecs import read_as
+from lash_store._kernel.dialects import by_primary_key
 from lash_store._kernel.liveness import end_of_term, new_token
 from lash_store._kernel.logs import takeovers_are_told
 from lash_store.errors import ClaimLostError, CorruptRecordError
@@ -182,8 +183,11 @@ def complete_work(context: SessionContext, fence: SessionFence, claim: WorkClaim
     require_lease = LEASES.requiring(context, fence)
 
     def complete(tx: Tx) -> None:
+        if held.session_id != fence.session_id:
+            require_lease(tx)
+            raise ClaimLostError(held.claim_id, held.batch_ids, (), "of another session")
         with tx.all_or_nothing():
-            removed = () if held.session_id != fence.session_id else _removed(tx, fence, held)
+            removed = _removed(tx, fence, held)
             if sorted(removed) != sorted(held.batch_ids):
                 if not removed:
                     require_lease(tx)
@@ -258,6 +262,9 @@ def _prefix(
         choosable = statements.choosable_work(
             session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
         )
+        if not choice.order_by:
+            # By the numbers of the queue, which is their order, or all that are ready would be sorted.
+            choosable = by_primary_key(choosable, queued_work_batches)
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
         # A condition that multiplies rows chooses each of them once.
         with tx.all_or_nothing():

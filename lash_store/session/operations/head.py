@@ -78,7 +78,7 @@ def save_head(tx: Tx, head: SessionHead, encoded: Mapping[str, msgspec.Raw] = _N
         tx.own_cursor,
         session_id=head.session_id,
         head_json=encode_json(
-            {**written, **free_json("head", head.extra)} if head.extra else written
+            {**written, **free_json("head", head.extra, around=1)} if head.extra else written
         ),
         head_revision=head.head_revision,
     )

@@ -1,6 +1,7 @@
 """Content-addressed blobs: their kinds, how one is stored, and how one is read back."""
 
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -65,35 +66,47 @@ def pack_blob(content: bytes, kind: BlobKind, profile: Profile) -> bytes:
 
 
 def unpack_blob(key: str, stored: object) -> bytes | None:
-    """Return the content whose hash is `key`, or None if `stored` is no form of it (S-BLOB-3).
-
-    The forms are the map, with its content as bin or as an array of integers, and the bare
-    content. The hash decides: bare content may happen to look like a map.
-    """
-    if not isinstance(stored, bytes):
-        return None
-    packed = _content_of_map(stored)
-    if packed is not None and content_hash(packed) == key:
-        return packed
-    return stored if content_hash(stored) == key else None
+    """Return the content whose hash is `key`, or None if `stored` is no form of it (S-BLOB-3)."""
+    return None if not isinstance(stored, bytes) else content_of(key, StoredBlob(stored).forms())
 
 
-def _content_of_map(stored: bytes) -> bytes | None:
-    try:
-        envelope = _decode(stored)
-        held = envelope["content"]
-        if not isinstance(held, (bytes, list)):
-            return None  # bytes() of a number would allocate as many
-        content = bytes(held)
-        return zlib.decompress(content) if envelope["compression"] == "Zlib" else content
-    except (msgspec.DecodeError, TypeError, ValueError, LookupError, zlib.error):
-        return None  # no map: the caller looks at the other form, and at the hash
+def content_of(key: str, forms: Iterable[bytes]) -> bytes | None:
+    """Return the one whose hash is `key`: bare content may happen to look like a map."""
+    return next((form for form in forms if content_hash(form) == key), None)
 
 
-def kind_of_blob(stored: bytes) -> str | None:
-    """Return the kind that a stored blob names, whatever its content; None if it names none."""
-    try:
-        kind = _decode(stored)["descriptor"]["kind"]
-    except (msgspec.DecodeError, TypeError, ValueError, LookupError):
-        return None  # bare content
-    return kind if isinstance(kind, str) else None
+class StoredBlob:
+    """What is stored as a blob, taken apart once."""
+
+    def __init__(self, stored: bytes) -> None:
+        self.bare = stored
+        try:
+            self._map: Any = _decode(stored)
+        except (msgspec.DecodeError, TypeError, ValueError):
+            self._map = None  # bare content
+
+    def forms(self) -> Iterator[bytes]:
+        """What its content may be: that of the map, as bin or as an array of integers, and the bare content."""
+        packed = self._content_of_map()
+        if packed is not None:
+            yield packed
+        yield self.bare
+
+    @property
+    def kind(self) -> str | None:
+        """The kind that it names, whatever its content; None if it names none."""
+        try:
+            kind = self._map["descriptor"]["kind"]
+        except (TypeError, LookupError):
+            return None  # bare content
+        return kind if isinstance(kind, str) else None
+
+    def _content_of_map(self) -> bytes | None:
+        try:
+            held = self._map["content"]
+            if not isinstance(held, (bytes, list)):
+                return None  # bytes() of a number would allocate as many
+            content = bytes(held)
+            return zlib.decompress(content) if self._map["compression"] == "Zlib" else content
+        except (TypeError, ValueError, LookupError, zlib.error):
+            return None  # no map: the other form is left

@@ -1,5 +1,6 @@
 """Checkpoints: what a runtime needs to go on, split so that what did not change is stored once."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _decode = on_any_stack(msgspec.msgpack.Decoder().decode)
+_decode_manifest = on_any_stack(msgspec.msgpack.Decoder(Manifest).decode)
 
 
 COMPONENTS: Final = ("tool_state", "plugin_snapshot", "execution_state")
@@ -106,17 +108,26 @@ def written_checkpoint(checkpoint: Checkpoint) -> WrittenCheckpoint:
     return WrittenCheckpoint(manifest, bodies)
 
 
-def hashed_checkpoint(manifest: Manifest) -> dict[str, Any]:
-    """Return what of a checkpoint goes into a turn's hash: each component as the ref it will have."""
+def hashed_checkpoint(
+    checkpoint: WrittenCheckpoint, lasting: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Return what of a checkpoint goes into a turn's hash.
+
+    Each component is there as its ref; one that comes as a body as the ref of what is `lasting` of
+    it, which is the same one where nothing of it is made anew by each try.
+    """
+    manifest = checkpoint.manifest
     hashed: dict[str, Any] = {"turn_state": free_json("turn_state", manifest.turn_state)}
     for name in COMPONENTS:
         hashed[f"{name}_ref"] = getattr(manifest, f"{name}_ref")
+    for name, body in checkpoint.bodies.items():
+        hashed[f"{name}_ref"] = content_hash(encode_msgpack(lasting(_decode(body))))
     return {**hashed, "plugin_snapshot_revision": manifest.plugin_snapshot_revision}
 
 
 def manifest_of(content: bytes) -> Manifest | None:
-    """Read a manifest, or None if `content` is none."""
+    """Read a manifest, or None if `content` is none; of what is something else nothing is kept."""
     try:
-        return msgspec.convert(_decode(content), Manifest)
+        return _decode_manifest(content)
     except (msgspec.DecodeError, TypeError, ValueError):
         return None  # an artifact of any other kind

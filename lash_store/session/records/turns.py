@@ -140,7 +140,9 @@ def turn_commit_hash(commit: TurnCommit) -> str:
         "agent_frames": written.agent_frames,
         "current_agent_frame_id": written.current_agent_frame_id,
         "graph": {"kind": type(commit.graph).__name__, "nodes": list(written.graph.nodes)},
-        "checkpoint": None if checkpoint is None else hashed_checkpoint(checkpoint.manifest),
+        "checkpoint": None
+        if checkpoint is None
+        else hashed_checkpoint(checkpoint, on_any_stack(_lasting)),
         "usage": [_plain(delta) for delta in written.usage],
         "attachment_ids": list(written.attachment_ids),
     }
