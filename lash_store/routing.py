@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_items, check_kind
+from lash_store._kernel.checks import check_items, check_kind, page_size
 from lash_store._wire.inputs import EngineCall, ProcessInput, ToolCall, takes_arguments
 from lash_store._wire.origins import Provenance
 from lash_store._wire.retention import Pruned
@@ -190,8 +190,7 @@ def start_unstarted(
     After a crash, or now and then: it reads all deliveries, `limit` of them at a time. InvalidRecordError for a
     `limit` that is no count, or 0.
     """
-    if not check_count("limit", limit):
-        raise InvalidRecordError("limit", "0", "must be at least 1")
+    page_size("limit", limit)
     records: list[ProcessRecord] = []
     refused: list[RefusedDelivery] = []
     after: tuple[str, str] | None = ("", "")
@@ -220,7 +219,10 @@ def unstarted_deliveries(
     check_kind("registry", registry, ProcessRegistry)
     page = triggers.list_deliveries(after=after, limit=limit)
     known = registry.known_processes(delivery.process_id for delivery in page.deliveries)
-    missing = tuple(each for each in page.deliveries if each.process_id not in known)
+    unknown = [each for each in page.deliveries if each.process_id not in known]
+    # Or it was started, has ended, and was forgotten since: its occurrence before it.
+    with triggers.read() as tx:
+        missing = tuple(each for each in unknown if _is_there(tx, each.occurrence.occurrence_id))
     undecodable = tuple(dict.fromkeys(page.undecodable))
     return msgspec.structs.replace(page, deliveries=missing, undecodable=undecodable)
 

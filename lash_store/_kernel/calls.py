@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import pairwise
 from math import inf
+from threading import get_ident
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -42,6 +43,7 @@ class Call(ABC):
 
     __slots__ = (
         "alone",
+        "budget_s",
         "caller",
         "context",
         "deadline_s",
@@ -71,6 +73,7 @@ class Call(ABC):
         self.operation = operation
         self.work = work
         self.since_s = monotonic()
+        self.budget_s = budget_s
         self.deadline_s = self.since_s + budget_s
         self.alone = alone
         self.reads = reads
@@ -152,7 +155,7 @@ class Call(ABC):
 class ThreadCall(Call):
     """A call of a thread, which waits for its turn to lead, or to be told that it was led."""
 
-    __slots__ = ("_bell", "by_itself", "next_told")
+    __slots__ = ("_bell", "by_itself", "next_told", "thread")
 
     def __init__(
         self,
@@ -166,6 +169,7 @@ class ThreadCall(Call):
         Call.__init__(self, caller, operation, work, budget_s)
         self.by_itself = by_itself
         self._bell = Bell()
+        self.thread = get_ident()
         self.next_told: ThreadCall | None = None
         """Whom its thread wakes once it is awake itself; see :func:`settle`."""
 

@@ -132,6 +132,13 @@ def bound(field: str, value: int) -> int:
     return min(value, MAX_INT)
 
 
+def page_size(field: str, value: int) -> int:
+    """Return `value` as the size of a page that says where the next one begins: of nothing there is none."""
+    if not bound(field, value):
+        raise InvalidRecordError(field, shown(value), "must be at least 1")
+    return bound(field, value)
+
+
 def shown(value: Any) -> str:
     """Return a short repr for an error message."""
     try:

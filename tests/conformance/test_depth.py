@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from lash_store import (
@@ -28,6 +29,7 @@ from lash_store._kernel.codecs import DEEPEST
 from lash_store._wire.validating import compile_schema
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.process.records import (
+    Const,
     EngineCall,
     EventIdentity,
     EventType,
@@ -105,6 +107,17 @@ def test_k_codec_4_a_checkpoint_is_read_from_a_deep_stack(store: SessionStore) -
     found = near_the_end_of_the_stack(lambda: store.load_checkpoint(ref), 90)
     assert found is not None
     assert found.turn_state == nested(DEEPEST)
+
+
+def test_p_event_4_a_deep_constant_is_taken_from_a_deep_stack(registry: ProcessRegistry) -> None:
+    constant = nested(DEEPEST - 5)
+    wakes = Semantics(wake=WakeRule(Const(constant), EventIdentity()))
+    register(
+        registry, "p", event_types=[EventType("deep", semantics=wakes)], wake_target=Scope("s")
+    )
+    appended = near_the_end_of_the_stack(lambda: registry.append_event("p", "deep", 1), 150)
+    assert appended.wake is not None
+    assert msgspec.json.decode(appended.wake.input) == constant
 
 
 def test_k_codec_4_a_deep_value_is_written_from_a_deep_stack(store: SessionStore) -> None:

@@ -122,6 +122,29 @@ def test_k_tx_15_the_next_append_of_the_type_takes_one_transaction(
         assert begins(partial(registry.append_event, "q", "text", "x" * length)) == transactions
 
 
+def test_k_tx_15_a_process_does_not_wait_for_the_schema_of_another(path: Path) -> None:
+    """One with a pattern, which may take minutes, is asked of nobody who has not declared it."""
+    slow = EventType("note", PayloadSchema({"type": "string", "pattern": "^(a+)+$"}))
+    with ProcessRegistry.open(path) as registry, ProcessRegistry.open(None) as elsewhere:
+        register(registry, "slow", event_types=[slow])
+        register(
+            registry, "numbers", event_types=[EventType("note", PayloadSchema({"type": "integer"}))]
+        )
+        register(elsewhere, "any", event_types=[EventType("note")])
+        for _ in range(2):
+            registry.append_event("slow", "note", "a")
+        elsewhere.append_event("any", "note", "a" * 40 + "!")  # else it would not end
+        # Each its own, in turn: what the last one had does not make the next one do it twice.
+        registry.append_event("numbers", "note", 1)
+        assert begins(lambda: registry.append_event("slow", "note", "a")) == 1
+        assert begins(lambda: registry.append_event("numbers", "note", 2)) == 1
+        # Of one that is new, what others of the type had is most likely its own.
+        register(
+            registry, "new", event_types=[EventType("note", PayloadSchema({"type": "integer"}))]
+        )
+        assert begins(lambda: registry.append_event("new", "note", 3)) == 1
+
+
 def test_k_tx_15_a_refusal_writes_nothing(registry: ProcessRegistry, path: Path) -> None:
     register(registry, "p", event_types=[NUMBER])
     before = all_rows(path)

@@ -109,7 +109,7 @@ def test_k_tx_3_an_error_of_sqlite_at_begin_is_the_calls_own(
         assert database.connections.queue is not None
         monkeypatch.setattr(WriteQueue, "may_try", lambda queue, now_s: False)
 
-        def fail(queue: object, connection: object, now_s: float) -> None:
+        def fail(queue: object, connection: object, now_s: float, budget_s: float) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
         async def in_loop() -> None:
@@ -368,7 +368,7 @@ def test_k_tx_3_an_error_of_a_later_try_is_the_calls_own(
     """The timer tries for an event loop's call, and goes on with others'."""
     tries: list[float] = []
 
-    def fail(queue: object, connection: object, now_s: float) -> float:
+    def fail(queue: object, connection: object, now_s: float, budget_s: float) -> float:
         tries.append(now_s)
         if len(tries) < 3:
             return 0.001
@@ -531,7 +531,9 @@ def test_each_statement_is_observed_under_the_name_of_its_operation(
     recorder, tries = Recorder(), list[float]()
     try_begin = WriteQueue.try_begin
 
-    def busy_twice(queue: WriteQueue, connection: Any, now_s: float) -> float | None:
+    def busy_twice(
+        queue: WriteQueue, connection: Any, now_s: float, budget_s: float
+    ) -> float | None:
         tries.append(now_s)
         return 0.001 if len(tries) < 3 else try_begin(queue, connection, now_s)
 

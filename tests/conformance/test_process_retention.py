@@ -48,7 +48,11 @@ def test_p_ret_1_what_ended_before_a_time_is_removed_with_all_that_is_kept_of_it
     before = all_rows(path)
     for nothing in (0, bound_ms - 10):
         assert registry.prune_processes(nothing) == Pruned(0, 0, None)
-    assert registry.prune_processes(bound_ms, limit=0) == Pruned(0, 0, "")
+    for call in (registry.prune_processes, registry.list_causing_occurrences):
+        with pytest.raises(
+            InvalidRecordError, match="limit"
+        ):  # a page of nothing has none behind it
+            call(bound_ms, limit=0)
     assert all_rows(path) == before
     assert registry.prune_processes(bound_ms) == Pruned(2, 2, None)
     rows = all_rows(path)

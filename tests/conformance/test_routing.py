@@ -32,9 +32,11 @@ from lash_store.process.records import (
     ToolCall,
 )
 from lash_store.routing import (
+    Started,
     enqueue_in_transaction,
     enqueue_wake,
     process_of_delivery,
+    prune_ended,
     prune_started,
     start_deliveries,
     start_in_transaction,
@@ -413,6 +415,28 @@ def test_p_event_7_a_wake_that_was_answered_is_not_queued_again(deployment: Depl
             with session.begin() as tx, pytest.raises(InvalidRecordError, match="turn_id"):
                 enqueue_in_transaction(tx, wake, turn_id="")
             assert [all_rows(Path(each.path)) for each in (session, other)] == before
+
+
+def test_t_del_2_what_ended_and_was_forgotten_meanwhile_is_not_started_again(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker's retention comes between the look at the deliveries and that at their processes."""
+    triggers, processes = deployment.triggers, deployment.processes
+    subscribe(triggers)
+    (record,) = start_deliveries(processes, reserve(triggers)).records
+    processes.complete_process(record.id, Success("once"))
+    late_ms, known_processes = processes.read_clock() + 1_000, ProcessRegistry.known_processes
+
+    def meanwhile(registry: ProcessRegistry, names: Any) -> Any:
+        looked_for = list(names)
+        monkeypatch.undo()
+        assert prune_started(triggers, processes, late_ms).removed == 1
+        assert prune_ended(triggers, processes, late_ms).removed == 1
+        return known_processes(registry, looked_for)
+
+    monkeypatch.setattr(ProcessRegistry, "known_processes", meanwhile)
+    assert start_unstarted(triggers, processes) == Started((), ())
+    assert processes.load_process(record.id) is None
 
 
 def test_t_del_2_all_that_was_never_started_is_started(deployment: Deployment) -> None:

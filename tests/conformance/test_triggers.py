@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -599,10 +600,16 @@ def test_t_ret_1_retention_in_batches(
     before = all_rows(path)
     assert triggers.prune_occurrences(0) == Pruned(0, 0, None)
     assert all_rows(path) == before
-    # A page of nothing is no last page.
-    assert triggers.prune_occurrences(bound_ms, after="a", limit=0) == Pruned(0, 0, "a")
-    assert triggers.list_subscriptions(limit=0).after == ("", "")
-    assert triggers.list_deliveries(after=("a", "b"), limit=0).after == ("a", "b")
+    nothing: list[Callable[[], object]] = [
+        lambda: triggers.prune_occurrences(bound_ms, limit=0),
+        lambda: triggers.list_reserved_processes(bound_ms, limit=0),
+        lambda: triggers.list_subscriptions(limit=0),
+        lambda: triggers.list_deliveries(limit=0),
+    ]
+    for page_of_nothing in nothing:  # it has none behind it, and who went on would never end
+        with pytest.raises(InvalidRecordError, match="limit"):
+            page_of_nothing()
+    assert all_rows(path) == before
     removed, examined, after, batches = 0, 0, "", 0
     while True:
         pruned = triggers.prune_occurrences(bound_ms, started=processes[1:], after=after, limit=2)

@@ -16,8 +16,9 @@ import pytest
 from lash_store import NewWork, SessionLease, SessionStore
 from lash_store._backends.sqlite import forking, opened
 from lash_store._kernel.keeping import KEEPER
+from lash_store.errors import TransactionEndedError
 from tests.support.databases import database_of
-from tests.support.interrupting import CALLS, LIBRARY, Interrupt, begin
+from tests.support.interrupting import CALLS, LIBRARY, Interrupt, begin, read, read_one
 from tests.support.turns import eventually, in_line, join, started
 
 pytestmark = pytest.mark.canonical("a turn on a file, which interrupts could leave locked")
@@ -63,6 +64,44 @@ def test_k_tx_10_a_store_that_an_interrupt_leaves_can_be_closed_in_its_handler(p
             break
         assert store.closed
     assert instruction > 30
+
+
+@pytest.mark.posix("forks")
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("call", [read, read_one])
+def test_k_tx_10_an_interrupted_read_leaves_no_connection_that_a_fork_would_wait_for(
+    path: Path, call: Callable[[SessionStore], None], is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forking, "FORK_WAIT_S", 0.0)
+    with SessionStore.open(path, session_id="s") as store:
+        if is_open:
+            call(store)
+        database = database_of(store)
+        left = dict[str, int]()
+        for instruction in count(1):
+            where = Interrupt(instruction, of=LIBRARY / "_backends/sqlite/reading.py").strikes(
+                lambda: call(store)
+            )
+            if not where:
+                break
+            forking._prepare_fork()
+            if database.connections.all:
+                left[where] = len(database.connections.all)
+            forking._after_fork_in_parent()
+            if is_open:
+                call(store)
+        assert instruction > 50
+        assert left == {}
+
+
+def test_k_tx_1_a_snapshot_lasts_as_long_as_its_block_at_most(path: Path) -> None:
+    """One that is dropped and never left would keep the WAL growing, and each fork waiting."""
+    with SessionStore.open(path, session_id="s") as store:
+        kept = store.read().__enter__()  # its block is nobody's from here on
+        assert store.work_depth().batches == 0
+        with pytest.raises(TransactionEndedError):
+            kept.work_depth()
+        assert not database_of(store).readers.in_use
 
 
 def test_k_tx_10_closing_that_was_interrupted_can_be_done_again_or_was_done(path: Path) -> None:

@@ -16,6 +16,7 @@ from lash_store._backends.sqlite.driver import (
     consumer_error,
     open_cursor,
     store_error,
+    unobserved,
 )
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.guarded import GuardedCursor
@@ -105,6 +106,11 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         self.touched.clear()
         self._begun_by = how
         self.own_cursor.execute(how)
+
+    def wait_for(self, busy_timeout_ms: int) -> None:
+        """Have statements wait so long for a lock from now on: a handle's own budget."""
+        unobserved(self.own_cursor, dialect.busy_timeout(busy_timeout_ms))
+        self.busy_timeout_ms = busy_timeout_ms
 
     def move_here(self) -> None:
         """Go on in this thread with a transaction that another one has begun for it."""
@@ -225,7 +231,8 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
     def dispose(self) -> None:
         """Close the connection for good; a consumer's ``close()`` is refused."""
         self.engine = None
-        self.own_cursor.close()  # a statement left on it would keep the file open
+        with suppress(sqlite3.ProgrammingError):  # it is closed: an interrupt left it on the list
+            self.own_cursor.close()  # a statement left on it would keep the file open
         sqlite3.Connection.close(self)
 
     def admit(self, sql: str) -> None:

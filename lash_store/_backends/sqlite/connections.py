@@ -11,6 +11,8 @@ from os import stat
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from lash_store._backends.sqlite import opened
 from lash_store._backends.sqlite.driver import data_version, store_error
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX, Identity, identity_of
@@ -20,7 +22,7 @@ from lash_store._backends.sqlite.wal import Wal
 from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
 from lash_store._kernel.posix import require_systems_own
 from lash_store._kernel.watching import SOON_S, Concern, Version, Watch
-from lash_store.errors import StoreClosedError, StoreLostError
+from lash_store.errors import StoreBusyError, StoreClosedError, StoreLostError
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
@@ -99,17 +101,20 @@ class Connections:
         if self.queue is not None and self.queue.problem is not None:
             self.notes.append(no_queue(self.path, self.queue.problem))
         self._writers += 1
-        self.synchronous, self.settings = settings.synchronous, settings
+        self.synchronous = settings.synchronous
+        if self.settings is None or self.settings.read_only:
+            self.settings = settings
         self.identity = self.identity or identity_of(self.path)
         return self.writer
 
-    def open_reader(self) -> StoreConnection:
-        """Open one more that only reads."""
+    def open_reader(self, busy_timeout_ms: int) -> StoreConnection:
+        """Open one more that only reads, and waits so long for what keeps it from that."""
         if self.closed:
             raise StoreClosedError(self.path)
         assert self.settings is not None
         opened.make_room(self.all)
-        return open_reader(self.path, self.schema, self.settings, self.all, is_known=True)
+        settings = msgspec.structs.replace(self.settings, busy_timeout_ms=busy_timeout_ms)
+        return open_reader(self.path, self.schema, settings, self.all, is_known=True)
 
     def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
         """Open one that only reads, of a database that nobody writes to, and check it."""
@@ -129,8 +134,11 @@ class Connections:
         """Raise NestedTransactionError inside a transaction of this thread under another prefix."""
         opened.check_not_beside(self.path, self.schema.prefix)
 
-    def checked_writer(self) -> StoreConnection:
-        """Return the one that writes, on the file that was opened; the turn is this thread's."""
+    def checked_writer(self, budget_s: float) -> StoreConnection:
+        """Return the one that writes, on the file that was opened; the turn is this thread's.
+
+        If it has to be opened, what keeps it from that is waited for within `budget_s`.
+        """
         identity, connection = self.identity, self.writer
         if identity is not None:  # what check_file() does, on the hottest path there is
             try:
@@ -145,7 +153,10 @@ class Connections:
         if self.closed:
             raise StoreClosedError(self.path)
         assert self.settings is not None
-        return self.open_writer(self.settings)
+        busy_timeout_ms = round(budget_s * 1000)
+        return self.open_writer(
+            msgspec.structs.replace(self.settings, busy_timeout_ms=busy_timeout_ms)
+        )
 
     def check_file(self) -> None:
         """Raise StoreLostError unless the path still leads to the file that was opened (K-OPEN-9).
@@ -223,8 +234,8 @@ class Connections:
         self.looked_s = monotonic()
         return "writer", (self._writers, data_version(writer.own_cursor))
 
-    def data_version(self) -> Version:
-        """Return what changes when another connection commits; reads nothing else.
+    def data_version(self) -> Version | None:
+        """Return what changes when another connection commits; reads nothing else. None: not to be had now.
 
         SQLite's number is one connection's own: another's begins anew. So it comes with the number
         of the connection, and is another one once a fork has closed that.
@@ -236,7 +247,10 @@ class Connections:
             self.check_file()
             reader = self._version_reader
             if reader is None:
-                reader = self._version_reader = self.open_reader()
+                try:  # the timer asks, which waits for nobody
+                    reader = self._version_reader = self.open_reader(busy_timeout_ms=0)
+                except StoreBusyError:
+                    return None
                 self._version_readers += 1
             try:
                 version = data_version(reader.own_cursor)

@@ -191,7 +191,7 @@ class OpenDatabase:
             raise SchemaVersionError(
                 schema.kind, schema.version, mine.version, self.path, is_kind=mine.kind
             )
-        with self.readers.looking() as connection:
+        with self.readers.looking(settings.busy_timeout_ms) as connection:
             try:
                 lacking = connection.lacking(schema, adopt=settings.adopt)
             except sqlite3.Error as error:
@@ -224,7 +224,7 @@ class OpenDatabase:
         self.connections.closed = True
         self.connections.lock_version_reader(timeout_s=-1)
         self.connections.unlock_version_reader()
-        self._close_idle()
+        self._close_idle(is_all_held=True)
         self.connections.watch.notify_of_end()
 
     def close_if_idle(self) -> bool:
@@ -263,10 +263,10 @@ class OpenDatabase:
             )
         set_sidecars_aside(self.path, sidecars)
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, *, is_all_held: bool = False) -> None:
         """Close the connections that nobody uses; the turn is this thread's."""
         # The writer last: only it can empty the WAL and remove SQLite's sidecars.
-        self.readers.close_idle()
+        self.readers.close_idle(is_all_held=is_all_held)
         self.connections.close_writer()
 
     # Forks.
@@ -310,7 +310,8 @@ class OpenDatabase:
         if self._has_nothing_to_close:
             return
         self.hold_watch(until_s)
-        self.readers.drain(until_s)
+        is_all_held = self._fork_hold is not None and self._is_locked_for_fork
+        self.readers.drain(until_s, is_all_held=is_all_held)
         if self._fork_hold is not None:
             self.readers.close_idle()
             self.connections.close_writer()

@@ -12,6 +12,7 @@ fairness and a moment, never progress, exclusion or the deadline.
 import os
 import sqlite3
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from lash_store._backends.sqlite.connection import StoreConnection
@@ -114,8 +115,13 @@ class WriteQueue:
             self._looked_s = now_s
         return self._may_try
 
-    def try_begin(self, connection: StoreConnection, now_s: float) -> float | None:
-        """Begin a write transaction; if another holds the lock, return when to try again, in seconds."""
+    def try_begin(
+        self, connection: StoreConnection, now_s: float, budget_s: float = inf
+    ) -> float | None:
+        """Begin a write transaction; if another holds the lock, return when to try again, in seconds.
+
+        Of a `budget_s` half is spent in the queue at most.
+        """
         if self._queued_s is None:
             self._queued_s = now_s
             _waiting.add(id(self))
@@ -128,7 +134,8 @@ class WriteQueue:
         if self._head_s is not None:
             led_s = now_s - self._head_s
         else:
-            led_s = self._burst_s if waited_s >= _PATIENCE_S else -1.0
+            patience_s = min(_PATIENCE_S, budget_s / 2)
+            led_s = self._burst_s if waited_s >= patience_s else -1.0
         if led_s >= self._burst_s:
             self._close_gate()
         try:

@@ -9,11 +9,12 @@ import os
 import threading
 import weakref
 from contextlib import suppress
+from threading import get_ident
 from time import monotonic, sleep
 from typing import Final, Protocol
 
 from lash_store._backends.sqlite.connection import StoreConnection
-from lash_store.errors import StoreOpenError
+from lash_store.errors import NestedTransactionError, StoreOpenError
 
 FORK_WAIT_S: Final = 5.0
 """How long a fork waits for transactions, snapshots and openings of other threads to end."""
@@ -78,6 +79,10 @@ class Opening:
             if not _paused:
                 return
             self.__exit__()
+            if get_ident() in _paused.values():
+                raise NestedTransactionError(
+                    "this thread is forking, which a signal has interrupted: no database can be opened before that is over"
+                )
             sleep(_LOOK_AGAIN_S)
 
     def __exit__(self, *_: object) -> None:
@@ -86,13 +91,13 @@ class Opening:
 
 _LOOK_AGAIN_S: Final = 0.001
 _under_way: Final[dict[int, weakref.ref[Opening]]] = {}
-_paused: Final[set[str]] = set()
-"""What keeps a connection from being opened: a fork, or nothing."""
+_paused: Final[dict[str, int]] = {}
+"""What keeps a connection from being opened: a fork, and the thread that forks; or nothing."""
 
 
 def pause_openings(until_s: float) -> None:
     """Let none begin, and wait for those that have begun, until then at most."""
-    _paused.add("fork")
+    _paused["fork"] = get_ident()
     while any(each() is not None for each in list(_under_way.values())) and monotonic() < until_s:
         sleep(_LOOK_AGAIN_S)
 

@@ -246,7 +246,7 @@ class SqliteHandle(BaseHandle[OpenDatabase]):
         database = self.database
         database.writer.turns.check_not_mine()
         if not database.in_memory:
-            return database.readers.begin(operation)
+            return database.readers.begin(hold, operation, self.settings.busy_timeout_ms)
         return database.writer.begin_read(self, hold, operation, budget_s=self.budget_s)
 
     def end_read(self, hold: Hold, connection: StoreConnection) -> None:

@@ -106,12 +106,12 @@ class Leader(ABC):
             self.wake_first()
             self._connections.announce(news)
 
-    def _try_begin(self, operation: str) -> float | None:
+    def _try_begin(self, operation: str, budget_s: float) -> float | None:
         """Begin a transaction in this turn; if another process writes, return when to try again."""
         if self._began:
             self._put_right()
         connections = self._connections
-        connection = connections.checked_writer()
+        connection = connections.checked_writer(budget_s)
         connection.operation = operation
         self._began = True
         queue = connections.queue
@@ -123,23 +123,23 @@ class Leader(ABC):
         except sqlite3.Error as error:
             if queue is None or not is_busy(error):
                 raise store_error(error, connection) from error
-        return self._try_in_queue(queue, connection, now_s)
+        return self._try_in_queue(queue, connection, now_s, budget_s)
 
     def _try_in_queue(
-        self, queue: WriteQueue, connection: StoreConnection, now_s: float
+        self, queue: WriteQueue, connection: StoreConnection, now_s: float, budget_s: float
     ) -> float | None:
         """Try again among the processes that wait; if it was in vain, return when to do so next."""
         try:
             self._connections.wal.take_over(connection)
-            nap_s = queue.try_begin(connection, now_s)
+            nap_s = queue.try_begin(connection, now_s, budget_s)
         except sqlite3.Error as error:
             raise store_error(error, connection) from error
         if nap_s is not None:
             self._began = False
         return nap_s
 
-    def _begin_or_give_back(self, hold: Hold) -> float | None:
-        nap_s = self._try_begin("begin")
+    def _begin_or_give_back(self, hold: Hold, budget_s: float) -> float | None:
+        nap_s = self._try_begin("begin", budget_s)
         if nap_s is not None:
             self.turns.give_back(hold)
         return nap_s
@@ -149,7 +149,8 @@ class Leader(ABC):
     ) -> float | None:
         """Begin a transaction and lead; if another process writes, return when to try again."""
         try:
-            nap_s = None if has_begun else self._try_begin(first.operation or "transact")
+            operation = first.operation or "transact"
+            nap_s = None if has_begun else self._try_begin(operation, first.budget_s)
             if nap_s is not None:
                 self.turns.give_back(hold)
                 return nap_s

@@ -17,9 +17,11 @@ from itertools import count
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import store_error
+from lash_store._backends.sqlite.turns import Hold, Holding
 from lash_store._kernel.calls import Call, LoopCall, settle
 from lash_store._kernel.threads import READS, TIMER
 
@@ -65,9 +67,9 @@ class Readers:
     ) -> None:
         self._connections = connections
         self._write = write
-        self._idle: list[StoreConnection] = []
-        self._out: dict[StoreConnection, int] = {}
-        """Those in use, each with the thread that uses it."""
+        self._open: list[StoreConnection] = []
+        self._held: dict[StoreConnection, ref[Holding]] = {}
+        """Those in use, each with what holds it; only for as long as that lives, as with a turn (``turns``)."""
 
         self._is_paused = False
         self._waiting: deque[tuple[int, LoopCall]] = deque()
@@ -81,12 +83,13 @@ class Readers:
     @property
     def in_use(self) -> bool:
         """Whether somebody reads, or waits to."""
-        return bool(self._out or self._runners or self._waiting)
+        self._let_go_of_the_lost()
+        return bool(self._held or self._runners or self._waiting)
 
-    def begin(self, operation: str) -> StoreConnection:
-        """Begin a snapshot; end it with :meth:`end`."""
+    def begin(self, hold: Holding, operation: str, busy_timeout_ms: int) -> StoreConnection:
+        """Begin a snapshot, held by `hold`; end it with :meth:`end`."""
         self._connections.check_file()
-        connection = self._take()
+        connection = self._take(hold, busy_timeout_ms)
         try:
             connection.operation = operation
             self._connections.read_s = monotonic()
@@ -107,12 +110,13 @@ class Readers:
 
     def add(self, connection: StoreConnection) -> None:
         """Take over a connection that was opened to look at the file."""
-        self._idle.append(connection)
+        self._open.append(connection)
 
     @contextmanager
-    def looking(self) -> Iterator[StoreConnection]:
+    def looking(self, busy_timeout_ms: int) -> Iterator[StoreConnection]:
         """Lend a connection that only reads, without a snapshot."""
-        connection = self._take()
+        hold = Hold()
+        connection = self._take(hold, busy_timeout_ms)
         try:
             yield connection
         finally:
@@ -141,13 +145,20 @@ class Readers:
                 refused.append(call)
         settle(refused)
 
-    def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
-        while self._idle:
-            self._connections.discard(self._idle.pop())
+    def close_idle(self, *, is_all_held: bool = False) -> None:
+        """Close the connections that nobody uses.
 
-    def drain(self, until_s: float) -> None:
-        """Close each connection as its snapshot ends, until `until_s` on the monotonic clock.
+        If the turn and the version reader `is_all_held`, nobody is opening one that is not to read: those go
+        too that an interrupt kept from being noted here.
+        """
+        self._let_go_of_the_lost()
+        hold = Hold()
+        for connection in self._connections.readers() if is_all_held else list(self._open):
+            if self._get(connection, hold):
+                self._discard(connection)
+
+    def drain(self, until_s: float, *, is_all_held: bool) -> None:
+        """Close each connection as its snapshot ends, until `until_s` on the monotonic clock; see :meth:`close_idle`.
 
         For a fork: no snapshot begins meanwhile, as no connection may be opened. What this very
         thread reads goes on: it can't end before the fork.
@@ -155,9 +166,9 @@ class Readers:
         self._is_paused = True
         me = get_ident()
         while True:
-            self.close_idle()
+            self.close_idle(is_all_held=is_all_held)
             # Those that are open, not those in use: one may be on its way from the one to the other.
-            left = [each for each in self._connections.readers() if self._out.get(each) != me]
+            left = [each for each in self._connections.readers() if self._thread_at(each) != me]
             if not left or monotonic() > until_s:
                 return
             threading.Event().wait(0.0005)
@@ -166,22 +177,71 @@ class Readers:
         """Let snapshots begin again."""
         self._is_paused = False
 
-    def _take(self) -> StoreConnection:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connections.open_reader()
-        self._out[connection] = get_ident()
-        return connection
+    def _take(self, hold: Holding, busy_timeout_ms: int) -> StoreConnection:
+        if self._held:
+            self._let_go_of_the_lost()
+        while True:
+            for connection in self._open:
+                if connection not in self._held and self._get(connection, hold):
+                    if connection.busy_timeout_ms != busy_timeout_ms:
+                        connection.wait_for(busy_timeout_ms)
+                    return connection
+            connection = self._connections.open_reader(busy_timeout_ms)
+            if self._get(connection, hold):  # or who closes what is idle was quicker
+                self._open.append(connection)
+                return connection
+
+    def _get(self, connection: StoreConnection, hold: Holding) -> bool:
+        """Let `hold` have a connection, if nobody has it and it is open still.
+
+        By one call into C, which no interrupt divides: whoever has it can be seen from it.
+        """
+        hold.thread = get_ident()
+        mine = ref(hold)
+        if self._held.setdefault(connection, mine) is not mine:
+            return False
+        if connection in self._connections.all:
+            return True
+        del self._held[connection]
+        return False
 
     def _give_back(self, connection: StoreConnection) -> None:
-        if self._out.pop(connection, None) is None:
+        if connection not in self._held:
             return  # it was left to the parent process by a fork
         is_of_use = not (self._is_paused or self._connections.closed or connection.in_transaction)
-        if not is_of_use or len(self._idle) >= _MOST_IDLE:
-            self._connections.discard(connection)
+        if is_of_use and len(self._open) - len(self._held) < _MOST_IDLE:
+            del self._held[connection]
         else:
-            self._idle.append(connection)
+            self._discard(connection)
+
+    def _discard(self, connection: StoreConnection) -> None:
+        """Close one that is held here, for good."""
+        try:
+            with suppress(ValueError):  # it is on no list yet, or no more
+                self._open.remove(connection)
+            with suppress(ValueError):
+                self._connections.discard(connection)
+        finally:
+            self._held.pop(connection, None)
+
+    def _let_go_of_the_lost(self) -> None:
+        """Close those whose holder is no more: an interrupt unwound it, or a block was dropped and never left."""
+        hold = Hold()
+        for connection, held in list(self._held.items()):
+            if held() is None:
+                with self._lock:
+                    if self._held.get(connection) is not held:
+                        continue  # another thread was quicker
+                    self._held[connection] = ref(hold)
+                if connection.standing is not None:
+                    connection.standing.abandon()
+                self._discard(connection)
+
+    def _thread_at(self, connection: StoreConnection) -> int | None:
+        """Return the thread that has a connection, if one has."""
+        held = self._held.get(connection)
+        holder = None if held is None else held()
+        return None if holder is None else holder.thread
 
     def _run(self, runner: _Runner) -> None:
         """Do what waits, snapshot after snapshot."""
@@ -200,8 +260,9 @@ class Readers:
 
     def _read_through(self, through: int, runner: _Runner) -> None:
         """Do in one snapshot what was asked for before it began."""
+        hold = Hold()
         try:
-            connection = self.begin("read")
+            connection = self.begin(hold, "read", self._budget_ms())
         except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the first call's answer
             call = self._next(through)
             if call is not None:
@@ -220,6 +281,10 @@ class Readers:
                 Exception
             ):  # everybody has an answer, and others may wait for this thread
                 self.end(connection)
+
+    def _budget_ms(self) -> int:
+        """Return how long the first in line may wait for what is locked."""
+        return round(next((call.budget_s for _, call in list(self._waiting)), 0.0) * 1000)
 
     def _next(self, through: int) -> LoopCall | None:
         with self._lock:

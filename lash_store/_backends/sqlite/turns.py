@@ -15,7 +15,7 @@ from threading import get_ident
 from typing import Final, Protocol
 from weakref import ref
 
-from lash_store._kernel.calls import Call
+from lash_store._kernel.calls import Call, ThreadCall
 from lash_store._kernel.unwound import is_unwound
 from lash_store.errors import NestedTransactionError
 
@@ -123,6 +123,18 @@ class Turns:
             # Who stands there twice, or is at work already, is passed over.
             self.put_first(call)
             call.give_back(by)
+
+    def line_up(self, call: ThreadCall) -> None:
+        """Let a call of this thread's stand behind those who wait.
+
+        Or before them, in a handler of a signal that came as another call of its own stands there: that one
+        can't take its turn before the handler ends.
+        """
+        threads = [e.thread for e in list(self.waiting) if isinstance(e, ThreadCall) and e.waits]
+        if call.thread in threads:
+            self.put_first(call)
+        else:
+            self.waiting.append(call)
 
     def put_first(self, call: Call) -> None:
         """Let `call` stand before those who wait: never while somebody removes the first of them."""

@@ -53,7 +53,7 @@ class Writer(Leader):
             return self._in_line(_thread_call(caller, operation, work, by_itself=by_itself))
         call: ThreadCall | None = None
         try:
-            nap_s = self._try_begin(operation or "transact")
+            nap_s = self._try_begin(operation or "transact", caller.budget_s)
             if nap_s is None:
                 connection: Any = self._connections.writer
                 tx = caller.make_tx(connection, operation)
@@ -121,7 +121,7 @@ class Writer(Leader):
         """Begin a transaction for a consumer's block, which holds the turn until its end."""
         turns = self.turns
         try:
-            nap_s = self._begin_or_give_back(hold) if turns.try_take(hold) else 0.0
+            nap_s = self._begin_or_give_back(hold, budget_s) if turns.try_take(hold) else 0.0
             if nap_s is None:
                 return self._connection
             turns.check_not_mine()
@@ -148,7 +148,7 @@ class Writer(Leader):
             return
         waiting = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
         try:
-            turns.waiting.append(waiting)
+            turns.line_up(waiting)
             while not turns.try_take_first(hold, waiting):
                 self._wait_or_fail(waiting, waiting.deadline_s)
             waiting.take(
@@ -167,7 +167,7 @@ class Writer(Leader):
         self.take(caller, hold, budget_s=budget_s)
         try:
             self._began = True
-            connection = self._connections.checked_writer()
+            connection = self._connections.checked_writer(budget_s)
             connection.operation = operation
             connection.own_cursor.execute(dialect.READ_ONLY_ON)
             connection.begin(dialect.BEGIN_READ)
@@ -234,7 +234,7 @@ class Writer(Leader):
         try:
             self._connections.check_not_beside()
             if not stands_there:
-                self.turns.waiting.append(call)
+                self.turns.line_up(call)
             while not call.settled:
                 if nap_s:
                     self._wait_or_fail(call, monotonic() + nap_s)
@@ -257,12 +257,12 @@ class Writer(Leader):
             if nap_s:
                 self.turns.put_first(block)
             else:
-                self.turns.waiting.append(block)
+                self.turns.line_up(block)
             while True:
                 if nap_s:
                     self._wait_or_fail(block, monotonic() + nap_s)
                 if self.turns.try_take_first(hold, block):
-                    nap_s = self._begin_or_give_back(hold) or 0.0
+                    nap_s = self._begin_or_give_back(hold, block.budget_s) or 0.0
                     if not nap_s:
                         block.take(block)  # likewise
                         self._connections.note_wait(None, block.since_s)
@@ -342,7 +342,7 @@ class Writer(Leader):
                 self.wake_first()
             return
         try:
-            nap_s = self._try_begin(first.operation or "transact")
+            nap_s = self._try_begin(first.operation or "transact", first.budget_s)
         except Exception as error:  # noqa: BLE001 # reason: whatever it is, it is the call's answer
             self._fail(hold, first, error)
             nap_s = 0.0

@@ -1,5 +1,6 @@
 """The event logs of processes."""
 
+import re
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
@@ -39,8 +40,12 @@ from lash_store.process.records.plan import (
 from lash_store.process.records.processes import RUNNING, read_members, read_record
 from lash_store.process.tables import process_events
 
-_schemas_lately: Final[dict[str, str]] = {}
-"""What schema an event type had in its last append: most likely the next one's as well."""
+_schemas_lately: Final[dict[tuple[str, str], str]] = {}
+"""What schema an event type of a process had in its last append, most likely the next one's as well; and, for one
+that is new, what that type had in any process, under no process's name."""
+
+_TAKES_ITS_TIME: Final = re.compile(r'"(?:pattern|patternProperties|\$ref|\$dynamicRef)"')
+"""What one process's schema may ask for, and no other process has to wait for."""
 
 _MANY: Final = 1_024
 _LARGE: Final = 1_024
@@ -247,7 +252,9 @@ def _appending(
     """
     if fence is not None:
         check_fence(fence, ProcessFence)
-    expected = _schemas_lately.get(new.event_type)
+    expected = _schemas_lately.get((new.event_type, process_id)) or _schemas_lately.get(
+        (new.event_type, "")
+    )
     known_problems = {} if expected is None else _problems_in(expected, new)
 
     def append(tx: Tx) -> tuple[Appended, str, str]:
@@ -267,7 +274,11 @@ def _appending(
             gives_back = ends and known is None and status == RUNNING
             _require_fence(tx, process_id, fence, new, known, ends=ends, gives_back=gives_back)
         plan = plan_append(
-            standing, new, known, partial(_problem_in, tx, new, known_problems), now_ms=tx.now_ms
+            standing,
+            new,
+            known,
+            partial(_problem_in, tx, process_id, new, known_problems),
+            now_ms=tx.now_ms,
         )
         if isinstance(plan, Replay):
             if plan.record_json is None or plan.state is None:
@@ -291,12 +302,14 @@ def _problems_in(expected: str, new: NewEvent) -> dict[str, Problem | None]:
 
 
 def _problem_in(
-    tx: Tx, new: NewEvent, known: dict[str, Problem | None], schema_json: str
+    tx: Tx, process_id: str, new: NewEvent, known: dict[str, Problem | None], schema_json: str
 ) -> Problem | None:
     """Say, in a transaction, why a payload does not fit a schema (K-TX-15)."""
     if len(_schemas_lately) > _MANY:
         _schemas_lately.clear()
-    _schemas_lately[new.event_type] = schema_json
+    _schemas_lately[new.event_type, process_id] = schema_json
+    if _TAKES_ITS_TIME.search(schema_json) is None:
+        _schemas_lately[new.event_type, ""] = schema_json
     return answers(tx, known, new.problem_in, (schema_json,))[schema_json]
 
 

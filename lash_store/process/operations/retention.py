@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from lash_store._kernel.checks import bound, check_name, check_names, check_text, check_time
+from lash_store._kernel.checks import check_name, check_names, check_text, check_time, page_size
 from lash_store._stores.tx import Context
 from lash_store._wire.retention import Pruned
 from lash_store.errors import CorruptRecordError, InvalidRecordError
@@ -83,7 +83,7 @@ def prune_processes(
 
 def _finding_old(updated_before_ms: int, after: str, limit: int) -> Work[list[_Old]]:
     before = check_time("updated_before_ms", updated_before_ms)
-    behind, most = check_text("after", after), bound("limit", limit)
+    behind, most = check_text("after", after), page_size("limit", limit)
 
     def find(tx: Tx) -> list[_Old]:
         rows = statements.old_processes.all(

@@ -7,7 +7,7 @@ import re
 from copy import deepcopy
 from typing import Any, Final
 
-from lash_store._kernel.codecs import encode_json, kept_json
+from lash_store._kernel.codecs import encode_json, kept_json, on_any_stack
 from lash_store._wire.events import (
     Const,
     DedupeBy,
@@ -32,6 +32,7 @@ from lash_store.process.records.outputs import (
     read_output,
 )
 
+_copied = on_any_stack(deepcopy)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _NOTHING: Final = object()
 
@@ -53,7 +54,7 @@ def select_value(selector: Selector, payload: Any) -> Any:
         return payload
     if isinstance(selector, Const):
         # A copy: what is declared is kept, and what is taken goes to the consumer.
-        return deepcopy(selector.const)
+        return _copied(selector.const)
     if isinstance(selector, Present):
         return _at(payload, selector.present) is not _NOTHING
     if isinstance(selector, Template):

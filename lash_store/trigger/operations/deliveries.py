@@ -5,12 +5,12 @@ from functools import partial
 from typing import Any
 
 from lash_store._kernel.checks import (
-    bound,
     check_kind,
     check_name,
     check_names,
     check_text,
     check_time,
+    page_size,
 )
 from lash_store._kernel.findings import answers
 from lash_store._kernel.locks import locked_by
@@ -131,7 +131,7 @@ def list_deliveries(
     decoded is reported beside the list. Raises InvalidRecordError for a bad filter or bound.
     """
     after_occurrence_id, after_subscription_id = check_texts("after", after)
-    most = bound("limit", limit)
+    most = page_size("limit", limit)
     given = _filter_arguments(DeliveryFilter() if matching is None else matching)
 
     statement: Any = statements.list_deliveries
@@ -248,7 +248,7 @@ def _requiring(context: Context, occurrence_id: str) -> Work[Occurrence]:
 def _finding_old(occurred_before_ms: int, after: str, limit: int) -> Work[dict[str, list[str]]]:
     """Read a batch of old occurrences by id, each with the processes that were reserved for it."""
     before = check_time("occurred_before_ms", occurred_before_ms)
-    behind, most = check_text("after", after), bound("limit", limit)
+    behind, most = check_text("after", after), page_size("limit", limit)
 
     def find(tx: Tx) -> dict[str, list[str]]:
         batch: Any = {"occurred_before_ms": before, "after_occurrence_id": behind}

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from lash_store._kernel.checks import bound, check_kind, check_name, check_pair, check_text
+from lash_store._kernel.checks import check_kind, check_name, check_pair, check_text, page_size
 from lash_store._kernel.codecs import encode_raw
 from lash_store._kernel.locks import goes_alone, locked_by
 from lash_store._stores.tx import Context
@@ -80,7 +80,7 @@ def list_subscriptions(
     reported beside the list. Raises InvalidRecordError for a bad filter or bound.
     """
     after_scope_id, after_handle = check_texts("after", after)
-    most = bound("limit", limit)
+    most = page_size("limit", limit)
     given = _filter_arguments(SubscriptionFilter() if matching is None else matching)
 
     if (
