@@ -42,7 +42,7 @@ from lash_store.process.tables import SCHEMA as PROCESS
 from lash_store.session.operations.graph import count_nodes
 from lash_store.session.places import check_owner
 from lash_store.session.store import SessionStore
-from lash_store.session.tables import SCHEMA as SESSION, session_head
+from lash_store.session.tables import SCHEMA as SESSION, graph_nodes, session_head
 from lash_store.session.tx import SessionTx
 from lash_store.trigger.tables import SCHEMA as TRIGGER
 
@@ -279,7 +279,37 @@ def _sessions_in(tx: SessionTx) -> list[str]:
 
 
 def _stale_in(tx: SessionTx) -> list[str]:
-    head, count = tx.load_head(), count_nodes(tx)
-    if head is None or head.graph_node_count == count:
-        return []
-    return [f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes"]
+    head, count, problems = tx.load_head(), count_nodes(tx), _rings_in(tx)
+    if head is not None and head.graph_node_count != count:
+        problems.append(f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes")
+    return problems
+
+
+class _Child(msgspec.Struct):
+    parent_node_id: str | None = None
+
+
+_decode_child: Final = msgspec.json.Decoder(_Child).decode
+
+
+def _rings_in(tx: SessionTx) -> list[str]:
+    """Say which nodes are their own ancestors, by two commits that each were sound: no path leads over them."""
+    nodes = graph_nodes.c
+    live = select(nodes.node_id, nodes.node_json).where(nodes.tombstoned == 0)
+    parents: dict[str, str | None] = {}
+    with explained_on(tx):
+        for name, text in tx.connection.execute(live):
+            try:
+                parents[name] = _decode_child(text).parent_node_id
+            except (msgspec.DecodeError, TypeError):
+                return [f"the node {shown(name)} can't be read"]
+    problems, done = list[str](), set[str]()
+    for start in parents:
+        path, at = dict[str, None](), start
+        while at in parents and at not in done and at not in path:
+            path[at] = None
+            at = parents[at] or ""
+        if at in path:
+            problems.append(f"the node {shown(at)} is its own ancestor")
+        done.update(path)
+    return problems

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, strategies as st
-from sqlalchemy import Column, MetaData, Table, Text, event, insert, select
+from sqlalchemy import Column, MetaData, Table, Text, event, insert, literal, select
 
 from lash_store import SessionStore
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE, COMMIT, SQLITE
@@ -662,6 +662,25 @@ def test_s_queue_9_one_batch_or_page_does_not_read_the_queue(store: SessionStore
             f"queued_work_batches USING INTEGER PRIMARY KEY ({key}" in each for each in lines
         )
         assert not any(each[4:] == "TEMP B-TREE FOR ORDER BY" for each in lines), lines
+
+
+def test_k_compose_1_a_condition_that_multiplies_rows_takes_as_many_batches(
+    store: SessionStore,
+) -> None:
+    """Three rows of a table that it joins belong to each batch."""
+    for n in range(6):
+        enqueue(store, n, slot_policy="join")
+    one = select(literal(1).label("n"))
+    numbers = one.union_all(one, one).subquery()
+    claim = store.claim_work(
+        lease_of(store).fence,
+        owner_id="w",
+        ttl_ms=TTL,
+        max_batches=4,
+        where=numbers.c.n <= tables.queued_work_batches.c.enqueue_seq,
+    )
+    assert claim is not None
+    assert [batch.items[0].payload for batch in claim.batches] == [0, 1, 2, 3]
 
 
 @pytest.mark.sqlite("a plan of SQLite's")

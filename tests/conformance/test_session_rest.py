@@ -810,6 +810,27 @@ def test_s_commit_7_check_reports_a_stale_count_and_mend_corrects_it(path: Path)
     assert check_file(path).is_sound
 
 
+@pytest.mark.sqlite("checks a file")
+def test_s_commit_6_check_names_nodes_that_two_commits_made_each_other_s_ancestors(
+    path: Path,
+) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        commit(store, Append([Node("a", "b"), Node("c", "a")], "c"))
+        commit(store, Append([Node("r", None), Node("k", "r")], "k"))
+        assert check_file(path).is_sound  # a parent may come later
+        commit(store, Append([Node("b", "a")], "b"))
+        with pytest.raises(CorruptRecordError, match="own ancestor"):
+            store.load_path("c")
+        whole = store.load_path("k")
+        assert whole is not None
+        assert [each.node_id for each in whole.nodes] == ["r", "k"]
+    (problem,) = check_file(path).problems
+    assert problem.endswith("is its own ancestor")
+    run_script(path, "UPDATE graph_nodes SET node_json = '[' WHERE node_id = 'k'")
+    (problem,) = check_file(path).problems
+    assert problem.endswith("the node 'k' can't be read")
+
+
 class Counted:
     """A cursor that counts what it ran and fetched."""
 

@@ -30,6 +30,9 @@ from lash_store.session.records.queue import (
 )
 from lash_store.session.tables import queued_work_batches
 
+_MORE: Final = 8
+"""How many times as many rows are asked for where some were there several times."""
+
 _TABLE: Final = queued_work_batches.name
 
 
@@ -259,19 +262,28 @@ def _prefix(
             tx.own_cursor, session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
         )
     else:
+        rows = _chosen(tx, session_id, max_batches, choice)
+    candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
+    return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
+
+
+def _chosen(tx: Tx, session_id: str, max_batches: int, choice: Choice) -> list[tuple[object, ...]]:
+    most = max_batches
+    while True:
         choosable = statements.choosable_work(
-            session_id=session_id, now_ms=tx.now_ms, max_batches=max_batches
+            session_id=session_id, now_ms=tx.now_ms, max_batches=most
         )
         if not choice.order_by:
             # By the numbers of the queue, which is their order, or all that are ready would be sorted.
             choosable = by_primary_key(choosable, queued_work_batches)
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
-        # A condition that multiplies rows chooses each of them once.
         with tx.all_or_nothing():
-            chosen_rows = choice.rows(tx, tx.context.scope, by_choice)
-        rows = dict.fromkeys(map(tuple, chosen_rows))
-    candidates = [read_as(Candidate, _TABLE, session_id, row) for row in rows]
-    return claimable_prefix(candidates, boundary=boundary, max_batches=max_batches)
+            rows = choice.rows(tx, tx.context.scope, by_choice)
+        # A condition that joins a table may multiply rows: each is chosen once, and others behind it.
+        found = list(dict.fromkeys(map(tuple, rows)))
+        if len(found) >= max_batches or len(rows) < most:
+            return found[:max_batches]
+        most *= _MORE
 
 
 def _note_takeover(tx: Tx, candidate: Candidate, owner_id: str) -> None:
