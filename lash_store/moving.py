@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Column, Table, insert, select, union
+from sqlalchemy import Column, Select, Table, insert, select, union
 
 from lash_store._backends import (
     is_in_memory,
@@ -355,7 +355,7 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
         if any(count for count, _ in found):
             raise CopyError(target.path, what, "it holds other rows already")
         for table, new in tables:
-            for page in _pages(here, table, _common(table, new)):
+            for page in _pages(here, select(*_common(table, new)).order_by(*table.primary_key)):
                 with explained_on(there):
                     there.connection.execute(insert(new), [row._asdict() for row in page])
             there.own_cursor.driver.continue_numbers(there.own_cursor, new)
@@ -364,11 +364,9 @@ def _copy(source: Store[Any], target: Store[Any], kind: Kind, session_id: str | 
     return Copied(kind, session_id, rows, was_there=False, extras=extras)
 
 
-def _pages(tx: Tx[Any], table: Table[Any], columns: list[Column[Any]]) -> Iterator[Sequence[Any]]:
-    """Give the rows of a table, in order; an error is of whom they are read from."""
+def _pages(tx: Tx[Any], rows: Select[Any]) -> Iterator[Sequence[Any]]:
+    """Give what is selected, page by page, from a server too; an error is of whom it is read from."""
     with explained_on(tx):
-        # Page by page, from a server too.
-        rows = select(*columns).order_by(*table.primary_key)
         result = tx.connection.execute(rows, execution_options={"yield_per": _PAGE})
         yield from result.partitions()
 
@@ -389,7 +387,7 @@ def _digest(tx: Tx[Any], table: Table[Any], other: Table[Any]) -> tuple[int, str
     """
     digest, count = 0, 0
     columns = sorted(_common(table, other), key=lambda column: column.name)
-    for page in _pages(tx, table, columns):
+    for page in _pages(tx, select(*columns)):
         for row in page:
             digest += int.from_bytes(hashlib.sha256(msgspec.msgpack.encode(list(row))).digest())
             count += 1

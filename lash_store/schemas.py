@@ -285,7 +285,7 @@ def _stale_in(tx: SessionTx) -> list[str]:
     return problems
 
 
-class _Child(msgspec.Struct):
+class _Child(msgspec.Struct, frozen=True):
     parent_node_id: str | None = None
 
 
