@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.exc import MissingGreenlet, UnboundExecutionError
@@ -24,8 +24,8 @@ from lash_store.errors import NotConfiguredError
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine  # which is slow to import, and needs greenlet
 
-_configured: Final[WeakSet[Engine]] = WeakSet()
-"""By themselves: SQLAlchemy's registry of listeners goes by ids, which what comes later may have again."""
+_configured: Final[WeakKeyDictionary[Engine, tuple[object, ...]]] = WeakKeyDictionary()
+"""How engines were configured. By themselves: SQLAlchemy's registry of listeners goes by ids, which what comes later may have again."""
 
 _places: Final[WeakKeyDictionary[Dialect, Settings]] = WeakKeyDictionary()
 """With what a dialect's engines were configured: those of one dialect share all that it has compiled."""
@@ -84,11 +84,21 @@ def configure(
     if under not in _configured:  # or the first time holds
         joining = _joining_on(under)
         _check_place(under, settings)
-        if getattr(under, "_proxied", None) not in _configured:  # whose listeners it has
+        how = (begin, busy_timeout_ms, synchronous, tuple(tables), extras)
+        if how not in _inherited(under):
             joining.configure(engine, settings, begin)
         _places[under.dialect] = settings
-        _configured.add(under)
+        _configured[under] = how
     return engine
+
+
+def _inherited(engine: Engine) -> list[tuple[object, ...]]:
+    """Return how the engines that this one is a view of were configured: it has their listeners."""
+    found, at = [], getattr(engine, "_proxied", None)
+    while at is not None:
+        found += [_configured[at]] if at in _configured else []
+        at = getattr(at, "_proxied", None)
+    return found
 
 
 def _check_place(engine: Engine, settings: Settings) -> None:

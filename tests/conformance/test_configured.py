@@ -335,6 +335,22 @@ def test_k_tx_8_views_of_one_engine_have_one_place(engine: Engine, path: Path) -
     bare.dispose()
 
 
+@pytest.mark.sqlite("an engine on a file")
+def test_k_tx_8_a_view_that_is_configured_to_read_reads(engine: Engine, path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    view = engine.execution_options(tenant="a")
+    reader = configure(view, begin="read")
+    with engine.begin() as writing, reader.begin() as reading:  # it waits for nobody's lock
+        SessionTx.on(writing, session_id="s").put_blob(b"x")
+        assert SessionTx.on(reading, session_id="s").current_lease() is None
+        with pytest.raises(ReadOnlyStoreError):
+            SessionTx.on(reading, session_id="s").put_blob(b"x")
+    writer = engine.execution_options(tenant="b")
+    assert configure(writer.execution_options(more=1)) is not writer
+    with writer.begin() as connection:
+        SessionTx.on(connection, session_id="s").put_blob(b"y")
+
+
 def test_k_tx_8_what_a_view_of_an_engine_is_made_of() -> None:
     """SQLAlchemy says so nowhere: a view has the listeners of the engine that is its ``_proxied``."""
     engine = create_engine("sqlite://")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Column, MetaData, Table, Text, select
 
 from lash_store import (
     AsyncSessionStore,
@@ -24,7 +25,7 @@ from lash_store import (
     SessionLease,
     SessionStore,
 )
-from lash_store._backends.sqlite import connections, fairness
+from lash_store._backends.sqlite import connections, fairness, forking
 from lash_store._backends.sqlite.database import OpenDatabase
 from lash_store.errors import (
     LashStoreError,
@@ -37,6 +38,8 @@ from lash_store.errors import (
     StoreOpenError,
     ThreadError,
 )
+from lash_store.schemas import OwnTables, Trigger
+from lash_store.session.tables import graph_nodes
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, SequentialIds, run_as_group
 from tests.support.databases import all_rows, apart, database_of, run_script
@@ -108,6 +111,55 @@ def test_k_open_11_a_second_handle_leaves_it_to_who_writes_to_open_the_writer(pa
         writers = [each for each in database.connections.all if each is database.connections.writer]
         assert len(database.connections.readers()) == len(database.connections.all) - len(writers)
         assert len(writers) == 1
+
+
+@pytest.mark.sqlite("tables of an application's own")
+def test_k_open_11_what_is_closed_meanwhile_is_made_for_who_brings_it(path: Path) -> None:
+    """The first store is opened again as it was, and the second one's table is made then."""
+    seen = Table("seen", MetaData(), Column("node_id", Text))
+    own = OwnTables("seen", 1, seen.metadata)
+    SessionStore.open(path, session_id="s").close()
+    with SessionStore.open(path, session_id="s", create=False) as one:
+        one.put_blob(b"x")
+        assert database_of(one).close_if_idle()
+        told = Trigger("told", graph_nodes, "AFTER INSERT", "INSERT INTO seen VALUES (new.node_id)")
+        with SessionStore.open(path, session_id="s", tables=[own], extras=[told]) as two:
+            two.put_blob(b"y")
+            one.put_blob(b"z")
+            with two.begin() as tx:
+                assert tx.connection.execute(select(seen)).all() == []
+            assert database_of(one).close_if_idle()
+            one.put_blob(b"1")
+            two.put_blob(b"2")
+
+
+@pytest.mark.posix("forks")
+@pytest.mark.sqlite("the connections of a file")
+def test_k_open_5_a_fork_beside_who_opens_closes_nothing_of_that(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was just opened to be written by is noted as that a moment later."""
+    opens, forked = threading.Event(), threading.Event()
+    open_writer = connections.open_writer  # type: ignore[attr-defined] # reason: it is held up here
+
+    def slowly(*given: Any, **options: Any) -> Any:
+        result = open_writer(*given, **options)
+        opens.set()
+        forked.wait(30)
+        return result
+
+    monkeypatch.setattr(connections, "open_writer", slowly)
+    monkeypatch.setattr(forking, "FORK_WAIT_S", 0.0)
+    stores = list[SessionStore]()
+    thread = threading.Thread(target=lambda: stores.append(SessionStore.open(path, session_id="s")))
+    thread.start()
+    assert opens.wait(30)
+    forking._prepare_fork()
+    forking._after_fork_in_parent()
+    forked.set()
+    thread.join()
+    with stores[0] as store:
+        assert store.put_blob(b"x") == store.put_blob(b"x")
 
 
 @pytest.mark.sqlite("the connections of a file")

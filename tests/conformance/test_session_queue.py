@@ -707,6 +707,33 @@ def test_k_compose_1_a_condition_is_asked_in_the_order_of_the_queue(store: Sessi
     assert not [row[-1] for row in plan if "TEMP B-TREE" in row[-1]]
 
 
+@pytest.mark.sqlite("a plan of SQLite's")
+@pytest.mark.parametrize("name", ["batch_id", "source_key"])
+def test_k_compose_1_a_condition_that_names_a_batch_is_asked_by_that(
+    store: SessionStore, name: str
+) -> None:
+    """Or the whole queue would be gone through, in its order, for one that is far behind."""
+    for n in range(20):
+        batch = enqueue(store, n, source_key=f"order-{n}")
+    fence, asked = lease_of(store).fence, list[tuple[str, Any]]()
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        asked.append((statement, parameters))
+
+    column = tables.queued_work_batches.c[name]
+    with store.begin() as tx:
+        connection = tx.connection
+        event.listen(connection.engine, "before_cursor_execute", note)
+        claim = tx.claim_work(fence, owner_id="w", ttl_ms=TTL, where=column == getattr(batch, name))
+        event.remove(connection.engine, "before_cursor_execute", note)
+        assert claim is not None
+        statement, values = asked[0]
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    assert claim.batches[0].batch_id == batch.batch_id
+    (line,) = [row[-1] for row in plan if "queued_work_batches" in row[-1]]
+    assert f"{name}=?" in line
+
+
 def test_s_queue_2_enqueueing_reads_nothing_back(store: SessionStore) -> None:
     from tests.conformance.test_transactions import traced  # noqa: PLC0415 # reason: one helper
 

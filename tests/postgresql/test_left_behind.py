@@ -81,6 +81,18 @@ def test_k_tx_7_rows_are_streamed_and_copied_by_the_driver_s_cursors(store: Sess
         next(cursor.stream("SELECT 1"))
 
 
+def test_k_tx_9_a_stream_that_is_kept_does_not_keep_its_transaction_from_its_end(
+    store: SessionStore,
+) -> None:
+    for block in (store.begin, store.read):
+        with block() as tx:
+            cursor: Any = tx.connection.connection.cursor()
+            rows = cursor.stream("SELECT generate_series(1, 1000)")
+            assert next(rows) == (1,)
+        assert list(rows) == []
+        assert store.work_depth().batches == 0
+
+
 def test_k_lock_1_a_savepoint_of_the_driver_s_is_refused(store: SessionStore) -> None:
     """It would go back past the locks that were taken behind it, and nobody here would know."""
     with store.begin() as tx:

@@ -77,7 +77,7 @@ class StoreConnection(GuardedConnection):
     has_written: bool
     """Whether the current transaction has changed anything, as far as that can be seen."""
 
-    _cursors: WeakSet[Any]
+    cursors: WeakSet[Any]
     _server_ms: int
     unsent: list[Callable[[], object]]
     """Statements that go with the next one whose answer is waited for: each sends one."""
@@ -116,7 +116,7 @@ class StoreConnection(GuardedConnection):
         self.notes, self.savepoints = [], []
         self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
-        self._cursors = WeakSet()
+        self.cursors = WeakSet()
         self._server_ms, self._read_s = 0, monotonic()
         self.held = Held()
         self._writes, self._is_marked = False, False
@@ -305,9 +305,9 @@ class StoreConnection(GuardedConnection):
     def _close_consumers(self, *, commit: bool) -> None:
         while self._consumers:
             tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
-        for cursor in list(self._cursors):
+        for cursor in list(self.cursors):
             cursor.close()
-        self._cursors.clear()
+        self.cursors.clear()
 
     def discard(self) -> None:
         """Close it for good, whatever it is in the midst of; the server rolls that back."""
@@ -390,7 +390,7 @@ class StoreConnection(GuardedConnection):
             cursor: Any = super().cursor(*arguments, **options)
         else:
             cursor = GuardedCursor(self)
-        self._cursors.add(cursor)
+        self.cursors.add(cursor)
         return cursor
 
     def close(self) -> None:

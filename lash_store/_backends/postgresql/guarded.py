@@ -41,7 +41,10 @@ class _Guarded(_Cursor):
         """Execute inside the current transaction, row by row."""
         connection = self._entered(query)
         with telling(connection.operation, str(query), connection.path):
-            yield from super().stream(query, params, **options)
+            rows = super().stream(query, params, **options)
+        # It keeps the connection to itself until it is closed: the transaction could not end before.
+        connection.cursors.add(rows)
+        return rows
 
     @contextmanager
     def copy(self, statement: Any, params: Any = None, **options: Any) -> Iterator[Any]:

@@ -134,8 +134,6 @@ class OpenDatabase:
             self._check_settings(settings)
             connections.check_file()
             lacks = connections.settings is not None and self._lacks(schema, settings)
-            if schema.kind == connections.schema.kind and schema.extras:
-                connections.schema = schema  # what is opened again has them
             known = connections.settings
             if not settings.read_only and (known is None or known.read_only):
                 # Nobody can be writing. One that was closed meanwhile the next write opens, in its turn.
@@ -144,6 +142,8 @@ class OpenDatabase:
                 self.readers.add(connections.open_first_reader(schema, settings))
             if lacks:
                 self._add(schema, settings)
+            if schema.kind == connections.schema.kind and schema.extras:
+                connections.schema = schema  # what is opened again has them
 
     @contextmanager
     def _opening_within(self, settings: Settings) -> Iterator[None]:
@@ -157,6 +157,16 @@ class OpenDatabase:
                 self._opening.release()
             except RuntimeError:
                 pass  # another thread has it still
+
+    @contextmanager
+    def _if_nobody_opens(self) -> Iterator[bool]:
+        """Tell whether nobody is opening it for one more store, nor does meanwhile."""
+        is_had = self._opening.acquire(blocking=False)
+        try:
+            yield is_had
+        finally:
+            if is_had:
+                self._opening.release()
 
     def _check_settings(self, settings: Settings) -> None:
         known = self.connections.settings
@@ -224,7 +234,8 @@ class OpenDatabase:
         self.connections.closed = True
         self.connections.lock_version_reader(timeout_s=-1)
         self.connections.unlock_version_reader()
-        self._close_idle(is_all_held=True)
+        with self._if_nobody_opens() as is_all_held:
+            self._close_idle(is_all_held=is_all_held)
         self.connections.watch.notify_of_end()
 
     def close_if_idle(self) -> bool:
@@ -310,8 +321,9 @@ class OpenDatabase:
         if self._has_nothing_to_close:
             return
         self.hold_watch(until_s)
-        is_all_held = self._fork_hold is not None and self._is_locked_for_fork
-        self.readers.drain(until_s, is_all_held=is_all_held)
+        with self._if_nobody_opens() as is_had:
+            is_all_held = is_had and self._is_locked_for_fork and self._fork_hold is not None
+            self.readers.drain(until_s, is_all_held=is_all_held)
         if self._fork_hold is not None:
             self.readers.close_idle()
             self.connections.close_writer()

@@ -307,9 +307,12 @@ def _problem_in(
     """Say, in a transaction, why a payload does not fit a schema (K-TX-15)."""
     if len(_schemas_lately) > _MANY:
         _schemas_lately.clear()
-    _schemas_lately[new.event_type, process_id] = schema_json
-    if _TAKES_ITS_TIME.search(schema_json) is None:
-        _schemas_lately[new.event_type, ""] = schema_json
+    anybodys, is_slow = (new.event_type, ""), _TAKES_ITS_TIME.search(schema_json) is not None
+    is_its_own = is_slow or _schemas_lately.get(anybodys, schema_json) != schema_json
+    if is_its_own and len(schema_json) <= _LARGE:
+        _schemas_lately[new.event_type, process_id] = schema_json
+    if not is_slow:
+        _schemas_lately[anybodys] = schema_json
     return answers(tx, known, new.problem_in, (schema_json,))[schema_json]
 
 

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import astuple
 from sqlalchemy import ColumnElement
+from sqlalchemy.sql import visitors
 
 from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
 from lash_store._kernel.choosing import Choice, OrderBy, chosen
@@ -273,7 +274,7 @@ def _chosen(tx: Tx, session_id: str, max_batches: int, choice: Choice) -> list[t
         choosable = statements.choosable_work(
             session_id=session_id, now_ms=tx.now_ms, max_batches=most
         )
-        if not choice.order_by:
+        if not (choice.order_by or _names_a_batch(choice)):
             # By the numbers of the queue, which is their order, or all that are ready would be sorted.
             choosable = by_primary_key(choosable, queued_work_batches)
         by_choice = choice.applied(choosable, queued_work_batches.c.enqueue_seq)
@@ -284,6 +285,12 @@ def _chosen(tx: Tx, session_id: str, max_batches: int, choice: Choice) -> list[t
         if len(found) >= max_batches or len(rows) < most:
             return found[:max_batches]
         most *= _MORE
+
+
+def _names_a_batch(choice: Choice) -> bool:
+    """Whether a condition speaks of what batches are found by, one by one."""
+    told = () if choice.where is None else visitors.iterate(choice.where)
+    return any(getattr(each, "name", None) in ("batch_id", "source_key") for each in told)
 
 
 def _note_takeover(tx: Tx, candidate: Candidate, owner_id: str) -> None:

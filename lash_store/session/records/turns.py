@@ -129,7 +129,8 @@ def turn_commit_hash(commit: TurnCommit) -> str:
     It covers session, config, agent frames, current frame, graph delta, checkpoint, usage and
     attachment ids; not revision, lease, stamp and claims, which differ from try to try, and
     not the fields that are made anew each time: node, parent and leaf ids, timestamps, and
-    the ids of messages and message parts (S-COMMIT-8). Raises InvalidRecordError for values
+    the ids of messages and message parts (S-COMMIT-8). A component of the checkpoint that has any of
+    those counts as another one if it is given by its ref: try again as it was tried first. Raises InvalidRecordError for values
     that can't be committed.
     """
     written = written_commit(commit)
