@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -119,7 +119,8 @@ def run(place: Place, path: Path, processes: int, threads: int, seconds: float) 
     wal = path.with_name(f"{path.name}-wal")
     while time.monotonic() < until_s:
         time.sleep(0.05)
-        largest = max(largest, wal.stat().st_size if wal.exists() else 0)
+        with suppress(FileNotFoundError):  # who ends last has emptied and removed it
+            largest = max(largest, wal.stat().st_size)
     told: list[Told] = [each for _, pipe in started for each in pipe.recv()]
     snapshots = reader_pipe.recv()
     for process in (*(process for process, _ in started), reader):
