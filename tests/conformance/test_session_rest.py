@@ -615,6 +615,7 @@ class TestDirectory:
             other.pipe.send("stop")
             assert other.receive() > 0
 
+    @pytest.mark.posix("the folder's lock")
     @pytest.mark.sqlite("the files of a folder")
     def test_s_dir_2_delete_removes_the_file_behind_a_link(self, tmp_path: Path) -> None:
         directory = SessionDirectory(tmp_path / "sessions")
@@ -646,6 +647,7 @@ class TestDirectory:
         assert directory.delete("a")
         assert not path.exists()
 
+    @pytest.mark.posix("the folder's lock")
     def test_s_dir_2_nobody_opens_what_is_being_deleted(self, tmp_path: Path) -> None:
         """Openers that commit, and a deleter: what was committed is there, or was deleted after."""
         with workers(2, open_and_write, tmp_path) as openers:

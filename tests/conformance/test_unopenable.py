@@ -170,6 +170,7 @@ def test_k_open_14_a_file_that_may_only_be_read(tmp_path: Path) -> None:
     assert as_nobody(path, "read_only") == "1"
 
 
+@pytest.mark.posix("the queue of processes")
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_k_open_14_what_another_user_has_left_beside_a_file(tmp_path: Path, suffix: str) -> None:
     """It was opened, and each write said that the store was not one for writing."""
