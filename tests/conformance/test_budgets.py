@@ -142,6 +142,7 @@ def test_k_open_5_a_handler_in_a_fork_opens_nothing(path: Path) -> None:
     try:
         with pytest.raises(NestedTransactionError, match="forking"):
             SessionStore.open(path, session_id="s")
+        assert not path.exists() or not path.stat().st_size
     finally:
         forking._after_fork_in_parent()
     SessionStore.open(path, session_id="s").close()

@@ -153,6 +153,7 @@ def test_k_share_3_tables_are_made_behind_no_older_snapshot(own_url: str) -> Non
         connection.execute(text("SELECT 1 FROM pg_class LIMIT 1")).all()
         with pytest.raises(NotConfiguredError, match="READ COMMITTED"):
             create_tables(connection)
+        assert connection.scalar(text("SELECT to_regclass('lash_versions')")) is None
     SessionStore.open(own_url, session_id="s").close()
     ProcessRegistry.open(own_url).close()
     for open_store in (lash_store.EffectStore.open, lash_store.TriggerStore.open):
