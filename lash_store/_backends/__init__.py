@@ -132,7 +132,7 @@ def engine_of(where: str | os.PathLike[str]) -> Engine:
     """Return an engine that may write to a database, by path or URL; StoreOpenError if that may not be."""
     if is_server(where):
         _postgresql("handle")  # or the driver is missing
-        return create_engine(_server_url(str(where)).set(drivername="postgresql+psycopg"))
+        return create_engine(_server_url(str(where)))
     path = resolve(_path_of(where))
     check_openable(path, read_only=False, immutable=False)
     check_only_name(path)
@@ -232,7 +232,7 @@ def _server_url(text: str) -> URL:
             server_name(text),
             f"the driver is psycopg, by a URL of postgresql+psycopg://, not {url.drivername}",
         )
-    return url
+    return url.set(drivername="postgresql+psycopg")  # one database, whichever of them it was named by
 
 
 def _postgresql(name: str) -> Any:

@@ -65,7 +65,7 @@ class Key(NamedTuple):
     def of(cls, url: URL, settings: Settings) -> Key:
         """Return that of a URL, opened with these options."""
         return cls(
-            url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+            url.render_as_string(hide_password=False),
             settings.schema,
             settings.prefix,
             settings.pool_size,
