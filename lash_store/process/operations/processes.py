@@ -205,12 +205,6 @@ def state_of(tx: Tx, process_id: str) -> str:
     return row[0]
 
 
-def record_of(tx: Tx, process_id: str) -> ProcessRecord:
-    """Read a process; NotFoundError if it is not registered."""
-    status, _, record_json = _row_of(tx, process_id)
-    return read_record(process_id, record_json, status)
-
-
 def write_record(
     tx: Tx, process_id: str, status: str, record_json: str, *, updated_at_ms: int
 ) -> None:
