@@ -232,7 +232,9 @@ def _server_url(text: str) -> URL:
             server_name(text),
             f"the driver is psycopg, by a URL of postgresql+psycopg://, not {url.drivername}",
         )
-    return url.set(drivername="postgresql+psycopg")  # one database, whichever of them it was named by
+    return url.set(
+        drivername="postgresql+psycopg"
+    )  # one database, whichever of them it was named by
 
 
 def _postgresql(name: str) -> Any:

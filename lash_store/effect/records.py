@@ -193,24 +193,22 @@ def written_error(error: EffectError) -> str:
 
 
 def read_term(scope_id: str, replay_key: str, row: tuple[object, ...]) -> EffectTerm:
-    """Build the term from its row; CorruptRecordError if it is none (E-BEGIN-2)."""
-    key = key_of(scope_id, replay_key)
-    term = read_as(EffectTerm, _TABLE, key, row)
-    if term.status not in STATUSES:
-        raise CorruptRecordError(_TABLE, key, f"an unknown status {term.status!r}")
-    if term.status == "completed" and term.outcome_json is None:
-        raise CorruptRecordError(_TABLE, key, "it is completed, and has no outcome")
-    if term.status == "failed" and term.error_json is None:
-        raise CorruptRecordError(_TABLE, key, "it has failed, and has no error")
-    return term
+    """Build the term from its row, however that ended; see :func:`ended`."""
+    return read_as(EffectTerm, _TABLE, key_of(scope_id, replay_key), row)
 
 
 def ended(scope_id: str, replay_key: str, term: EffectTerm) -> Replayed | ReplayedFailure | None:
-    """Return how a step ended, decoded; None if it is in progress."""
+    """Return how a step ended, decoded; None if it is in progress. CorruptRecordError by E-BEGIN-2."""
     key = key_of(scope_id, replay_key)
-    if term.status == "completed" and term.outcome_json is not None:
+    if term.status not in STATUSES:
+        raise CorruptRecordError(_TABLE, key, f"an unknown status {term.status!r}")
+    if term.status == "completed":
+        if term.outcome_json is None:
+            raise CorruptRecordError(_TABLE, key, "it is completed, and has no outcome")
         return Replayed(decode_json(_TABLE, key, term.outcome_json))
-    if term.status == "failed" and term.error_json is not None:
+    if term.status == "failed":
+        if term.error_json is None:
+            raise CorruptRecordError(_TABLE, key, "it has failed, and has no error")
         written = decode_object(_TABLE, key, term.error_json)
         return ReplayedFailure(read_as(EffectError, _TABLE, key, written))
     return None

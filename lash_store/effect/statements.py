@@ -90,7 +90,7 @@ def begin_effect(
 ) -> ReturningInsert[int | None]:
     """Claim a step that nobody has begun, or whose claim has run out (E-BEGIN-1).
 
-    Returns its due-at, the first one; no row while it is claimed, once it has ended, and if it
+    Returns its due-at, the first that was given; no row while it is claimed, once it has ended, and if it
     was begun with another envelope.
     """
     fresh = upsert_insert(runtime_effect_replay).values(
@@ -107,14 +107,17 @@ def begin_effect(
     )
     return fresh.on_conflict_do_update(
         index_elements=[_effects.scope_id, _effects.replay_key],
-        # Not due_at_ms, nor created_at_ms: they are the first beginning's.
-        set_=offered(
-            fresh,
-            _effects.lease_owner_id,
-            _effects.lease_token,
-            _effects.lease_expires_at_ms,
-            _effects.updated_at_ms,
-        ),
+        # Not created_at_ms: it is the first beginning's.
+        set_={
+            **offered(
+                fresh,
+                _effects.lease_owner_id,
+                _effects.lease_token,
+                _effects.lease_expires_at_ms,
+                _effects.updated_at_ms,
+            ),
+            _effects.due_at_ms: func.coalesce(_effects.due_at_ms, fresh.excluded["due_at_ms"]),
+        },
         where=_is_free(envelope_hash, now_ms),
     ).returning(_effects.due_at_ms)
 

@@ -155,6 +155,15 @@ def test_e_begin_1_an_expired_claim_is_taken_over(
     assert effects.finish_effect(begun, "in time") == "in time"
 
 
+def test_e_begin_1_the_first_due_time_that_is_given(
+    effects: EffectStore, clock: ManualClock
+) -> None:
+    claim(effects)
+    for given, kept in ((None, None), (77, 77), (99, 77), (None, 77)):
+        clock.advance(TTL)
+        assert claim(effects, due_at_ms=given).due_at_ms == kept
+
+
 @pytest.mark.parametrize("status", ["claimed", "expired", "completed", "failed"])
 def test_e_begin_1_another_envelope_is_always_a_conflict(
     effects: EffectStore, path: Path, clock: ManualClock, status: str
@@ -201,6 +210,8 @@ def test_e_begin_2_a_row_that_contradicts_itself(
     )
     if "lease" not in spoilt:
         refused(path, CorruptRecordError, effects.list_effects, "s/t:k")
+    for other in (effects.begin_effect, effects.look_up_effect):  # whatever became of it
+        refused(path, IdempotencyConflictError, partial(other, "s/t", "k", {"model": "n"}), "s/t:k")
 
 
 def test_e_begin_3_strict_replay(effects: EffectStore, path: Path, clock: ManualClock) -> None:

@@ -106,7 +106,10 @@ def test_p_grant_1_lists(registry: ProcessRegistry) -> None:
     assert [grant.scope_id for grant in registry.list_handles_on("a")] == [
         "session:one", "session:one/frame:f", "session:two",
     ]  # fmt: skip
-    assert registry.list_handles_on("nobody") == []
+    register(registry, "d")
+    assert registry.list_handles_on("d") == []
+    with pytest.raises(NotFoundError, match="'nobody'"):
+        registry.list_handles_on("nobody")
 
 
 def test_p_grant_1_transfer_is_all_or_nothing(registry: ProcessRegistry, path: Path) -> None:

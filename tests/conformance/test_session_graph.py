@@ -84,6 +84,20 @@ class TestMeta:
         store.save_meta(other)
         assert store.load_meta() == other
 
+    def test_s_meta_1_texts_may_be_empty(self, store: SessionStore) -> None:
+        """As the original program leaves them: what is read can be saved again."""
+        empty = SessionMeta("s", "", "", "", "", Relation())
+        store.save_meta(empty)
+        assert store.load_meta() == empty
+        nameless = UsageDelta("", "", 1)
+        store.record_usage(nameless)
+        assert store.load_usage() == [nameless]
+        written = Node("n", None, {}, None, "", "")
+        commit(store, graph=Append([written], "n"))
+        graph = store.load_graph()
+        assert graph is not None
+        assert graph.nodes == (written,)
+
     def test_s_meta_1_relation_on_the_wire(self, store: SessionStore, path: Path) -> None:
         store.save_meta(META)
         assert all_rows(path)["session_meta"][0][-1] == '{"kind":"root"}'
@@ -122,7 +136,9 @@ class TestMeta:
     @pytest.mark.parametrize(
         "meta",
         [
-            msgspec.structs.replace(META, session_name=""),
+            msgspec.structs.replace(META, session_id=""),
+            msgspec.structs.replace(META, session_name="a\0"),
+            msgspec.structs.replace(META, cwd=7),
             msgspec.structs.replace(META, relation=Relation("child")),
             msgspec.structs.replace(META, relation=Relation("root", "p")),
             msgspec.structs.replace(META, relation=Relation(extra={"x": float("nan")})),
@@ -749,6 +765,7 @@ class TestUsage:
             UsageDelta("nothing", "m", cached_input_tokens=9),
             UsageDelta("b", "m", 10, 20, 30, 40),
             UsageDelta("b", "n", reasoning_tokens=1),
+            UsageDelta("nothing", "m", 1, cached_input_tokens=1),  # the first that counts
         ]
         commit(store, usage=reports[:2])
         for report in reports[2:]:
@@ -757,6 +774,7 @@ class TestUsage:
             UsageDelta("b", "m", 11, 22, 33, 44),
             UsageDelta("a", "m", 5),
             UsageDelta("b", "n", reasoning_tokens=1),
+            UsageDelta("nothing", "m", 1, cached_input_tokens=1),
         ]
 
     def test_s_usage_1_sums_that_can_be_counted_are_together_what_they_are(
@@ -774,7 +792,7 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         "bad",
-        [UsageDelta("a", "m", -1), UsageDelta("", "m"), UsageDelta("a", "m", 1, 2**63)],
+        [UsageDelta("a", "m", -1), UsageDelta("\0", "m"), UsageDelta("a", "m", 1, 2**63)],
     )
     def test_s_usage_1_bad_reports_are_refused(
         self, store: SessionStore, path: Path, bad: UsageDelta

@@ -558,7 +558,7 @@ class TestDirectory:
         with pytest.raises(InvalidRecordError):
             directory.create("", model="m")
         with pytest.raises(InvalidRecordError):
-            directory.create("a", model="")
+            directory.create("a", model="\0")
         with pytest.raises(InvalidRecordError):
             directory.create("a", model="m", relation=Relation("child"))
         assert not directory.path_of("a").exists()

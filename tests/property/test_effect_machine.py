@@ -105,6 +105,8 @@ class EffectMachine(RuleBasedStateMachine):
         self.tokens.add(claim.token)
         if step is None:
             step = self.steps[name] = Step(envelope, now_ms, due_ms)
+        elif step.due_ms is None:
+            step.due_ms = due_ms
         assert claim.due_at_ms == step.due_ms
         step.token, step.ends_ms = claim.token, now_ms + TTL
         return claim

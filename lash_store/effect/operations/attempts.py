@@ -326,7 +326,7 @@ def standing_of(
     term = term_of(tx, scope_id, replay_key)
     if term is None:
         return None
-    if term.envelope_hash != digest:
+    if term.envelope_hash != digest:  # before how it ended, which may be damaged
         key = key_of(scope_id, replay_key)
         raise IdempotencyConflictError("effect", key, term.envelope_hash, digest)
     end = ended(scope_id, replay_key, term)

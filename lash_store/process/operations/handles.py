@@ -128,11 +128,16 @@ def list_live_handles(
 
 
 def list_handles_on(_: Context, process_id: str) -> Work[list[HandleGrant]]:
-    """Return every handle on a process, by session id, then scope id (P-GRANT-1)."""
+    """Return every handle on a process, by session id, then scope id (P-GRANT-1).
+
+    Raises NotFoundError if it is not registered.
+    """
     name = check_name("process_id", process_id)
 
     def list_all(tx: Tx) -> list[HandleGrant]:
         rows = statements.list_handles_on.all(tx.own_cursor, process_id=name)
+        if not rows:
+            state_of(tx, name)
         return [read_grant(*row) for row in rows]
 
     return list_all

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.checks import check_name, check_text, shown
 from lash_store._kernel.codecs import decode_object, encode_json, read_as
 from lash_store.errors import CorruptRecordError, InvalidRecordError
 from lash_store.session import statements
@@ -91,10 +91,11 @@ def check_meta(meta: SessionMeta) -> dict[str, Any]:
     if not isinstance(meta, SessionMeta):
         raise InvalidRecordError("meta", shown(meta), "must be a SessionMeta")
     columns = {
-        name: check_name(name, getattr(meta, name))
-        for name in ("session_id", "session_name", "created_at", "model")
+        name: check_text(name, getattr(meta, name))
+        for name in ("session_name", "created_at", "model")
     }
-    cwd = None if meta.cwd is None else check_name("cwd", meta.cwd)
+    columns["session_id"] = check_name("session_id", meta.session_id)
+    cwd = None if meta.cwd is None else check_text("cwd", meta.cwd)
     return {**columns, "cwd": cwd, "relation_json": encode_json(written_relation(meta.relation))}
 
 

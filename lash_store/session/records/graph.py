@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lash_store._kernel.checks import check_name, shown
+from lash_store._kernel.checks import check_name, check_text, shown
 from lash_store._kernel.codecs import free_object
 from lash_store._wire.causes import written_cause
 from lash_store.errors import InvalidRecordError
@@ -83,8 +83,8 @@ def written_node(node: Node) -> dict[str, Any]:
     if node.caused_by is not None:
         written["caused_by"] = written_cause(node.caused_by)
     if node.agent_frame_id is not None:
-        written["agent_frame_id"] = check_name("agent_frame_id", node.agent_frame_id)
-    moment = None if node.timestamp is None else check_name("timestamp", node.timestamp)
+        written["agent_frame_id"] = check_text("agent_frame_id", node.agent_frame_id)
+    moment = None if node.timestamp is None else check_text("timestamp", node.timestamp)
     return {**written, "timestamp": moment, **fields}
 
 

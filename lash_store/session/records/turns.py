@@ -6,7 +6,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from lash_store._kernel.checks import check_count, check_items, check_kind, check_name, shown
+from lash_store._kernel.checks import (
+    check_count,
+    check_items,
+    check_kind,
+    check_name,
+    check_text,
+    shown,
+)
 from lash_store._kernel.codecs import Json, free_json, on_any_stack, stable_hash
 from lash_store._kernel.leases import check_fence
 from lash_store.errors import InvalidRecordError
@@ -183,10 +190,10 @@ def written_commit(commit: TurnCommit) -> WrittenCommit:
 
 
 def check_usage(delta: UsageDelta) -> UsageDelta:
-    """Return a report that can be stored: with source and model, and no negative count."""
+    """Return a report that can be stored: with texts, and no negative count."""
     check_kind("usage", delta, UsageDelta)
-    check_name("source", delta.source)
-    check_name("model", delta.model)
+    check_text("source", delta.source)
+    check_text("model", delta.model)
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"):
         check_count(name, getattr(delta, name))
     return delta

@@ -87,7 +87,7 @@ def record_usage(
 def load_usage() -> Select[str, str, int, int, int, int]:
     """Sum what was used by source and model, in order of first appearance (S-USAGE-1).
 
-    Leaves out what used nothing: input, output and reasoning tokens together 0.
+    Without the reports of nothing used: input, output and reasoning tokens together 0.
     """
     sums = [
         cast(func.sum(column), Int).label(column.name)  # PostgreSQL's sum is no integer
@@ -99,10 +99,10 @@ def load_usage() -> Select[str, str, int, int, int, int]:
         )
     ]
     # Each by itself: together they may be more than an integer, and none is negative.
-    used = or_(*(sums[at].element != 0 for at in (0, 1, 3)))
+    used = or_(_usage.input_tokens != 0, _usage.output_tokens != 0, _usage.reasoning_tokens != 0)
     return (
         select(_usage.source, _usage.model, sums[0], sums[1], sums[2], sums[3])
+        .where(used)
         .group_by(_usage.source, _usage.model)
-        .having(used)
         .order_by(func.min(_usage.seq))
     )
