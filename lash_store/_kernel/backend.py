@@ -145,6 +145,9 @@ class Driver(Protocol):
     def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
         """Let the numbers that a table draws go on behind the highest that it has, after rows were copied."""
 
+    def require_all_rows(self, cursor: Cursor) -> None:
+        """Have it be an error, in this transaction, if its role is not shown all rows of a table."""
+
 
 class Standing(Protocol):
     """Whoever stands on a transaction, and has to be told when it ends under them."""

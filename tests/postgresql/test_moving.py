@@ -10,13 +10,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
-from lash_store import Deployment, NewWork, ProcessRegistry, SessionStore, moving
+from lash_store import Deployment, NewWork, ProcessRegistry, SessionStore
 from lash_store._kernel.observing import observed_by
 from lash_store.cli.app import app
-from lash_store.errors import ConnectionLostError, CopyError, StoreOpenError
-from lash_store.moving import Copied, copy_deployment
+from lash_store.errors import ConnectionLostError, CopyError, StorageError, StoreOpenError
+from lash_store.moving import Copied, copy_deployment, copying
 from lash_store.schemas import KINDS, check_file, mend_file
 from tests.shared.test_moving import Interrupts, contents, fill
 from tests.support.databases import all_rows
@@ -108,7 +109,7 @@ def test_k_pg_2_a_connection_that_is_lost_in_the_midst_of_a_copy_is_told_as_that
 ) -> None:
     """Of the database that it was lost to, and not as a value that the other one can't hold."""
     copy_deployment(folder, there)
-    digest, calls = moving._digest, iter(range(1_000))
+    digest, calls = copying._digest, iter(range(1_000))
 
     def lost_at_the_fourth(*given: Any) -> Any:
         if next(calls) == 3:
@@ -118,13 +119,36 @@ def test_k_pg_2_a_connection_that_is_lost_in_the_midst_of_a_copy_is_told_as_that
             )
         return digest(*given)
 
-    monkeypatch.setattr(moving, "_digest", lost_at_the_fourth)
+    monkeypatch.setattr(copying, "_digest", lost_at_the_fourth)
     with pytest.raises(ConnectionLostError) as lost:
         copy_deployment(there, tmp_path / "two")
     assert "postgresql" in lost.value.path
     monkeypatch.undo()
     copy_deployment(there, tmp_path / "two")
     assert contents(tmp_path / "two") == contents(folder)
+
+
+def test_k_share_7_rows_that_a_policy_hides_are_an_error(
+    url: str, place: str, there: str, tmp_path: Path, admin: Admin
+) -> None:
+    """Both digests would go through the same policy, and agree on what it shows."""
+    with Deployment.open(there) as deployment:
+        with deployment.sessions.create("chat", model="m") as session:
+            session.enqueue_work(NewWork(["precious"]))
+    role = f"reader_{place}"
+    admin.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        admin.execute(
+            f"GRANT USAGE ON SCHEMA {place} TO {role}; "
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA {place} TO {role}"
+        )
+        theirs = make_url(there).set(username=role).render_as_string(hide_password=False)
+        assert copy_deployment(theirs, f"sqlite:///{tmp_path}/whole.db")
+        admin.execute(f"ALTER TABLE {place}.lash_queued_work_items ENABLE ROW LEVEL SECURITY")
+        with pytest.raises(StorageError, match="row-level security"):
+            copy_deployment(theirs, f"sqlite:///{tmp_path}/part.db")
+    finally:
+        admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_what_a_server_can_not_hold_is_refused_and_nothing_of_the_unit_is_copied(
@@ -283,7 +307,7 @@ def test_k_share_7_a_database_that_spells_texts_otherwise_is_copied(
 def test_k_share_7_a_table_on_a_server_is_read_page_by_page(
     folder: Path, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "_PAGE", 1)
+    monkeypatch.setattr(copying, "_PAGE", 1)
     copy_deployment(folder, there)
     sizes: list[int] = []
     fetchmany = psycopg.ServerCursor.fetchmany

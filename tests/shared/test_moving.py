@@ -32,6 +32,7 @@ from lash_store import (
     TurnStamp,
 )
 from lash_store._kernel.observing import Event, observed_by
+from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.schema import Schema, declared, ordered_indexes
 from lash_store.cli.app import app
 from lash_store.errors import (
@@ -41,11 +42,11 @@ from lash_store.errors import (
     StorageError,
     StoreOpenError,
 )
-from lash_store.moving import Copied, copy_deployment
+from lash_store.moving import Copied, copy_deployment, units
 from lash_store.process.tx import ProcessTx
 from lash_store.schemas import SCHEMAS
 from lash_store.session.places import file_name
-from lash_store.session.records import UsageDelta
+from lash_store.session.records import Relation, SessionMeta, UsageDelta
 from lash_store.session.tx import SessionTx
 from tests.support.databases import all_rows, run_script
 from tests.support.triggers import draft
@@ -383,8 +384,8 @@ def test_k_share_7_a_session_that_only_waits_for_work_moves_on_from_its_folder(
     with Deployment.open(folder) as deployment:
         # One that is open, and of which nothing was written yet, is no session.
         SessionStore.open(deployment.sessions.path_of("empty"), session_id="empty").close()
-    units = copy_deployment(folder, last)
-    assert [(unit.session_id, unit.rows) for unit in units if unit.kind == "session"] == [
+    copied = copy_deployment(folder, last)
+    assert [(unit.session_id, unit.rows) for unit in copied if unit.kind == "session"] == [
         ("chat", 2)
     ]
     with (
@@ -416,6 +417,70 @@ def test_k_share_7_a_session_that_is_deleted_meanwhile_is_passed_over(
     with Deployment.open(tmp_path / "b") as deployment:
         listed = [each.meta for each in deployment.sessions.list()]
         assert [meta and meta.session_id for meta in listed] == copied
+
+
+@pytest.mark.layouts("a database and folders of its own")
+@pytest.mark.parametrize("by_url", [False, True])
+def test_k_share_7_a_session_that_is_deleted_as_it_is_opened_is_passed_over(
+    tmp_path: Path, by_url: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"sqlite:///{tmp_path}/a.db" if by_url else str(tmp_path / "a")
+    with Deployment.open(source) as deployment:
+        for name in ("s0", "s1", "s2"):
+            deployment.sessions.create(name, model="m").close()
+    readable = units._readable_session
+
+    def deleted_first(where: Any, session_id: str, reading: OpenOptions) -> Any:
+        if session_id == "s1":
+            with Deployment.open(source) as deployment:
+                deployment.sessions.delete("s1")
+        return readable(where, session_id, reading)
+
+    monkeypatch.setattr(units, "_readable_session", deleted_first)
+    copied = copy_deployment(source, tmp_path / "b")
+    assert [each.session_id for each in copied if each.kind == "session"] == ["s0", "s2"]
+    with Deployment.open(tmp_path / "b") as deployment:
+        listed = [each.meta for each in deployment.sessions.list()]
+        assert [meta and meta.session_id for meta in listed] == ["s0", "s2"]
+
+
+@pytest.mark.layouts("a database and a folder of its own")
+def test_k_share_7_what_no_row_names_is_not_made_a_file(tmp_path: Path) -> None:
+    """Nobody could tell whose it is: neither a later copy nor who looks into the folder."""
+    source, folder = f"sqlite:///{tmp_path}/a.db", tmp_path / "folder"
+    with SessionStore.open(source, session_id="budget") as store:
+        store.record_usage(UsageDelta("agent", "m", 1))
+        with pytest.raises(CopyError, match=r"'budget'.*save its meta"):
+            copy_deployment(source, folder)
+        assert not list(folder.rglob("*.db"))
+        assert len(copy_deployment(source, f"sqlite:///{tmp_path}/b.db")) == 1
+        store.save_meta(SessionMeta("budget", "", "", "", None, Relation()))
+    copy_deployment(source, folder)
+    assert len(copy_deployment(folder, tmp_path / "again")) == 1
+
+
+@pytest.mark.layouts("a folder of its own")
+@pytest.mark.parametrize("name", ["", "b\0c"])
+def test_k_share_7_a_file_whose_session_is_no_name_is_named(tmp_path: Path, name: str) -> None:
+    with Deployment.open(tmp_path / "a") as deployment:
+        deployment.sessions.create("chat", model="m").close()
+        file = deployment.sessions.path_of("chat")
+    with closing(sqlite3.connect(file)) as raw, raw:
+        raw.execute("UPDATE session_meta SET session_id = ?", [name])
+    with pytest.raises(CorruptRecordError, match=file.name):
+        copy_deployment(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.layouts("two databases of its own")
+def test_k_share_7_what_is_there_is_passed_over_without_its_lock(tmp_path: Path) -> None:
+    """The target may be in use: what is only compared stops nobody's writes."""
+    source, target = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    with Deployment.open(source) as deployment:
+        deployment.sessions.create("chat", model="m").close()
+    copy_deployment(source, target)
+    with closing(sqlite3.connect(tmp_path / "b.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert [unit.was_there for unit in copy_deployment(source, target)][:1] == [True]
 
 
 @pytest.mark.layouts("a folder of its own")

@@ -89,6 +89,10 @@ class PostgresqlDriver:
             except psycopg.Error as error:
                 raise self.explain(error, cursor) from error
 
+    def require_all_rows(self, cursor: Cursor) -> None:
+        """Have the server refuse what a policy of a table would hide rows of."""
+        cursor.execute("SET LOCAL row_security = off")
+
 
 class StoreCursor(psycopg.RawCursor[Any]):
     """A cursor for the library's own statements: the driver's, and says whose it is."""

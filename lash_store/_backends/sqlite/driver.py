@@ -81,6 +81,9 @@ class SqliteDriver:
     def continue_numbers(self, cursor: Cursor, table: Table[Any]) -> None:
         """Do nothing: SQLite goes by the rows."""
 
+    def require_all_rows(self, cursor: Cursor) -> None:
+        """Do nothing: SQLite hides none."""
+
 
 def _lenient_text(content: bytes) -> str:
     return content.decode(errors="surrogateescape")
