@@ -152,7 +152,9 @@ def create_tables(
     ours was made. Raises InvalidRecordError for an unknown kind or a bad prefix.
     """
     for each in kinds:
-        if not isinstance(each, str) and not (isinstance(each, type) and issubclass(each, Tx)):
+        if not isinstance(each, str) and not (
+            isinstance(each, type) and issubclass(each, Tx) and hasattr(each, "schema")
+        ):
             raise InvalidRecordError("kinds", shown(each), "must be a name, or a Tx class")
     names = [each if isinstance(each, str) else each.schema.kind for each in kinds]
     chosen = [schema_of(name) for name in names or KINDS]

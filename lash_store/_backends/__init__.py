@@ -24,6 +24,7 @@ from lash_store._backends.sqlite.files import (
     IN_MEMORY,
     check_only_name,
     check_openable,
+    is_there,
     open_error,
     remove_database,
     resolve,
@@ -82,7 +83,10 @@ RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
 """By dialect, what writes the DDL of some kinds, under a prefix where there is one."""
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://")
-_URL_AS_PATH: Final = re.compile(r"(sqlite|postgresql)(\+\w+)?:/")
+_URL_AS_PATH: Final = re.compile(
+    r"(sqlite|postgres(ql)?)(\+\w+)?:/|\s+\w+(\+\w+)?:/|\w{2,}(\+\w+)?:[^/]*/?[^/]*:[^/]*@"
+)
+"""Also with white space before it, or a password in it: what reads like one is no name of a file."""
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 _SERVERS: Final = ("postgresql",)
 
@@ -124,7 +128,7 @@ def driver_fault(kind: str, path: str = "") -> Exception:
 
 def require_there(where: str | os.PathLike[str], what_for: str) -> None:
     """Raise StoreOpenError if there is no database, by path or URL; of one on a server, its opening tells."""
-    if not is_server(where) and not os.path.exists(_path_of(where) or ""):
+    if not is_server(where) and not is_there(resolve(_path_of(where))):
         raise StoreOpenError(str(where), f"there is no database to {what_for}")
 
 
@@ -190,9 +194,10 @@ def is_url(where: object) -> bool:
     if isinstance(where, (str, os.PathLike)) and _URL_AS_PATH.match(str(where)):
         # By its scheme alone: a password may stand behind it.
         why = (
-            "a URL has two slashes behind its scheme; it has to be a str: as a path it has lost one"
+            "a URL has nothing before its scheme and two slashes behind it; it has to be a str: as a path "
+            "it has lost one"
         )
-        raise StoreOpenError(scheme_of(str(where)), why)
+        raise StoreOpenError(scheme_of(str(where).strip()), why)
     return False
 
 

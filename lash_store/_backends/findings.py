@@ -1,10 +1,26 @@
 """What was found in a database that may be anything."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from lash_store._kernel.options import PREFIX
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.sharing import VERSIONS, shared
+
+
+def prefixes_among(schemas: Sequence[Schema], there: Collection[str]) -> list[str]:
+    """Return what the names of our tables begin with among those that are there, whatever they look like.
+
+    A table of versions alone may be an application's own.
+    """
+    candidates = (name.removesuffix(VERSIONS) for name in there if name.endswith(VERSIONS))
+    return [
+        prefix
+        for prefix in candidates
+        if PREFIX.fullmatch(prefix)
+        and any(unnamed(shared(each, prefix), there) for each in schemas)
+    ]
 
 
 def unnamed(schema: Schema, there: Iterable[str]) -> list[str]:

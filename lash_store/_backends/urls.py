@@ -27,4 +27,5 @@ _SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
 def without_password(url: URL) -> str:
     """Return a URL as messages show it: a password may stand in several places."""
-    return url._replace(password=None).difference_update_query(_SECRETS).render_as_string()
+    secrets = [name for name in url.query if name.lower() in _SECRETS]
+    return url._replace(password=None).difference_update_query(secrets).render_as_string()

@@ -12,7 +12,7 @@ from lash_store._kernel.extras import Extras, OwnTables, check_extras, check_own
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError
 
-_PREFIX: Final = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,30}_")
+PREFIX: Final = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,30}_")
 
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -104,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True):
             raise InvalidRecordError(
                 "synchronous", shown(self.synchronous), "must be NORMAL or FULL"
             )
-        if not isinstance(self.prefix, str) or not _PREFIX.fullmatch(self.prefix):
+        if not isinstance(self.prefix, str) or not PREFIX.fullmatch(self.prefix):
             raise InvalidRecordError(
                 "prefix",
                 shown(self.prefix),

@@ -1,6 +1,7 @@
 """The commands and their arguments; what they do stands elsewhere."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -26,6 +27,7 @@ from lash_store.schemas import (
     render_all,
     schema_of,
 )
+from lash_store.session.places import file_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -51,12 +53,12 @@ def options(
 
 
 def _say(line: str) -> None:
-    """Print one line; what a terminal would obey, in a name that somebody chose, is spelt out."""
-    typer.echo(
-        "".join(
-            each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
-        )
+    """Print one line; what a terminal would obey, or can't show, in a name that somebody chose, is spelt out."""
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
     )
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 @contextmanager
@@ -149,7 +151,9 @@ def check(
 ) -> None:
     """Check version, schema, pages, references and counts; exit status 1 if anything is wrong."""
     sound = True
-    for path in (each for given in paths for each in _stores_in(given)):
+    with _refusals_told():
+        found = [each for given in paths for each in _stores_in(given)]
+    for path in found:
         try:
             if mend:
                 mend_file(path)
@@ -175,9 +179,8 @@ def _stores_in(path: str) -> list[str]:
     """Return the databases of a deployment's folder, or of a folder of sessions; of anything else itself."""
     if not os.path.isdir(path):  # nor is a URL, or a name that is too long to be asked for
         return [path]
-    patterns = ("*.db", f"{SESSIONS}/*.db")
-    found = [str(each) for pattern in patterns for each in Path(path).glob(pattern)]
-    return sorted(found) or [path]
+    folders = (Path(path), Path(path) / SESSIONS)
+    return sorted(str(each / name) for each in folders for name in file_names(each)) or [path]
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +94,25 @@ def copy_deployment(
     if is_url(target):
         options["adopt"] = adopt or is_beside
     copied = []
+    with closing(_copies(source, target, reading, options)) as copies:
+        for unit in copies:
+            copied.append(unit)
+            if progress is not None:
+                progress(unit)
+    if not copied and not (is_url(source) and has_tables(str(source), reading)):
+        what = (
+            f"tables of ours in it, under {reading['prefix']!r}"
+            if is_url(source)
+            else "store in it"
+        )
+        raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
+    return copied
+
+
+def _copies(
+    source: str | Path, target: str | Path, reading: OpenOptions, options: OpenOptions
+) -> Generator[Copied, None, None]:
+    """Copy one unit after another."""
     sound: set[str] = set()
     with ExitStack() as held:
         for kind, session_id, open_source in units_of(source, reading):
@@ -119,18 +138,7 @@ def copy_deployment(
                         rows, was_there = _copy(here, there, kind, session_id)
                 held.close()  # not before: the connections of a server are kept for who comes next
                 held.enter_context(opened.pop_all())
-            unit = Copied(kind, session_id, rows, was_there, extras)
-            copied.append(unit)
-            if progress is not None:
-                progress(unit)
-    if not copied and not (is_url(source) and has_tables(str(source), reading)):
-        what = (
-            f"tables of ours in it, under {reading['prefix']!r}"
-            if is_url(source)
-            else "store in it"
-        )
-        raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
-    return copied
+            yield Copied(kind, session_id, rows, was_there, extras)
 
 
 def _check_sound(path: str) -> None:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import lash_store
-from lash_store import Deployment, SessionStore
+from lash_store import Deployment, SessionDirectory, SessionStore
 from lash_store.errors import InvalidRecordError
 from lash_store.schemas import KINDS, check_file, render, render_all, schema_of
 from tests.support.databases import all_rows, run_script
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lash_store", *map(str, arguments)]
+@contextmanager
+def unseen(folder: Path) -> Iterator[list[str]]:
+    """Keep a folder from being seen into; gives what a command begins with that even root is kept by."""
+    folder.chmod(0)
+    try:
+        is_root = os.geteuid() == 0
+        yield ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if is_root else []
+    finally:
+        folder.chmod(0o700)
+
+
+def run(*arguments: str | Path, command: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*command, sys.executable, "-m", "lash_store", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -37,6 +50,46 @@ def test_init_makes_a_file_that_check_finds_sound(path: Path, kind: str) -> None
 def test_it_says_its_version() -> None:
     said = run("--version")
     assert (said.returncode, said.stdout) == (0, f"lash-store {lash_store.__version__}\n")
+
+
+@pytest.mark.canonical("folders")
+@pytest.mark.posix("takes a right away from itself")
+@pytest.mark.parametrize("which", ["dep", "dep/sessions"])
+def test_check_says_what_it_may_not_look_into(tmp_path: Path, which: str) -> None:
+    with Deployment.open(tmp_path / "dep") as deployment:
+        deployment.sessions.create("a", model="m").close()
+    sessions = tmp_path / "dep" / "sessions"
+    with unseen(sessions) as command:
+        checked = run("check", tmp_path / which, command=command)
+    assert checked.returncode == 1
+    assert "Permission denied" in checked.stderr
+
+
+@pytest.mark.posix("takes a right away from itself")
+def test_s_dir_2_nobody_is_told_that_what_he_may_not_see_is_not_there(tmp_path: Path) -> None:
+    SessionDirectory(tmp_path / "sessions").create("a", model="m").close()
+    program = "import lash_store; lash_store.SessionDirectory('sessions').delete('a')"
+    with unseen(tmp_path / "sessions") as command:
+        deleted = subprocess.run(
+            [*command, sys.executable, "-c", program],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+    assert "StoreOpenError" in deleted.stderr
+    assert "Permission denied" in deleted.stderr
+
+
+@pytest.mark.canonical("folders")
+def test_copy_spells_out_what_an_output_can_not_show(tmp_path: Path) -> None:
+    with Deployment.open(tmp_path / "dep") as deployment:
+        for name in ("a", "é-日本", "z"):
+            deployment.sessions.create(name, model="m").close()
+    copied = subprocess.run(
+        [sys.executable, "-m", "lash_store", "copy", tmp_path / "dep", f"sqlite:///{tmp_path}/o.db"],
+        capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert copied.returncode == 0, copied.stderr
+    assert "é-\\u65e5\\u672c" in copied.stdout.decode("cp1252")
+    assert copied.stdout.splitlines()[-1].startswith(b"6 copied")
 
 
 def test_init_refuses_what_would_not_stay() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from lash_store import Deployment, NewWork, SessionDirectory, SessionStore
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreOpenError
+from lash_store.moving import copy_deployment
 from lash_store.schemas import check_file
 from tests.support.databases import all_rows
 from tests.support.sessions import enqueue
@@ -28,6 +30,31 @@ def cause(path: str | Path, **options: Any) -> str:
         SessionStore.open(path, session_id="s", **options)
     assert caught.value.path == os.path.realpath(path)
     return caught.value.cause
+
+
+def test_k_open_14_what_a_crash_has_left_half_written(tmp_path: Path) -> None:
+    """Before WAL: only who may write can undo it, and must be told that it is to be undone."""
+    with Deployment.open(f"sqlite:///{tmp_path}/app.db") as deployment:
+        deployment.sessions.create("s", model="m").close()
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("PRAGMA cache_size = 1")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE more AS SELECT zeroblob(100000) FROM lash_versions")
+        for suffix in ("", "-journal"):
+            shutil.copy(tmp_path / f"app.db{suffix}", tmp_path / f"crashed.db{suffix}")
+        writer.execute("ROLLBACK")
+    url = f"sqlite:///{tmp_path}/crashed.db"
+    for call in (
+        lambda: Deployment.open(url, read_only=True),
+        lambda: check_file(url),
+        lambda: copy_deployment(url, tmp_path / "copy"),
+    ):
+        with pytest.raises(StoreOpenError, match="opening it once for writing undoes"):
+            call()
+    with Deployment.open(url) as deployment:
+        assert len(deployment.sessions.list()) == 1
+    assert check_file(url).is_sound
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -46,6 +46,7 @@ from lash_store import (
     SessionStore,
     Success,
 )
+from lash_store._backends.postgresql import guard
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.dialect import check_no_control
 from lash_store._backends.postgresql.locks import locks_of, number_of, together
@@ -74,9 +75,11 @@ from lash_store.errors import (
 from lash_store.process.operations import claims
 from lash_store.process.records import ProcessFilter, signal_wait
 from lash_store.process.tables import SCHEMA as PROCESS, processes
+from lash_store.schemas import check_file, create_tables
 from lash_store.session.tables import SCHEMA as SESSION, blobs
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, Parked, as_another_process, run_as_group
+from tests.support.postgresql import placed
 from tests.support.proxy import Proxy
 from tests.support.registries import register, registration
 from tests.support.turns import eventually
@@ -751,6 +754,9 @@ def test_k_pg_4_drift_is_said_line_by_line(
 ) -> None:
     Deployment.open(url, schema=place).close()
     admin.execute(f"SET search_path = {place}")
+    ((claimed,),) = admin.execute(
+        "SELECT pg_get_indexdef('lash_idx_queued_work_claimed'::regclass)"
+    ).fetchall()
     for change, undo, said in [
         (
             "ALTER TABLE lash_blobs ADD x int",
@@ -772,16 +778,98 @@ def test_k_pg_4_drift_is_said_line_by_line(
             "DROP INDEX once",
             "has index once: unique",
         ),
+        (
+            "DROP INDEX lash_idx_queued_work_claimed; CREATE INDEX lash_idx_queued_work_claimed "
+            "ON lash_queued_work_batches (store) INCLUDE (claim_id)",
+            f"DROP INDEX lash_idx_queued_work_claimed; {claimed}",
+            r"has index lash_idx_queued_work_claimed: \(store\) INCLUDE \(claim_id\)",
+        ),
+        (
+            "DROP INDEX lash_idx_queued_work_claimed; "
+            + claimed.replace("(store,", "(store DESC,"),
+            f"DROP INDEX lash_idx_queued_work_claimed; {claimed}",
+            r"has index lash_idx_queued_work_claimed: \(store DESC,",
+        ),
+        (
+            "ALTER TABLE lash_blobs ADD CONSTRAINT once EXCLUDE USING btree (hash WITH =)",
+            "ALTER TABLE lash_blobs DROP CONSTRAINT once",
+            "has rule excludeusingbtreehashwith=",
+        ),
+        (
+            "ALTER TABLE lash_blobs SET UNLOGGED",
+            "ALTER TABLE lash_blobs SET LOGGED",
+            "table lash_blobs: has nothing that outlives a crash: it is unlogged",
+        ),
+        (
+            "CREATE RULE silent AS ON INSERT TO lash_blobs DO INSTEAD NOTHING",
+            "DROP RULE silent ON lash_blobs",
+            "has a rule instead: silent",
+        ),
+        (
+            "ALTER TABLE lash_queued_work_items DISABLE TRIGGER ALL",
+            "ALTER TABLE lash_queued_work_items ENABLE TRIGGER ALL",
+            "has references that are not looked at",
+        ),
     ]:
         admin.execute(change)
         with pytest.raises(SchemaDriftError, match=said):
             SessionStore.open(url, session_id="a", schema=place)
         admin.execute(undo)
-    admin.execute("CREATE INDEX mine ON lash_graph_nodes (node_json)")  # which is its own affair
+    for addition in (
+        "CREATE INDEX mine ON lash_graph_nodes USING hash (node_json)",
+        "CREATE RULE beside AS ON DELETE TO lash_blobs DO ALSO NOTHING",
+        "ALTER TABLE lash_blobs ENABLE ROW LEVEL SECURITY",
+        "ALTER INDEX lash_idx_queued_work_claimed SET (fillfactor = 50)",
+    ):
+        admin.execute(addition)  # which is the application's own affair
     SessionStore.open(url, session_id="a", schema=place).close()
+    assert check_file(placed(url, place)).extras == (
+        "table lash_blobs: policies for rows",
+        "table lash_blobs: rule beside: beside",
+        "table lash_graph_nodes: index mine: hash (node_json)",
+    )
     admin.execute("UPDATE lash_versions SET version = 3 WHERE kind = 'session'")
     with pytest.raises(SchemaVersionError, match="expected version"):
         SessionStore.open(url, session_id="a", schema=place)
+
+
+@pytest.mark.parametrize("name", ["app-versions", "2versions", "MYversions", "schema_versions"])
+def test_k_pg_4_an_applications_table_of_versions_is_its_own(
+    url: str, place: str, admin: psycopg.Connection[Any], name: str
+) -> None:
+    Deployment.open(url, schema=place).close()
+    admin.execute(f'CREATE TABLE {place}."{name}" (kind text, version text)')
+    admin.execute(f"""INSERT INTO {place}."{name}" VALUES ('session', 'v1')""")
+    assert check_file(placed(url, place)).problems == ()
+
+
+def test_k_pg_4_a_table_of_versions_that_has_drifted(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    Deployment.open(url, schema=place).close()
+    admin.execute(f"ALTER TABLE {place}.lash_versions ADD note text")
+    assert "table lash_versions: has column note text" in " ".join(
+        check_file(placed(url, place)).problems
+    )
+
+
+def test_k_share_3_tables_that_another_makes_meanwhile_are_not_taken_for_an_applications(
+    url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In READ COMMITTED each look at the catalogue sees what was committed before it."""
+    versions = guard.versions
+
+    def made_after_it(*given: Any) -> dict[str, int]:
+        found = versions(*given)
+        monkeypatch.setattr(guard, "versions", versions)
+        with as_another_process(), SessionStore.open(url, session_id="b", schema=place):
+            return found
+
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    monkeypatch.setattr(guard, "versions", made_after_it)
+    with engine.begin() as connection:
+        create_tables(connection, "session", schema=place)
+    engine.dispose()
 
 
 def test_k_pg_4_what_is_not_there_is_not_made_for_who_only_reads(url: str, place: str) -> None:

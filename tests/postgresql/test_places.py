@@ -297,12 +297,20 @@ def test_k_pg_7_no_driver_makes_a_folder_of_a_url(tmp_path: Any) -> None:
 def test_k_pg_7_no_secret_of_a_url_is_shown() -> None:
     shown = without_password(
         parsed_url(
-            "postgresql+psycopg://app:geheim@db/x?password=geheim&sslpassword=geheim"
+            "postgresql+psycopg://app:geheim@db/x?password=geheim&sslpassword=geheim&PASSWORD=geheim"
             "&oauth_client_secret=geheim&sslmode=require"
         )
     )
     assert "geheim" not in shown
     assert "sslmode=require" in shown
+    for url in (
+        " postgresql://app:geheim@db/x",
+        "postgresql:app:geheim@db/x",
+        "mysql:/app:geheim@db/x",
+    ):
+        with pytest.raises(StoreOpenError, match="two slashes") as refused:
+            SessionStore.open(url, session_id="s")
+        assert "geheim" not in str(refused.value)
 
 
 def test_k_pg_7_copying_says_what_a_role_may_not(

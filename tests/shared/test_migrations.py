@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import lash_store.alembic
 from lash_store import NewWork, SessionStore, SessionTx, configure, create_tables
+from lash_store._stores.tx import Tx
 from lash_store.cli.app import app
 from lash_store.errors import (
     ForeignDatabaseError,
@@ -59,6 +60,15 @@ def difference(engine: Engine, **options: Any) -> list[Any]:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, mine))
+
+
+@pytest.mark.parametrize("kind", ["sessions", Tx, dict, 7])
+def test_a_kind_that_is_none_is_refused(engine: Engine, path: Path, kind: Any) -> None:
+    with engine.begin() as connection:
+        before = all_rows(path)
+        with pytest.raises(InvalidRecordError, match="kind"):
+            create_tables(connection, kind)
+    assert all_rows(path) == before
 
 
 def test_autogenerate_finds_nothing_before_and_after(engine: Engine, path: Path) -> None:

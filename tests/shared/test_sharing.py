@@ -323,6 +323,9 @@ def test_k_share_4_drift_is_found(kind: str, path: Path, url: str) -> None:
         run_script(path, f"PRAGMA foreign_keys = OFF; {change}")
         with pytest.raises(SchemaDriftError, match="lash_"):
             STORES[kind](url)
+        report = check_file(path)
+        assert report.kind == "shared"
+        assert report.problems or "CREATE TRIGGER mine" in str(report.extras)
 
 
 def test_k_share_4_check_looks_at_all_kinds_and_sessions(path: Path, url: str) -> None:

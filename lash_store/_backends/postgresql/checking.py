@@ -11,20 +11,14 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import URL
 
-from lash_store._backends.findings import Findings, unnamed
+from lash_store._backends.findings import Findings, prefixes_among, unnamed
 from lash_store._backends.postgresql import guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
-from lash_store._backends.postgresql.drift import compare
+from lash_store._backends.postgresql.drift import compare, is_as_declared
 from lash_store._backends.postgresql.driver import store_error
-from lash_store._kernel.options import Settings
+from lash_store._kernel.options import PREFIX, Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.sharing import VERSIONS, shared
-
-_TABLES_OF_VERSIONS: Final = """\
-SELECT c.relname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-WHERE c.relnamespace = $1::text::regnamespace AND c.relkind = 'r' AND c.relname LIKE $2
-GROUP BY c.relname HAVING array_agg(a.attname::text ORDER BY a.attnum) = ARRAY['kind', 'version']
-ORDER BY c.relname"""
+from lash_store._kernel.sharing import VERSIONS, shared, versions_table
 
 _TABLES: Final = """\
 SELECT relname FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relkind = 'r'"""
@@ -42,13 +36,14 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
         connection.operation = "check"
         place = guard.server_place(cursor, database.path, None)
         connection.begin_read()
-        pattern = "%" + VERSIONS.replace("_", "\\_")
-        found = cursor.execute(_TABLES_OF_VERSIONS, (place, pattern)).fetchall()
-        prefixes = tuple(name.removesuffix(VERSIONS) for (name,) in found)
+        there = [name for (name,) in cursor.execute(_TABLES, (place,)).fetchall()]
+        prefixes = tuple(
+            sorted({*_prefixes(cursor, there, place), *prefixes_among(schemas, there)})
+        )
         drift: list[str] = []
         extras: set[str] = set()
         for prefix in prefixes:
-            for differences, added in _compared(cursor, prefix, place, schemas):
+            for differences, added in _compared(cursor, prefix, place, schemas, there):
                 drift += differences
                 extras |= set(added)
     except psycopg.Error as error:
@@ -58,16 +53,24 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
     return Findings(database.path, None, 0, tuple(drift), (), prefixes, tuple(sorted(extras)))
 
 
+def _prefixes(cursor: Any, there: Sequence[str], place: str) -> Iterator[str]:
+    """Give what our tables' names begin with, by the tables of versions."""
+    for name in there:
+        prefix = name.removesuffix(VERSIONS)
+        is_one = name != prefix and PREFIX.fullmatch(prefix)
+        if is_one and is_as_declared(cursor, versions_table(prefix), place):
+            yield prefix
+
+
 def _compared(
-    cursor: Any, prefix: str, place: str, schemas: Sequence[Schema]
+    cursor: Any, prefix: str, place: str, schemas: Sequence[Schema], there: Sequence[str]
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Yield what is wrong with the tables of each kind that is there, and what stands beside them."""
     versions = guard.versions(cursor, prefix, place)
     for schema in schemas:
         found = versions.get(schema.kind)
         if found is None:
-            rows = cursor.execute(_TABLES, (place,)).fetchall()
-            if missed := unnamed(shared(schema, prefix), [name for (name,) in rows]):
+            if missed := unnamed(shared(schema, prefix), there):
                 yield missed, []
         elif found != schema.version:
             yield [f"{prefix}: {schema.kind} has version {found}, expected {schema.version}"], []

@@ -2,7 +2,7 @@
 
 Both are written down as lines of text: a column, a key, a reference, a check, an index. An
 application's own indexes on our tables do not count, unless they are unique: those refuse rows. Nor do
-its triggers.
+its triggers and policies, or rules that leave what is written as it is.
 """
 
 from __future__ import annotations
@@ -31,19 +31,27 @@ ORDER BY c.relname, a.attnum"""
 _RULES: Final = """\
 SELECT c.relname, pg_get_constraintdef(r.oid)
 FROM pg_class AS c JOIN pg_constraint AS r ON r.conrelid = c.oid
-WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND r.contype IN ('p', 'u', 'f', 'c')"""
+WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND r.contype IN ('p', 'u', 'f', 'c', 'x')"""
 
 _INDEXES: Final = """\
-SELECT c.relname, i.relname, x.indisunique, x.indisvalid,
-       ARRAY(SELECT pg_get_indexdef(x.indexrelid, n, true) FROM generate_series(1, x.indnatts) AS n),
+SELECT c.relname, i.relname, x.indisunique, x.indisvalid, pg_get_indexdef(x.indexrelid),
        coalesce(pg_get_expr(x.indpred, x.indrelid), '')
 FROM pg_class AS c JOIN pg_index AS x ON x.indrelid = c.oid JOIN pg_class AS i ON i.oid = x.indexrelid
 WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2)
-  AND NOT EXISTS (SELECT FROM pg_constraint AS r WHERE r.conindid = i.oid AND r.contype IN ('p', 'u'))"""
+  AND NOT EXISTS (SELECT FROM pg_constraint AS r WHERE r.conindid = i.oid AND r.contype IN ('p', 'u', 'x'))"""
 
-_TRIGGERS: Final = """\
-SELECT c.relname, t.tgname FROM pg_class AS c JOIN pg_trigger AS t ON t.tgrelid = c.oid
-WHERE c.relnamespace = $1::text::regnamespace AND c.relname = ANY ($2) AND NOT t.tgisinternal"""
+_BESIDES: Final = """\
+WITH ours AS (SELECT * FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2))
+SELECT relname, 'trigger ' || tgname FROM ours JOIN pg_trigger ON tgrelid = ours.oid WHERE NOT tgisinternal
+UNION ALL SELECT relname, 'references that are not looked at'
+FROM ours WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = ours.oid AND tgisinternal AND tgenabled = 'D')
+UNION ALL SELECT relname, CASE WHEN is_instead THEN 'a rule instead: ' ELSE 'rule beside: ' END || rulename
+FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE ours.relkind = 'r'
+UNION ALL SELECT relname, 'policies for rows' FROM ours WHERE relrowsecurity
+UNION ALL SELECT relname, 'nothing that outlives a crash: it is unlogged' FROM ours WHERE relpersistence = 'u'"""
+
+_BESIDE: Final = ("trigger ", "rule beside: ", "policies ")
+"""What an application may add: it sees what is written, and refuses nothing of it by itself."""
 
 
 def find_drift(cursor: Any, schema: Schema, place: str) -> list[str]:
@@ -73,9 +81,14 @@ def compare(cursor: Any, schema: Schema, place: str) -> tuple[list[str], list[st
     return differences, added
 
 
+def is_as_declared(cursor: Any, table: Table[Any], place: str) -> bool:
+    """Whether a table that is there is a declared one."""
+    return _catalogue(cursor, [table.name], place).get(table.name) == _declared(table)
+
+
 def _is_an_applications(line: str, ours: set[str]) -> bool:
-    """Whether this is a trigger, or an index of another name than ours: one that refuses no rows."""
-    if line.startswith("trigger "):
+    """Whether this is what it may add, or an index of another name than ours: one that refuses no rows."""
+    if line.startswith(_BESIDE):
         return True
     name, _, rest = line.partition(":")
     return line.startswith("index ") and f"{name}:" not in ours and not rest.startswith(" unique")
@@ -97,13 +110,13 @@ def _catalogue(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]
             found[table].add(
                 f"rule {_plain(rule.replace(f' REFERENCES {place}.', ' REFERENCES '))}"
             )
-    for table, name, is_unique, is_valid, columns, where in cursor.execute(
+    for table, name, is_unique, is_valid, definition, where in cursor.execute(
         _INDEXES, (place, names)
     ).fetchall():
-        line = _index(name, columns, where, is_unique=is_unique)
+        line = _index(name, _on_what(definition), where, is_unique=is_unique)
         found[table].add(line if is_valid else f"{line} (invalid)")
-    for table, text in cursor.execute(_TRIGGERS, (place, names)).fetchall():
-        found[table].add(f"trigger {text}")
+    for table, text in cursor.execute(_BESIDES, (place, names)).fetchall():
+        found[table].add(text)
     return found
 
 
@@ -130,7 +143,10 @@ def _declared(table: Table[Any]) -> set[str]:
         text = _condition(index.dialect_options["postgresql"]["where"])
         lines.add(
             _index(
-                str(index.name), [each.name for each in index.columns], text, is_unique=index.unique
+                str(index.name),
+                f"({', '.join(each.name for each in index.columns)})",
+                text,
+                is_unique=index.unique,
             )
         )
     return lines
@@ -169,10 +185,19 @@ def _column(name: str, kind: str, *, is_required: bool, collation: str) -> str:
     return f"column {name} {kind}{collated}{' NOT NULL' if is_required else ''}"
 
 
-def _index(name: str, columns: Iterable[str], where: str, *, is_unique: bool) -> str:
-    unique = "unique " if is_unique else ""
-    on = f"index {name}: {unique}({', '.join(columns)})"
-    return on + (f" WHERE {_plain(where)}" if where else "")
+def _index(name: str, on: str, where: str, *, is_unique: bool) -> str:
+    line = f"index {name}: {'unique ' if is_unique else ''}{on}"
+    return line + (f" WHERE {_plain(where)}" if where else "")
+
+
+def _on_what(definition: str) -> str:
+    """Return the columns of an index, in which order, and its method unless that is a B-tree."""
+    on = definition.partition(" USING ")[2].partition(" WHERE ")[0]
+    return _STORAGE.sub("", on).removeprefix("btree ").replace('"', "")
+
+
+_STORAGE: Final = re.compile(r" WITH \([^)]*\)$")
+"""How its pages are filled, say."""
 
 
 _CASTS: Final = re.compile(r"::(?:text|bigint|regclass)|[()\"\s]")

@@ -108,9 +108,13 @@ def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:
     known = versions(cursor, schema.prefix, place)
     if schema.kind not in known:
         taken = sorted(name for (name,) in cursor.execute(_TAKEN, (place, _wanted(schema))))
-        if taken:
+        if not taken:
+            return True
+        known = versions(
+            cursor, schema.prefix, place
+        )  # another may have made them since that was read
+        if schema.kind not in known:
             raise NamesTakenError(path, taken)
-        return True
     if known[schema.kind] != schema.version:
         raise SchemaVersionError(schema.kind, schema.version, known[schema.kind], path)
     differences = find_drift(cursor, schema, place)

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from lash_store._backends.findings import Findings, unnamed
+from lash_store._backends.findings import Findings, prefixes_among, unnamed
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.drift import Catalogue, find_drift, read_catalogue, undeclared
@@ -45,7 +45,8 @@ def _findings(connection: StoreConnection, schemas: Sequence[Schema]) -> Finding
     cursor, path = connection.own_cursor, connection.path
     catalogue = read_catalogue(cursor)
     version = catalogue.version
-    prefixes = guard.prefixes(catalogue)
+    there = [name for kind, name, *_ in catalogue.objects if kind == "table"]
+    prefixes = sorted({*guard.prefixes(catalogue), *prefixes_among(schemas, there)})
     if prefixes:
         problems = [each for prefix in prefixes for each in _shared_drift(cursor, prefix, schemas)]
         added = {  # a set: each kind has the table of versions, and so what stands on that

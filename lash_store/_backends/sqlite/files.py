@@ -169,13 +169,24 @@ _CLOSING_S: Final = 0.1
 _LOOK_AGAIN_S: Final = 0.002
 
 
+def is_there(path: str) -> bool:
+    """Whether a path leads to anything; StoreOpenError if that can't be seen."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise open_error(path, error) from error
+    return True
+
+
 def remove_database(path: str) -> bool:
     """Remove a database and everything beside it; tell whether there was one.
 
     Raises StoreBusyError, and removes nothing, while another connection, in this process or
     another, has the file in use.
     """
-    if not os.path.exists(path):
+    if not is_there(path):
         return False  # what stands beside it may be in use by who has opened it before it was moved
     _check_unused(path, monotonic())
     # The database last: what stands beside a file that is there is never a stranger's. And where it is, not
@@ -353,6 +364,8 @@ def _reason_from_file(path: str) -> str | None:
         return error.strerror
     if not os.access(path, os.R_OK):
         return _UNREADABLE
+    if os.path.exists(f"{path}-journal"):
+        return "a transaction on it was cut off, which opening it once for writing undoes"
     if not os.access(os.path.dirname(path), os.W_OK):
         return (
             "its folder can't be written, and WAL needs two files beside it (-wal, -shm); "

@@ -16,6 +16,7 @@ from lash_store._backends.sqlite.files import (
     IN_MEMORY,
     check_openable,
     create_private_file,
+    is_there,
     open_error,
 )
 from lash_store._kernel.options import Settings
@@ -42,7 +43,7 @@ def open_writer(
     an empty one becomes a store. What is refused is refused before anything is written, the
     journal mode included.
     """
-    if not settings.create and is_new and not os.path.exists(path):
+    if not settings.create and is_new and not is_there(path):
         raise StoreOpenError(path, "there is none, and none is to be made (create=False)")
     with _opening(
         path, settings, opened, read_only=False, is_new=is_new, prefix=schema.prefix
