@@ -52,7 +52,15 @@ class Tx(Generic[ContextT_co]):
     connection. Usable until that transaction ends; after that, TransactionEndedError.
     """
 
-    __slots__ = ("__weakref__", "_cursor", "context", "now_ms", "operation", "transaction")
+    __slots__ = (
+        "__weakref__",
+        "_cursor",
+        "_written",
+        "context",
+        "now_ms",
+        "operation",
+        "transaction",
+    )
 
     schema: ClassVar[Schema]
     in_its_file: ClassVar[Concern]
@@ -147,13 +155,15 @@ class Tx(Generic[ContextT_co]):
     def orm(self, **options: Any) -> "Session":
         """Return an ORM Session on this transaction (K-TX-13); `options` are its own.
 
-        It stands on a savepoint: what it rolls back is what went through it, and what it commits is
-        committed, or not, with the transaction. Close it inside: ``with tx.orm() as orm:``.
+        It stands on a savepoint, set by its first statement: what it rolls back is what went through it, and
+        what it commits is committed, or not, with the transaction. Commit it, and close it inside:
+        ``with tx.orm() as orm:``. Its rollback, or its end without a commit, is TransactionError if this Tx has
+        written since that first statement: a savepoint can't undo the one without the other.
         """
-        from sqlalchemy.orm import Session  # noqa: PLC0415 # reason: slow to import, and most never do
+        from lash_store._stores.orm import TxSession  # noqa: PLC0415 # reason: slow to import, and most never do
 
         options.setdefault("join_transaction_mode", "create_savepoint")
-        return Session(self.connection, **options)
+        return TxSession(self, **options)
 
     def touch(self, key: str) -> None:
         """Note that something was changed for which somebody may wait by its name."""
