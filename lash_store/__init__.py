@@ -2,15 +2,20 @@
 
 What a consumer needs first stands here; the rest by its module:
 
-``lash_store.session``   the session store: ``statements`` to compose, ``tables``, ``records``
-``lash_store.process``   the process registry: the same
-``lash_store.trigger``   the trigger store: the same
-``lash_store.effect``    the effect store: the same
-``lash_store.routing``   what leads from one store to another
-``lash_store.errors``    every error, as a tree
-``lash_store.schemas``   the four schemas, and checking a file of any kind
-``lash_store.testing``   clock, strategies and the lease machine (extra: ``testing``)
-``lash_store.cli``       the ``lash-store`` command (extra: ``cli``)
+``lash_store.session``     the session store: ``statements`` to compose, ``tables``, ``records``
+``lash_store.process``     the process registry: the same
+``lash_store.trigger``     the trigger store: the same
+``lash_store.effect``      the effect store: the same
+``lash_store.leases``      leases of your own
+``lash_store.statements``  parts of statements of your own
+``lash_store.routing``     what leads from one store to another
+``lash_store.errors``      every error, as a tree
+``lash_store.schemas``     the four schemas, and checking a file of any kind
+``lash_store.moving``      copying a deployment elsewhere
+``lash_store.tracing``     statements as they run, and their plans
+``lash_store.alembic``     leaving our tables out of an application's migrations
+``lash_store.testing``     clocks, machines, explorer and crash kit (extra: ``testing``)
+``lash_store.cli``         the ``lash-store`` command (extra: ``cli``)
 """
 
 from importlib import import_module
@@ -198,14 +203,20 @@ _HOMES: Final = {
 
 _MODULES: Final = frozenset(
     (
+        "alembic",
         "clock",
         "deployment",
         "effect",
         "errors",
+        "leases",
+        "moving",
         "process",
         "routing",
         "schemas",
         "session",
+        "statements",
+        "testing",
+        "tracing",
         "trigger",
     )
 )

@@ -207,12 +207,12 @@ class AsyncDeployment:
     def root(self) -> Path:
         """The folder, or the file of the database, once it is open; see :class:`Deployment`."""
         if self._deployment is None:
-            raise StoreClosedError(self._name)
+            raise StoreClosedError(self._name, not self._is_closed)
         return self._deployment.root
 
     def __getattr__(self, name: str) -> Any:
         if name in AsyncDeployment.__annotations__:
-            raise StoreClosedError(self._name)  # it is not open yet
+            raise StoreClosedError(self._name, not self._is_closed)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     async def _open(self) -> Self:

@@ -74,6 +74,8 @@ def trace(seen: Callable[[Statement], object], *, path: str | None = None) -> It
     for what it raises fails the statement; of a COMMIT it is raised although that has happened. A statement that failed is not told of. What is open
     already is told of from its next transaction on. Free while nobody traces.
     """
+    if not callable(seen):
+        raise InvalidRecordError("seen", shown(seen), "must be a function")
     with observed_by(_Traced(seen, path)):
         yield
 

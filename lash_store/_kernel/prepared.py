@@ -57,6 +57,7 @@ from sqlalchemy.types import TypeEngine
 from lash_store._kernel.backend import Cursor, Driver
 from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement, driver_of
+from lash_store._kernel.signals import is_from_handler
 from lash_store.errors import CorruptRecordError, LashStoreError, UnpreparableStatementError
 
 P = ParamSpec("P")
@@ -191,6 +192,8 @@ def _built(builder: Callable[..., ClauseElement], arguments: dict[str, Any]) -> 
     except (LashStoreError, RecursionError):
         raise  # the latter is the caller's, who has no frame left
     except Exception as error:
+        if is_from_handler(error):
+            raise  # it has nothing to do with the builder
         raise UnpreparableStatementError(
             f"{name_of(builder)} can't be prepared: it is called once, with bind parameters in the place of "
             f"its arguments, and raises {type(error).__name__}: {error}"

@@ -14,7 +14,14 @@ from lash_store._kernel.checks import check_kind
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import finish_first, renewed_in_child
-from lash_store._stores.store import Search, Store, deadline, plain_function, touched_by
+from lash_store._stores.store import (
+    Search,
+    Store,
+    deadline,
+    finding_function,
+    plain_function,
+    touched_by,
+)
 from lash_store._stores.tx import Tx
 from lash_store.errors import LashStoreError, StoreClosedError
 
@@ -109,8 +116,7 @@ class AsyncStore(Generic[T_co]):
 
         It looks on a thread. Cancelling it ends the wait.
         """
-        plain = plain_function("look", look)
-        return await self._wait_looking(self.read, plain, timeout_ms)
+        return await self._wait_looking(self.read, finding_function(look), timeout_ms)
 
     async def _wait_together(
         self, look: Callable[[T_co], R | None], timeout_ms: int | None

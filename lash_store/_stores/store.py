@@ -124,14 +124,15 @@ class Store(Generic[T_co]):
     ) -> R | None:
         """Wait until `look`, in a snapshot, finds something, and return it; None after `timeout_ms`.
 
+        What is false (None, False, an empty list, 0) is nothing: it waits on.
         It looks at once, and again after every commit that may concern what it has looked at: of
         this process at once, of another within 50 ms. What comes true by time alone (a lease that runs out, work that
         is due) wakes nobody: give a `timeout_ms`, and look again. Waiting takes no lock and next to no CPU time. Raises NestedTransactionError
         inside a write transaction of this store, whose commit it would wait for in vain.
         """
-        plain = plain_function("look", look)
+        finding = finding_function(look)
         changed = Bell()
-        return self._wait(plain, Waiter(changed.ring), changed, timeout_ms)
+        return self._wait(finding, Waiter(changed.ring), changed, timeout_ms)
 
     def _wait_for(self, search: Search[T_co, R], timeout_ms: int | None) -> R | None:
         """Wait until what the library itself looks for is there."""
@@ -302,6 +303,12 @@ def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
         return result
 
     return plain
+
+
+def finding_function(look: Callable[..., R | None]) -> Callable[..., R | None]:
+    """Return a consumer's `look`, which has found nothing while what it gives is false."""
+    plain = plain_function("look", look)
+    return lambda tx: plain(tx) or None
 
 
 def _runs_as_called(function: object) -> bool:

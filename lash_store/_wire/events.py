@@ -140,8 +140,8 @@ CORE_EVENT_TYPES: Final = (
 def written_event_types(event_types: Sequence[EventType]) -> list[dict[str, Any]]:
     """Check event types and return their written form (P-REG-2).
 
-    Raises InvalidRecordError for an empty or repeated name, a payload schema that is none, and
-    an end other than "completed" that selects no await_output.
+    Raises InvalidRecordError for an empty or repeated name, a payload schema that is none, a pointer
+    that leads nowhere in any payload, and an end other than "completed" that selects no await_output.
     """
     check_items("event_types", event_types, EventType)
     written: dict[str, dict[str, Any]] = {}
@@ -213,7 +213,10 @@ def _written_selector(field: str, selector: Selector, depth: int = 0) -> Any:
     if isinstance(selector, Payload):
         return "payload"
     if isinstance(selector, Pointer):
-        return {"pointer": check_text(field, selector.pointer)}
+        pointer = check_text(field, selector.pointer)
+        if pointer and not pointer.startswith("/"):
+            raise InvalidRecordError(field, shown(pointer), "a pointer to a part begins with /")
+        return {"pointer": pointer}
     if isinstance(selector, Const):
         return {"const": free_json(field, selector.const)}
     if isinstance(selector, Present):

@@ -17,6 +17,7 @@ from referencing.exceptions import Unresolvable
 
 from lash_store._kernel.checks import shown
 from lash_store._kernel.codecs import on_any_stack
+from lash_store._kernel.signals import is_from_handler
 
 _LONGEST: Final = 300
 
@@ -35,10 +36,17 @@ def compile_schema(schema_json: str) -> Validator:
     except SchemaError as error:
         raise ValueError(f"no JSON Schema: {error.message} at {error.json_path}") from error
     except Exception as error:
+        _require_validators_own(error)
         # Not every schema that is none is found out by the validator's own checks.
         raise ValueError(f"no JSON Schema: {type(error).__name__}: {error}") from error
     validator: Validator = draft(schema, registry=_NO_REMOTE_SCHEMAS)
     return validator
+
+
+def _require_validators_own(error: Exception) -> None:
+    """Raise what says nothing of a schema: it has only struck as one was looked at (K-TX-10)."""
+    if isinstance(error, MemoryError) or is_from_handler(error):
+        raise error
 
 
 def _draft_of(schema: Any) -> Any:
@@ -62,6 +70,7 @@ def mismatch(validator: Validator, payload: Any) -> str | None:
     except Unresolvable as unresolvable:
         return f"its schema refers to what is not part of it: {unresolvable}"
     except Exception as failure:  # noqa: BLE001 # reason: a reference may lead to what is no schema
+        _require_validators_own(failure)
         return f"its schema can't be applied: {type(failure).__name__}: {failure}"
     if error is None:
         return None

@@ -291,7 +291,8 @@ class Recording:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         scope_id, replay_key = (
-            name if isinstance(name, str) else name(*args, **kwargs) for name in self._names
+            name if isinstance(name, str) else name(*bound.args, **bound.kwargs)
+            for name in self._names
         )
         name = f"{function.__module__}.{function.__qualname__}"
         envelope = {"function": name, "arguments": dict(bound.arguments)}

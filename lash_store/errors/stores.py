@@ -67,13 +67,16 @@ class NamesTakenError(StoreOpenError):
 
 
 class StoreClosedError(LashStoreError):
-    """The store was used after ``close()`` (K-OPEN-5)."""
+    """The store was used after ``close()`` (K-OPEN-5), or an AsyncDeployment before it was opened."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str, is_new: bool = False) -> None:  # noqa: FBT001, FBT002 # reason: pickled by position
+        super().__init__(path, is_new)
         self.path = path
+        self.is_new = is_new
 
     def __str__(self) -> str:
+        if self.is_new:
+            return f"{self.path!r} is not open yet: `async with` it, or await it"
         return f"the store {self.path!r} is closed"
 
 

@@ -26,7 +26,8 @@ class ProcessHolding:
         """Hold the lease on a process in a block, ``with`` or ``async with`` (K-HOLD-1 to K-HOLD-4).
 
         Claimed when the block is entered, renewed every third of `ttl_ms`, released when it is left.
-        While somebody else holds it, waits for `timeout_ms`, and then raises LeaseHeldError.
+        While somebody else holds it, waits for `timeout_ms`, and then raises LeaseHeldError. A process that
+        has ended can be held too: who has waited for another worker looks whether there is anything left to do.
         """
         store: Any = self
         return leases.LEASES.holding(

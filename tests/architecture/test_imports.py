@@ -27,6 +27,12 @@ def loaded_by(statement: str) -> set[str]:
     return set(ended.stdout.split())
 
 
+@pytest.mark.parametrize("name", sorted(lash_store._MODULES))
+def test_each_module_that_the_front_tells_of_is_there_with_it(name: str) -> None:
+    assert f"lash_store.{name}" in loaded_by(f"import lash_store; lash_store.{name}")
+    assert f"``lash_store.{name}``" in str(lash_store.__doc__) or name in ("clock", "deployment")
+
+
 def test_each_name_of_the_front_is_where_type_checkers_look_for_it() -> None:
     block, _ = [each for each in ast.parse(FRONT.read_text()).body if isinstance(each, ast.If)]
     said = {

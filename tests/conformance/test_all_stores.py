@@ -163,6 +163,10 @@ def test_k_tx_8_in_a_consumers_own_transaction(kind: Any, path: Path) -> None:
     plain.dispose()
 
 
+NOTHING: tuple[Any, ...] = (None, False, 0, [], set())
+"""What a look gives that has found nothing yet."""
+
+
 @every_store
 def test_asyncio(kind: Any, path: Path) -> None:
     async def main() -> None:
@@ -170,9 +174,9 @@ def test_asyncio(kind: Any, path: Path) -> None:
             await WRITES[kind](store)
             await store.check_schema()
             assert await store.read(READS[kind]) == 1
-            found = await store.wait_until(lambda tx: READS[kind](tx) or None, timeout_ms=50)
-            assert found == 1
-            assert await store.wait_until(lambda _: None, timeout_ms=30) is None
+            assert await store.wait_until(READS[kind], timeout_ms=50) == 1
+            for nothing in NOTHING:
+                assert await store.wait_until(lambda _, n=nothing: n, timeout_ms=1) is None
         with pytest.raises(StoreClosedError):
             await WRITES[kind](store)
 
@@ -182,9 +186,11 @@ def test_asyncio(kind: Any, path: Path) -> None:
 @every_store
 def test_wait_until_a_condition_of_ones_own(kind: Any, path: Path) -> None:
     with kind.open(path) as store:
-        assert store.wait_until(lambda tx: READS[kind](tx) or None, timeout_ms=20) is None
+        assert store.wait_until(READS[kind], timeout_ms=20) is None
+        for nothing in NOTHING:
+            assert store.wait_until(lambda _, n=nothing: n, timeout_ms=1) is None
         WRITES[kind](store)
-        assert store.wait_until(lambda tx: READS[kind](tx) or None) == 1
+        assert store.wait_until(READS[kind]) == 1
         with pytest.raises(InvalidRecordError):
             store.wait_until(lambda _: 1, timeout_ms=-1)
         with pytest.raises(ZeroDivisionError):

@@ -254,6 +254,11 @@ def test_k_compose_5_like_is_without_case_again(store: SessionStore) -> None:
 # Tracing.
 
 
+def test_k_compose_6_who_can_not_be_told_is_refused() -> None:
+    with pytest.raises(InvalidRecordError, match="seen"), trace(5):  # type: ignore[arg-type] # reason: that is the test
+        pass
+
+
 def traced(run: Callable[[], object], **options: Any) -> list[Statement]:
     seen: list[Statement] = []
     with trace(seen.append, **options):

@@ -106,6 +106,8 @@ def test_the_asyncio_deployment_has_the_same_stores(tmp_path: Path) -> None:
     session = asyncio.run(main())
     with pytest.raises(StoreClosedError):
         asyncio.run(session.load_head())
+    with pytest.raises(StoreClosedError, match="is not open yet: `async with` it"):
+        _ = AsyncDeployment.open(tmp_path).sessions
 
 
 def test_an_asyncio_deployment_opens_by_await_and_says_why_it_can_not(tmp_path: Path) -> None:

@@ -343,6 +343,13 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
     assert (call_model.__name__, call_model.__doc__) == ("call_model", "Call the model.")
     with pytest.raises(Exception, match="other content"):
         call_model("a", "bye")
+
+    @effects.recorded("s", lambda prompt, model: f"{model}:{prompt}")
+    def ask(prompt: str, model: str = "m") -> str:
+        return f"{model} {prompt}"
+
+    assert ask("x") == ask("x", "m") == ask(model="m", prompt="x") == "m x"
+    assert effects.count_effects(scope_id="s") == 1
     with pytest.raises(InvalidRecordError):
         call_model("c", object())  # type: ignore[arg-type] # reason: that is the test
 

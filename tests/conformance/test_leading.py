@@ -7,14 +7,15 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, Select, event, literal, select, text
 
 from lash_store import (
     AsyncProcessRegistry,
@@ -24,6 +25,7 @@ from lash_store import (
     SessionLease,
     SessionStore,
     Success,
+    prepare,
 )
 from lash_store._backends.sqlite import dialect, leading, writing
 from lash_store._backends.sqlite.connection import StoreConnection
@@ -33,13 +35,15 @@ from lash_store._backends.sqlite.turns import Hold
 from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by
 from lash_store._kernel.threads import WORKS
+from lash_store._wire import validating
 from lash_store.errors import LeaseLostError, StorageError, StoreBusyError
+from lash_store.process.records import EventType, PayloadSchema
 from lash_store.session.records import SessionMeta
 from lash_store.session.tx import SessionTx
 from lash_store.testing import ManualClock, as_another_process, run_as_group
 from tests.conformance.test_groups import NOBODYS, Recorder
 from tests.support.databases import all_rows, database_of
-from tests.support.registries import registration
+from tests.support.registries import register, registration
 from tests.support.timing import awaited_within
 from tests.support.turns import PATIENCE_S, eventually, held, in_line, join, outcome, started
 
@@ -220,6 +224,59 @@ class Striking:
         raise Struck
 
     __call__ = strike
+
+
+@contextmanager
+def struck() -> Iterator[None]:
+    """A block that a handler's exception has to leave as it is."""
+    before = signal.signal(signal.SIGUSR1, _strike)
+    try:
+        with pytest.raises(Struck):
+            yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize(
+    ("what", "striking"),
+    [
+        ("best_match", lambda _: signal.raise_signal(signal.SIGUSR1)),
+        ("partial", lambda *_, **__: lambda _: signal.raise_signal(signal.SIGUSR1)),
+    ],
+    ids=["a payload is checked", "a schema is"],
+)
+def test_k_tx_10_what_a_handler_raises_as_a_payload_is_checked_is_not_of_the_schema(
+    path: Path, monkeypatch: pytest.MonkeyPatch, what: str, striking: Any
+) -> None:
+    schema = {"title": what}
+    with ProcessRegistry.open(f"{path}-registry") as registry:
+        register(registry, event_types=[EventType("e", PayloadSchema(schema))])
+        validating.compile_schema.cache_clear()
+        monkeypatch.setattr(validating, what, striking)
+        with struck():
+            registry.append_event("p", "e", [1, 2], replay_key="k")
+        monkeypatch.undo()
+        assert registry.recent_events("p") == []
+        assert registry.append_event("p", "e", [1, 2], replay_key="k").event.sequence == 1
+
+
+@pytest.mark.posix
+def test_k_tx_10_what_a_handler_raises_as_a_statement_is_prepared_is_not_of_the_builder(
+    store: SessionStore,
+) -> None:
+    calls = iter(range(9))
+
+    @prepare
+    def struck_once() -> Select[int]:
+        if next(calls) == 0:
+            signal.raise_signal(signal.SIGUSR1)
+        return select(literal(1))
+
+    with struck(), store.read() as tx:
+        struck_once.one(tx.cursor)
+    with store.read() as tx:
+        assert struck_once.one(tx.cursor) == (1,)
 
 
 @pytest.mark.posix

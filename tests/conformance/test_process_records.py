@@ -321,6 +321,10 @@ def test_p_reg_1_core_event_types_are_added_where_they_are_missing(
     assert written(path)["event_types"][1:] == [e for e in CORE if e["name"] != "process.resumed"]
 
 
+def ends(selector: Any) -> EventType:
+    return EventType("a", semantics=Semantics(TerminalRule("completed", selector)))
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -335,6 +339,8 @@ def test_p_reg_1_core_event_types_are_added_where_they_are_missing(
         {"event_types": [EventType("a", semantics=Semantics(TerminalRule("stopped")))]},  # type: ignore[arg-type] # reason: that is the test
         {"event_types": [EventType("a", PayloadSchema({"type": "no-such-type"}))]},
         {"event_types": [EventType("a", PayloadSchema([]))]},
+        {"event_types": [ends(Pointer("text"))]},
+        {"event_types": [ends(Template("{a}", {"a": Pointer("a/b")}))]},
         {"event_types": [EventType("a", PayloadSchema({"$schema": "http://no.such/draft"}))]},
         {"event_types": [EventType("a", PayloadSchema({"pattern": "("}))]},
         {"event_types": "tick"},

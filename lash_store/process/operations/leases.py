@@ -23,7 +23,7 @@ def claim_lease(
     A free, released or expired lease gives a new term: a fresh token and the next fencing
     number. So does the lease of a live owner that claims again: what it was before, an
     earlier executor under the same name, is fenced off. While another owner is live, the
-    result is a LeaseHeld that names it (K-LEASE-2).
+    result is a LeaseHeld that names it (K-LEASE-2). A process that has ended gives its lease as any other.
 
     Raises NotFoundError for an unknown process, and InvalidRecordError for an empty id or
     owner or a bad `ttl_ms`.

@@ -51,7 +51,7 @@ def commit_attachments(
 ) -> Work[int]:
     """Stamp attachments of this session committed, once; return how many were stamped."""
     owner = chosen_session(context, session_id)
-    names = tuple(check_names("attachment_id", attachment_ids))
+    names = tuple(check_names("attachment_ids", attachment_ids))
 
     def commit(tx: Tx) -> int:
         with tx.all_or_nothing():

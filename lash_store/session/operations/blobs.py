@@ -67,7 +67,7 @@ def load_checkpoint(_: SessionContext, checkpoint_ref: str) -> Work[Checkpoint]:
 
     Raises CorruptRecordError for a manifest or component that is missing or can't be read.
     """
-    ref = check_name("key", checkpoint_ref)
+    ref = check_name("checkpoint_ref", checkpoint_ref)
 
     def load(tx: Tx) -> Checkpoint:
         manifest = read_manifest(tx, ref)
@@ -89,7 +89,7 @@ def load_checkpoint(_: SessionContext, checkpoint_ref: str) -> Work[Checkpoint]:
 
 def load_manifest(_: SessionContext, checkpoint_ref: str) -> Work[Manifest]:
     """Return a checkpoint's manifest, without its components; CorruptRecordError if missing."""
-    ref = check_name("key", checkpoint_ref)
+    ref = check_name("checkpoint_ref", checkpoint_ref)
 
     def load(tx: Tx) -> Manifest:
         return read_manifest(tx, ref)

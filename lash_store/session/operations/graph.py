@@ -79,7 +79,7 @@ def tombstone_nodes(_: SessionContext, node_ids: Iterable[str]) -> Work[int]:
 
     Unknown and hidden ids are passed over. The head's count follows, its revision stays.
     """
-    names = tuple(check_names("node_id", node_ids))
+    names = tuple(check_names("node_ids", node_ids))
 
     def tombstone(tx: Tx) -> int:
         head, cursor = read_head(tx), tx.own_cursor  # read first: it may be corrupt
