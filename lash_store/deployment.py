@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Self, Unpack
 
 from lash_store._backends import is_server, is_url, place_name
-from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import shown
+from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import finish_first, renewed_in_child
 from lash_store.effect.async_store import AsyncEffectStore

@@ -13,19 +13,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from itertools import pairwise
-from math import inf
 from threading import get_ident
 from time import monotonic
 from typing import Any, Final, TypeVar
 
 from lash_store._kernel.signals import is_from_handler
 from lash_store._kernel.threads import (
-    CHORES,
-    WORKS,
     Bell,
-    is_library_thread,
     report,
-    start_thread,
 )
 
 R = TypeVar("R")
@@ -155,7 +150,7 @@ class Call(ABC):
 class ThreadCall(Call):
     """A call of a thread, which waits for its turn to lead, or to be told that it was led."""
 
-    __slots__ = ("_bell", "by_itself", "next_told", "thread")
+    __slots__ = ("_bell", "by_itself", "is_withdrawn", "next_told", "thread")
 
     def __init__(
         self,
@@ -163,15 +158,23 @@ class ThreadCall(Call):
         operation: str | None,
         work: Callable[[Any], Any],
         *,
-        budget_s: float,
+        budget_s: float | None = None,
         by_itself: bool = False,
     ) -> None:
-        Call.__init__(self, caller, operation, work, budget_s)
+        Call.__init__(
+            self, caller, operation, work, caller.budget_s if budget_s is None else budget_s
+        )
         self.by_itself = by_itself
         self._bell = Bell()
         self.thread = get_ident()
         self.next_told: ThreadCall | None = None
         """Whom its thread wakes once it is awake itself; see :func:`settle`."""
+        self.is_withdrawn = False
+        """Whether an interrupt has ended its thread's wait: whoever has taken it already gives it back to nobody."""
+
+    def give_back(self, by: object, *, alone: bool = True) -> bool:
+        """Let it wait again; not if its thread doesn't: in line it would keep all others waiting."""
+        return not self.is_withdrawn and Call.give_back(self, by, alone=alone)
 
     def may_join(self, *, on_library: bool) -> bool:  # noqa: ARG002 # reason: a loop's call asks
         """Whether another thread may run it: not if it is a consumer's work."""
@@ -317,49 +320,6 @@ class LoopCall(LibraryCall):
             waited.set_exception(error)
         else:
             waited.set_result(self.result)
-
-
-class LoopJob(LoopCall):
-    """What an event loop wants done on a thread, without a place in line: opening, say."""
-
-    __slots__ = ("_may_be_left",)
-
-    def __init__(self, job: Callable[[], Any], *, may_be_left: bool) -> None:
-        super().__init__(None, None, job, budget_s=inf)  # type: ignore[arg-type] # reason: a job takes no transaction
-        self._may_be_left = may_be_left
-
-    async def answer(self) -> Any:
-        """Wait for the outcome; of what may be left, cancelled, not even until it is known."""
-        if self._may_be_left and self._waited is not None:
-            return await self._waited
-        return await super().answer()
-
-    def run_job(self) -> None:
-        """Do it, unless it was cancelled before."""
-        if not self.take(LoopJob):
-            return
-        try:
-            self.result = self.context.run(self.work)  # type: ignore[call-arg] # reason: a job takes no transaction
-        except BaseException as error:  # noqa: BLE001 # reason: whoever awaits it gets it
-            self.error = error
-        settle([self])
-
-
-async def on_library_thread(
-    job: Callable[[], R], *, is_consumers: bool = False, may_be_left: bool = False
-) -> R:
-    """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
-
-    What a consumer's work asks for, from an event loop of its own, gets a thread of its own: else all
-    that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later,
-    it is waited for, and then CancelledError is raised: the outcome is decided and nothing is left
-    running. What `may_be_left` goes on without its caller.
-    """
-    call = LoopJob(job, may_be_left=may_be_left)
-    if not is_library_thread() or not start_thread("lash-store-nested", call.run_job):
-        (WORKS if is_consumers else CHORES).submit(call.run_job)
-    result: R = await call.answer()
-    return result
 
 
 def settle(calls: Iterable[Call]) -> None:

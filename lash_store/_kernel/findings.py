@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from lash_store._kernel.calls import on_library_thread
+from lash_store._kernel.jobs import on_library_thread
 from lash_store.errors import LashStoreError
 
 K = TypeVar("K")

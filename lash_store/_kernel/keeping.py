@@ -26,13 +26,9 @@ from lash_store._kernel.kept import TICK_S, Kept
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.steady import steady_ms
 from lash_store._kernel.threads import TIMER
-from lash_store.errors import LashStoreError
 
 _MOST_PASSED_OVER: Final = 64
 """So many notes of what is held no more stay, beside as many as there are terms."""
-
-_LATER_S: Final = 10.0
-"""How long what nobody waits for may wait."""
 
 
 class _Book:
@@ -46,8 +42,8 @@ class _Book:
         self.moved: set[Kept] = set()
         """Those whose clocks are moved by hand: at those the keeper looks each time."""
 
-        self.at_s = 0.0
-        """When the timer looks next, on the monotonic clock; 0 if it does not."""
+        self.looks: list[float] = []
+        """When the timer looks, on the monotonic clock, the soonest first."""
 
         self._due: list[tuple[float, int, ref[Kept]]] = []
         """When to look at each of the others, the soonest first; a note that has been followed by another, or is of
@@ -113,6 +109,8 @@ class Entering:
     def __init__(self, key: str) -> None:
         self.key = key
         self.term: Any = None
+        self.is_over = False
+        """Whether nobody enters it any more: it was entered, or an interrupt has ended that."""
 
 
 class Keeper:
@@ -148,18 +146,29 @@ class Keeper:
             if book is not None:
                 book.discard(kept)
                 # The look that is due stays: one step after another would wake the timer each time.
-                if not book.kept and not book.at_s:
+                if not book.kept and not book.looks:
                     del self._books[kept.handle.key]
 
-    def claimed(self, entering: Entering, term: Any) -> None:
-        """Note what a block that is being entered has claimed; None for nothing."""
+    def drop_token(self, key: str, token: str) -> None:
+        """Renew no more what one token proves."""
         with self._lock:
-            entering.term = term
-            (self._entering.discard if term is None else self._entering.add)(entering)
+            book = self._books.get(key)
+            kept = [] if book is None else list(book.by_token.get(token, ()))
+        for each in kept:
+            self.drop(each)
+
+    def claimed(self, entering: Entering, term: Any) -> bool:
+        """Note what a block that is being entered has claimed, None for nothing; tell whether it still is."""
+        with self._lock:
+            if not entering.is_over:
+                entering.term = term
+                (self._entering.discard if term is None else self._entering.add)(entering)
+            return not entering.is_over
 
     def entered(self, entering: Entering) -> None:
         """Note that it is kept by now, or was not entered."""
         with self._lock:
+            entering.is_over = True
             self._entering.discard(entering)
 
     def is_held(self, key: str, fence: Any) -> bool:
@@ -220,20 +229,22 @@ class Keeper:
     def _look_in_time(self, key: str, book: _Book) -> None:
         """Have the timer look when there is something to look at, unless it does so by then."""
         at_s = book.next_s()
-        if at_s is None or 0 < book.at_s <= at_s:
+        if at_s is None or (book.looks and book.looks[0] <= at_s):
             return
         # First: an interrupt in between would leave a look noted that never comes.
         TIMER.after(at_s - monotonic(), lambda: self._tick(key, at_s))
-        book.at_s = at_s
+        heappush(book.looks, at_s)
 
     def _tick(self, key: str, at_s: float) -> None:
         with self._lock:
             book = self._books.get(key)
-            if book is None or book.at_s != at_s:
-                return  # another look is due instead
-            book.at_s = 0.0
+            if book is None:
+                return
+            while book.looks and book.looks[0] <= at_s:
+                heappop(book.looks)
             if not book.kept:
-                del self._books[key]
+                if not book.looks:
+                    del self._books[key]
                 return
         self._look(key)
 
@@ -247,7 +258,11 @@ class Keeper:
             now_ms = steady_ms(each.clock)
             if now_ms >= each.until_ms:
                 each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: of the same module
-            if each.lost is not None or (each.loop is not None and each.loop.is_closed()):
+            if each.loop is not None and each.loop.is_closed():
+                each.forget_who_waits()  # in that loop, which they would keep
+                self.drop(each)
+                continue
+            if each.lost is not None:
                 self.drop(each)
                 continue
             call = each.asked(now_ms + min(TICK_S * 1000, each.ttl_ms / 10))
@@ -276,13 +291,3 @@ class Keeper:
 KEEPER: Final = Keeper()
 
 in_forked_child(KEEPER.forget)
-
-
-def tell_later(handle: Handle, operation: str, work: Callable[[Any], Any]) -> None:
-    """Let an operation be done soon, of whose end nobody hears; from wherever a garbage collector comes."""
-
-    def tell() -> None:
-        with suppress(LashStoreError):  # it was closed
-            handle.submit_told([(operation, work, _LATER_S, lambda _: None)])
-
-    TIMER.after(0, tell)

@@ -147,6 +147,11 @@ class Kept:
         with self._lock, suppress(ValueError):
             self._told.remove(told)
 
+    def forget_who_waits(self) -> None:
+        """Tell nobody: there is no event loop left to tell it in."""
+        with self._lock:
+            self._told.clear()
+
     def leave(self) -> None:
         """Let it be over: its block was left, and what it has held was released, or is another block's."""
         error = self._lost_error(self.term)

@@ -9,8 +9,8 @@ from math import inf
 from time import monotonic
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_kind
+from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import finish_first, renewed_in_child
@@ -196,14 +196,22 @@ class AsyncStore(Generic[T_co]):
         self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
     ) -> None:
         """Do one write in a store that was closed before its tasks were over, as leaving `async with` does."""
+        anew = self._anew(operation, making)
+        if anew is not None:
+            await on_library_thread(anew)
+
+    def _anew(
+        self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
+    ) -> Callable[[], None] | None:
+        """Return what does that; None if nothing is left of what was closed."""
         if self._store is not None and self._store.path == ":memory:":
-            return  # which has ended with it
+            return None
 
         def write() -> None:
             with self._open_store(create=False) as store:
                 store._handle.write(operation, making(store._context))
 
-        await on_library_thread(write)
+        return write
 
     async def check_schema(self) -> None:
         """Raise SchemaDriftError or SchemaVersionError unless the file is as declared."""

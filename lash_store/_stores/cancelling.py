@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
-from lash_store._kernel.calls import on_library_thread
+from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.posix import in_forked_child
 from lash_store.errors import LashStoreError
 

@@ -14,29 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from lash_store._kernel.checks import check_count
-from lash_store._kernel.keeping import KEEPER, Entering, tell_later
+from lash_store._kernel.keeping import KEEPER, Entering
 from lash_store._kernel.kept import Kept
 from lash_store._kernel.leases import LeaseHeld
-from lash_store._kernel.locks import locked_as
-from lash_store._kernel.logs import not_released, tell
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores import lines
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.cancelling import finish_first
+from lash_store._stores.releasing import Releasing, noting
 from lash_store._stores.store import Store
 from lash_store._stores.tx import Context
 from lash_store.errors import (
-    ClaimLostError,
     InvalidRecordError,
     LashStoreError,
     LeaseHeldError,
-    LeaseLostError,
     NestedTransactionError,
     StoreClosedError,
 )
@@ -147,7 +143,8 @@ class Holding(Generic[HeldT_co]):
     ) -> None:
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
-        self._claiming, self._renewing, self._releasing = claiming, renewing, releasing
+        self._claiming, self._renewing = claiming, renewing
+        self._back = Releasing(operations[2], releasing)
         self._is_free = is_free
         self._lost_error = lost_error
         if check_count("ttl_ms", ttl_ms) == 0:
@@ -163,7 +160,7 @@ class Holding(Generic[HeldT_co]):
         self._check_not_held()
         waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
-        work = _noting(entering, self._claiming(store._context))
+        work = noting(entering, self._claiming(store._context))
         standing = lines.InThread(self._line(store)) if self._comes_behind(store) else None
         try:
             while True:
@@ -180,9 +177,12 @@ class Holding(Generic[HeldT_co]):
                 standing = standing or lines.InThread(self._line(store))
                 if standing.place.is_first:
                     store.wait_until(self._freed, timeout_ms=left_ms)
-        except StoreClosedError as error:
+        except BaseException:
             KEEPER.entered(entering)
-            _tell_if_claimed(store.path, entering, error)
+            if entering.term is not None:  # it was claimed all the same
+                if self._kept is not None:
+                    KEEPER.drop(self._kept)
+                self._back.release_soon(store, entering.term)
             raise
         finally:
             KEEPER.entered(entering)
@@ -195,14 +195,17 @@ class Holding(Generic[HeldT_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        store, kept = self._given, self._stopped()
+        store, held = self._given, self._kept
         assert isinstance(store, Store)
-        if kept is not None:
-            with _told_if_not_released(store.path, kept.term):
-                store._handle.write(
-                    self._operations[2],
-                    self._leaving(store._handle.key, store._context, kept.term),
-                )
+        try:
+            kept = self._stopped()
+            if kept is not None:
+                self._back.release(store, kept.term)
+        except BaseException:  # an interrupt, which a release does not hear of
+            if held is not None and not held.is_inherited:
+                KEEPER.drop(held)
+                self._back.release_soon(store, held.term)
+            raise
 
     async def __aenter__(self) -> HeldT_co:
         given = self._given
@@ -212,7 +215,7 @@ class Holding(Generic[HeldT_co]):
         store = given._store or await given._opened()
         waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
-        work = _noting(entering, self._claiming(store._context))
+        work = noting(entering, self._claiming(store._context))
         standing = lines.InLoop(self._line(store)) if self._comes_behind(store) else None
         try:
             while True:
@@ -255,36 +258,9 @@ class Holding(Generic[HeldT_co]):
         self, kind: object, given: AsyncStore[Any], store: Store[Any], term: Any
     ) -> None:
         if kind is GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            work = self._leaving(store._handle.key, store._context, term)
-            tell_later(store._handle, self._operations[2], work)
+            self._back.release_soon(store, term, given)
         else:
-            await finish_first(self._release(given, store, term))
-
-    async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
-        operation, handle = self._operations[2], store._handle
-        with _told_if_not_released(store.path, term):
-            try:
-                work = self._leaving(handle.key, store._context, term)
-                await handle.submit_write(operation, work, is_kept=True)
-            except StoreClosedError:
-                await given._write_anew(
-                    operation, lambda context: self._leaving(handle.key, context, term)
-                )
-
-    def _leaving(self, key: str, context: Context, term: Any) -> Work:
-        """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5)."""
-        work = self._releasing(context, term)
-
-        def release(tx: Any) -> Any:
-            if KEEPER.is_held(key, term.fence):
-                return None
-            released = work(tx)
-            # A lease on a table of the consumer's own is behind the lock of its row alone.
-            if KEEPER.is_held(key, term.fence):
-                raise _HeldElsewhereError
-            return released
-
-        return locked_as(release, work)
+            await self._back.release_async(given, store, term)
 
     def _held(
         self,
@@ -310,8 +286,9 @@ class Holding(Generic[HeldT_co]):
             lost_error=self._lost_error,
         )
         kept.loop = loop
-        # An interrupt may keep the block from being entered: nobody else would end it then.
-        self._let_go = weakref.finalize(self, KEEPER.drop, kept)
+        # An interrupt may keep the block from being entered, or left: nobody else would end it then.
+        given = self._given if isinstance(self._given, AsyncStore) else None
+        self._let_go = weakref.finalize(self, _let_go, self._back, kept, store, given)
         self._let_go.atexit = False
         KEEPER.keep(kept)
         return Held(kept)
@@ -360,37 +337,11 @@ class Holding(Generic[HeldT_co]):
         return max(1, int(min(left_ms, until_over_ms)))
 
 
-class _HeldElsewhereError(LashStoreError):
-    """Undoes a release: another block of this process has the same term."""
-
-
-@contextmanager
-def _told_if_not_released(path: str, term: Any) -> Iterator[None]:
-    """Pass over what keeps a term from being released: it runs out by itself as well."""
-    try:
-        yield
-    except (LeaseLostError, ClaimLostError, _HeldElsewhereError):
-        pass  # it is over, or goes on
-    except LashStoreError as error:
-        tell([not_released(path, term, error)])
-
-
-def _tell_if_claimed(path: str, entering: Entering, error: LashStoreError) -> None:
-    """Have it logged if a term was claimed all the same, of a store that was closed: nobody can give it back."""
-    if entering.term is not None:
-        tell([not_released(path, entering.term, error)])
-
-
-def _noting(entering: Entering, work: Work) -> Work:
-    """Return a claim that notes what it has claimed, before its transaction is over."""
-
-    def claim(tx: Any) -> Any:
-        KEEPER.claimed(entering, None)  # what was tried before was undone
-        found = work(tx)
-        KEEPER.claimed(entering, None if isinstance(found, LeaseHeld) else found)
-        return found
-
-    return locked_as(claim, work)
+def _let_go(back: Releasing, kept: Kept, store: Store[Any], given: AsyncStore[Any] | None) -> None:
+    """End what a block has held that nobody is in any more."""
+    KEEPER.drop(kept)
+    if not kept.is_inherited:
+        back.release_soon(store, kept.term, given)
 
 
 def _wrong_way(used: str, why: str) -> InvalidRecordError:

@@ -5,14 +5,15 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from time import monotonic
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.keeping import KEEPER, tell_later
+from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.kept import Kept
+from lash_store._kernel.later import do_later
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore
@@ -102,9 +103,14 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 return await self._bring_about(step, kept, function)
         except GeneratorExit:  # its coroutine is thrown away, and can't await anything
             if held and self._store is not None:
-                context: Any = self._store._context  # noqa: SLF001 # reason: its own store
-                work = abandon_effect(context, held[-1])
-                tell_later(self._store._handle, "abandon_effect", work)  # noqa: SLF001 # reason: likewise
+                store: Any = self._store
+                do_later(
+                    store._handle,  # noqa: SLF001 # reason: its own store
+                    "abandon_effect",
+                    abandon_effect(store._context, held[-1]),  # noqa: SLF001 # reason: likewise
+                    anew=self._anew("abandon_effect", partial(abandon_effect, claim=held[-1])),
+                    failed=lambda _: None,  # it runs out by itself as well
+                )
             raise
         except BaseException:
             if held:  # which changes nothing if it was recorded, or is lost
@@ -191,22 +197,29 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         def submit() -> Awaitable[Any]:
             return handle.submit_write("record_effect", record, is_kept=True)
 
-        recorded = await finish_first(self._record_under(step, submit))
+        # Who goes on with the step has an outcome of its own: waiting for that can be cancelled.
+        while isinstance(recorded := await finish_first(self._record_under(step, submit)), Busy):
+            await self._wait_out(step, recorded)
         if isinstance(recorded, ReplayedFailure):
             raise step.failure(recorded.error) from cause
         return recorded.outcome
 
     async def _record_under(self, step: Step, submit: Callable[[], Awaitable[Any]]) -> Any:
-        """Record what a step gave; not even the end of the event loop, which cancels all that is left, loses it."""
+        """Record what a step gave; not even the end of the event loop, which cancels all that is left, loses it.
+
+        Busy if somebody is at the step who has begun it meanwhile, without the lease, and goes on renewing that.
+        """
+        has_waited = False
         assert self._store is not None  # which has looked
         persistence = Persistence(step, self._store.read_clock, None)
         while True:
             # Cancelled, it tries again: what was on its way by then is recorded, and is what comes back.
             with suppress(asyncio.CancelledError):
                 recorded = await self._recorded(step, persistence, submit)
-                if not isinstance(recorded, Busy):
+                if has_waited or not isinstance(recorded, Busy):
                     return recorded
-                await self._wait_out(step, recorded)  # somebody has begun it, without the lease
+                await self._wait_out(step, recorded)
+                has_waited = True
 
     async def _outlast(self, step: Step, persistence: Persistence, error: Exception) -> None:
         """Wait for what keeps an outcome from being recorded; raise once it is too late."""
@@ -345,9 +358,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             except (
                 StoreClosedError
             ):  # before its tasks were cancelled, as leaving `async with` does
-                await self._write_anew(
-                    "abandon_effect", lambda context: abandon_effect(context, claim)
-                )
+                await self._write_anew("abandon_effect", partial(abandon_effect, claim=claim))
 
 
 async def _nap_through(seconds: float) -> None:

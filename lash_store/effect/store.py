@@ -111,6 +111,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         except BaseException:
             # In a child that the function forked it is the parent's.
             if held and os.getpid() == claimed_by:
+                KEEPER.drop_token(self._handle.key, held[-1].token)
                 self._give_back(held[-1])  # which changes nothing if it was recorded, or is lost
             raise
 

@@ -11,8 +11,8 @@ from weakref import WeakSet
 import msgspec
 
 from lash_store._backends import is_server
-from lash_store._kernel.calls import on_library_thread
 from lash_store._kernel.checks import check_count, check_text, shown
+from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first, opened
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreClosedError

@@ -16,6 +16,7 @@ import pytest
 from lash_store import NewWork, SessionLease, SessionStore
 from lash_store._backends.sqlite import forking, opened
 from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.threads import TIMER
 from lash_store.errors import TransactionEndedError
 from tests.support.databases import database_of
 from tests.support.interrupting import CALLS, LIBRARY, Interrupt, begin, read, read_one
@@ -240,7 +241,7 @@ def test_k_tx_2_an_interrupt_in_an_operation_inside_is_itself(store: SessionStor
     assert instruction > 100
 
 
-def test_k_hold_1_a_term_whose_block_an_interrupt_kept_from_being_entered_is_not_renewed(
+def test_k_hold_1_a_term_whose_block_an_interrupt_kept_from_being_entered_is_released(
     store: SessionStore,
 ) -> None:
     def hold() -> None:
@@ -258,11 +259,15 @@ def test_k_hold_1_a_term_whose_block_an_interrupt_kept_from_being_entered_is_not
             pass
         else:
             break
+        for lock in (KEEPER._lock, TIMER._lock):
+            with suppress(
+                RuntimeError
+            ):  # a tracer strikes behind the taking of a lock, where no signal does
+                while True:
+                    lock.release()
         gc.collect()
         assert not any(book.kept for book in KEEPER._books.values()), interrupt.where
-        lease = store.current_lease(session_id="other")
-        if lease is not None:  # the process may have died as well: it runs out by itself
-            store.release_lease(lease.fence)
+        eventually(lambda: store.current_lease(session_id="other") is None)
     gc.unfreeze()
     assert entered
     assert instruction > 50

@@ -108,6 +108,7 @@ class Groups:
                 elif not call.settled:
                     self._wait(call)
         except BaseException:
+            call.is_withdrawn = True
             # An interrupt may have come as these were to be left.
             self._inside.pop(get_ident(), None)
             self._running.pop(call, None)

@@ -34,6 +34,9 @@ class Writer(Leader):
         self._scheduled = False
         """Whether a thread of the library, or the timer, is about to lead."""
 
+        self._handing_in: object = None
+        """What a thread is about to hand that in by, which an interrupt may keep it from."""
+
         self._looked_after = False
         """Whether the timer looks after event loops' calls: their budgets, leaders that are gone."""
 
@@ -50,7 +53,7 @@ class Writer(Leader):
         hold, turns = Hold(), self.turns
         if not turns.try_take(hold):
             turns.check_not_mine()
-            return self._in_line(_thread_call(caller, operation, work, by_itself=by_itself))
+            return self._in_line(ThreadCall(caller, operation, work, by_itself=by_itself))
         call: ThreadCall | None = None
         try:
             nap_s = self._try_begin(operation or "transact", caller.budget_s)
@@ -78,7 +81,7 @@ class Writer(Leader):
                         connections.announce(news)
                     return result
             # Only now is there anybody else, who needs to know it.
-            call = _thread_call(caller, operation, work, by_itself=by_itself)
+            call = ThreadCall(caller, operation, work, by_itself=by_itself)
             if nap_s is None:
                 call.result = result
                 self._lead_on(hold, call, on_library=False, is_done=True)
@@ -151,9 +154,8 @@ class Writer(Leader):
             turns.line_up(waiting)
             while not turns.try_take_first(hold, waiting):
                 self._wait_or_fail(waiting, waiting.deadline_s)
-            waiting.take(
-                waiting
-            )  # not by `hold`, which must not live for as long as this stands in line
+            # Not by `hold`, which must not live for as long as this stands in line.
+            waiting.take(waiting)
             self._put_right()
         except BaseException:
             waiting.taken.setdefault("by", waiting)
@@ -200,8 +202,7 @@ class Writer(Leader):
         if not self._scheduled and turns.is_free:
             self._schedule(calls[0])
         if not self._looked_after:
-            self._looked_after = True
-            TIMER.after(LOOK_AGAIN_S, self._look_after)
+            self._look_after_soon()
 
     def refuse(self, caller: Any) -> None:
         """Fail what waits for a store that is being closed."""
@@ -225,9 +226,8 @@ class Writer(Leader):
 
     # How a thread waits.
 
-    # Who stops waiting, for whatever reason, takes its call by itself: in the handler, by one call
-    # into C. One left in line by an interrupt would keep everybody behind it from their turns.
-
+    # Who stops waiting takes its call by itself, in the handler, by one call into C: one left in
+    # line by an interrupt would keep everybody behind it from their turns.
     def _in_line(self, call: ThreadCall, nap_s: float = 0.0, *, stands_there: bool = False) -> Any:
         """Wait in line until a call was led by another, or lead it; return its outcome."""
         hold = Hold()
@@ -244,6 +244,7 @@ class Writer(Leader):
                     nap_s = 0.0
                     self._wait_or_fail(call, call.deadline_s)
         except BaseException:
+            call.is_withdrawn = True  # first: whoever gives it back in between gives it to nobody
             call.taken.setdefault("by", call)
             self._withdrawn(hold)
             raise
@@ -302,8 +303,10 @@ class Writer(Leader):
     # How the library leads for event loops.
 
     def _schedule(self, first: Call) -> None:
+        self._handing_in = object()
         self._scheduled = True
         self._pool_for(first).submit(self._serve)
+        self._handing_in = None
 
     def _serve(self, served: Pool | None = None) -> None:
         """Lead for as long as an event loop's call is the first in line."""
@@ -362,8 +365,10 @@ class Writer(Leader):
     def _pool_for(self, first: Call) -> Pool:
         return WORKS if isinstance(first, LibraryCall) and first.is_consumers else WRITES
 
-    def _look_after(self) -> None:
+    def _look_after(self, handing_in: object = None) -> None:
         self._looked_after = False
+        if handing_in is not None and handing_in is self._handing_in:  # since the last look
+            self._handing_in, self._scheduled = None, False
         if self._ended:
             self._settle_ended()
         self._expire_calls()
@@ -372,8 +377,11 @@ class Writer(Leader):
             return
         if not self._scheduled and self.turns.is_free:
             self.wake_first()
+        self._look_after_soon()
+
+    def _look_after_soon(self) -> None:
         self._looked_after = True
-        TIMER.after(LOOK_AGAIN_S, self._look_after)
+        TIMER.after(LOOK_AGAIN_S, partial(self._look_after, self._handing_in))
 
     def _expire_calls(self) -> None:
         now_s = monotonic()
@@ -387,9 +395,3 @@ class Writer(Leader):
 
 def _no_work(_: Any) -> None:
     """Stand in line for a block, which does its work by itself."""
-
-
-def _thread_call(
-    caller: Any, operation: str | None, work: Callable[[Any], Any], *, by_itself: bool
-) -> ThreadCall:
-    return ThreadCall(caller, operation, work, budget_s=caller.budget_s, by_itself=by_itself)

@@ -1,0 +1,124 @@
+"""Giving a term back that a block has held, whatever keeps it from being given back at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lash_store._kernel.keeping import KEEPER, Entering
+from lash_store._kernel.later import do_later
+from lash_store._kernel.leases import LeaseHeld
+from lash_store._kernel.locks import locked_as
+from lash_store._kernel.logs import not_released, tell
+from lash_store._stores.async_store import AsyncStore
+from lash_store._stores.cancelling import finish_first
+from lash_store._stores.store import Store
+from lash_store._stores.tx import Context
+from lash_store.errors import (
+    ClaimLostError,
+    LashStoreError,
+    LeaseLostError,
+    NestedTransactionError,
+    StoreClosedError,
+)
+
+Work = Callable[[Any], Any]
+"""What is done in a transaction."""
+
+
+class Releasing:
+    """How the term of one block is given back, in a sync store or an asyncio store."""
+
+    def __init__(self, operation: str, releasing: Callable[[Context, Any], Work]) -> None:
+        self._operation, self._releasing = operation, releasing
+
+    def release(self, store: Store[Any], term: Any) -> None:
+        """Do it on this thread; soon, if that is inside a transaction."""
+        with told_if_not_released(store.path, term):
+            try:
+                store._handle.write(
+                    self._operation, self._work(store._handle.key, store._context, term)
+                )
+            except NestedTransactionError:
+                self.release_soon(store, term)
+
+    async def release_async(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
+        """Do it in an event loop, whether that cancels it or not; in a store that was closed, anew."""
+        await finish_first(self._release(given, store, term))
+
+    async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
+        handle = store._handle
+        with told_if_not_released(store.path, term):
+            try:
+                work = self._work(handle.key, store._context, term)
+                await handle.submit_write(self._operation, work, is_kept=True)
+            except StoreClosedError:
+                await given._write_anew(
+                    self._operation, lambda context: self._work(handle.key, context, term)
+                )
+
+    def release_soon(
+        self, store: Store[Any], term: Any, given: AsyncStore[Any] | None = None
+    ) -> None:
+        """Have it done, and wait for nothing: a coroutine is thrown away, say, and can't await anything."""
+        key, anew = store._handle.key, None
+        if given is not None:
+            anew = given._anew(self._operation, lambda context: self._work(key, context, term))
+        do_later(
+            store._handle,
+            self._operation,
+            self._work(key, store._context, term),
+            anew=anew,
+            failed=lambda error: _tell(store.path, term, error),
+        )
+
+    def _work(self, key: str, context: Context, term: Any) -> Work:
+        """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5)."""
+        work = self._releasing(context, term)
+
+        def release(tx: Any) -> Any:
+            if KEEPER.is_held(key, term.fence):
+                return None
+            released = work(tx)
+            # A lease on a table of the consumer's own is behind the lock of its row alone.
+            if KEEPER.is_held(key, term.fence):
+                raise _HeldElsewhereError
+            return released
+
+        return locked_as(release, work)
+
+
+class _HeldElsewhereError(LashStoreError):
+    """Undoes a release: another block of this process has the same term."""
+
+
+class _NotEnteredError(LashStoreError):
+    """Undoes a claim that another thread does for a block which an interrupt has ended meanwhile."""
+
+
+@contextmanager
+def told_if_not_released(path: str, term: Any) -> Iterator[None]:
+    """Pass over what keeps a term from being released: it runs out by itself as well."""
+    try:
+        yield
+    except LashStoreError as error:
+        _tell(path, term, error)
+
+
+def _tell(path: str, term: Any, error: LashStoreError) -> None:
+    if not isinstance(error, (LeaseLostError, ClaimLostError, _HeldElsewhereError)):
+        tell([not_released(path, term, error)])  # else it is over, or goes on
+
+
+def noting(entering: Entering, work: Work) -> Work:
+    """Return a claim that notes what it has claimed, before its transaction is over."""
+
+    def claim(tx: Any) -> Any:
+        KEEPER.claimed(entering, None)  # what was tried before was undone
+        found = work(tx)
+        if not KEEPER.claimed(entering, None if isinstance(found, LeaseHeld) else found):
+            raise _NotEnteredError
+        return found
+
+    return locked_as(claim, work)

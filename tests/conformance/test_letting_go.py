@@ -1,0 +1,358 @@
+"""Giving a term back where nobody can wait for it: thrown away, interrupted, inside a transaction, at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lash_store import (
+    AsyncEffectStore,
+    AsyncSessionStore,
+    Busy,
+    EffectStore,
+    NewWork,
+    ProcessRegistry,
+    SessionStore,
+)
+from lash_store._backends.sqlite.group import Group
+from lash_store._kernel.calls import ThreadCall
+from lash_store._kernel.threads import TIMER
+from lash_store._stores.holding import Holding
+from lash_store.effect import store as effect_store
+from lash_store.errors import LashStoreError
+from tests.conformance.test_holding import kept_terms, until
+from tests.support.databases import database_of
+from tests.support.registries import lease_on, register
+from tests.support.turns import PATIENCE_S, in_line
+
+pytestmark = pytest.mark.canonical("opens both layouts by itself")
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SessionStore]:
+    with SessionStore.open(path, session_id="s") as opened:
+        yield opened
+
+
+async def answers(store: AsyncSessionStore) -> AsyncIterator[str]:
+    async with store.hold(owner_id="ann", ttl_ms=60_000):
+        yield "first"
+        yield "second"
+
+
+def test_k_hold_4_a_generator_that_is_closed_releases_although_its_store_is_closed_behind_it(
+    path: Path,
+) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            stream: Any = answers(store)
+            async for _ in stream:
+                break
+            await stream.aclose()
+
+    with SessionStore.open(path, session_id="s") as other:
+        for _ in range(10):
+            asyncio.run(main())
+            until(lambda: other.current_lease() is None)
+
+
+def test_e_fin_2_a_step_that_is_thrown_away_is_given_back_although_its_store_is_closed_behind_it(
+    path: Path,
+) -> None:
+    async def forever() -> None:
+        await asyncio.sleep(1_000)
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as store:
+            coroutine: Any = store.run("s", "k", None, forever, ttl_ms=60_000)
+            task = asyncio.ensure_future(coroutine)
+            while not kept_terms():
+                await asyncio.sleep(0.001)
+            coroutine.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    with EffectStore.open(path) as other:
+        for _ in range(5):
+            asyncio.run(main())
+            until(lambda: not isinstance(other.look_up_effect("s", "k"), Busy))
+
+
+PROGRAM = """
+import asyncio, sys
+from lash_store import AsyncSessionStore
+from tests.conformance.test_letting_go import answers
+
+async def main():
+    stream = answers(await AsyncSessionStore.open(sys.argv[1], session_id="s"))
+    async for _ in stream:
+        break
+    await stream.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_k_hold_4_a_program_that_ends_gives_what_was_thrown_away_a_moment(path: Path) -> None:
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", PROGRAM, path], check=True)
+        with SessionStore.open(path, session_id="s") as other:
+            assert other.current_lease() is None
+
+
+def test_k_hold_1_a_block_that_is_left_inside_a_transaction_releases_behind_it(
+    store: SessionStore,
+) -> None:
+    def turns() -> Iterator[Any]:
+        with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+            yield held
+
+    block: Any = turns()
+    held = next(block)
+    with store.begin() as tx:
+        tx.require(held.fence)
+        block.close()
+        tx.enqueue_work(NewWork([1]))
+    until(lambda: store.current_lease() is None)
+    assert store.work_depth().batches == 1
+
+
+@pytest.mark.parametrize("where", ["entering", "leaving", "behind the release"])
+def test_k_hold_1_an_interrupt_leaves_no_term(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    handle: Any = store._handle
+    write, held = handle.write, Holding._held
+
+    def interrupted_write(operation: str, work: Any) -> Any:
+        if operation == "release_lease":
+            if where == "behind the release":
+                write(operation, work)
+            raise KeyboardInterrupt
+        return write(operation, work)
+
+    def interrupted_held(*given: Any) -> Any:
+        held(*given)
+        raise KeyboardInterrupt
+
+    if where == "entering":
+        monkeypatch.setattr(Holding, "_held", interrupted_held)
+    else:
+        monkeypatch.setattr(handle, "write", interrupted_write)
+    with pytest.raises(KeyboardInterrupt), store.hold(owner_id="ann", ttl_ms=60_000):
+        assert where != "entering"
+    monkeypatch.undo()
+    until(lambda: store.current_lease() is None)
+    assert kept_terms() == 0
+
+
+def test_k_hold_1_a_claim_that_is_done_for_an_interrupted_block_is_undone(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, which comes to it after the block has gone."""
+    claims: list[Any] = []
+    handle: Any = store._handle
+
+    def interrupted(_: str, work: Any) -> Any:
+        claims.append(work)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(handle, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt), store.hold(owner_id="ann", ttl_ms=60_000):
+        raise AssertionError("it is not entered")
+    monkeypatch.undo()
+    with pytest.raises(LashStoreError):
+        store.transact(claims[0])
+    assert store.current_lease() is None
+
+
+@pytest.mark.posix("has signals")
+def test_k_hold_1_no_signal_leaves_a_term(store: SessionStore) -> None:
+    """At whatever instruction it strikes, entering, inside, or leaving."""
+
+    class Struck(Exception):  # noqa: N818 # reason: no error, an interrupt
+        pass
+
+    armed: list[int] = []
+
+    def strike(*_: object) -> None:
+        if armed:
+            armed.clear()
+            raise Struck
+
+    def block() -> None:
+        with store.hold(owner_id="ann", ttl_ms=60_000):
+            pass
+
+    block()
+    before, interrupted = signal.signal(signal.SIGALRM, strike), 0
+    try:
+        for number in range(3_000):
+            try:
+                armed.append(number)
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 100 * 4e-6)
+                block()
+                armed.clear()
+            except Struck:
+                interrupted += 1
+            until(lambda: store.current_lease() is None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 300
+    gc.collect()
+    until(lambda: kept_terms() == 0)
+
+
+def test_k_tx_10_who_was_interrupted_in_line_stands_there_no_more(store: SessionStore) -> None:
+    """Also if the group that its call was in is undone, and put back: it would keep everybody behind it waiting."""
+    writer, group = database_of(store).writer, Group()
+    store.put_blob(b"x")
+    call = ThreadCall(store._handle, "put_blob", lambda _: None, budget_s=PATIENCE_S)
+    assert call.take(group)
+    call.is_withdrawn = True
+    call.taken.setdefault("by", call)
+    writer.turns.put_back(call, group)
+    assert in_line(store) == 0
+    told = threading.Event()
+    store._handle.submit_told([("put_blob", lambda _: None, 10.0, lambda _: told.set())])
+    assert told.wait(PATIENCE_S)
+
+
+def test_k_tx_10_an_interrupt_as_a_thread_is_asked_to_lead_keeps_no_call_waiting(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer: Any = database_of(store).writer
+    store.put_blob(b"x")
+    told = threading.Event()
+    with store.begin() as tx:
+        tx.put_blob(b"y")
+        store._handle.submit_told([("put_blob", lambda _: None, 60.0, lambda _: told.set())])
+        pool_for = writer._pool_for
+
+        def interrupted(first: Any) -> Any:
+            monkeypatch.setattr(writer, "_pool_for", pool_for)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer, "_pool_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writer.wake_first()
+    assert told.wait(PATIENCE_S / 6)
+
+
+def test_e_run_2_an_interrupt_leaves_no_step_that_is_renewed_and_not_run(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def __init__(self, *_: object) -> None:
+            self.other = sqlite3.connect(path, isolation_level=None)
+            self.other.execute("BEGIN IMMEDIATE")  # so that it can't be given back
+            raise KeyboardInterrupt
+
+    with EffectStore.open(path, busy_timeout_ms=20) as effects:
+        monkeypatch.setattr(effect_store, "Inside", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            effects.run("s", "k", None, lambda: "never called", ttl_ms=600)
+        assert kept_terms() == 0
+        gc.collect()
+
+
+def test_e_run_5_behind_who_goes_on_with_the_step_a_run_can_be_cancelled(tmp_path: Path) -> None:
+    """For one term of that at most: then there is somebody whose outcome counts."""
+    url = f"sqlite:///{tmp_path}/all.db"
+    with ProcessRegistry.open(url) as registry, EffectStore.open(url, owner_id="eve") as others:
+        register(registry, "p")
+        fence = lease_on(registry, "p", ttl_ms=600_000).fence
+        go_on, at_it = threading.Event(), threading.Event()
+
+        def theirs() -> str:
+            at_it.set()
+            go_on.wait(PATIENCE_S)
+            return "theirs"
+
+        other = threading.Thread(target=lambda: others.run("s", "k", 1, theirs, ttl_ms=600))
+
+        async def mine() -> str:
+            other.start()
+            await asyncio.to_thread(at_it.wait)
+            return "mine"
+
+        async def main() -> float:
+            async with AsyncEffectStore.open(url) as effects:
+                begun_s = time.monotonic()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await effects.run("s", "k", 1, mine, under=fence)
+                return time.monotonic() - begun_s
+
+        took_s = asyncio.run(main())
+        go_on.set()
+        other.join(PATIENCE_S)
+        assert took_s < PATIENCE_S / 6
+        assert others.run("s", "k", 1, lambda: "again") == "theirs"
+
+
+def test_k_hold_4_a_loop_that_is_closed_as_somebody_waits_for_a_loss_is_let_go_of(
+    path: Path,
+) -> None:
+    async def hold(store: AsyncSessionStore) -> None:
+        async with store.hold(owner_id="ann", ttl_ms=300) as held:
+            await held.until_lost()
+
+    def closed_loop(store: AsyncSessionStore) -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = asyncio.new_event_loop()
+        task: Any = loop.create_task(hold(store))
+        task._log_destroy_pending = False
+        until(lambda: loop.run_until_complete(asyncio.sleep(0.01)) or kept_terms())
+        loop.close()
+        return weakref.ref(loop)
+
+    store = AsyncSessionStore.open(path, session_id="s")
+    gone = closed_loop(store)
+    until(lambda: not kept_terms())
+    until(lambda: gc.collect() >= 0 and gone() is None)
+    store.close()
+
+
+def test_k_hold_4_short_terms_beside_a_long_one_leave_no_looks_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far: list[float] = []
+    near: list[object] = []
+    after = TIMER.after
+
+    def noted(seconds: float, job: Any) -> None:
+        if seconds > 1_000:
+            far.append(seconds)
+            return
+
+        def run() -> None:
+            job()
+            near.remove(run)
+
+        near.append(run)
+        after(seconds, run)
+
+    monkeypatch.setattr(TIMER, "after", noted)
+    with ProcessRegistry.open(path) as registry:
+        register(registry, "long")
+        register(registry, "short")
+        with registry.hold("long", owner_id="ann", ttl_ms=86_400_000):
+            for _ in range(5):
+                with registry.hold("short", owner_id="ann", ttl_ms=60) as held:
+                    until(lambda: held.renewals)
+                until(lambda: not near)
+    assert len(far) == 1
