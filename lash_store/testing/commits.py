@@ -125,15 +125,18 @@ class CommitMachine(Machine):
             elif got.value != known[2]:
                 name = "wrong-receipt" if got.value in self.revisions else "committed-twice"
                 self.violates(name, f"{key!r} made revision {known[2]}, and now {got.value}")
+                self._adopt(key, base, state, got.value)
             self.note("a commit sent again")
         elif known is not None:
             if got.error is None:
                 self.violates("key-reused", f"{key!r} was committed with other content")
+                self._adopt(key, base, state, got.value)
         elif base != self.revision:
             if got.error is None:
                 self.violates(
                     "lost-update", f"{key!r} was made from {base}, and replaced {self.revision}"
                 )
+                self._adopt(key, base, state, got.value)
         elif got.error is not None:
             self.violates("refused", f"{key!r} was made from the present revision")
         else:
@@ -144,6 +147,13 @@ class CommitMachine(Machine):
             self.revision, self.state = got.value, state
             self.revisions.append(got.value)
             self.note("a commit")
+
+    def _adopt(self, key: str, base: Any, state: str, made: Any) -> None:
+        """Go on from what a commit did that is tolerated."""
+        self.receipts[key] = (base, state, made)
+        self.revision, self.state = self._load()
+        if self.revision not in self.revisions:
+            self.revisions.append(self.revision)
 
     def _load(self) -> tuple[Any, Any]:
         found = self.resolve(self.it.load())

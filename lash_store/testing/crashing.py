@@ -30,6 +30,7 @@ from lash_store._backends import driver_fault
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
+from lash_store.testing.interleaving import closed_behind
 from lash_store.testing.points import at_points
 
 C = TypeVar("C")
@@ -50,7 +51,7 @@ def kill_at_each_statement(
     Each time in a new folder, which `make` fills first. Then `check` is called with the folder, and
     whether `work` came to its end; it raises AssertionError if what it finds there may not be. Ends
     once `work` does; returns at how many places it was killed. Raises InvalidRecordError where there
-    is no ``fork``, for an asynchronous `work`, and if that fails by itself.
+    is no ``fork``, for an asynchronous `work`, and if that fails by itself or has no place.
     """
     if not hasattr(os, "fork"):
         raise InvalidRecordError("work", repr(work), "needs os.fork(), which this system has not")
@@ -65,6 +66,10 @@ def kill_at_each_statement(
             ):
                 check(path, is_done)
         if is_done:
+            if at == 1:
+                raise InvalidRecordError(
+                    "work", repr(work), "came to no place that it could be killed at"
+                )
             return at - 1
     raise InvalidRecordError("most", str(most), "work has more places than that")
 
@@ -83,7 +88,12 @@ def _run_killed(work: Callable[[Path], object], path: Path, at: int) -> bool:
             sys.stderr.flush()
         finally:
             os._exit(status)
-    _, status = os.waitpid(child, 0)
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException:  # an interrupt, or a test's timeout
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return False
     if status != 0:
@@ -137,7 +147,7 @@ def _fail_each(
     failed = 0
     for at in range(1, most + 1):
         it = make()
-        try:
+        with closed_behind(it, close):
             error, places = _run_failing(work, it, at, fault, when)
             if places.has_fired:
                 failed += 1
@@ -147,9 +157,6 @@ def _fail_each(
                 raise InvalidRecordError(
                     "work", repr(work), f"failed by itself: {error!r}"
                 ) from error
-        finally:
-            if close is not None:
-                close(it)
         if not places.was_reached:
             return failed
     raise InvalidRecordError("most", str(most), "work has more places than that")

@@ -213,6 +213,7 @@ class EffectMachine(Machine):
             if outcome is None:
                 name = "failure"
             self.violates(name, f"{key!r} has an outcome, and its function was called again")
+            self._adopt(key, self.recorded[key][0], got)
             return
         given = None if outcome == "none" else outcome
         if outcome is None:
@@ -225,8 +226,15 @@ class EffectMachine(Machine):
         else:
             self.note("a replay")
 
+    def _adopt(self, key: str, request: str, got: Any) -> None:
+        """Go on from a run that is tolerated: what it gave is the outcome from now on."""
+        if got.error is None:
+            self.recorded[key] = (request, "none" if got.value is None else got.value)
+
     def _check_other_request(self, key: str, request: str, got: Any, ran: int) -> None:
         if ran:
-            self.violates("ran-twice", f"{key!r} has an outcome, and ran for {request!r} as well")
+            name = "forgotten" if self.was_reopened else "ran-twice"
+            self.violates(name, f"{key!r} has an outcome, and ran for {request!r} as well")
+            self._adopt(key, request, got)
         elif got.error is None:
             self.violates("wrong-request", f"{request!r} got what {key!r} gave another request")

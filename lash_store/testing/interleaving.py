@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import permutations
 from time import monotonic
@@ -27,9 +28,8 @@ from types import TracebackType
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from lash_store._kernel.checks import check_count, check_items, shown
-from lash_store._kernel.observing import observed_by
 from lash_store.errors import InvalidRecordError
-from lash_store.testing.points import Points, at_points
+from lash_store.testing.points import at_points, statements_as_points
 
 C = TypeVar("C")
 
@@ -38,6 +38,8 @@ _HANGS_S: Final = 20.0
 
 class _Call:
     """One call on a thread of its own, which goes on when it is told to."""
+
+    stops_at_statements = True
 
     def __init__(self, function: Callable[[], Any], stops_at: Callable[[str], bool]) -> None:
         self._function = function
@@ -113,7 +115,7 @@ class Parked:
     def __init__(self, function: Callable[[], Any], *, at: str, nth: int = 1) -> None:
         self._at, self._nth, self._met = at, nth, 0
         self._call = _Call(function, self._stops)
-        self._observed = observed_by(Points())
+        self._observed = statements_as_points()
         self._is_told = False
 
     def _stops(self, name: str) -> bool:
@@ -195,7 +197,8 @@ def explore(
     Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
     call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
     tried. A call that does not come to its next point in `patience_s` seconds is taken to wait for another, and
-    counted: one that connects to a server first, say, needs more. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
+    counted: one that connects to a server first, say, needs more. What a call does before its first point is
+    done before any goes on: let it say ``point("start")`` first, if that matters. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
     by an event loop of its own on its own thread: its points are those that say ``point("…")``, for the
     statements of an asyncio store are sent by the library's threads.
 
@@ -211,7 +214,7 @@ def explore(
     begins = permutations(range(len(calls))) if only is None else [_begin_of(only, len(calls))]
     passed: list[set[str]] = [set() for _ in calls]
     orders = waits = 0
-    with observed_by(Points()):
+    with statements_as_points():
         for begin in begins:
             prefix: list[int] | None = [at for at in only or () if at >= 0]
             while prefix is not None and orders < most:
@@ -223,6 +226,9 @@ def explore(
                     play.judge(check)
                 except AssertionError as error:
                     raise OrderError(play.order(begin), play.steps, error) from error
+                except Exception as error:
+                    error.add_note(f"in the order of only={play.order(begin)}")
+                    raise
                 prefix = None if only is not None else _next(play.choices)
             if play.all_came_to_a_point:
                 break  # whoever is begun first, all of them stand there before any goes on
@@ -354,11 +360,24 @@ class _Play(Generic[C]):
         """Check what came of it, and close."""
         for each in self._calls:
             each.join()
-        try:
+        with closed_behind(self._it, self._close):
             check(self._it, [each.outcome for each in self._calls])
-        finally:
-            if self._close is not None:
-                self._close(self._it)
+
+
+@contextmanager
+def closed_behind(it: C, close: Callable[[C], object] | None) -> Iterator[None]:
+    """Close what was made; what that raises does not stand in the place of what was found."""
+    try:
+        yield
+    except BaseException as found:
+        try:
+            if close is not None:
+                close(it)
+        except Exception as error:  # noqa: BLE001 # reason: it is told of
+            found.add_note(f"closing it has failed as well: {error!r}")
+        raise
+    if close is not None:
+        close(it)
 
 
 def _next(choices: list[tuple[int, list[int]]]) -> list[int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, ClassVar, Literal
@@ -12,7 +11,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from lash_store._kernel.checks import check_has, check_kind
 from lash_store.testing.machine import Machine
-from lash_store.testing.violations import Outcome
+from lash_store.testing.violations import WHY, Outcome
 
 Edge = Literal["free", "held", "either"]
 """What holds at the very millisecond at which a term ends."""
@@ -157,11 +156,11 @@ class LockMachine(Machine):
     @rule(data=st.data(), step=st.sampled_from((-1, 0, 1)))
     def end(self, data: st.DataObject, step: int) -> None:
         """Move to just before, at or just after the end of a term."""
-        before = self.holder
-        if before is not None and data.draw(st.booleans()):
-            self._pass_on(data, before, step, 0)
-        else:
+        before, then = self.holder, data.draw(st.sampled_from(("nothing", "renew", "pass on")))
+        if before is None or then == "nothing":
             self.do("end", step)
+        else:
+            self._pass_on(data, before, step, 0, renews=then == "renew")
 
     @rule(data=st.data(), ticks=st.integers(1, 12))
     def wait(self, data: st.DataObject, ticks: int) -> None:
@@ -192,7 +191,7 @@ class LockMachine(Machine):
             self._reentered(actor, got, ttl_ms, state)
         elif state == "held" and got.granted:
             name = self._blamed("two-holders")
-            self.violates(name, f"{actor!r} was given a lock that {before!r} holds: {_WHY[name]}")
+            self.violates(name, f"{actor!r} was given a lock that {before!r} holds: {WHY[name]}")
             self._begins(actor, ttl_ms)
         elif got.granted:
             if before is not None and before != actor:
@@ -217,7 +216,7 @@ class LockMachine(Machine):
             self.holder, self.is_unsure = None, False
         elif state == "held":
             name = self._blamed("release-refused")
-            self.violates(name, f"{actor!r} could not give back what it holds: {_WHY[name]}")
+            self.violates(name, f"{actor!r} could not give back what it holds: {WHY[name]}")
             self.is_unsure = True  # it may have ended, or may not have
 
     def do_renew(self, actor: str, ttl_ms: int) -> None:
@@ -226,13 +225,17 @@ class LockMachine(Machine):
             return
         state, is_own = self._state(), self._owns(actor)
         got = self.call(actor, "renew", self.clients[actor].renew, ttl_ms)
-        if is_own and state != "free":
-            if got.refused and state == "held":
+        if is_own and state == "held":
+            if got.refused:
                 name = self._blamed("renewal-refused")
-                self.violates(name, f"{actor!r} could not renew what it holds: {_WHY[name]}")
-            elif not got.refused:
-                self.ends_ms = self.clock.now_ms() + ttl_ms
-        elif not got.refused and actor == self.holder and state != "free":  # its name is proof
+                self.violates(name, f"{actor!r} could not renew what it holds: {WHY[name]}")
+                return
+            self.ends_ms = self.clock.now_ms() + ttl_ms
+            if self.number is not None and self.resolve(self.clients[actor].fence()) < self.number:
+                self.violates("number", f"{actor!r} has a lower number behind its renewal")
+        elif (
+            not got.refused and actor == self.holder and state != "free"
+        ):  # its name is proof, or it is the end
             self.is_unsure = not got.granted  # None says neither
             self.ends_ms = max(self.clock.now_ms() + ttl_ms, self.ends_ms * self.is_unsure)
         elif got.granted:
@@ -256,7 +259,7 @@ class LockMachine(Machine):
             self.violates("stale-write", f"{actor!r} wrote without holding the lock")
         if not landed and is_own and state == "held":
             name = self._blamed("write-lost")
-            self.violates(name, f"{actor!r} holds it, and its write is not there: {_WHY[name]}")
+            self.violates(name, f"{actor!r} holds it, and its write is not there: {WHY[name]}")
         if landed:
             self.note("a write that succeeded")
 
@@ -372,12 +375,18 @@ class LockMachine(Machine):
         client = self.resolve(self.it.client(actor))
         for method in ("acquire", "release"):
             check_has(f"client({actor!r})", client, method)
+        if self.has(client, "write"):
+            check_has("make(clock)", self.it, "value")
         return client
 
-    def _pass_on(self, data: st.DataObject, before: str, step: int, ttl: int) -> None:
+    def _pass_on(
+        self, data: st.DataObject, before: str, step: int, ttl: int, *, renews: bool = False
+    ) -> None:
         """Move to the end of a term, and let another try to take it, and to use it."""
         actor = data.draw(st.sampled_from([each for each in self.actors if each != before]))
         self.do("end", step)
+        if renews:
+            self.do("renew", before, self._ttl(ttl))
         self.do("acquire", actor, self._ttl(ttl))
         self.do("write", actor)
 
@@ -386,14 +395,3 @@ class LockMachine(Machine):
 
     def _ttl(self, at: int) -> int:
         return self.ttls[at % len(self.ttls)] * self.tick_ms
-
-
-_WHY = defaultdict(
-    lambda: "its term has not ended",
-    {
-        "foreign-release": "somebody's release, who did not hold it, has freed it",
-        "lost-hold": "it lost it when it was refused to take it again",
-        "stale-renewal": "somebody's renewal, who did not hold it, has changed it",
-        "forged": "who only pretended to hold it has freed it",
-    },
-)

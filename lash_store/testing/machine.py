@@ -64,8 +64,10 @@ class Machine(RuleBasedStateMachine):
     subject: ClassVar[str]
     """What the implementation is called in messages."""
 
-    make: ClassVar[Callable[[ManualClock], Any]]
-    """Makes the implementation, once for each run."""
+    @staticmethod
+    def make(clock: ManualClock) -> Any:
+        """Make the implementation, once for each run."""
+        raise NotImplementedError(clock)
 
     violations: ClassVar[Mapping[str, str]]
     """What it may find, by name; a subclass's rules may find more."""
@@ -109,7 +111,12 @@ class Machine(RuleBasedStateMachine):
         super().__init_subclass__(**more)
         cls.TestCase.settings = _settings_of(cls.chosen_settings)
         case: Any = cls.TestCase
-        case.runTest = lambda case: cls.run(case.settings)
+
+        def run_test(case: Any) -> None:
+            cls.run(case.settings)
+
+        run_test.is_hypothesis_test = True  # type: ignore[attr-defined] # reason: pytest's plugin asks for it
+        case.runTest = run_test
 
     def start(self) -> None:
         """Look at what was made, before the model is: what fails here closes it."""
@@ -165,8 +172,15 @@ class Machine(RuleBasedStateMachine):
         chosen = cls.TestCase.settings if settings is None else settings
         try:
             run_state_machine_as_test(cls, settings=chosen)
-        except Violation as found:
-            shortest = cls._shortest(found)
+        except (Violation, BaseExceptionGroup) as found:
+            first, *others = sorted(
+                _leaves(found), key=lambda each: not isinstance(each, Violation)
+            )
+            if not isinstance(first, Violation):
+                raise
+            shortest = cls._shortest(first)
+            for other in others:
+                shortest.add_note(f"found as well: {other!r}")
             raise shortest from shortest.__cause__
 
     @classmethod
@@ -191,8 +205,13 @@ class Machine(RuleBasedStateMachine):
         step = self._step(name)
         self.script.append((name, *arguments))
         self.is_broken = True
-        step(self, *arguments)
-        self.look()
+        try:
+            step(self, *arguments)
+            self.look()
+        except Exception as error:
+            if not isinstance(error, Violation):
+                error.add_note(f"in the steps {self.script}")
+            raise
         self.is_broken = False
 
     @rule()
@@ -329,6 +348,13 @@ class Machine(RuleBasedStateMachine):
         machine.TestCase.__name__ = machine.TestCase.__qualname__ = f"{cls.__name__}[{name}]"
         found: type[Self] = machine
         return found
+
+
+def _leaves(found: BaseException) -> list[BaseException]:
+    """Return what Hypothesis has found: one, or several that differ."""
+    if isinstance(found, BaseExceptionGroup):
+        return [leaf for each in found.exceptions for leaf in _leaves(each)]
+    return [found]
 
 
 def check_texts(option: str, values: Iterable[str]) -> tuple[str, ...]:

@@ -21,6 +21,10 @@ class OneTask:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._jobs: asyncio.Queue[tuple[Any, Future[Any]] | None] = asyncio.Queue()
+        self._serving: asyncio.Task[None] | None = None
+        self._answer: Future[Any] | None = None
+        """Of what is awaited now, or was last."""
+
         self._thread = threading.Thread(target=self._run, name="machine-loop", daemon=True)
         self._thread.start()
 
@@ -30,7 +34,17 @@ class OneTask:
         if self._loop.is_closed():
             raise LoopOverError
         self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
-        return answer.result()
+        try:
+            return answer.result()
+        finally:
+            if (
+                not answer.done()
+            ):  # an interrupt, or a test's timeout: it is not waited for at the end again
+                self._loop.call_soon_threadsafe(self._give_up, answer)
+
+    def _give_up(self, answer: Future[Any]) -> None:
+        if self._answer is answer and self._serving is not None:
+            self._serving.cancel()
 
     def close(self) -> None:
         """End the task and its loop."""
@@ -49,6 +63,7 @@ class OneTask:
             self._loop.close()
 
     async def _serve(self) -> None:
+        self._serving = asyncio.current_task()
         while True:
             try:
                 job = await self._jobs.get()
@@ -59,6 +74,7 @@ class OneTask:
             if job is None:
                 return
             awaitable, answer = job
+            self._answer = answer
             try:
                 answer.set_result(await awaitable)
             except BaseException as error:  # noqa: BLE001 # reason: whoever waits for it gets it

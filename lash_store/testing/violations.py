@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -81,3 +82,15 @@ def short(value: object, as_text: Callable[[object], str] = repr) -> str:
     except Exception as error:  # noqa: BLE001 # reason: an object's own, which is none of the call's
         text = f"<{type(value).__name__}, whose text raises {type(error).__name__}>"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+WHY: Final = defaultdict(
+    lambda: "its term has not ended",
+    {
+        "foreign-release": "somebody's release, who did not hold it, has freed it",
+        "lost-hold": "it lost it when it was refused to take it again",
+        "stale-renewal": "somebody's renewal, who did not hold it, has changed it",
+        "forged": "who only pretended to hold it has freed it",
+    },
+)
+"""What a message says of who is to blame."""
