@@ -55,6 +55,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.types import TypeEngine
 
 from lash_store._kernel.backend import Cursor, Driver
+from lash_store._kernel.checks import shown
 from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement, driver_of
 from lash_store._kernel.signals import is_from_handler
@@ -291,7 +292,10 @@ def prepare(builder: Callable[..., Any]) -> Any:
     """
     if isinstance(builder, Prepared):
         return builder
-    returns = getattr(builder, "__annotations__", {}).get("return")
+    annotations: dict[str, Any] | None = getattr(builder, "__annotations__", None)
+    if annotations is None:
+        raise UnpreparableStatementError(f"{shown(builder)} can't be prepared: it is no function")
+    returns = annotations.get("return")
     if isinstance(returns, str):
         returns = get_type_hints(builder)["return"]
     if returns is None:

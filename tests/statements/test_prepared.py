@@ -527,6 +527,11 @@ def test_a_driver_that_names_its_parameters_is_refused() -> None:
         prepare(rename_thing).run(naming, thing_id=1, name="a")
 
 
+def test_what_is_no_function_is_refused() -> None:
+    with pytest.raises(UnpreparableStatementError, match="5 can't be prepared: it is no function"):
+        prepare(5)  # type: ignore[call-overload] # reason: that is the test
+
+
 def test_a_generated_function_shows_its_source(cursor: StoreCursor) -> None:
     statement = prepare(rename_thing)
     statement.run(cursor, thing_id=1, name="a")
