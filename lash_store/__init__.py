@@ -229,7 +229,10 @@ if not TYPE_CHECKING:  # who would take any name for one that is there
         if name in _HOMES:
             found = getattr(import_module(f"lash_store.{_HOMES[name]}"), name)
         elif name in _MODULES:
-            found = import_module(f"lash_store.{name}")
+            try:
+                found = import_module(f"lash_store.{name}")
+            except ImportError as error:  # its extra is not installed
+                raise AttributeError(str(error)) from error
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = found

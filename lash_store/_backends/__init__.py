@@ -84,9 +84,9 @@ RENDERERS: Final[dict[str, Callable[[Iterable[Schema], str], str]]] = {
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]*://")
 _URL_AS_PATH: Final = re.compile(
-    r"(sqlite|postgres(ql)?)(\+\w+)?:/|\s+\w+(\+\w+)?:/|\w{2,}(\+\w+)?:[^/]*/?[^/]*:[^/]*@"
+    r"\s*(sqlite|postgres|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(/|[^/:@]*:[^/@]*@)"
 )
-"""Also with white space before it, or a password in it: what reads like one is no name of a file."""
+"""A database's, also with white space before it, or without its slashes: a password may stand in it."""
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 _SERVERS: Final = ("postgresql",)
 

@@ -12,7 +12,7 @@ from lash_store._kernel.sharing import VERSIONS, shared
 def prefixes_among(schemas: Sequence[Schema], there: Collection[str]) -> list[str]:
     """Return what the names of our tables begin with among those that are there, whatever they look like.
 
-    A table of versions alone may be an application's own.
+    A table of versions alone may be an application's own; who asks looks at its columns as well.
     """
     candidates = (name.removesuffix(VERSIONS) for name in there if name.endswith(VERSIONS))
     return [

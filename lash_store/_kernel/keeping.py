@@ -153,7 +153,8 @@ class Keeper:
         """Renew no more what one token proves."""
         with self._lock:
             book = self._books.get(key)
-            kept = [] if book is None else list(book.by_token.get(token, ()))
+            # Not by its tokens: an interrupt may have kept it from being there as well.
+            kept = [] if book is None else [e for e in book.kept if e.fence.token == token]
         for each in kept:
             self.drop(each)
 
@@ -284,7 +285,7 @@ class Keeper:
         self._books, self._entering = {}, WeakSet()
         for each in inherited:
             each.is_inherited = True
-            each._lock = threading.Lock()  # noqa: SLF001 # reason: the thread that held it is the parent's
+            each._lock = threading.RLock()  # noqa: SLF001 # reason: the thread that held it is the parent's
             each.end(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
 
 

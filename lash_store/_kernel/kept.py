@@ -82,7 +82,7 @@ class Kept:
         self._is_in_flight = False
         self._over: threading.Event | None = None
         self._told: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the collector may come to it in its own thread
 
     def check(self) -> None:
         """Raise what says that the term is over; costs no I/O."""

@@ -34,10 +34,12 @@ def do_later(
     *,
     anew: Callable[[], object] | None,
     failed: Callable[[LashStoreError], object],
+    in_line: bool = False,
 ) -> None:
     """Let an operation be done soon; by `anew`, on a thread, if its store is closed by then.
 
-    What keeps it from being done is told to `failed`.
+    What keeps it from being done is told to `failed`. It is `in_line` at once, before what this thread does
+    next, where no garbage collector has come, which may have done so in the midst of anything.
     """
     mark = object()
     _pending.add(mark)
@@ -65,7 +67,10 @@ def do_later(
         except LashStoreError as error:
             ended(error)
 
-    TIMER.after(0, submit)
+    if in_line:
+        submit()
+    else:
+        TIMER.after(0, submit)
 
 
 def _told(ended: Callable[[LashStoreError | None], None], call: Call) -> None:

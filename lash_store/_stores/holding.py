@@ -140,11 +140,13 @@ class Holding(Generic[HeldT_co]):
         timeout_ms: int = 0,
         name: str | None = None,
         is_own: Callable[[Any], bool] = lambda _: False,
+        is_as_known: Callable[[Any, Any], bool] = lambda _, __: True,
     ) -> None:
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing = claiming, renewing
-        self._back = Releasing(operations[2], releasing)
+        self._back = Releasing(operations[2], releasing, is_as_known)
+        self._let_go: Any = None
         self._is_free = is_free
         self._lost_error = lost_error
         if check_count("ttl_ms", ttl_ms) == 0:
@@ -180,9 +182,7 @@ class Holding(Generic[HeldT_co]):
         except BaseException:
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
-                if self._kept is not None:
-                    KEEPER.drop(self._kept)
-                self._back.release_soon(store, entering.term)
+                self._end_by_interrupt(store, entering.term, self._kept)
             raise
         finally:
             KEEPER.entered(entering)
@@ -203,8 +203,7 @@ class Holding(Generic[HeldT_co]):
                 self._back.release(store, kept.term)
         except BaseException:  # an interrupt, which a release does not hear of
             if held is not None and not held.is_inherited:
-                KEEPER.drop(held)
-                self._back.release_soon(store, held.term)
+                self._end_by_interrupt(store, held.term, held)
             raise
 
     async def __aenter__(self) -> HeldT_co:
@@ -261,6 +260,15 @@ class Holding(Generic[HeldT_co]):
             self._back.release_soon(store, term, given)
         else:
             await self._back.release_async(given, store, term)
+
+    def _end_by_interrupt(self, store: Store[Any], term: Any, kept: Kept | None) -> None:
+        """Give a term back that nobody is in any more, before whatever this thread does next."""
+        if kept is not None:
+            KEEPER.drop(kept)
+            if self._let_go is not None:
+                self._let_go.detach()
+            kept.leave()
+        self._back.release_soon(store, term, in_line=True)
 
     def _held(
         self,
@@ -340,6 +348,7 @@ class Holding(Generic[HeldT_co]):
 def _let_go(back: Releasing, kept: Kept, store: Store[Any], given: AsyncStore[Any] | None) -> None:
     """End what a block has held that nobody is in any more."""
     KEEPER.drop(kept)
+    kept.leave()
     if not kept.is_inherited:
         back.release_soon(store, kept.term, given)
 

@@ -117,6 +117,9 @@ class Leases(Generic[FenceT, LeaseT]):
             claiming=claiming or claim,
             renewing=lambda context, term: self.renewing(context, term.fence, ttl_ms=ttl_ms),
             releasing=lambda context, term: self.releasing(context, term.fence),
+            is_as_known=lambda tx, term: (
+                getattr(self.load_term(tx, key), "expires_at_ms", None) == term.expires_at_ms
+            ),
             is_free=lambda tx: self.current(tx, key) is None,
             lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
             ttl_ms=ttl_ms,

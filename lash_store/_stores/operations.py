@@ -110,8 +110,7 @@ class Operation(Generic[T, P, R]):
             "write_finding_": write_finding,
             "submit_write_finding_": submit_write_finding,
         }
-        template = "writing Tx" if kind == "Tx" and self.writes else kind
-        source = (_FINDING_TEXTS if self.finds else _TEXTS)[template].format(
+        source = (_FINDING_TEXTS if self.finds else _TEXTS)[kind].format(
             name=name,
             parameters=_written(parameters, scope),
             arguments="".join(f", {_passed_on(each)}" for each in parameters),
@@ -129,12 +128,6 @@ _TEXTS: Final = {
     "Tx": """\
 def {name}(self, /{parameters}):
     return function_(self.context{arguments})(self)
-""",
-    "writing Tx": """\
-def {name}(self, /{parameters}):
-    work_ = function_(self.context{arguments})
-    self._written = getattr(self, "_written", 0) + 1
-    return work_(self)
 """,
     "Store": """\
 def {name}(self, /{parameters}):

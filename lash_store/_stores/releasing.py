@@ -30,8 +30,15 @@ Work = Callable[[Any], Any]
 class Releasing:
     """How the term of one block is given back, in a sync store or an asyncio store."""
 
-    def __init__(self, operation: str, releasing: Callable[[Context, Any], Work]) -> None:
+    def __init__(
+        self,
+        operation: str,
+        releasing: Callable[[Context, Any], Work],
+        is_as_known: Callable[[Any, Any], bool],
+    ) -> None:
         self._operation, self._releasing = operation, releasing
+        self._is_as_known = is_as_known
+        """Whether a term is as its block has known it last, and nobody has claimed the same again since."""
 
     def release(self, store: Store[Any], term: Any) -> None:
         """Do it on this thread; soon, if that is inside a transaction."""
@@ -41,7 +48,7 @@ class Releasing:
                     self._operation, self._work(store._handle.key, store._context, term)
                 )
             except NestedTransactionError:
-                self.release_soon(store, term)
+                self.release_soon(store, term, in_line=True)
 
     async def release_async(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
         """Do it in an event loop, whether that cancels it or not; in a store that was closed, anew."""
@@ -59,26 +66,37 @@ class Releasing:
                 )
 
     def release_soon(
-        self, store: Store[Any], term: Any, given: AsyncStore[Any] | None = None
+        self,
+        store: Store[Any],
+        term: Any,
+        given: AsyncStore[Any] | None = None,
+        *,
+        in_line: bool = False,
     ) -> None:
         """Have it done, and wait for nothing: a coroutine is thrown away, say, and can't await anything."""
         key, anew = store._handle.key, None
         if given is not None:
-            anew = given._anew(self._operation, lambda context: self._work(key, context, term))
+            anew = given._anew(
+                self._operation, lambda context: self._work(key, context, term, is_late=True)
+            )
         do_later(
             store._handle,
             self._operation,
-            self._work(key, store._context, term),
+            self._work(key, store._context, term, is_late=not in_line),
             anew=anew,
             failed=lambda error: _tell(store.path, term, error),
+            in_line=in_line,
         )
 
-    def _work(self, key: str, context: Context, term: Any) -> Work:
-        """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5)."""
+    def _work(self, key: str, context: Context, term: Any, *, is_late: bool = False) -> Work:
+        """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5).
+
+        If that `is_late`, its owner may have claimed it again by hand, and has the same one.
+        """
         work = self._releasing(context, term)
 
         def release(tx: Any) -> Any:
-            if KEEPER.is_held(key, term.fence):
+            if KEEPER.is_held(key, term.fence) or (is_late and not self._is_as_known(tx, term)):
                 return None
             released = work(tx)
             # A lease on a table of the consumer's own is behind the lock of its row alone.

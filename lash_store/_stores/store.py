@@ -308,7 +308,15 @@ def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
 def finding_function(look: Callable[..., R | None]) -> Callable[..., R | None]:
     """Return a consumer's `look`, which has found nothing while what it gives is false."""
     plain = plain_function("look", look)
-    return lambda tx: plain(tx) or None
+
+    def find(tx: Any) -> R | None:
+        found = plain(tx)
+        try:
+            return found or None
+        except Exception:  # noqa: BLE001 # reason: of what has no truth value: an array, say, which is something
+            return found
+
+    return find
 
 
 def _runs_as_called(function: object) -> bool:

@@ -55,7 +55,6 @@ class Tx(Generic[ContextT_co]):
     __slots__ = (
         "__weakref__",
         "_cursor",
-        "_written",
         "context",
         "now_ms",
         "operation",
@@ -155,15 +154,14 @@ class Tx(Generic[ContextT_co]):
     def orm(self, **options: Any) -> "Session":
         """Return an ORM Session on this transaction (K-TX-13); `options` are its own.
 
-        It stands on a savepoint, set by its first statement: what it rolls back is what went through it, and
-        what it commits is committed, or not, with the transaction. Commit it, and close it inside:
-        ``with tx.orm() as orm:``. Its rollback, or its end without a commit, is TransactionError if this Tx has
-        written since that first statement: a savepoint can't undo the one without the other.
+        It stands on a savepoint, set by its first statement, and what it commits is committed, or not, with the
+        transaction. Its rollback, and its end without a commit, undo all that was written since that first
+        statement, by this Tx as well: commit it before, and close it inside: ``with tx.orm() as orm:``.
         """
-        from lash_store._stores.orm import TxSession  # noqa: PLC0415 # reason: slow to import, and most never do
+        from sqlalchemy.orm import Session  # noqa: PLC0415 # reason: slow to import, and most never do
 
         options.setdefault("join_transaction_mode", "create_savepoint")
-        return TxSession(self, **options)
+        return Session(self.connection, **options)
 
     def touch(self, key: str) -> None:
         """Note that something was changed for which somebody may wait by its name."""

@@ -22,6 +22,7 @@ from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
+from lash_store.effect.recording import Recording, signature_of
 from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     LONGEST_NAP_S,
@@ -29,23 +30,16 @@ from lash_store.effect.running import (
     Inside,
     Persistence,
     RecordedOptions,
-    Recording,
     Step,
     StepOptions,
     check_not_inside,
     check_run,
     keep_step,
     left_of_nap_s,
-    signature_of,
 )
 from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
-from lash_store.errors import (
-    LashStoreError,
-    LeaseLostError,
-    StoreBusyError,
-    StoreClosedError,
-)
+from lash_store.errors import LashStoreError, LeaseLostError, StoreBusyError, StoreClosedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,7 +86,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         step = check_run(scope_id, replay_key, envelope, function, **options)
         if step.under is not None:
             return await self._run_under(step, function)
-        held: list[EffectClaim] = []
+        held, claimed_by = list[EffectClaim](), os.getpid()
         try:
             begun, sent_ms = await self._begin(step, held)
             if not isinstance(begun, EffectClaim):
@@ -102,7 +96,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             with Inside(self._key, step, kept):
                 return await self._bring_about(step, kept, function)
         except GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            if held and self._store is not None:
+            if held and self._store is not None and os.getpid() == claimed_by:
                 store: Any = self._store
                 do_later(
                     store._handle,  # noqa: SLF001 # reason: its own store
@@ -113,7 +107,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                 )
             raise
         except BaseException:
-            if held:  # which changes nothing if it was recorded, or is lost
+            if (
+                held and os.getpid() == claimed_by
+            ):  # it changes nothing if it was recorded, or is lost
                 await finish_first(self._give_back(held[-1]))
             raise
 

@@ -262,52 +262,6 @@ def check_terminal(terminal: Terminal) -> tuple[type[Exception], ...]:
     return kinds
 
 
-class Recording:
-    """What a decorator is given, checked where it stands: how calls of functions become steps."""
-
-    def __init__(
-        self,
-        scope_id: str | Callable[..., str],
-        replay_key: str | Callable[..., str],
-        options: RecordedOptions,
-    ) -> None:
-        for field, name in (("scope_id", scope_id), ("replay_key", replay_key)):
-            if not isinstance(name, str) and not callable(name):
-                raise InvalidRecordError(
-                    field, shown(name), "must be a str, or a function of the call"
-                )
-        # As for any call of it: a name and a function that there could be.
-        check_run("scope", "key", None, self.step_of, **options)
-        self._names = (scope_id, replay_key)
-
-    def step_of(
-        self, function: Callable[..., R], signature: inspect.Signature, args: Any, kwargs: Any
-    ) -> tuple[str, str, dict[str, Any], Callable[[], R]]:
-        """Return what ``run`` takes for one call of `function`.
-
-        The envelope is its name and its arguments, by name and with the defaults among them, so
-        that one call has one envelope however it is written.
-        """
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        scope_id, replay_key = (
-            name if isinstance(name, str) else name(*bound.args, **bound.kwargs)
-            for name in self._names
-        )
-        name = f"{function.__module__}.{function.__qualname__}"
-        envelope = {"function": name, "arguments": dict(bound.arguments)}
-        return scope_id, replay_key, envelope, lambda: function(*args, **kwargs)
-
-
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a function that has a name; InvalidRecordError for anything else."""
-    if not inspect.isfunction(function):
-        raise InvalidRecordError(
-            "function", shown(function), "must be a function, which has a name"
-        )
-    return inspect.signature(function)
-
-
 def keep_step(store: Any, step: Step, claim: EffectClaim, sent_ms: float) -> Kept:
     """Let the keeper renew the claim on a step that runs, until it is dropped."""
     context = store._context  # noqa: SLF001 # reason: of the same package

@@ -16,6 +16,7 @@ from lash_store._kernel.threads import Bell
 from lash_store._stores.store import Store, open_at, plain_function
 from lash_store.effect.context import effect_context
 from lash_store.effect.operations import EffectOperations
+from lash_store.effect.recording import Recording, signature_of
 from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, ReplayedFailure
 from lash_store.effect.running import (
     LONGEST_NAP_S,
@@ -23,14 +24,12 @@ from lash_store.effect.running import (
     Inside,
     Persistence,
     RecordedOptions,
-    Recording,
     Step,
     StepOptions,
     check_not_inside,
     check_run,
     keep_step,
     left_of_nap_s,
-    signature_of,
 )
 from lash_store.effect.tables import SCHEMA
 from lash_store.effect.tx import EffectTx

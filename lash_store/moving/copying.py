@@ -128,12 +128,19 @@ def _copies(
                     _check_sound(store.path)
                     sound.add(store.path)
                 extras = store.undeclared_extras()
+                there = None
+                if str(source) == str(
+                    target
+                ):  # before the snapshot, which may be in the way of WAL
+                    there = opened.enter_context(_open_target(kind, session_id, target, options))
                 with store.read() as here:
                     here.own_cursor.driver.require_all_rows(here.own_cursor)
                     # In this snapshot, and before anything is made of it there.
                     if session_id is not None and not _is_wanted(here, session_id, target):
                         continue
-                    there = opened.enter_context(_open_target(kind, session_id, target, options))
+                    there = there or opened.enter_context(
+                        _open_target(kind, session_id, target, options)
+                    )
                     with _explained(there, kind, session_id):
                         rows, was_there = _copy(here, there, kind, session_id)
                 held.close()  # not before: the connections of a server are kept for who comes next
@@ -216,6 +223,7 @@ def _copy(
     """Copy a unit; return how many rows it has, and whether they were there already."""
     what = _called(kind, session_id)
     with target.read() as there:  # before it is locked: others write to it meanwhile
+        there.own_cursor.driver.require_all_rows(there.own_cursor)
         tables = [
             (table, new)
             for table in here.schema.tables
@@ -228,7 +236,10 @@ def _copy(
     if found == wanted:
         return rows, rows > 0
     with target.begin() as there:
+        there.own_cursor.driver.require_all_rows(there.own_cursor)
         if has_rows(there):
+            if [_digest(there, new, table) for table, new in tables] == wanted:
+                return rows, True  # another copy was first
             raise CopyError(target.path, what, "it holds other rows already")
         for table, new in tables:
             for page in _pages(here, select(*_common(table, new)).order_by(*table.primary_key)):

@@ -107,7 +107,7 @@ class EffectMachine(Machine):
         """By key, the request of a step that was begun and has no outcome."""
 
         self.calls = 0
-        self.was_reopened = False
+        self.may_be_forgotten: set[str] = set()
 
     # What Hypothesis chooses.
 
@@ -162,7 +162,8 @@ class EffectMachine(Machine):
     def do_reopen(self) -> None:
         """Lose what is not durable, and remember that it may be gone."""
         super().do_reopen()
-        self.was_reopened = True
+        if self.has(self.it, "reopen"):
+            self.may_be_forgotten |= set(self.recorded)
 
     def _come_to(self, key: str, request: str, how: str) -> Outcome:
         try:
@@ -196,6 +197,7 @@ class EffectMachine(Machine):
         elif got.value != given:
             self.violates("wrong-outcome", f"{key!r} gave {given!r}, and {got.value!r} came back")
         self.recorded[key] = (request, outcome)
+        self.may_be_forgotten.discard(key)
         self.begun.pop(key, None)
         self.note("a first run")
 
@@ -209,7 +211,7 @@ class EffectMachine(Machine):
 
     def _check_replay(self, key: str, outcome: Any, got: Any, ran: int) -> None:
         if ran:
-            name = "forgotten" if self.was_reopened else "ran-twice"
+            name = "forgotten" if key in self.may_be_forgotten else "ran-twice"
             if outcome is None:
                 name = "failure"
             self.violates(name, f"{key!r} has an outcome, and its function was called again")
@@ -230,10 +232,11 @@ class EffectMachine(Machine):
         """Go on from a run that is tolerated: what it gave is the outcome from now on."""
         if got.error is None:
             self.recorded[key] = (request, "none" if got.value is None else got.value)
+            self.may_be_forgotten.discard(key)
 
     def _check_other_request(self, key: str, request: str, got: Any, ran: int) -> None:
         if ran:
-            name = "forgotten" if self.was_reopened else "ran-twice"
+            name = "forgotten" if key in self.may_be_forgotten else "ran-twice"
             self.violates(name, f"{key!r} has an outcome, and ran for {request!r} as well")
             self._adopt(key, request, got)
         elif got.error is None:

@@ -231,8 +231,11 @@ class LockMachine(Machine):
                 self.violates(name, f"{actor!r} could not renew what it holds: {WHY[name]}")
                 return
             self.ends_ms = self.clock.now_ms() + ttl_ms
-            if self.number is not None and self.resolve(self.clients[actor].fence()) < self.number:
-                self.violates("number", f"{actor!r} has a lower number behind its renewal")
+            if self.number is not None:
+                before, self.number = self.number, self.resolve(self.clients[actor].fence())
+                self.highest = max(self.highest, self.number)
+                if self.number < before:
+                    self.violates("number", f"{actor!r} has a lower number behind its renewal")
         elif (
             not got.refused and actor == self.holder and state != "free"
         ):  # its name is proof, or it is the end

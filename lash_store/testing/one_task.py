@@ -33,8 +33,8 @@ class OneTask:
         answer: Future[Any] = Future()
         if self._loop.is_closed():
             raise LoopOverError
-        self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
         try:
+            self._loop.call_soon_threadsafe(self._jobs.put_nowait, (awaitable, answer))
             return answer.result()
         finally:
             if (
@@ -45,6 +45,8 @@ class OneTask:
     def _give_up(self, answer: Future[Any]) -> None:
         if self._answer is answer and self._serving is not None:
             self._serving.cancel()
+        else:
+            answer.cancel()  # it waits still
 
     def close(self) -> None:
         """End the task and its loop."""
@@ -58,7 +60,7 @@ class OneTask:
         finally:
             while not self._jobs.empty():
                 job = self._jobs.get_nowait()
-                if job is not None:
+                if job is not None and job[1].set_running_or_notify_cancel():
                     job[1].set_exception(LoopOverError())
             self._loop.close()
 
@@ -74,6 +76,10 @@ class OneTask:
             if job is None:
                 return
             awaitable, answer = job
+            if not answer.set_running_or_notify_cancel():
+                if asyncio.iscoroutine(awaitable):
+                    awaitable.close()
+                continue
             self._answer = answer
             try:
                 answer.set_result(await awaitable)

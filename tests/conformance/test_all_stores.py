@@ -163,6 +163,13 @@ def test_k_tx_8_in_a_consumers_own_transaction(kind: Any, path: Path) -> None:
     plain.dispose()
 
 
+class Ambiguous:
+    """Something of which nobody can say whether it is true: an array, say."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("it is ambiguous")
+
+
 NOTHING: tuple[Any, ...] = (None, False, 0, [], set())
 """What a look gives that has found nothing yet."""
 
@@ -191,6 +198,8 @@ def test_wait_until_a_condition_of_ones_own(kind: Any, path: Path) -> None:
             assert store.wait_until(lambda _, n=nothing: n, timeout_ms=1) is None
         WRITES[kind](store)
         assert store.wait_until(READS[kind]) == 1
+        ambiguous = Ambiguous()
+        assert store.wait_until(lambda _: ambiguous) is ambiguous
         with pytest.raises(InvalidRecordError):
             store.wait_until(lambda _: 1, timeout_ms=-1)
         with pytest.raises(ZeroDivisionError):

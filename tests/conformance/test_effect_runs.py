@@ -350,6 +350,13 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
 
     assert ask("x") == ask("x", "m") == ask(model="m", prompt="x") == "m x"
     assert effects.count_effects(scope_id="s") == 1
+
+    @effects.recorded("moves", lambda source, target: f"{target}<-{source}")
+    def move(target: str, source: str, retries: int = 3) -> list[Any]:
+        return [target, source, retries]
+
+    assert move(target="a", source="b") == ["a", "b", 3]
+    assert [each.replay_key for each in effects.list_effects(scope_id="moves")] == ["a<-b"]
     with pytest.raises(InvalidRecordError):
         call_model("c", object())  # type: ignore[arg-type] # reason: that is the test
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ from lash_store import (
     EffectStore,
     NewWork,
     ProcessRegistry,
+    SessionLease,
     SessionStore,
 )
 from lash_store._backends.sqlite.group import Group
@@ -32,7 +34,7 @@ from lash_store._kernel.calls import ThreadCall
 from lash_store._kernel.threads import TIMER
 from lash_store._stores.holding import Holding
 from lash_store.effect import store as effect_store
-from lash_store.errors import LashStoreError
+from lash_store.errors import LashStoreError, LeaseLostError
 from tests.conformance.test_holding import kept_terms, until
 from tests.support.databases import database_of
 from tests.support.registries import lease_on, register
@@ -177,6 +179,52 @@ def test_k_hold_1_a_claim_that_is_done_for_an_interrupted_block_is_undone(
     with pytest.raises(LashStoreError):
         store.transact(claims[0])
     assert store.current_lease() is None
+
+
+def test_k_hold_5_a_term_that_its_owner_has_claimed_again_is_not_released_late(
+    store: SessionStore,
+) -> None:
+    """By hand, behind a block that nobody has left: it is the same term."""
+    block = store.hold(owner_id="ann", ttl_ms=60_000)
+    held = block.__enter__()
+    del block
+    lease = store.claim_lease(owner_id="ann", ttl_ms=90_000)
+    assert isinstance(lease, SessionLease)
+    assert lease.fence == held.fence
+    told = threading.Event()
+    TIMER.after(0.05, told.set)
+    assert told.wait(PATIENCE_S)
+    store._handle.write("put_blob", lambda _: None)  # behind whatever stood in line
+    assert store.current_lease() == lease
+    assert isinstance(held.lost, LeaseLostError)
+    assert held.wait_lost(timeout_ms=0) is held.lost
+
+
+@pytest.mark.posix("forks")
+def test_k_hold_4_a_forked_child_gives_no_step_back(path: Path) -> None:
+    async def main() -> Any:
+        async with AsyncEffectStore.open(path) as effects:
+            go_on = asyncio.Event()
+
+            async def step() -> int:
+                await go_on.wait()
+                return 1
+
+            task = asyncio.create_task(effects.run("s", "k", None, step, ttl_ms=60_000))
+            while not kept_terms():
+                await asyncio.sleep(0.001)
+            child = os.fork()
+            if child == 0:
+                asyncio._set_running_loop(None)
+                coroutine: Any = task.get_coro()
+                coroutine.close()
+                time.sleep(0.2)
+                os._exit(0)
+            await asyncio.to_thread(os.waitpid, child, 0)
+            go_on.set()
+            return await task
+
+    assert asyncio.run(main()) == 1
 
 
 @pytest.mark.posix("has signals")

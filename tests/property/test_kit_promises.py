@@ -129,6 +129,40 @@ def test_a_number_that_a_renewal_spoils_is_found() -> None:
     assert seen.value.name == "number"
 
 
+class Counts(Client):
+    """A number of its own at each renewal, which nobody else hears of."""
+
+    def renew(self, ttl_ms: int) -> Any:
+        renewed = super().renew(ttl_ms)
+        self.mine += bool(renewed)
+        return renewed
+
+    def fence(self) -> int:
+        return self.mine
+
+
+def test_a_number_that_two_terms_have_is_found() -> None:
+    script = [("acquire", "Ann", 1), ("renew", "Ann", 5), ("end", 0), ("acquire", "ann", 1)]
+    with pytest.raises(Violation, match="comes after term") as seen:
+        lock_machine(locks_of(Counts)).replay(script)
+    assert seen.value.name == "number"
+
+
+class RunsAnew:
+    def __init__(self, _: Any) -> None:
+        self.outcomes = dict[str, tuple[str, Any]]()
+
+    def run(self, key: str, request: str, function: Any) -> Any:
+        if key not in self.outcomes or self.outcomes[key][0] != request:
+            self.outcomes[key] = (request, function())
+        return self.outcomes[key][1]
+
+
+def test_what_can_not_be_reopened_has_forgotten_nothing() -> None:
+    assert found(effect_machine(RunsAnew)) == "ran-twice"
+    assert found(effect_machine(RunsAnew, tolerate=["ran-twice"])) is None
+
+
 def test_several_faults_are_one_violation_and_the_others_are_noted() -> None:
     class Faulty(Locks):
         def holder(self) -> Any:

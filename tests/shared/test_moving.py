@@ -50,6 +50,7 @@ from lash_store.session.records import Relation, SessionMeta, UsageDelta
 from lash_store.session.tx import SessionTx
 from tests.support.databases import all_rows, run_script
 from tests.support.triggers import draft
+from tests.support.turns import join, outcome, started
 
 SESSIONS = 25
 
@@ -481,6 +482,31 @@ def test_k_share_7_what_is_there_is_passed_over_without_its_lock(tmp_path: Path)
     with closing(sqlite3.connect(tmp_path / "b.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert [unit.was_there for unit in copy_deployment(source, target)][:1] == [True]
+
+
+@pytest.mark.layouts("a folder and a database of its own")
+def test_k_share_7_two_copies_at_once_are_both_told_that_it_is_there(tmp_path: Path) -> None:
+    with Deployment.open(tmp_path / "a") as deployment:
+        for at in range(10):
+            deployment.sessions.create(f"s{at}", model="m").close()
+    copied: list[Any] = []
+
+    def copy() -> None:
+        copied.append(
+            outcome(lambda: copy_deployment(tmp_path / "a", f"sqlite:///{tmp_path}/b.db"))
+        )
+
+    join(*started(copy, copy))
+    assert [len(each) for each in copied] == [13, 13]
+
+
+@pytest.mark.layouts("a database of its own")
+def test_k_share_7_beside_itself_in_a_database_that_is_not_in_wal(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    with Deployment.open(url) as deployment:
+        deployment.sessions.create("s", model="m").close()
+    run_script(tmp_path / "a.db", "PRAGMA journal_mode = DELETE")
+    assert len(copy_deployment(url, url, prefix="new_", source_prefix="lash_")) == 4
 
 
 @pytest.mark.layouts("a folder of its own")

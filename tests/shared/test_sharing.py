@@ -328,6 +328,14 @@ def test_k_share_4_drift_is_found(kind: str, path: Path, url: str) -> None:
         assert report.problems or "CREATE TRIGGER mine" in str(report.extras)
 
 
+@pytest.mark.parametrize("where", ["file", "shared"])
+def test_k_share_4_an_applications_tables_are_not_taken_for_ours(path: Path, where: str) -> None:
+    SessionStore.open(path if where == "file" else f"sqlite:///{path}", session_id="s").close()
+    run_script(path, "CREATE TABLE document_versions (id, body); CREATE TABLE document_blobs (id)")
+    report = check_file(path)
+    assert (report.kind, report.problems) == ("session" if where == "file" else "shared", ())
+
+
 def test_k_share_4_check_looks_at_all_kinds_and_sessions(path: Path, url: str) -> None:
     for opened in STORES.values():
         opened(url).close()

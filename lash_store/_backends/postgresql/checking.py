@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from lash_store._backends.findings import Findings, prefixes_among, unnamed
 from lash_store._backends.postgresql import guard
 from lash_store._backends.postgresql.database import Key, OpenDatabase
-from lash_store._backends.postgresql.drift import compare, is_as_declared
+from lash_store._backends.postgresql.drift import compare, is_as_declared, is_table_of_versions
 from lash_store._backends.postgresql.driver import store_error
 from lash_store._kernel.options import PREFIX, Settings
 from lash_store._kernel.schema import Schema
@@ -37,9 +37,12 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
         place = guard.server_place(cursor, database.path, None)
         connection.begin_read()
         there = [name for (name,) in cursor.execute(_TABLES, (place,)).fetchall()]
-        prefixes = tuple(
-            sorted({*_prefixes(cursor, there, place), *prefixes_among(schemas, there)})
-        )
+        drifted = [
+            prefix
+            for prefix in prefixes_among(schemas, there)
+            if is_table_of_versions(cursor, prefix + VERSIONS, place)
+        ]
+        prefixes = tuple(sorted({*_prefixes(cursor, there, place), *drifted}))
         drift: list[str] = []
         extras: set[str] = set()
         for prefix in prefixes:

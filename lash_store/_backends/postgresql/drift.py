@@ -44,14 +44,17 @@ _BESIDES: Final = """\
 WITH ours AS (SELECT * FROM pg_class WHERE relnamespace = $1::text::regnamespace AND relname = ANY ($2))
 SELECT relname, 'trigger ' || tgname FROM ours JOIN pg_trigger ON tgrelid = ours.oid WHERE NOT tgisinternal
 UNION ALL SELECT relname, 'references that are not looked at'
-FROM ours WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = ours.oid AND tgisinternal AND tgenabled = 'D')
-UNION ALL SELECT relname, CASE WHEN is_instead THEN 'a rule instead: ' ELSE 'rule beside: ' END || rulename
-FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE ours.relkind = 'r'
+FROM ours WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = ours.oid AND tgisinternal AND tgenabled IN ('D', 'R'))
+UNION ALL SELECT relname, CASE WHEN is_instead OR ev_type IN ('2', '3') THEN 'a rule: ' ELSE 'rule beside: ' END || rulename
+FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE ours.relkind = 'r' AND ev_enabled <> 'D'
 UNION ALL SELECT relname, 'policies for rows' FROM ours WHERE relrowsecurity
 UNION ALL SELECT relname, 'nothing that outlives a crash: it is unlogged' FROM ours WHERE relpersistence = 'u'"""
 
 _BESIDE: Final = ("trigger ", "rule beside: ", "policies ")
-"""What an application may add: it sees what is written, and refuses nothing of it by itself."""
+"""What an application may add: it sees what is written, and refuses nothing of it by itself.
+
+Rules do, but on DELETE: beside one on INSERT or UPDATE there is no ON CONFLICT.
+"""
 
 
 def find_drift(cursor: Any, schema: Schema, place: str) -> list[str]:
@@ -84,6 +87,14 @@ def compare(cursor: Any, schema: Schema, place: str) -> tuple[list[str], list[st
 def is_as_declared(cursor: Any, table: Table[Any], place: str) -> bool:
     """Whether a table that is there is a declared one."""
     return _catalogue(cursor, [table.name], place).get(table.name) == _declared(table)
+
+
+def is_table_of_versions(cursor: Any, name: str, place: str) -> bool:
+    """Whether a table has the columns that one of versions has."""
+    lines = _catalogue(cursor, [name], place).get(name, set())
+    return all(
+        any(line.startswith(f"column {each} ") for line in lines) for each in ("kind", "version")
+    )
 
 
 def _is_an_applications(line: str, ours: set[str]) -> bool:
@@ -193,7 +204,7 @@ def _index(name: str, on: str, where: str, *, is_unique: bool) -> str:
 def _on_what(definition: str) -> str:
     """Return the columns of an index, in which order, and its method unless that is a B-tree."""
     on = definition.partition(" USING ")[2].partition(" WHERE ")[0]
-    return _STORAGE.sub("", on).removeprefix("btree ").replace('"', "")
+    return _STORAGE.sub("", on).replace('"', "").removeprefix("btree ")
 
 
 _STORAGE: Final = re.compile(r" WITH \([^)]*\)$")

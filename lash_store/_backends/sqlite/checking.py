@@ -8,14 +8,20 @@ from typing import Final
 from lash_store._backends.findings import Findings, prefixes_among, unnamed
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.connection import StoreConnection
-from lash_store._backends.sqlite.drift import Catalogue, find_drift, read_catalogue, undeclared
+from lash_store._backends.sqlite.drift import (
+    Catalogue,
+    find_drift,
+    is_table_of_versions,
+    read_catalogue,
+    undeclared,
+)
 from lash_store._backends.sqlite.driver import primary_code, store_error
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error, resolve
 from lash_store._backends.sqlite.opening import open_connection
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
-from lash_store._kernel.sharing import shared
+from lash_store._kernel.sharing import VERSIONS, shared
 
 _ANY: Final = Settings(extras="any")
 
@@ -46,7 +52,12 @@ def _findings(connection: StoreConnection, schemas: Sequence[Schema]) -> Finding
     catalogue = read_catalogue(cursor)
     version = catalogue.version
     there = [name for kind, name, *_ in catalogue.objects if kind == "table"]
-    prefixes = sorted({*guard.prefixes(catalogue), *prefixes_among(schemas, there)})
+    drifted = [
+        prefix
+        for prefix in prefixes_among(schemas, there)
+        if is_table_of_versions(cursor, prefix + VERSIONS)
+    ]
+    prefixes = sorted({*guard.prefixes(catalogue), *drifted})
     if prefixes:
         problems = [each for prefix in prefixes for each in _shared_drift(cursor, prefix, schemas)]
         added = {  # a set: each kind has the table of versions, and so what stands on that

@@ -63,7 +63,7 @@ def _read_catalogue(cursor: sqlite3.Cursor, prefix: str, own_table: str | None) 
     rows = cursor.execute(READ_CATALOGUE).fetchall()
     objects = tuple(row[1:] for row in rows if row[1] is not None)
     versions = None
-    if prefix and _is_table_of_versions(cursor, prefix + VERSIONS):
+    if prefix and is_table_of_versions(cursor, prefix + VERSIONS):
         versions = dict(cursor.execute(read_versions(prefix)).fetchall())
     own = None
     if own_table is not None and any(row[:2] == ("table", own_table) for row in objects):
@@ -71,7 +71,8 @@ def _read_catalogue(cursor: sqlite3.Cursor, prefix: str, own_table: str | None) 
     return Catalogue(rows[0][0], objects, versions, own)
 
 
-def _is_table_of_versions(cursor: sqlite3.Cursor, name: str) -> bool:
+def is_table_of_versions(cursor: sqlite3.Cursor, name: str) -> bool:
+    """Whether a table has the columns that one of versions has."""
     columns = cursor.execute(READ_COLUMNS, (name,)).fetchall()
     return {("kind",), ("version",)} <= set(columns)
 
