@@ -349,6 +349,7 @@ def two(path: Path, done: list[str]) -> None:
         tx.enqueue_work(NewWork(["two"]))
 
 
+@pytest.mark.canonical("counts the statements in a file of one kind")
 def test_a_call_inside_another_ones_block_stops_where_it_does_alone(tmp_path: Path) -> None:
     alone, inside = list[str](), list[str]()
     with Parked(lambda: two(tmp_path / "a.db", alone), at="insert", nth=3):
