@@ -56,7 +56,6 @@ def do_later(
         try:
             do()
         except LashStoreError as error:
-            _pending.discard(mark)
             failed(error)
         finally:
             _pending.discard(mark)

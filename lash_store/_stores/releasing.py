@@ -42,7 +42,7 @@ class Releasing:
 
     def release(self, store: Store[Any], term: Any) -> None:
         """Do it on this thread; soon, if that is inside a transaction."""
-        with told_if_not_released(store.path, term):
+        with _told_if_not_released(store.path, term):
             try:
                 store._handle.write(
                     self._operation, self._work(store._handle.key, store._context, term)
@@ -56,7 +56,7 @@ class Releasing:
 
     async def _release(self, given: AsyncStore[Any], store: Store[Any], term: Any) -> None:
         handle = store._handle
-        with told_if_not_released(store.path, term):
+        with _told_if_not_released(store.path, term):
             try:
                 work = self._work(handle.key, store._context, term)
                 await handle.submit_write(self._operation, work, is_kept=True)
@@ -116,7 +116,7 @@ class _NotEnteredError(LashStoreError):
 
 
 @contextmanager
-def told_if_not_released(path: str, term: Any) -> Iterator[None]:
+def _told_if_not_released(path: str, term: Any) -> Iterator[None]:
     """Pass over what keeps a term from being released: it runs out by itself as well."""
     try:
         yield

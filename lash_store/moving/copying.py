@@ -129,9 +129,8 @@ def _copies(
                     sound.add(store.path)
                 extras = store.undeclared_extras()
                 there = None
-                if str(source) == str(
-                    target
-                ):  # before the snapshot, which may be in the way of WAL
+                if str(source) == str(target):
+                    # Before the snapshot, which may be in the way of WAL.
                     there = opened.enter_context(_open_target(kind, session_id, target, options))
                 with store.read() as here:
                     here.own_cursor.driver.require_all_rows(here.own_cursor)
