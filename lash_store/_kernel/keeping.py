@@ -26,6 +26,7 @@ from lash_store._kernel.kept import TICK_S, Kept
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.steady import steady_ms
 from lash_store._kernel.threads import TIMER
+from lash_store.errors import LashStoreError
 
 _MOST_PASSED_OVER: Final = 64
 """So many notes of what is held no more stay, beside as many as there are terms."""
@@ -111,6 +112,10 @@ class Entering:
         self.term: Any = None
         self.is_over = False
         """Whether nobody enters it any more: it was entered, or an interrupt has ended that."""
+
+
+class NotEnteredError(LashStoreError):
+    """Undoes a claim that another thread does for somebody whom an interrupt has ended meanwhile."""
 
 
 class Keeper:

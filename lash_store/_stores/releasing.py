@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lash_store._kernel.keeping import KEEPER, Entering
+from lash_store._kernel.keeping import KEEPER, Entering, NotEnteredError
 from lash_store._kernel.later import do_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
@@ -111,10 +111,6 @@ class _HeldElsewhereError(LashStoreError):
     """Undoes a release: another block of this process has the same term."""
 
 
-class _NotEnteredError(LashStoreError):
-    """Undoes a claim that another thread does for a block which an interrupt has ended meanwhile."""
-
-
 @contextmanager
 def _told_if_not_released(path: str, term: Any) -> Iterator[None]:
     """Pass over what keeps a term from being released: it runs out by itself as well."""
@@ -136,7 +132,7 @@ def noting(entering: Entering, work: Work) -> Work:
         KEEPER.claimed(entering, None)  # what was tried before was undone
         found = work(tx)
         if not KEEPER.claimed(entering, None if isinstance(found, LeaseHeld) else found):
-            raise _NotEnteredError
+            raise NotEnteredError
         return found
 
     return locked_as(claim, work)

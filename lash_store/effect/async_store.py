@@ -27,6 +27,7 @@ from lash_store.effect.records import Busy, EffectClaim, Replayed, ReplayedFailu
 from lash_store.effect.running import (
     LONGEST_NAP_S,
     PASSING,
+    Attempt,
     Inside,
     Persistence,
     RecordedOptions,
@@ -86,9 +87,9 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         step = check_run(scope_id, replay_key, envelope, function, **options)
         if step.under is not None:
             return await self._run_under(step, function)
-        held, claimed_by = list[EffectClaim](), os.getpid()
+        attempt = Attempt()
         try:
-            begun, sent_ms = await self._begin(step, held)
+            begun, sent_ms = await self._begin(step, attempt)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
             kept = keep_step(self._store, step, begun, sent_ms)
@@ -96,21 +97,21 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             with Inside(self._key, step, kept):
                 return await self._bring_about(step, kept, function)
         except GeneratorExit:  # its coroutine is thrown away, and can't await anything
-            if held and self._store is not None and os.getpid() == claimed_by:
-                store: Any = self._store
+            claim = attempt.leave()
+            store: Any = self._store
+            if claim is not None and store is not None:
                 do_later(
                     store._handle,  # noqa: SLF001 # reason: its own store
                     "abandon_effect",
-                    abandon_effect(store._context, held[-1]),  # noqa: SLF001 # reason: likewise
-                    anew=self._anew("abandon_effect", partial(abandon_effect, claim=held[-1])),
+                    abandon_effect(store._context, claim),  # noqa: SLF001 # reason: likewise
+                    anew=self._anew("abandon_effect", partial(abandon_effect, claim=claim)),
                     failed=lambda _: None,  # it runs out by itself as well
                 )
             raise
         except BaseException:
-            if (
-                held and os.getpid() == claimed_by
-            ):  # it changes nothing if it was recorded, or is lost
-                await finish_first(self._give_back(held[-1]))
+            claim = attempt.leave()
+            if claim is not None:
+                await finish_first(self._give_back(claim))
             raise
 
     def recorded(
@@ -270,7 +271,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             KEEPER.drop(kept)
 
     async def _begin(
-        self, step: Step, held: list[EffectClaim]
+        self, step: Step, attempt: Attempt
     ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
         store = self._store or await self._opened()
         check_not_inside(self._key, step)
@@ -280,7 +281,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             found: Any = await handle.submit_read(
                 "look_up_effect",
                 step.look_up,
-                write_instead=("begin_effect", step.beginning(held)),
+                write_instead=("begin_effect", step.beginning(attempt)),
             )
             if not isinstance(found, Busy):
                 return found, sent_ms

@@ -7,6 +7,7 @@ side should carry the step's key there, as an idempotency key.
 """
 
 import inspect
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeAlias, TypedDict, TypeVar
 import msgspec
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store._kernel.keeping import KEEPER
+from lash_store._kernel.keeping import KEEPER, NotEnteredError
 from lash_store._kernel.kept import Kept
 from lash_store._kernel.leases import Fence
 from lash_store._kernel.liveness import is_over
@@ -127,19 +128,9 @@ class Step(msgspec.Struct, frozen=True):
             strict=self.strict,
         )
 
-    def beginning(self, held: list[EffectClaim]) -> Callable[[EffectTx], Begun]:
-        """What claims it, as the work of a transaction; the claim is added to `held`.
-
-        For a caller who is interrupted or cancelled by then, gets nothing, and has to give it back.
-        """
-
-        def begin(tx: EffectTx) -> Begun:
-            begun = self.begin(tx)
-            if isinstance(begun, EffectClaim):
-                held.append(begun)
-            return begun
-
-        return locked_by(begin, *self.names)
+    def beginning(self, attempt: "Attempt") -> Callable[[EffectTx], Begun]:
+        """What claims it for an attempt, as the work of a transaction."""
+        return locked_by(lambda tx: attempt.begun(self.begin(tx)), *self.names)
 
     def recording(
         self, context: Any, outcome: Any, error: EffectError | None
@@ -192,6 +183,29 @@ def safe_text(value: object) -> str:
         return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
     except Exception:  # noqa: BLE001 # reason: the exception's own text raised one
         return type(value).__name__
+
+
+class Attempt:
+    """What a call of ``run`` has claimed: interrupted or cancelled it gets nothing, and has to give it back."""
+
+    def __init__(self) -> None:
+        self._claimed_by = os.getpid()
+        self._claim: EffectClaim | None = None
+        self._is_over = False
+
+    def begun(self, begun: Begun) -> Begun:
+        """Note a claim, in its transaction; undo that if the call is over, and another thread at it."""
+        if isinstance(begun, EffectClaim):
+            self._claim = begun
+            if self._is_over:  # looked at behind the note: one of the two threads sees the other's
+                raise NotEnteredError
+        return begun
+
+    def leave(self) -> EffectClaim | None:
+        """End it; return what is to be given back, which may be recorded, or lost, by now."""
+        self._is_over = True
+        # In a child that the function forked it is the parent's.
+        return self._claim if os.getpid() == self._claimed_by else None
 
 
 class Inside:

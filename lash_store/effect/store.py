@@ -21,6 +21,7 @@ from lash_store.effect.records import Busy, EffectClaim, EffectError, Replayed, 
 from lash_store.effect.running import (
     LONGEST_NAP_S,
     PASSING,
+    Attempt,
     Inside,
     Persistence,
     RecordedOptions,
@@ -98,20 +99,19 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         if step.under is not None:
             return self._run_under(step, function)
         check_not_inside(self._key, step)
-        held: list[EffectClaim] = []
-        claimed_by = os.getpid()
+        attempt = Attempt()
         try:
-            begun, sent_ms = self._begin(step, held)
+            begun, sent_ms = self._begin(step, attempt)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
             kept = keep_step(self, step, begun, sent_ms)
             with Inside(self._key, step, kept):
                 return self._bring_about(step, kept, function)
         except BaseException:
-            # In a child that the function forked it is the parent's.
-            if held and os.getpid() == claimed_by:
-                KEEPER.drop_token(self._handle.key, held[-1].token)
-                self._give_back(held[-1])  # which changes nothing if it was recorded, or is lost
+            claim = attempt.leave()
+            if claim is not None:
+                KEEPER.drop_token(self._handle.key, claim.token)
+                self._give_back(claim)
             raise
 
     def recorded(
@@ -254,14 +254,14 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         raise step.failure(failed) from cause
 
     def _begin(
-        self, step: Step, held: list[EffectClaim]
+        self, step: Step, attempt: Attempt
     ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
         clock = self._context.clock
         while True:
             sent_ms = steady_ms(clock)
             found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
-                found = self._handle.write("begin_effect", step.beginning(held))
+                found = self._handle.write("begin_effect", step.beginning(attempt))
             if not isinstance(found, Busy):
                 return found, sent_ms
             self._wait_out(step, found)

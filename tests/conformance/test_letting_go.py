@@ -181,6 +181,27 @@ def test_k_hold_1_a_claim_that_is_done_for_an_interrupted_block_is_undone(
     assert store.current_lease() is None
 
 
+def test_e_run_1_a_claim_that_is_done_for_an_interrupted_run_is_undone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, which comes to it after the call has gone."""
+    claims: list[Any] = []
+
+    def interrupted(_: str, work: Any) -> Any:
+        claims.append(work)
+        raise KeyboardInterrupt
+
+    with EffectStore.open(path) as effects:
+        handle: Any = effects._handle
+        monkeypatch.setattr(handle, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            effects.run("s", "k", None, lambda: "never called", ttl_ms=60_000)
+        monkeypatch.undo()
+        with pytest.raises(LashStoreError):
+            effects.transact(claims[0])
+        assert effects.run("s", "k", None, lambda: "called", ttl_ms=60_000) == "called"
+
+
 def test_k_hold_5_a_term_that_its_owner_has_claimed_again_is_not_released_late(
     store: SessionStore,
 ) -> None:
