@@ -1,5 +1,6 @@
 """How a consumer says what a transaction of its own engine is to be: one that writes, or a snapshot."""
 
+from collections.abc import Callable
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,9 @@ READ_OPTION: Final = "lash_store_read"
 
 WRITE_OPTION: Final = "lash_store_write"
 """The same for one that writes, where those that say nothing only read."""
+
+IS_BEGINNING: Final = "_Connection__in_begin"
+"""Where SQLAlchemy's Connection has noted that it is beginning."""
 
 Mode = Literal["write", "read"]
 
@@ -40,6 +44,23 @@ def mode_of(connection: Connection, undeclared: Mode) -> Mode | None:
     if options.get(READ_OPTION):
         return "read"
     return "write" if options.get(WRITE_OPTION) else undeclared
+
+
+def beginning_again(begin: Callable[[Connection], None]) -> Callable[[Connection], None]:
+    """Return a listener of `begin` that may raise: the next statement on that Connection begins anew.
+
+    SQLAlchemy takes it to be beginning until the listeners have returned, and begins nothing meanwhile:
+    each statement would commit by itself.
+    """
+
+    def begun(connection: Connection) -> None:
+        try:
+            begin(connection)
+        except BaseException:
+            setattr(connection, IS_BEGINNING, False)
+            raise
+
+    return begun
 
 
 def already_begun(connection: Connection) -> NotConfiguredError:

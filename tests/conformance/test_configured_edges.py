@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -44,6 +46,7 @@ from lash_store.errors import (
     NotConfiguredError,
     ReadOnlyStoreError,
     ScopeError,
+    StoreBusyError,
     TransactionEndedError,
 )
 from lash_store.process.tables import processes
@@ -502,3 +505,60 @@ def test_k_tx_8_an_engine_is_configured_whatever_stood_in_its_place(tmp_path: Pa
         disposed.append(engine)
         del engine, connection
         gc.collect()
+
+
+def test_k_tx_8_who_was_busy_begins_anew_on_the_same_connection(tmp_path: Path) -> None:
+    """SQLAlchemy would begin nothing there, and each statement commit by itself."""
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE t (x)")
+        base = create_engine(f"sqlite:///{path}", pool_size=1)
+        engine = configure(base.execution_options(x=1), busy_timeout_ms=10)
+        with engine.connect() as connection:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreBusyError):
+                connection.execute(text("INSERT INTO t VALUES (0)"))
+            other.execute("COMMIT")
+            connection.execute(text("INSERT INTO t VALUES (1)"))
+            assert connection.in_transaction()
+            connection.rollback()
+        with base.connect() as connection:  # and its pool's others have it as it was
+            connection.execute(text("INSERT INTO t VALUES (2)"))
+            connection.rollback()
+        base.dispose()
+        assert other.execute("SELECT x FROM t").fetchall() == []
+
+
+def test_k_tx_8_what_a_listener_of_commit_can_not_fetch_undoes_nothing(tmp_path: Path) -> None:
+    engine = configure(create_engine(f"sqlite:///{tmp_path / 'app.db'}"))
+
+    @event.listens_for(engine, "commit")
+    def audit(connection: Any) -> None:
+        with pytest.raises(OperationalError):
+            connection.execute(text("SELECT CAST(x'ff' AS TEXT)")).all()
+
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").work_depth().batches == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_k_tx_8_a_driver_that_controls_transactions_by_itself_is_refused(
+    tmp_path: Path, autocommit: bool
+) -> None:
+    path = tmp_path / "app.db"
+    told: dict[str, Any] = {"autocommit": autocommit}
+    if sys.version_info < (3, 12):  # whose driver has none
+        told = {"factory": type("Told", (sqlite3.Connection,), told)}
+    engine = create_engine(f"sqlite:///{path}", connect_args=told)
+    if autocommit:
+        with pytest.raises(NotConfiguredError, match="LEGACY"), engine.connect() as connection:
+            create_tables(connection, SessionTx)
+    configure(engine)
+    with pytest.raises(NotConfiguredError, match="LEGACY"), engine.begin():
+        pass
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)

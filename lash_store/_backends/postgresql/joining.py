@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import psycopg
 from sqlalchemy import Connection, ExceptionContext, TwoPhaseTransaction, event
 
-from lash_store._backends.beginning import BEGUN, Mode, mode_of, nothing_kept
+from lash_store._backends.beginning import BEGUN, Mode, beginning_again, mode_of, nothing_kept
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.begun import Begun, OnSameServer
@@ -143,7 +143,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
 
     sharing = use_sharing(engine.dialect, dialect.PostgresqlSharingCompiler)
     sharing.prefix, sharing.schema = settings.prefix, settings.schema
-    event.listen(engine, "begin", begun)
+    event.listen(engine, "begin", beginning_again(begun))
     event.listen(engine, "commit", _committed)
     event.listen(engine, "rollback", _rolled_back)
     event.listen(engine, "after_cursor_execute", _note_rollback)

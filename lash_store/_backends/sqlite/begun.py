@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.util import await_only
@@ -16,6 +16,9 @@ from lash_store._kernel.sharing import Sharing
 from lash_store.errors import NotConfiguredError
 
 R = TypeVar("R")
+
+_LEGACY_CONTROL: Final = -1
+"""What `autocommit` is where the driver begins nothing that it was not told to: sqlite3.LEGACY_TRANSACTION_CONTROL."""
 
 
 class Begun:
@@ -50,6 +53,20 @@ class Begun:
         if not self.raw.in_transaction:
             self.was_undone = True
             self.raw.execute(dialect.BEGIN_READ)
+
+
+def check_control(
+    connection: Connection, raw: sqlite3.Connection, refused: tuple[bool, ...] = (True, False)
+) -> None:
+    """Refuse a connection whose driver was told to control transactions in its newer way (Python 3.12).
+
+    With True its `commit()` and `rollback()` do nothing, with False it is always in a transaction.
+    """
+    if getattr(raw, "autocommit", _LEGACY_CONTROL) in refused:
+        raise NotConfiguredError(
+            f"{connection!r} was made with autocommit={raw.autocommit!r}, in which SQLAlchemy's transactions "  # type: ignore[attr-defined,unused-ignore] # reason: of Python 3.12
+            "are none: leave it out of `connect_args`, or make it sqlite3.LEGACY_TRANSACTION_CONTROL"
+        )
 
 
 def file_of(raw: sqlite3.Connection) -> str | None:

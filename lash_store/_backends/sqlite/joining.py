@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, event
-from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import MissingGreenlet
 
 from lash_store._backends.beginning import (
     BEGUN,
     Mode,
     already_begun,
+    beginning_again,
     is_autocommit,
     mode_of,
     nothing_kept,
@@ -30,6 +30,7 @@ from lash_store._backends.scoping import use_sharing
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.begun import (
     Begun,
+    check_control,
     file_of,
     for_any_thread,
     in_its_thread,
@@ -95,12 +96,11 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     if own.driver == "aiosqlite":
         event.listen(engine, "do_connect", for_any_thread)
     event.listen(engine, "engine_connect", connected)
-    event.listen(engine, "begin", begun)
+    event.listen(engine, "begin", beginning_again(begun))
     event.listen(engine, "before_cursor_execute", _stay_inside)
     event.listen(engine, "commit", _committed)
     event.listen(engine, "rollback", _end)
     event.listen(engine, "rollback_savepoint", _compare_again)
-    event.listen(engine, "handle_error", _undo_uncommitted)
     event.listen(engine, "handle_error", _explain)
     event.listen(engine, "invalidate", undo)
 
@@ -144,6 +144,7 @@ def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> 
 def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     """Give a cursor in the transaction that is open on a connection, whoever began it, or a new one."""
     raw = raw_of(connection)
+    check_control(connection, raw, refused=(True,))
     if connection.get_transaction() is None:
         connection.begin()
     cursor, path, started_s = open_cursor(raw), _path_of(connection), time.monotonic()
@@ -281,6 +282,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     mode = mode_of(connection, undeclared)
     if mode is None:
         return
+    check_control(connection, raw)
     if raw.in_transaction:
         raise already_begun(connection)
     started_s = time.monotonic()
@@ -290,7 +292,8 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     def begin() -> None:
         cursor = open_cursor(raw)
         if is_new:
-            connection.info[_INFO_LEVEL] = raw.isolation_level
+            # One that was busy before has it noted already.
+            connection.info.setdefault(_INFO_LEVEL, raw.isolation_level)
             connection.info[_INFO_PATH] = file_of(raw)
             prepare_joined(raw, cursor, settings, _path_of(connection))
         else:
@@ -326,9 +329,19 @@ def _committed(connection: Connection) -> None:
 
 
 def _commit(commit: Callable[[Any], None], dbapi: Any) -> None:
-    """Commit as the dialect does, and note then what was to be noted of the transaction."""
+    """Commit as the dialect does, and note then what was to be noted of the transaction.
+
+    What a COMMIT refuses, for a deferred key say, SQLite leaves open, with its lock: it is undone,
+    as SQLAlchemy takes it to have ended.
+    """
     begun: Begun | None = dbapi.info.pop(_INFO_COMMITTING, None)
-    commit(dbapi)
+    try:
+        commit(dbapi)
+    except sqlite3.Error:
+        if begun is not None:
+            with suppress(sqlite3.Error):
+                dbapi.rollback()
+        raise
     if begun is not None:
         dbapi.info.setdefault(_INFO_COMPARED, {}).update(begun.compared)
         tell(begun.notes)
@@ -367,17 +380,6 @@ def _compare_again(connection: Connection, *_: Any) -> None:
     begun = BEGUN.get(connection)
     if begun is not None:
         begun.compared.clear()
-
-
-def _undo_uncommitted(context: ExceptionContext) -> None:
-    """Undo what a COMMIT has refused, for a deferred key say: SQLite leaves it open, with its lock.
-
-    SQLAlchemy takes it to have ended.
-    """
-    connection = context.connection
-    if context.statement is None and connection is not None and connection not in BEGUN:
-        with suppress(sqlite3.Error):
-            raw_of(connection).rollback()
 
 
 def _end(connection: Connection) -> None:
