@@ -26,10 +26,10 @@ from lash_store._backends.sqlite.files import (
     check_openable,
     is_there,
     open_error,
-    remove_database,
     resolve,
 )
 from lash_store._backends.sqlite.handle import SqliteHandle
+from lash_store._backends.sqlite.removing import remove_database
 from lash_store._backends.urls import parsed_url, scheme_of, without_password
 from lash_store._kernel.backend import Handle
 from lash_store._kernel.checks import shown
@@ -173,12 +173,12 @@ def absolute(where: Any) -> Any:
     try:
         if is_url(where):
             path = None if is_server(where) else database_path(str(where))
-            if path is None or os.path.isabs(path):
+            if path is None:
                 return where
-            return _url_of_path(os.path.abspath(path)).render_as_string()
+            return _url_of_path(os.path.realpath(path)).render_as_string()
         name = None if where is None else os.fspath(where)
         if isinstance(name, str) and name not in ("", IN_MEMORY):
-            return os.path.abspath(name)
+            return os.path.realpath(name)
     except (LashStoreError, OSError, TypeError):
         pass
     return where

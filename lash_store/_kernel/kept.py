@@ -15,7 +15,13 @@ from lash_store._kernel.calls import Call
 from lash_store._kernel.logs import lost_term, tell
 from lash_store._kernel.steady import steady_ms
 from lash_store.clock import Clock
-from lash_store.errors import LashStoreError, LeaseLostError, StorageError, StoreBusyError
+from lash_store.errors import (
+    LashStoreError,
+    LeaseLostError,
+    StorageError,
+    StoreBusyError,
+    StoreOpenError,
+)
 
 TICK_S: Final = 0.05
 """What is due in one database within this time goes together."""
@@ -23,7 +29,7 @@ TICK_S: Final = 0.05
 _AGAIN_MS: Final = 100
 """When to try again what could not be renewed, for a reason that may pass."""
 
-_MAY_PASS: Final = (StoreBusyError, StorageError)
+_MAY_PASS: Final = (StoreBusyError, StorageError, StoreOpenError)
 
 
 class Term(Protocol):

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from lash_store import AsyncSessionStore, NewWork, SessionStore
+from lash_store import AsyncSessionStore, NewWork, SessionDirectory, SessionStore
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is the test
 
@@ -260,12 +260,33 @@ def beside_closing(path: Path, forks: int, report: Report) -> None:
     report.fork_and_stop(forks, child, threads)
 
 
+def beside_memory(path: Path, forks: int, report: Report) -> None:
+    """A thread writes to a store in memory, another makes and deletes sessions; each child uses a file of its own."""
+    memory = SessionStore.open(None, session_id="m")
+    sessions = SessionDirectory(path.with_name("sessions"))
+
+    def delete() -> None:
+        sessions.create("s", model="m").close()
+        sessions.delete("s")
+
+    def child() -> None:
+        with SessionStore.open(f"{path}-child", session_id="s") as store:
+            store.put_blob(b"x")
+
+    threads = [
+        report.run("puts", lambda: memory.put_blob(os.urandom(2_000))),
+        report.run("deletes", delete),
+    ]
+    report.fork_and_stop(forks, child, threads)
+
+
 CASES: Final = (
     beside_readers,
     beside_waiters,
     beside_writers_and_a_loop,
     after_dropped_stores,
     beside_closing,
+    beside_memory,
 )
 
 if __name__ == "__main__":

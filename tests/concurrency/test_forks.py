@@ -58,3 +58,8 @@ def test_k_open_5_forks_after_stores_that_were_dropped(path: Path) -> None:
 def test_k_open_5_forks_beside_threads_that_close_and_drop_stores(path: Path) -> None:
     counts = report("beside_closing", path, FORKS)
     assert min(counts["closes"], counts["drops"]) > 10, counts
+
+
+def test_k_open_5_forks_beside_a_store_in_memory_and_deletions(path: Path) -> None:
+    counts = report("beside_memory", path, FORKS)
+    assert min(counts["puts"], counts["deletes"]) > 10, counts

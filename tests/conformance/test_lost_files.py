@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -17,11 +18,21 @@ from typing import Any
 
 import pytest
 
-from lash_store import AsyncSessionStore, NewWork, SessionDirectory, SessionLease, SessionStore
-from lash_store._backends.sqlite import files, opened
+from lash_store import (
+    AsyncSessionStore,
+    Deployment,
+    NewWork,
+    SessionDirectory,
+    SessionLease,
+    SessionStore,
+)
+from lash_store._backends import remove_database
+from lash_store._backends.sqlite import connections, database, files, opened
 from lash_store._kernel.watching import Waiter
-from lash_store.errors import StoreLostError, StoreOpenError
+from lash_store.errors import StoreBusyError, StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
+from lash_store.testing import ManualClock
+from tests.conformance.test_holding import until
 from tests.support.databases import all_rows, apart, database_of
 
 pytestmark = pytest.mark.sqlite("what becomes of a file")
@@ -537,3 +548,113 @@ def test_k_open_12_what_is_only_read_from_is_in_use(
             each.claim_lease(owner_id="ann", ttl_ms=1)
             hot.load_head()
         assert reader in database_of(hot).all_connections
+
+
+def test_k_open_9_its_wal_is_known_although_no_descriptor_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no /proc, no descriptor is left, or another process alone keeps the WAL open."""
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    with SessionStore.open(other, session_id="s") as store:
+        store.put_blob(b"from b")
+    with SessionStore.open(path, session_id="s") as lost:
+        lost.put_blob(b"from a")
+        other.replace(path)
+        monkeypatch.setattr(database, "open_sidecars", lambda _: set())
+        with SessionStore.open(path, session_id="s"):
+            assert [row[1][-6:] for row in all_rows(path)["blobs"]] == [b"from b"]
+    assert list(tmp_path.glob("a.db-wal-lost-*"))
+
+
+def test_k_open_9_a_file_that_was_emptied_is_lost(path: Path) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        store.claim_lease(owner_id="ann", ttl_ms=60_000)
+        os.truncate(path, 0)
+        with pytest.raises(StoreLostError, match="empty"):
+            store.claim_lease(owner_id="bob", ttl_ms=60_000)
+        assert path.stat().st_size == 0
+
+
+def test_k_open_9_a_file_that_can_not_be_seen_for_a_while_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a term that is held: nobody has refused a renewal."""
+    clock = ManualClock(1_000_000)
+
+    def hidden(*_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with SessionStore.open(path, session_id="s", clock=clock) as store:
+        with store.hold(owner_id="ann", ttl_ms=900) as held:
+            with monkeypatch.context() as patch:
+                patch.setattr(connections, "stat", hidden)
+                with pytest.raises(StoreOpenError, match="Permission denied"):
+                    store.put_blob(b"x")
+                clock.advance(400)  # at the first renewal
+                until(lambda: held._kept._due_ms > clock.now_ms())
+            clock.advance(200)
+            until(lambda: held.renewals == 1 or held.lost)
+            assert held.lost is None
+        store.put_blob(b"x")
+
+
+def test_k_open_12_a_file_that_goes_as_it_is_opened_again_is_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        path.unlink()
+        raise StoreOpenError(str(path), "there is no such file")
+
+    with SessionStore.open(path, session_id="s") as store:
+        store.put_blob(b"x")
+        assert database_of(store).close_if_idle()
+        monkeypatch.setattr(connections, "open_writer", gone)
+        with pytest.raises(StoreLostError):
+            store.put_blob(b"y")
+        monkeypatch.undo()
+
+
+def test_k_open_7_the_queue_of_writers_touches_no_database_that_is_called_so(
+    tmp_path: Path,
+) -> None:
+    mail, called_so = tmp_path / "mail", tmp_path / "mail-queue"
+    with SessionStore.open(called_so, session_id="q") as store:
+        store.put_blob(b"kept")
+        before = called_so.read_bytes()[:16]
+        with SessionStore.open(mail, session_id="m", busy_timeout_ms=20) as beside:
+            queue = database_of(beside).connections.queue
+            assert queue is not None
+            assert not queue.is_fair
+            with closing(sqlite3.connect(mail, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(StoreBusyError):
+                    beside.put_blob(b"x")
+        assert called_so.read_bytes()[:16] == before
+        assert remove_database(str(mail))
+        store.put_blob(b"kept as well")
+    assert len(all_rows(called_so)["blobs"]) == 2
+
+
+@pytest.mark.parametrize("suffix", ["-queue", "-wal", "-shm", "-journal"])
+def test_k_open_7_nothing_is_made_where_something_of_another_database_is_kept(
+    path: Path, suffix: str
+) -> None:
+    with SessionStore.open(path, session_id="s"):
+        before = sorted(path.parent.iterdir())
+        with pytest.raises(StoreOpenError, match="kept"):
+            SessionStore.open(f"{path}{suffix}", session_id="t")
+        assert sorted(path.parent.iterdir()) == before
+
+
+def test_k_dep_1_a_folder_is_where_its_link_led_to(tmp_path: Path) -> None:
+    for release in ("v1", "v2"):
+        Deployment.open(tmp_path / release).close()
+    link = tmp_path / "current"
+    link.symlink_to("v1", target_is_directory=True)
+    with Deployment.open(link) as deployment:
+        deployment.sessions.create("before", model="m").close()
+        link.unlink()
+        link.symlink_to("v2", target_is_directory=True)
+        found = deployment.sessions.open("before")
+        assert found is not None
+        found.close()

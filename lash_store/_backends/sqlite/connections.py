@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from errno import ENOENT, ENOTDIR
 from os import stat
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,14 +16,21 @@ import msgspec
 
 from lash_store._backends.sqlite import opened
 from lash_store._backends.sqlite.driver import data_version, store_error
-from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX, Identity, identity_of
+from lash_store._backends.sqlite.files import (
+    IN_MEMORY,
+    WAL_SUFFIX,
+    Identity,
+    identity_of,
+    open_error,
+    sidecars_of,
+)
 from lash_store._backends.sqlite.noticing import FileNotices
 from lash_store._backends.sqlite.opening import open_reader, open_writer
 from lash_store._backends.sqlite.wal import Wal
 from lash_store._kernel.logs import LONG_WAIT_S, Note, done_again, long_wait, no_queue, tell
 from lash_store._kernel.posix import require_systems_own
 from lash_store._kernel.watching import SOON_S, Concern, Version, Watch
-from lash_store.errors import StoreBusyError, StoreClosedError, StoreLostError
+from lash_store.errors import LashStoreError, StoreBusyError, StoreClosedError, StoreLostError
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connection import StoreConnection
@@ -77,6 +85,9 @@ class Connections:
         self.notes: list[Note] = []
         """What is to be logged of the turns themselves, once nobody has one."""
 
+        self.sidecars: set[int] = set()
+        """The inodes of SQLite's own that stood beside it when something was opened last."""
+
         self._writers = 0
         self._version_lock = threading.RLock()
         self._version_reader: StoreConnection | None = None
@@ -87,7 +98,7 @@ class Connections:
         anew = Connections(self.schema, self.path)
         anew.closed = self.closed or self.in_memory
         anew.settings, anew.synchronous = self.settings, self.synchronous
-        anew.identity = self.identity
+        anew.identity, anew.sidecars = self.identity, self.sidecars
         return anew
 
     def open_writer(self, settings: Settings) -> StoreConnection:
@@ -95,9 +106,10 @@ class Connections:
         opened.make_room(self.all)
         self.used_s = monotonic()
         is_new = self.identity is None
-        self.writer, self.queue = open_writer(
-            self.path, self.schema, settings, self.all, is_new=is_new
-        )
+        with self._of_the_file_that_was():
+            self.writer, self.queue = open_writer(
+                self.path, self.schema, settings, self.all, is_new=is_new
+            )
         if self.queue is not None and self.queue.problem is not None:
             self.notes.append(no_queue(self.path, self.queue.problem))
         self._writers += 1
@@ -114,7 +126,19 @@ class Connections:
         assert self.settings is not None
         opened.make_room(self.all)
         settings = msgspec.structs.replace(self.settings, busy_timeout_ms=busy_timeout_ms)
-        return open_reader(self.path, self.schema, settings, self.all, is_known=True)
+        with self._of_the_file_that_was():
+            return open_reader(self.path, self.schema, settings, self.all, is_known=True)
+
+    @contextmanager
+    def _of_the_file_that_was(self) -> Iterator[None]:
+        """Open something again: what hinders that is that the file is lost, if it is (K-OPEN-12)."""
+        try:
+            yield
+        except LashStoreError:
+            self.check_file()
+            raise
+        if not self.in_memory:
+            self.sidecars = sidecars_of(self.path)
 
     def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
         """Open one that only reads, of a database that nobody writes to, and check it."""
@@ -123,6 +147,7 @@ class Connections:
         connection = open_reader(self.path, schema, settings, self.all, is_known=False)
         self.settings = settings
         self.identity = self.identity or identity_of(self.path)
+        self.sidecars = sidecars_of(self.path)
         return connection
 
     def readers(self) -> list[StoreConnection]:
@@ -146,7 +171,12 @@ class Connections:
             except OSError as error:
                 require_systems_own(error)
                 found = None
-            if found is None or found.st_ino != identity[1] or found.st_dev != identity[0]:
+            if (
+                found is None
+                or found.st_ino != identity[1]
+                or found.st_dev != identity[0]
+                or not found.st_size
+            ):
                 self.check_file()
         if connection is not None:
             return connection
@@ -168,7 +198,10 @@ class Connections:
         try:
             found = stat(self.path)
         except OSError as error:
-            require_systems_own(error)
+            if error.errno not in {ENOENT, ENOTDIR}:
+                raise open_error(
+                    self.path, error
+                ) from error  # it can't be seen, for a while perhaps
             cause = f"its file was removed or moved ({error.strerror})"
             raise StoreLostError(self.path, cause) from error
         device, inode = self.identity
@@ -176,6 +209,8 @@ class Connections:
             raise StoreLostError(
                 self.path, "another file stands in its place; open that one anew to use it"
             )
+        if not found.st_size:
+            raise StoreLostError(self.path, "its file is empty now; nothing was written to it")
 
     def note_wait(self, operation: str | None, since_s: float) -> None:
         """Note a call that has got its turn, if that took long; in its turn."""

@@ -265,7 +265,7 @@ class OpenDatabase:
 
         SQLite would read the old file's WAL as the new one's: both stand at the same path.
         """
-        sidecars = open_sidecars(self.path)
+        sidecars = open_sidecars(self.path) | self.connections.sidecars
         if not self.close_if_idle():
             raise StoreOpenError(
                 self.path,
@@ -283,11 +283,14 @@ class OpenDatabase:
     # Forks.
 
     @property
-    def _has_nothing_to_close(self) -> bool:
+    def _has_nothing_open(self) -> bool:
         # One that was closed may be about it: a child would inherit a mutex of SQLite's that is locked for ever.
         connections = self.connections
-        is_empty = not connections.all and connections.queue is None
-        return self.in_memory or (self.closed and is_empty)
+        return self.closed and not connections.all and connections.queue is None
+
+    @property
+    def _has_nothing_to_close(self) -> bool:
+        return self.in_memory or self._has_nothing_open
 
     def hold_writes(self, until_s: float) -> None:
         """Take the turn for a fork, so that no connection is carried into the child.
@@ -299,7 +302,7 @@ class OpenDatabase:
         side. What is inside a transaction can't be closed: see :meth:`leave_to_parent`.
         """
         self._fork_hold = None
-        if self._has_nothing_to_close:
+        if self._has_nothing_open:  # in memory too it is at SQLite's mutexes
             return
         hold = Hold()
         try:

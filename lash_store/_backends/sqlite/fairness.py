@@ -9,6 +9,7 @@ by itself, so losing the queue (a stopped process in it, a sidecar that can't be
 fairness and a moment, never progress, exclusion or the deadline.
 """
 
+import errno
 import os
 import sqlite3
 from contextlib import suppress
@@ -18,7 +19,7 @@ from typing import Final
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
 from lash_store._backends.sqlite.driver import data_version, is_busy
-from lash_store._backends.sqlite.files import QUEUE_SUFFIX
+from lash_store._backends.sqlite.files import QUEUE_SUFFIX, is_taken
 from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl, require_systems_own
 
 _OPEN: Final = b"\0"
@@ -219,6 +220,10 @@ def _open_sidecar(path: str) -> int:
     """Open the sidecar of the database at `path`, with its mode and owner."""
     flags = os.O_RDWR | CLOSE_ON_EXEC | NO_LINK
     model = os.stat(path)
+    if is_taken(
+        path + QUEUE_SUFFIX
+    ):  # never opened: closing it would drop another database's locks
+        raise OSError(errno.EEXIST, f"{path + QUEUE_SUFFIX!r} is a file of somebody's")
     try:
         return os.open(path + QUEUE_SUFFIX, flags)
     except FileNotFoundError:

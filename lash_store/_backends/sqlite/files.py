@@ -1,4 +1,4 @@
-"""Database files: their names, making them private, removing them, and why one can't be opened."""
+"""Database files: their names, making them private, and why one can't be opened."""
 
 import errno
 import os
@@ -6,11 +6,9 @@ import re
 import sqlite3
 import stat
 import threading
-from contextlib import closing, suppress
-from time import monotonic, sleep
+from contextlib import suppress
 from typing import Final, TypeAlias
 
-from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.driver import is_busy, primary_code
 from lash_store._kernel.checks import shown
 from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child, require_systems_own
@@ -23,7 +21,8 @@ QUEUE_SUFFIX: Final = "-queue"
 """The sidecar of the queue of writers, beside the database as SQLite's own are."""
 
 WAL_SUFFIX: Final = "-wal"
-_SIDECARS: Final = (WAL_SUFFIX, "-shm", QUEUE_SUFFIX)
+SIDECARS: Final = (WAL_SUFFIX, "-shm", QUEUE_SUFFIX)
+"""What stands beside a database."""
 
 _opening = threading.Lock()
 """Held while a file is pre-created. Closing a descriptor drops every lock that this process
@@ -55,6 +54,23 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
         require_systems_own(error)
         why = f"this process's own folder can't be told: {error.strerror}"
         raise StoreOpenError(name, why) from error
+
+
+def check_no_sidecar(path: str) -> None:
+    """Raise StoreOpenError for a path at which something of the database beside it is kept."""
+    for suffix in (*SIDECARS, _LONGEST_SIDECAR):
+        of = path.removesuffix(suffix)
+        if of != path and os.path.isfile(of) and not (suffix == QUEUE_SUFFIX and is_taken(path)):
+            raise StoreOpenError(path, f"it is where something of the database {of!r} is kept")
+
+
+def is_taken(sidecar: str) -> bool:
+    """Whether the place of the queue of writers, which has one byte, is another file's."""
+    try:
+        found = os.lstat(sidecar)
+    except OSError:
+        return False  # there is none, or using it says what is the matter
+    return stat.S_ISREG(found.st_mode) and found.st_size > 1
 
 
 def create_private_file(path: str) -> None:
@@ -102,6 +118,15 @@ def open_sidecars(path: str) -> set[int]:
                 name = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
                 if name in (f"{path}-wal", f"{path}-shm"):
                     found.add(os.stat(f"/proc/self/fd/{descriptor}").st_ino)
+    return found
+
+
+def sidecars_of(path: str) -> set[int]:
+    """Return the inodes of what stands at the paths of SQLite's sidecars."""
+    found = set()
+    for suffix in (WAL_SUFFIX, "-shm"):
+        with suppress(OSError):  # there is none
+            found.add(os.stat(path + suffix).st_ino)
     return found
 
 
@@ -163,12 +188,6 @@ _OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 """How the system writes white space and backslashes in a path."""
 
 
-_CLOSING_S: Final = 0.1
-"""How long a thread of the library may take to close what was dropped just now."""
-
-_LOOK_AGAIN_S: Final = 0.002
-
-
 def is_there(path: str) -> bool:
     """Whether a path leads to anything; StoreOpenError if that can't be seen."""
     try:
@@ -178,48 +197,6 @@ def is_there(path: str) -> bool:
     except OSError as error:
         raise open_error(path, error) from error
     return True
-
-
-def remove_database(path: str) -> bool:
-    """Remove a database and everything beside it; tell whether there was one.
-
-    Raises StoreBusyError, and removes nothing, while another connection, in this process or
-    another, has the file in use.
-    """
-    if not is_there(path):
-        return False  # what stands beside it may be in use by who has opened it before it was moved
-    _check_unused(path, monotonic())
-    # The database last: what stands beside a file that is there is never a stranger's. And where it is, not
-    # where a link to it is, which goes as well.
-    file = os.path.realpath(path)
-    sidecars = [f"{base}{suffix}" for base in (path, file) for suffix in _SIDECARS]
-    for each in (*sidecars, file, path):
-        with suppress(FileNotFoundError):
-            os.unlink(each)
-    return True
-
-
-def _check_unused(path: str, since_s: float) -> None:
-    """Leave WAL: SQLite lets only the one connection that there is do that, and waits for no other."""
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-            try:
-                connection.execute(dialect.LEAVE_WAL)
-            except sqlite3.DatabaseError as error:
-                if primary_code(error) != sqlite3.SQLITE_CORRUPT:
-                    raise
-                connection.execute(dialect.BEGIN_ALONE)  # of what is malformed that can be asked
-    except sqlite3.Error as error:
-        if is_busy(error):
-            waited_s = monotonic() - since_s
-            if waited_s >= _CLOSING_S:
-                what_for = "whoever has it open, in this process or another, to close it"
-                raise StoreBusyError(path, round(waited_s * 1000), what_for) from error
-            sleep(_LOOK_AGAIN_S)
-            _check_unused(path, since_s)
-            return
-        if primary_code(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise open_error(path, error) from error
 
 
 def check_openable(path: str, *, read_only: bool, immutable: bool) -> None:

@@ -14,6 +14,7 @@ from lash_store._backends.sqlite.driver import is_busy
 from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.files import (
     IN_MEMORY,
+    check_no_sidecar,
     check_openable,
     create_private_file,
     is_there,
@@ -89,6 +90,7 @@ def open_connection(
     dialect.check_version(path)
     if path != IN_MEMORY:
         if is_new:
+            check_no_sidecar(path)
             create_private_file(path)
         check_openable(path, read_only=read_only, immutable=settings.immutable)
     connection = _connect(path, settings, read_only=read_only, prefix=prefix)
