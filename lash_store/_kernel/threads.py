@@ -67,6 +67,11 @@ class Pool:
         self._spares = 0
         self._is_watched = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a job that is handed in now has to wait for another's end."""
+        return self._unserved >= self.most
+
     def submit(self, job: Job) -> None:
         """Run `job` on one of the threads; in this one if a program that ends starts none."""
         with self._lock:

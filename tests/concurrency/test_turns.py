@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lash_store import AsyncSessionStore, SessionLease, SessionStore
-from lash_store._backends.sqlite import writing
+from lash_store._backends.sqlite import serving
 from lash_store._backends.sqlite.group import Group
 from lash_store._backends.sqlite.turns import Hold, Turns
 from lash_store._kernel import calls
@@ -167,7 +167,7 @@ def test_a_call_is_taken_once_whoever_comes_at_the_same_time(racers: int) -> Non
 def no_looking_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is woken, or waits for ever: nothing hides a wake-up that was lost."""
     monkeypatch.setattr(calls, "LOOK_AGAIN_S", 1_000.0)
-    monkeypatch.setattr(writing, "LOOK_AGAIN_S", 1_000.0)
+    monkeypatch.setattr(serving, "LOOK_AGAIN_S", 1_000.0)
 
 
 @pytest.mark.usefixtures("no_looking_again")

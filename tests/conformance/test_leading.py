@@ -27,7 +27,7 @@ from lash_store import (
     Success,
     prepare,
 )
-from lash_store._backends.sqlite import dialect, leading, writing
+from lash_store._backends.sqlite import dialect, leading, serving
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.group import Group
@@ -36,7 +36,7 @@ from lash_store._kernel.calls import LOOK_AGAIN_S, ThreadCall, ToldCall
 from lash_store._kernel.observing import observed_by
 from lash_store._kernel.threads import WORKS
 from lash_store._wire import validating
-from lash_store.errors import LeaseLostError, StorageError, StoreBusyError
+from lash_store.errors import LeaseLostError, StorageError, StoreBusyError, StoreClosedError
 from lash_store.process.records import EventType, PayloadSchema
 from lash_store.session.records import SessionMeta
 from lash_store.session.tx import SessionTx
@@ -505,6 +505,53 @@ def test_k_group_5_work_that_takes_long_holds_up_other_work_alone(tmp_path: Path
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_k_group_5_nobody_waits_behind_work_for_which_no_thread_is_free(
+    tmp_path: Path, where: str
+) -> None:
+    """Whatever the others on its file do meanwhile; and it comes to its turn, in order, or ends."""
+    go, done = threading.Event(), list[str]()
+
+    async def main() -> None:
+        slow = await AsyncSessionStore.open(tmp_path / "slow.db", session_id="s")
+        path = None if where == "memory" else tmp_path / "a.db"
+        kept = SessionStore.open(path, session_id="s")
+        store = AsyncSessionStore.open(kept, session_id="t")
+        await store.enqueue_work(NewWork([0]))
+        long = [
+            asyncio.ensure_future(slow.read(lambda _: go.wait(PATIENCE_S)))
+            for _ in range(WORKS.most)
+        ]
+        await asyncio.to_thread(eventually, lambda: WORKS._unserved == WORKS.most)
+
+        def work(name: str) -> asyncio.Task[Any]:
+            return asyncio.ensure_future(store.transact(lambda _: done.append(name)))
+
+        works = [work("first"), work("second"), work("cancelled")]
+        hurried = await AsyncSessionStore.open(kept, session_id="t", busy_timeout_ms=50)
+        with pytest.raises(StoreBusyError):
+            await hurried.transact(lambda _: done.append("hurried"))
+        await asyncio.wait_for(store.enqueue_work(NewWork([1])), PATIENCE_S / 4)
+        await asyncio.wait_for(asyncio.to_thread(kept.enqueue_work, NewWork([2])), PATIENCE_S / 4)
+        closed = await AsyncSessionStore.open(kept, session_id="t")
+        of_closed = asyncio.ensure_future(closed.transact(lambda _: done.append("closed")))
+        await asyncio.sleep(0.01)
+        works.pop().cancel()
+        await asyncio.wait_for(closed.aclose(), PATIENCE_S / 4)
+        with pytest.raises(StoreClosedError):
+            await of_closed
+        assert done == []
+        go.set()
+        await asyncio.wait_for(asyncio.gather(*works, *long), PATIENCE_S)
+        assert done == ["first", "second"]
+        await store.enqueue_work(NewWork([3]))
+        for each in (slow, store, hurried):
+            await each.aclose()
+        kept.close()
+
+    asyncio.run(main())
+
+
 def test_k_tx_10_a_budget_ends_although_no_thread_is_free(tmp_path: Path) -> None:
     """Consumers' work on other files has every thread of the library: the timer looks at budgets."""
     go = threading.Event()
@@ -666,6 +713,8 @@ def test_who_gives_up_leaves_the_queue_of_processes(
 class Submitted:
     """A pool, or the timer, that only notes what it is given."""
 
+    is_full = False
+
     def __init__(self) -> None:
         self.works: list[Any] = []
 
@@ -680,7 +729,7 @@ class Submitted:
 def submitted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Submitted]:
     made = {name: Submitted() for name in ("WORKS", "WRITES", "TIMER")}
     for name, each in made.items():
-        monkeypatch.setattr(writing, name, each)
+        monkeypatch.setattr(serving, name, each)
     return made
 
 

@@ -71,6 +71,7 @@ TARGETS = {
     "lash_store/session/statements/turns.py": TURN_TESTS,
     "lash_store/effect/statements.py": EFFECT_TESTS,
     "lash_store/effect/operations/attempts.py": EFFECT_TESTS,
+    "lash_store/_backends/sqlite/serving.py": WRITER_TESTS,
     "lash_store/_backends/sqlite/writing.py": WRITER_TESTS,
     "lash_store/_backends/sqlite/leading.py": WRITER_TESTS,
 }

@@ -39,7 +39,7 @@ class Hold:
 class Turns:
     """The turns on one file."""
 
-    __slots__ = ("_held", "_mutex", "waiting")
+    __slots__ = ("_aside", "_held", "_mutex", "waiting")
 
     waiting: Final[deque[Call]]
     """Who waits, the first first."""
@@ -51,6 +51,8 @@ class Turns:
         # Reentrant: a signal handler may come to it while its own thread is inside.
         self._mutex = threading.RLock()
         self.waiting = deque()
+        self._aside: dict[Call, None] = {}
+        """Who waits for a thread as well, beside the line."""
 
     @property
     def is_mine(self) -> bool:
@@ -140,6 +142,26 @@ class Turns:
         """Let `call` stand before those who wait: never while somebody removes the first of them."""
         with self._mutex:
             self.waiting.appendleft(call)
+
+    def stand_aside(self, call: Call) -> None:
+        """Let the first in line wait beside it."""
+        with self._mutex:
+            self._aside[call] = None
+            if self.waiting and self.waiting[0] is call:
+                self.waiting.popleft()
+
+    def come_back(self, call: Call) -> None:
+        """Let a call wait beside the line no more."""
+        self._aside.pop(call, None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody stands in line, or beside it."""
+        return self.first() is None and not self._aside
+
+    def all_waiting(self) -> list[Call]:
+        """Return whoever stands in line, or beside it; some may have been served by now."""
+        return [*self.waiting, *self._aside]
 
     def first(self) -> Call | None:
         """Return who waits longest; who has given up, or was served, stands in line no more."""
