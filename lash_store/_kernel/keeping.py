@@ -110,6 +110,8 @@ class Entering:
     def __init__(self, key: str) -> None:
         self.key = key
         self.term: Any = None
+        self.sent_ms = 0.0
+        """Since when that holds, by the steady time."""
         self.is_over = False
         """Whether nobody enters it any more: it was entered, or an interrupt has ended that."""
 

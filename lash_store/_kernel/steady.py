@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lash_store.clock import Clock
 
@@ -16,6 +16,21 @@ class MovedClock(Protocol):
 
     def when_moved(self, moved: Callable[[], None], /) -> None:
         """Call `moved` whenever the clock is moved, on the thread that moves it."""
+
+
+def asked_ms(tx: Any) -> float:
+    """Return a steady time before which a transaction has not read its clock.
+
+    What it has claimed holds from then on: not from when the claim was sent, which may have waited for a
+    lock since. A server's clock is read before its answer comes, nobody knows how long.
+    """
+    clock, transaction = tx.context.clock, tx.transaction
+    asked_s = getattr(transaction, "asked_s", None)
+    if asked_s is not None and not isinstance(clock, MovedClock):
+        return float(asked_s) * 1000
+    now_ms = steady_ms(clock)
+    passed_ms: int = transaction.now_ms(clock) - tx.now_ms
+    return now_ms - max(0, passed_ms)
 
 
 def steady_ms(clock: Clock) -> float:

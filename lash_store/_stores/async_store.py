@@ -194,22 +194,21 @@ class AsyncStore(Generic[T_co]):
 
     async def _write_anew(
         self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
-    ) -> None:
+    ) -> Any:
         """Do one write in a store that was closed before its tasks were over, as leaving `async with` does."""
         anew = self._anew(operation, making)
-        if anew is not None:
-            await on_library_thread(anew)
+        return None if anew is None else await on_library_thread(anew)
 
     def _anew(
         self, operation: str, making: Callable[[Any], Callable[[Any], Any]]
-    ) -> Callable[[], None] | None:
+    ) -> Callable[[], Any] | None:
         """Return what does that; None if nothing is left of what was closed."""
         if self._store is not None and self._store.path == ":memory:":
             return None
 
-        def write() -> None:
+        def write() -> Any:
             with self._open_store(create=False) as store:
-                store._handle.write(operation, making(store._context))
+                return store._handle.write(operation, making(store._context))
 
         return write
 

@@ -170,10 +170,9 @@ class Holding(Generic[HeldT_co]):
                     standing.until_first(
                         waiting.left_ms, lambda: store._handle.read("wait", self._freed)
                     )
-                sent_ms = steady_ms(store._context.clock)
                 found = store._handle.write(self._operations[0], work)
                 if not isinstance(found, LeaseHeld):
-                    held: HeldT_co = self._held(store, found, sent_ms)
+                    held: HeldT_co = self._held(store, found, entering.sent_ms)
                     return held
                 left_ms = self._left_ms(store, found, waiting)
                 standing = standing or lines.InThread(self._line(store))
@@ -216,16 +215,21 @@ class Holding(Generic[HeldT_co]):
         entering = Entering(store._handle.key)
         work = noting(entering, self._claiming(store._context))
         standing = lines.InLoop(self._line(store)) if self._comes_behind(store) else None
+        is_late = False
         try:
             while True:
                 if standing is not None:
                     await standing.until_first(
                         waiting.left_ms, lambda: store._handle.submit_read("wait", self._freed)
                     )
-                sent_ms = steady_ms(store._context.clock)
                 found = await store._handle.submit_write(self._operations[0], work)
                 if not isinstance(found, LeaseHeld):
-                    held: HeldT_co = self._held(store, found, sent_ms, asyncio.get_running_loop())
+                    until_ms = entering.sent_ms + self._ttl_ms
+                    if not is_late and steady_ms(store._context.clock) >= until_ms:
+                        is_late = True  # the loop was kept from going on: once more it claims
+                        continue
+                    loop = asyncio.get_running_loop()
+                    held: HeldT_co = self._held(store, found, entering.sent_ms, loop)
                     return held
                 left_ms = self._left_ms(store, found, waiting)
                 standing = standing or lines.InLoop(self._line(store))

@@ -11,6 +11,7 @@ from lash_store._kernel.later import do_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
 from lash_store._kernel.logs import not_released, tell
+from lash_store._kernel.steady import asked_ms
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
@@ -64,6 +65,8 @@ class Releasing:
                 await given._write_anew(
                     self._operation, lambda context: self._work(handle.key, context, term)
                 )
+            except NestedTransactionError:  # another task's, on the same thread
+                self.release_soon(store, term, given, in_line=True)
 
     def release_soon(
         self,
@@ -130,6 +133,7 @@ def noting(entering: Entering, work: Work) -> Work:
 
     def claim(tx: Any) -> Any:
         KEEPER.claimed(entering, None)  # what was tried before was undone
+        entering.sent_ms = asked_ms(tx)
         found = work(tx)
         if not KEEPER.claimed(entering, None if isinstance(found, LeaseHeld) else found):
             raise NotEnteredError

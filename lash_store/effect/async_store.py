@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial, wraps
 from time import monotonic
-from typing import Any, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute
 from lash_store._kernel.checks import check_name
+from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.kept import Kept
 from lash_store._kernel.later import do_later
@@ -20,6 +21,7 @@ from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import finish_first
 from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
+from lash_store.effect.cancelling import Ending, nap_through
 from lash_store.effect.operations import EffectOperations
 from lash_store.effect.operations.attempts import abandon_effect, fail_effect, finish_effect
 from lash_store.effect.recording import Recording, signature_of
@@ -40,7 +42,13 @@ from lash_store.effect.running import (
 )
 from lash_store.effect.store import EffectStore
 from lash_store.effect.tx import EffectTx
-from lash_store.errors import LashStoreError, LeaseLostError, StoreBusyError, StoreClosedError
+from lash_store.errors import (
+    LashStoreError,
+    LeaseLostError,
+    NestedTransactionError,
+    StoreBusyError,
+    StoreClosedError,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -89,24 +97,17 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             return await self._run_under(step, function)
         attempt = Attempt()
         try:
-            begun, sent_ms = await self._begin(step, attempt)
+            begun = await self._begin(step, attempt)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
-            kept = keep_step(self._store, step, begun, sent_ms)
+            kept = keep_step(self._store, step, begun, attempt.sent_ms)
             kept.loop = asyncio.get_running_loop()
             with Inside(self._key, step, kept):
                 return await self._bring_about(step, kept, function)
         except GeneratorExit:  # its coroutine is thrown away, and can't await anything
             claim = attempt.leave()
-            store: Any = self._store
-            if claim is not None and store is not None:
-                do_later(
-                    store._handle,  # noqa: SLF001 # reason: its own store
-                    "abandon_effect",
-                    abandon_effect(store._context, claim),  # noqa: SLF001 # reason: likewise
-                    anew=self._anew("abandon_effect", partial(abandon_effect, claim=claim)),
-                    failed=lambda _: None,  # it runs out by itself as well
-                )
+            if claim is not None and self._store is not None:
+                self._give_back_soon(claim)
             raise
         except BaseException:
             claim = attempt.leave()
@@ -225,12 +226,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             try:
                 # For as long as the lease is live, which may be read.
                 await store._handle.submit_read("require_lease", step.require_lease)  # noqa: SLF001 # reason: its own store
-            except (*PASSING, asyncio.CancelledError) as unread:  # or not even that
+            except (*_PASSING, asyncio.CancelledError) as unread:  # or not even that
                 error = error if isinstance(unread, asyncio.CancelledError) else unread
             else:
-                await _nap_through(left_of_nap_s(error))
+                await nap_through(left_of_nap_s(error))
                 return
-        await _nap_through(persistence.nap_s(error))
+        await nap_through(persistence.nap_s(error))
 
     async def _wait_out(self, step: Step, busy: Busy) -> None:
         check_not_inside(self._key, step)
@@ -247,7 +248,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         self, step: Step, kept: Kept, function: Callable[[], Awaitable[Any]]
     ) -> Any:
         outcome: Any = None
-        ending = _Ending(kept)
+        ending = Ending(kept)
         try:
             given = function()
             outcome = await given if inspect.isawaitable(given) else given
@@ -272,19 +273,24 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
     async def _begin(
         self, step: Step, attempt: Attempt
-    ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
+    ) -> EffectClaim | Replayed | ReplayedFailure:
         store = self._store or await self._opened()
         check_not_inside(self._key, step)
         handle, clock = store._handle, store._context.clock  # noqa: SLF001 # reason: its own store
+        is_late = False
         while True:
-            sent_ms = steady_ms(clock)
             found: Any = await handle.submit_read(
                 "look_up_effect",
                 step.look_up,
                 write_instead=("begin_effect", step.beginning(attempt)),
             )
             if not isinstance(found, Busy):
-                return found, sent_ms
+                until_ms = attempt.sent_ms + step.ttl_ms
+                if is_late or not isinstance(found, EffectClaim) or steady_ms(clock) < until_ms:
+                    begun: EffectClaim | Replayed | ReplayedFailure = found
+                    return begun
+                is_late = True  # the loop was kept from going on: once more it claims
+                continue
             await self._wait_out(step, found)
 
     async def _record(
@@ -295,8 +301,15 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         store = self._store
         work = function(store._context, kept.term, outcome)  # noqa: SLF001 # reason: its own store
 
-        def submit() -> Awaitable[Any]:
-            return store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
+        async def submit() -> Any:
+            try:
+                return await store._handle.submit_write(operation, work, is_kept=True)  # noqa: SLF001 # reason: its own store
+            except StoreClosedError:
+                # As the step ran: what it gave is there, and its claim as well.
+                anew = self._anew(operation, lambda at: function(at, kept.term, outcome))
+                if anew is None:
+                    raise
+                return await finish_first(on_library_thread(anew))
 
         persistence = Persistence(step, store.read_clock, kept.term)
         recorded = await self._recorded(step, persistence, submit)
@@ -310,10 +323,10 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         """Record what a step gave, even if the caller is cancelled: it is there, and may not be lost."""
         try:
             return await submit()
-        except PASSING as error:
+        except _PASSING as error:
             return await finish_first(self._persist(step, persistence, submit, error))
         except asyncio.CancelledError as cancelled:
-            if isinstance(cancelled.__cause__, PASSING):
+            if isinstance(cancelled.__cause__, _PASSING):
                 await finish_first(self._persist(step, persistence, submit, cancelled.__cause__))
             raise
 
@@ -337,10 +350,10 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
                     return await submit()
                 found = await store._handle.submit_read("look_up_effect", step.look_up)  # noqa: SLF001 # reason: its own store
                 return persistence.recorded(found, lost)
-            except PASSING as again:
+            except _PASSING as again:
                 error = again
             except asyncio.CancelledError as cancelled:
-                if not isinstance(cancelled.__cause__, PASSING):
+                if not isinstance(cancelled.__cause__, _PASSING):
                     raise
                 error = cancelled.__cause__
             except LeaseLostError as refused:
@@ -352,46 +365,22 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         with suppress(LashStoreError):  # it runs out by itself as well
             try:
                 await self.abandon_effect(claim)
-            except (
-                StoreClosedError
-            ):  # before its tasks were cancelled, as leaving `async with` does
+            except NestedTransactionError:  # another task's, on the same thread
+                self._give_back_soon(claim)
+            except StoreClosedError:
+                # Before its tasks were cancelled, as leaving `async with` does.
                 await self._write_anew("abandon_effect", partial(abandon_effect, claim=claim))
 
+    def _give_back_soon(self, claim: EffectClaim) -> None:
+        store: Any = self._store
+        do_later(
+            store._handle,  # noqa: SLF001 # reason: its own store
+            "abandon_effect",
+            abandon_effect(store._context, claim),  # noqa: SLF001 # reason: likewise
+            anew=self._anew("abandon_effect", partial(abandon_effect, claim=claim)),
+            failed=lambda _: None,  # it runs out by itself as well
+        )
 
-async def _nap_through(seconds: float) -> None:
-    """Sleep for so long, cancelled or not."""
-    until_s = monotonic() + seconds
-    while (left_s := until_s - monotonic()) > 0:
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(left_s)
 
-
-class _Ending:
-    """Cancels the task that a step runs in once its claim is lost, unless the function is over by then."""
-
-    def __init__(self, kept: Kept) -> None:
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()
-        self._is_over = False
-        self._has_cancelled = False
-        self._cancelled_before = 0 if self._task is None else self._task.cancelling()
-        kept.when_lost(self._told)
-
-    def is_ours(self) -> bool:
-        """Note that the function is over; whether it was cancelled for this, and for nothing else."""
-        self._is_over = True
-        if not self._has_cancelled or self._task is None:
-            return False
-        self._has_cancelled = False
-        return self._task.uncancel() <= self._cancelled_before
-
-    def _told(self) -> None:
-        if self._is_over:
-            return  # as nearly always: the step is left, and nobody is to be woken for that
-        with suppress(RuntimeError):  # the loop has been closed in the meantime
-            self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        if not self._is_over and self._task is not None:
-            self._has_cancelled = True
-            self._task.cancel()
+_PASSING: Final = (*PASSING, NestedTransactionError)
+"""What passes here as well: a transaction that another task has begun on the loop's own thread."""

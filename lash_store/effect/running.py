@@ -21,6 +21,7 @@ from lash_store._kernel.kept import Kept
 from lash_store._kernel.leases import Fence
 from lash_store._kernel.liveness import is_over
 from lash_store._kernel.locks import locked_by
+from lash_store._kernel.steady import asked_ms
 from lash_store._stores.holding import Held
 from lash_store._stores.leasing import leases_of
 from lash_store.effect.operations.attempts import (
@@ -130,7 +131,7 @@ class Step(msgspec.Struct, frozen=True):
 
     def beginning(self, attempt: "Attempt") -> Callable[[EffectTx], Begun]:
         """What claims it for an attempt, as the work of a transaction."""
-        return locked_by(lambda tx: attempt.begun(self.begin(tx)), *self.names)
+        return locked_by(lambda tx: attempt.begun(tx, self.begin(tx)), *self.names)
 
     def recording(
         self, context: Any, outcome: Any, error: EffectError | None
@@ -192,11 +193,13 @@ class Attempt:
         self._claimed_by = os.getpid()
         self._claim: EffectClaim | None = None
         self._is_over = False
+        self.sent_ms = 0.0
+        """Since when what it has claimed holds, by the steady time."""
 
-    def begun(self, begun: Begun) -> Begun:
+    def begun(self, tx: EffectTx, begun: Begun) -> Begun:
         """Note a claim, in its transaction; undo that if the call is over, and another thread at it."""
         if isinstance(begun, EffectClaim):
-            self._claim = begun
+            self._claim, self.sent_ms = begun, asked_ms(tx)
             if self._is_over:  # looked at behind the note: one of the two threads sees the other's
                 raise NotEnteredError
         return begun

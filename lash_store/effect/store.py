@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.kept import Kept
 from lash_store._kernel.options import OpenOptions, Settings
-from lash_store._kernel.steady import steady_ms
 from lash_store._kernel.threads import Bell
 from lash_store._stores.store import Store, open_at, plain_function
 from lash_store.effect.context import effect_context
@@ -101,10 +100,10 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         check_not_inside(self._key, step)
         attempt = Attempt()
         try:
-            begun, sent_ms = self._begin(step, attempt)
+            begun = self._begin(step, attempt)
             if not isinstance(begun, EffectClaim):
                 return step.outcome_of(begun)
-            kept = keep_step(self, step, begun, sent_ms)
+            kept = keep_step(self, step, begun, attempt.sent_ms)
             with Inside(self._key, step, kept):
                 return self._bring_about(step, kept, function)
         except BaseException:
@@ -253,17 +252,14 @@ class EffectStore(EffectOperations, Store[EffectTx]):
         self._record(step, kept, lambda: self.fail_effect(claim, error_of_step))
         raise step.failure(failed) from cause
 
-    def _begin(
-        self, step: Step, attempt: Attempt
-    ) -> tuple[EffectClaim | Replayed | ReplayedFailure, float]:
-        clock = self._context.clock
+    def _begin(self, step: Step, attempt: Attempt) -> EffectClaim | Replayed | ReplayedFailure:
         while True:
-            sent_ms = steady_ms(clock)
             found = self._handle.read("look_up_effect", step.look_up)
             if found is None:  # only now is there something to claim (E-BEGIN-4)
                 found = self._handle.write("begin_effect", step.beginning(attempt))
             if not isinstance(found, Busy):
-                return found, sent_ms
+                begun: EffectClaim | Replayed | ReplayedFailure = found
+                return begun
             self._wait_out(step, found)
 
     def _record(self, step: Step, kept: Kept, record: Callable[[], Any]) -> Any:

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from lash_store._kernel.calls import ThreadCall
 from lash_store._kernel.threads import TIMER
 from lash_store._stores.holding import Holding
 from lash_store.effect import store as effect_store
-from lash_store.errors import LashStoreError, LeaseLostError
+from lash_store.errors import LashStoreError, LeaseLostError, StoreClosedError
 from tests.conformance.test_holding import kept_terms, until
 from tests.support.databases import database_of
 from tests.support.registries import lease_on, register
@@ -425,3 +426,160 @@ def test_k_hold_4_short_terms_beside_a_long_one_leave_no_looks_behind(
                     until(lambda: held.renewals)
                 until(lambda: not near)
     assert len(far) == 1
+
+
+def test_e_run_6_another_tasks_transaction_on_the_same_thread_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """Nor keeps it a lease: what it refuses for now is done once it is over."""
+    paid: list[int] = []
+
+    async def main() -> None:
+        effects = await AsyncEffectStore.open(tmp_path / "e.db")
+        session = await AsyncSessionStore.open(tmp_path / "s.db", session_id="s")
+        begun, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+
+        async def another(store: Any) -> None:
+            with store.begin():
+                begun.set()
+                await asyncio.sleep(0.05)
+            store.close()
+
+        async def charge() -> int:
+            tasks.append(
+                asyncio.create_task(another(EffectStore.open(tmp_path / "e.db", owner_id="b")))
+            )
+            await begun.wait()
+            paid.append(1)
+            return len(paid)
+
+        assert await effects.run("order", "charge", 1, charge) == 1
+        begun.clear()
+        async with session.hold(owner_id="ann", ttl_ms=60_000):
+            other = SessionStore.open(tmp_path / "s.db", session_id="s")
+            tasks.append(asyncio.create_task(another(other)))
+            await begun.wait()
+        await asyncio.gather(*tasks)
+        until_s = time.monotonic() + PATIENCE_S
+        while await session.current_lease() is not None:
+            assert time.monotonic() < until_s
+            await asyncio.sleep(0.01)
+        assert await effects.run("order", "charge", 1, charge) == 1
+        await effects.aclose()
+        await session.aclose()
+
+    asyncio.run(main())
+    assert paid == [1]
+
+
+def test_e_run_6_a_store_that_is_closed_as_a_step_runs_records_it(path: Path) -> None:
+    paid: list[int] = []
+
+    async def charge() -> int:
+        await asyncio.sleep(0.05)
+        paid.append(1)
+        return len(paid)
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+            step = asyncio.create_task(effects.run("order", "charge", 1, charge))
+            await asyncio.sleep(0.02)
+        assert await step == 1
+        async with AsyncEffectStore.open(path) as effects:
+            assert await effects.run("order", "charge", 1, charge) == 1
+        async with AsyncEffectStore.open(None) as effects:
+            step = asyncio.create_task(effects.run("order", "charge", 1, charge))
+            await asyncio.sleep(0.02)
+        with pytest.raises(StoreClosedError):  # with which all is gone
+            await step
+
+    asyncio.run(main())
+    assert paid == [1, 1]
+
+
+def test_e_fin_2_a_step_whose_task_is_dropped_is_given_back(path: Path) -> None:
+    """What renews it does not keep it: nobody else refers to a task that waits for what never comes."""
+
+    async def main() -> None:
+        async with AsyncEffectStore.open(path) as effects:
+
+            async def never() -> None:
+                await asyncio.get_running_loop().create_future()
+
+            task = asyncio.create_task(effects.run("s", "k", 1, never, ttl_ms=60_000))
+            while not isinstance(await effects.look_up_effect("s", "k", 1), Busy):
+                await asyncio.sleep(0.001)
+            del task
+            until_s = time.monotonic() + PATIENCE_S
+            while isinstance(await effects.look_up_effect("s", "k", 1), Busy):
+                assert time.monotonic() < until_s
+                gc.collect()
+                await asyncio.sleep(0.01)
+            assert kept_terms() == 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        asyncio.run(main())
+
+
+def test_k_hold_3_a_claim_that_waited_for_a_lock_holds_from_then_on(tmp_path: Path) -> None:
+    """Its row is dated behind the lock: it is not lost on arrival, nor is the function called for nothing."""
+    for name in ("e.db", "s.db"):
+        with (
+            EffectStore.open(tmp_path / "e.db"),
+            SessionStore.open(tmp_path / "s.db", session_id="s"),
+        ):
+            pass
+        with closing(
+            sqlite3.connect(tmp_path / name, isolation_level=None, check_same_thread=False)
+        ) as other:
+            other.execute("BEGIN IMMEDIATE")
+            ends = threading.Timer(0.7, other.rollback)
+            ends.start()
+            if name == "e.db":
+                with EffectStore.open(tmp_path / "e.db") as effects:
+                    assert effects.run("s", "k", 1, lambda: "once", ttl_ms=500) == "once"
+            else:
+                with (
+                    SessionStore.open(tmp_path / "s.db", session_id="s") as session,
+                    session.hold(owner_id="ann", ttl_ms=500) as held,
+                ):
+                    held.check()
+            ends.join()
+
+
+def test_k_hold_3_who_comes_to_its_claim_too_late_claims_once_more(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    async def main() -> None:
+        async with (
+            AsyncEffectStore.open(tmp_path / "e.db") as effects,
+            AsyncSessionStore.open(tmp_path / "s.db", session_id="s") as session,
+        ):
+            await effects.count_effects()
+            await session.work_depth()
+
+            async def block(look: Any) -> None:
+                """Keep the loop from going on, once the claim is there, until that is over."""
+                while look() is None:
+                    await asyncio.sleep(0)
+                time.sleep(0.3)
+
+            async def enter() -> None:
+                async with session.hold(owner_id="ann", ttl_ms=250) as held:
+                    held.check()
+
+            async def call() -> None:
+                calls.append(1)
+
+            with SessionStore.open(tmp_path / "s.db", session_id="s") as look:
+                await asyncio.gather(enter(), block(look.current_lease))
+            with EffectStore.open(tmp_path / "e.db") as beside:
+
+                def busy() -> Any:
+                    return beside.look_up_effect("s", "k", 1)
+
+                await asyncio.gather(effects.run("s", "k", 1, call, ttl_ms=250), block(busy))
+
+    asyncio.run(main())
+    assert calls == [1]

@@ -117,11 +117,10 @@ class StoreConnection(GuardedConnection):
         self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
         self.cursors = WeakSet()
-        self._server_ms, self._read_s = 0, monotonic()
-        self.held = Held()
+        self._server_ms, self._read_s, self.asked_s = 0, monotonic(), 0.0
+        self.held, self.unsent = Held(), []
         self._writes, self._is_marked = False, False
         self._beginning, self._has_committed = "", False
-        self.unsent = []
 
     # The store's own control.
 
@@ -165,6 +164,7 @@ class StoreConnection(GuardedConnection):
     def _send_beginning(self, cursor: StoreCursor) -> None:
         self.own_cursor.is_last, self._has_committed = False, False
         self.unsent.clear()
+        self.asked_s = monotonic()  # the clock is read after this
         try:
             cursor.execute(self._beginning, prepare=False)
         except psycopg.errors.LockNotAvailable:
