@@ -11,7 +11,7 @@ from lash_store._backends import is_server, is_url, place_name
 from lash_store._kernel.checks import shown
 from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.options import OpenOptions
-from lash_store._stores.cancelling import finish_first, renewed_in_child
+from lash_store._stores.cancelling import close_thrown_away, finish_first, renewed_in_child
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
 from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError
@@ -274,8 +274,13 @@ class AsyncDeployment:
     async def __aenter__(self) -> Self:
         return await self._open()
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, kind: object = None, *_: object) -> None:
+        deployment = self._deployment
+        if kind is not GeneratorExit:
+            await self.aclose()
+        elif deployment is not None:
+            self._is_closed, self._deployment = True, None
+            close_thrown_away(deployment.close)
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._open().__await__()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -98,7 +99,12 @@ class Kept:
         ):
             self.lose(self._lost_error(self.term))
         if self.lost is not None:
-            raise self.lost.with_traceback(None)  # else each raising would lengthen it
+            raise self.error()
+
+    def error(self) -> LashStoreError:
+        """Return why it is lost, for one who raises it: each has a traceback and a context of its own."""
+        assert self.lost is not None
+        return copy(self.lost)
 
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that.

@@ -13,7 +13,7 @@ from lash_store._kernel.checks import check_kind
 from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
-from lash_store._stores.cancelling import finish_first, renewed_in_child
+from lash_store._stores.cancelling import close_thrown_away, finish_first, renewed_in_child
 from lash_store._stores.store import (
     Search,
     Store,
@@ -247,8 +247,11 @@ class AsyncStore(Generic[T_co]):
         with suppress(LashStoreError):
             left.close()
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, kind: object = None, *_: object) -> None:
+        if kind is GeneratorExit:
+            close_thrown_away(self.close)
+        else:
+            await self.aclose()
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self.__aenter__().__await__()

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.posix import in_forked_child
+from lash_store._kernel.threads import CHORES
 from lash_store.errors import LashStoreError
 
 
@@ -41,6 +42,18 @@ def renewed_in_child(made: Opening) -> None:
 def _renew() -> None:
     for each in list(_opening):
         each._renew_opening()  # noqa: SLF001 # reason: what it is for
+
+
+def close_thrown_away(close: Callable[[], None]) -> None:
+    """Close what a task that is thrown away has open, which can't await anything any more."""
+
+    def close_it() -> None:
+        with suppress(
+            Exception
+        ):  # the collector, which has found all of it, may have closed it first
+            close()
+
+    CHORES.submit(close_it)
 
 
 async def finish_first(work: Coroutine[Any, Any, R]) -> R:

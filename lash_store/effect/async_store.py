@@ -254,8 +254,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             outcome = await given if inspect.isawaitable(given) else given
         except asyncio.CancelledError:
             if ending.is_ours():
-                assert kept.lost is not None
-                raise kept.lost from None
+                raise kept.error() from None
             raise
         except Exception as error:
             failed = step.error_of(error)

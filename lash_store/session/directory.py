@@ -259,5 +259,7 @@ class AsyncSessionDirectory:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, kind: object = None, *_: object) -> None:
+        # A task that is thrown away can't await anything, and its sessions close as they go.
+        if kind is not GeneratorExit:
+            await self.aclose()

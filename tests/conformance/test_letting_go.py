@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from lash_store import (
+    AsyncDeployment,
     AsyncEffectStore,
     AsyncSessionStore,
     Busy,
@@ -36,6 +37,8 @@ from lash_store._kernel.threads import TIMER
 from lash_store._stores.holding import Holding
 from lash_store.effect import store as effect_store
 from lash_store.errors import LashStoreError, LeaseLostError, StoreClosedError
+from lash_store.session.directory import AsyncSessionDirectory
+from lash_store.testing import ManualClock
 from tests.conformance.test_holding import kept_terms, until
 from tests.support.databases import database_of
 from tests.support.registries import lease_on, register
@@ -583,3 +586,60 @@ def test_k_hold_3_who_comes_to_its_claim_too_late_claims_once_more(tmp_path: Pat
 
     asyncio.run(main())
     assert calls == [1]
+
+
+@pytest.mark.parametrize("kind", ["store", "directory", "deployment"])
+def test_k_open_5_a_task_that_is_thrown_away_in_its_block_closes_it(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its sessions have open goes with them."""
+    made: dict[str, Any] = {
+        "store": AsyncSessionStore.open(tmp_path / "s.db", session_id="s"),
+        "directory": AsyncSessionDirectory(tmp_path),
+        "deployment": AsyncDeployment.open(tmp_path),
+    }
+
+    async def main(block: Any) -> None:
+        async with block as entered:
+            if kind != "store":
+                sessions = entered.sessions if kind == "deployment" else entered
+                stores.append(
+                    weakref.ref(database_of((await sessions.create("s", model="m"))._store))
+                )
+            else:
+                stores.append(weakref.ref(database_of(entered._store)))
+            await asyncio.get_running_loop().create_future()
+
+    stores: list[Any] = []
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main(made.pop(kind)))
+    while not stores:
+        loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    unraisable: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        del task
+        gc.collect()
+        until(lambda: stores[0]() is None or not stores[0]().connections.all)
+    finally:
+        sys.unraisablehook = hook
+    assert unraisable == []
+    assert "pending" in caplog.text  # of asyncio: the task was thrown away
+
+
+def test_k_hold_3_each_that_asks_has_an_error_of_its_own(path: Path) -> None:
+    clock, raised = ManualClock(1_000_000), list[LeaseLostError]()
+    with (
+        SessionStore.open(path, session_id="s", clock=clock) as store,
+        store.hold(owner_id="ann", ttl_ms=1_000) as held,
+    ):
+        with store.begin():  # so that nobody renews it
+            clock.advance(1_000)
+        for _ in range(2):
+            with pytest.raises(LeaseLostError) as seen:
+                held.check()
+            raised.append(seen.value)
+    first, second = raised
+    assert first is not second
+    assert (str(first), first.expected, first.reason) == (str(second), second.expected, "expired")
