@@ -22,6 +22,7 @@ import lash_store
 from lash_store import Deployment, NewWork, SessionStore, SessionTx
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
+    ConnectionLostError,
     MissingTableError,
     NotConfiguredError,
     StoreBusyError,
@@ -280,3 +281,77 @@ def test_k_open_11_dropped_stores_leave_no_connection(
         assert row == (0,)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("how", ["COMMIT", "ROLLBACK", "/* so */ end"])
+def test_k_tx_8_a_tx_does_not_go_on_behind_a_statement_that_has_ended_it(
+    engine: Engine, how: str
+) -> None:
+    with (
+        pytest.raises(TransactionEndedError, match="nothing of it is kept"),
+        engine.begin() as connection,
+    ):
+        tx = SessionTx.on(connection, session_id="s")
+        tx.enqueue_work(NewWork([1]))
+        connection.execute(text(how))
+        connection.execute(text("SELECT 1"))  # the driver begins another one, without a lock
+        with pytest.raises(TransactionEndedError):
+            tx.enqueue_work(NewWork([2]))
+    with engine.begin() as connection:
+        kept = SessionTx.on(connection, session_id="s").work_depth().batches
+    assert kept == (0 if how == "ROLLBACK" else 1)
+
+
+def test_k_tx_8_an_async_engine_keeps_its_notices_and_notifications(own_url: str) -> None:
+    heard: list[str] = []
+
+    async def main() -> list[str]:
+        engine = lash_store.configure(create_async_engine(own_url, pool_size=1))
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+        async with engine.connect() as connection:
+            at_once = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            raw: Any = (await at_once.get_raw_connection()).driver_connection
+            raw.add_notice_handler(lambda said: heard.append(said.message_primary))
+            for sql in (
+                "LISTEN mine",
+                "DO $$ BEGIN RAISE NOTICE 'hello'; END $$",
+                "NOTIFY mine, 'as a statement runs'",
+            ):
+                await at_once.execute(text(sql))
+            told = [each.payload async for each in raw.notifies(timeout=0.3)]
+        await engine.dispose()
+        return told
+
+    assert asyncio.run(main()) == ["as a statement runs"]
+    assert heard == ["hello"]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the driver's cursor could not be closed, and says so
+@pytest.mark.parametrize("how", ["begin", "read", "transact"])
+def test_k_pg_2_a_connection_that_is_lost_as_a_result_is_streamed_is_no_error_of_the_drivers(
+    url: str, place: str, admin: psycopg.Connection[Any], how: str
+) -> None:
+    kept: list[Any] = []
+
+    def work(tx: Any) -> None:
+        rows = tx.connection.execution_options(stream_results=True).execute(
+            text("SELECT generate_series(1, 100000), pg_backend_pid()")
+        )
+        _, pid = next(rows)
+        kept.append(rows)
+        admin.execute("SELECT pg_terminate_backend(%s, 20000)", [pid])
+
+    with SessionStore.open(url, session_id="s", schema=place) as store:
+        if how == "read":
+            with store.read() as tx:
+                work(tx)
+        elif how == "transact":
+            with pytest.raises(ConnectionLostError):
+                store.transact(work)
+        else:
+            with pytest.raises(ConnectionLostError), store.begin() as tx:
+                work(tx)
+        assert store.work_depth().batches == 0

@@ -6,22 +6,25 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, make_url, update
 
 from lash_store import AsyncSessionStore, NewWork, SessionFence, SessionStore
 from lash_store._backends.postgresql.connection import PATIENCE_MS
+from lash_store._backends.postgresql.groups import SERVERS
 from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock
 from lash_store._kernel.calls import Call, ThreadCall
 from lash_store._kernel.observing import Event, observed_by
-from lash_store.errors import LeaseLostError, StoreBusyError
+from lash_store.errors import LeaseLostError, NestedTransactionError, StoreBusyError
 from lash_store.testing import as_another_process
 from tests.support.leased import JOBS, jobs, metadata
-from tests.support.turns import eventually, join, started
+from tests.support.turns import PATIENCE_S, eventually, join, started
 
 FREE = [f"free-{number}" for number in range(5)]
 LONG_MS = 60_000
@@ -292,3 +295,107 @@ def test_k_hold_1_a_term_that_could_not_be_released_is_logged(
         with store.read() as tx:
             assert JOBS.current(tx, "nightly") is not None
     assert "'ann' could not release its term on 'nightly'" in caplog.text
+
+
+@contextmanager
+def locked_tables(admin: psycopg.Connection[Any], place: str, mode: str) -> Iterator[None]:
+    """As a migration of another process, or a VACUUM FULL, has them."""
+    with psycopg.connect(admin.info.dsn) as other:
+        other.execute(
+            f"LOCK TABLE {place}.lash_queued_work_batches, {place}.lash_versions IN {mode} MODE"
+        )
+        yield
+        other.rollback()
+
+
+@pytest.mark.parametrize("what", ["writes", "reads"])
+def test_k_lock_3_calls_that_wait_for_a_table_leave_a_connection_to_renewals(
+    url: str, place: str, admin: psycopg.Connection[Any], what: str
+) -> None:
+    with ExitStack() as stack:
+        there = There(url, place, stack)
+        options: dict[str, Any] = {"pool_size": 4, "busy_timeout_ms": 4_000}
+        busy = [there.open(f"s{number}", **options) for number in range(6)]
+        mine = there.open("mine", **options)
+        for each in busy:
+            each.work_depth()
+        with mine.hold(owner_id="ann", ttl_ms=900) as held:
+            with locked_tables(admin, place, "ACCESS EXCLUSIVE"):
+                threads = started(*(partial(_in_vain, each, what) for each in busy))
+                eventually(lambda: held.renewals >= 4 or held.lost is not None)
+                assert held.lost is None
+            join(*threads)
+
+
+def _in_vain(store: SessionStore, what: str) -> None:
+    with suppress(StoreBusyError):
+        if what == "reads":
+            store.work_depth()
+        else:
+            store.enqueue_work(NewWork([1]))
+
+
+def test_k_tx_3_a_read_and_an_opening_wait_for_a_table_within_their_budget(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    with SessionStore.open(url, session_id="s", schema=place, busy_timeout_ms=100) as store:
+        store.work_depth()
+        with locked_tables(admin, place, "ACCESS EXCLUSIVE"):
+            with pytest.raises(StoreBusyError):
+                store.work_depth()
+            with pytest.raises(StoreBusyError):
+                SessionStore.open(
+                    url, session_id="t", schema=place, busy_timeout_ms=100, pool_size=3
+                )
+
+
+def test_k_hold_4_threads_that_wait_for_one_server_are_not_all_there_are(
+    url: str, place: str
+) -> None:
+    """Those of two deployments that stand still took every one."""
+    go = threading.Event()
+    for _ in range(SERVERS.most):
+        SERVERS.submit(lambda: go.wait(PATIENCE_S))
+
+    async def main() -> None:
+        async with AsyncSessionStore.open(url, session_id="s", schema=place) as store:
+            await asyncio.wait_for(store.enqueue_work(NewWork([1])), PATIENCE_S / 2)
+
+    try:
+        asyncio.run(main())
+    finally:
+        go.set()
+
+
+@pytest.mark.parametrize("option", ["pool_size", "application_name", "connect_timeout"])
+def test_k_hold_5_stores_of_one_place_with_other_options_are_no_strangers(
+    url: str, place: str, option: str
+) -> None:
+    """The last of their blocks releases, and a transaction of this thread is found in any of them."""
+    options: dict[str, Any] = {"schema": place, "session_id": "s", "busy_timeout_ms": 1_000}
+    more: dict[str, Any] = {"pool_size": 4} if option == "pool_size" else {}
+    if option == "application_name":
+        more = {"application_name": "web"}
+    other_url = url
+    if option == "connect_timeout":
+        other_url = make_url(url).update_query_dict({option: "5"}).render_as_string(False)
+    with (
+        SessionStore.open(url, **options) as one,
+        SessionStore.open(other_url, **options, **more) as other,
+    ):
+        with other.hold(owner_id="ann", ttl_ms=LONG_MS) as held:
+            with one.hold(owner_id="ann", ttl_ms=LONG_MS):
+                pass
+            found = one.current_lease()
+            assert found is not None
+            assert found.fence == held.fence
+        with one.begin(), pytest.raises(NestedTransactionError), other.begin():
+            pass
+        with (
+            as_another_process(),
+            SessionStore.open(url, **{**options, "busy_timeout_ms": 50}) as apart,
+            one.begin(),
+            pytest.raises(StoreBusyError),
+            apart.begin(),
+        ):
+            pass

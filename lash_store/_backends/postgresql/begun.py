@@ -29,8 +29,14 @@ Whether it does is asked then; SET of what certainly has no part in it is passed
 class OnSameServer(psycopg.Connection[Any]):
     """A connection of the driver's own for asyncio, as a Tx uses it: in the thread of the event loop.
 
-    Both stand on one connection to the server, which is never closed by this one.
+    Both stand on one connection to the server, which is never closed by this one, and whose notices and
+    notifications stay the other's.
     """
+
+    def __init__(self, pgconn: Any) -> None:
+        heard = pgconn.notice_handler, pgconn.notify_handler
+        super().__init__(pgconn)
+        pgconn.notice_handler, pgconn.notify_handler = heard
 
     def __del__(self, _: Any = None, /) -> None:
         """Leave it to whose it is."""
@@ -55,13 +61,16 @@ class Begun:
         self.looks_elsewhere = False
         """Whether a statement may have led it into another schema than before."""
 
+        self.was_ended = False
+        """Whether a statement of the application's has ended it; another may stand in its place."""
+
         self.is_lost = False
         """Whether a Tx has found its connection lost."""
 
     @property
     def has_ended(self) -> bool:
         """Whether an error has ended it, or a statement: COMMIT would keep nothing, and say nothing of that."""
-        return self.raw.info.transaction_status in (
+        return self.was_ended or self.raw.info.transaction_status in (
             psycopg.pq.TransactionStatus.INERROR,
             psycopg.pq.TransactionStatus.IDLE,
         )

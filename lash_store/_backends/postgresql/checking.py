@@ -35,7 +35,7 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
     try:
         connection.operation = "check"
         place = guard.server_place(cursor, database.path, None)
-        connection.begin_read()
+        connection.begin_read(budget_ms=Settings().busy_timeout_ms)
         there = [name for (name,) in cursor.execute(_TABLES, (place,)).fetchall()]
         drifted = [
             prefix

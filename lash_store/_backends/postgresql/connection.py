@@ -19,6 +19,7 @@ from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.driver import (
     StoreCursor,
     code_of,
+    commit_error,
     consumer_error,
     first_line,
     is_lost,
@@ -110,10 +111,8 @@ class StoreConnection(GuardedConnection):
         self.own(path, prefix)
         self.place, self.schema = place, schema
         self._compared, self._made = compared, set()
-        self.budget_ms = 0
-        self.operation = "open"
-        self.standing = None
-        self.notes, self.savepoints = [], []
+        self.budget_ms, self.operation = 0, "open"
+        self.standing, self.notes, self.savepoints = None, [], []
         self.has_written, self._writes_alone = False, False
         self.own_cursor = open_cursor(self, prefix, schema)
         self.cursors = WeakSet()
@@ -149,9 +148,10 @@ class StoreConnection(GuardedConnection):
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
 
-    def begin_read(self) -> None:
-        """Begin a snapshot, and read the clock."""
-        self._begin(dialect.BEGIN_READ)
+    def begin_read(self, *, budget_ms: int) -> None:
+        """Begin a snapshot, in which each wait for a lock is bounded, and read the clock."""
+        self.budget_ms = budget_ms
+        self._begin(dialect.BEGIN_READ, dialect.lock_timeout(budget_ms))
         self.held = Held()
         self._writes, self._writes_alone = False, False
 
@@ -243,15 +243,21 @@ class StoreConnection(GuardedConnection):
         """Commit or roll back, and close what the consumer has open on it."""
         try:
             self._close_consumers(commit=commit)
-        except BaseException:
+        except BaseException as error:
             self._roll_back()
-            raise
+            if not isinstance(error, psycopg.Error):
+                raise
+            self.notes.clear()
+            if commit:
+                raise store_error(error, self) from error
+            return  # it is undone, as it was to be
         if not commit:
             self.notes.clear()
             self._roll_back()
-            return
-        if self._has_committed:
-            return
+        elif not self._has_committed:
+            self._commit()
+
+    def _commit(self) -> None:
         if self.info.transaction_status is not TransactionStatus.INTRANS:
             self.notes.clear()
             self._roll_back()
@@ -261,21 +267,15 @@ class StoreConnection(GuardedConnection):
             self.own_cursor.execute(dialect.COMMIT)
         except BaseException as error:
             self.notes.clear()
-            if isinstance(error, psycopg.Error):
-                if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
-                    self.discard()  # said while it waited for a statement: COMMIT was never read
-                    raise ConnectionLostError(
-                        self.path, code_of(error), first_line(error)
-                    ) from error
-                if error.sqlstate is None or is_lost(error, self):
-                    self.discard()  # it is not the server that says so: it may have committed
-                    raise OutcomeUnknownError(
-                        self.path, code_of(error), first_line(error)
-                    ) from error
+            if not isinstance(error, psycopg.Error):
+                self.discard()  # an interrupt: whether it was committed nobody here knows
+                raise
+            explained = commit_error(error, self)
+            if isinstance(explained, (ConnectionLostError, OutcomeUnknownError)):
+                self.discard()
+            else:
                 self._roll_back()
-                raise store_error(error, self) from error
-            self.discard()  # an interrupt: whether it was committed nobody here knows
-            raise
+            raise explained from error
 
     def _require_connected(self) -> None:
         """Raise ConnectionLostError if the server has said that it is gone, before COMMIT is sent (K-PG-2)."""

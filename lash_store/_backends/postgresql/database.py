@@ -47,7 +47,7 @@ from lash_store.errors import (
     StoreOpenError,
 )
 
-POLLS: Final = Pool("lash-store-poll", 8)
+POLLS: Final = Pool("lash-store-poll", 8, spare=24)
 """Looks whether others have committed: that may wait for a network, so not on the timer."""
 
 
@@ -108,6 +108,20 @@ class OpenDatabase:
         self.groups = Blocks(self)
         self.turns = Turns(self.key.pool_size, self.groups.start)
         self.watch = Watch(self._read_version, POLLS)
+
+    @property
+    def whereabouts(self) -> str:
+        """What is the same for all that this process has open in one place, whatever the options are."""
+        at = self.url
+        here = f"{at.host} {at.port} {at.database} {at.query.get('host')} {self.place}"
+        return f"{here} {id(self)}" if self in apart else here
+
+    def twins(self) -> list[OpenDatabase]:
+        """Return what else of the same place this process has open, with other options."""
+        if len(databases) < 2:  # noqa: PLR2004 # reason: this one
+            return []
+        here = self.whereabouts
+        return [e for e in list(databases.values()) if e is not self and e.whereabouts == here]
 
     def server_ms(self) -> int:
         """Return the server's time as far as it is known here, without asking; see ``server_ms`` of a connection."""
@@ -243,7 +257,7 @@ class OpenDatabase:
                     self.schema_name = guard.server_place(cursor, self.path, settings.schema)
                     ((self._looks_first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
                     self.place = f"{self.schema_name}.{self.key.prefix}"
-                connection.begin_read()
+                connection.begin_read(budget_ms=settings.busy_timeout_ms)
                 makes = guard.needs_making(cursor, schema, self.path, self.schema_name)
                 connection.end(commit=False)
                 if makes and (settings.read_only or not settings.create):

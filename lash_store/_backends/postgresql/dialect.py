@@ -106,8 +106,13 @@ ROLLBACK: Final = "ROLLBACK"
 NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The server's clock, which all its clients go by: milliseconds since the epoch."""
 
-VERSION: Final = "SELECT pg_current_snapshot()::text"
-"""What changes when a transaction that writes begins or ends, whosever it is."""
+VERSION: Final = (
+    "SELECT pg_current_snapshot()::text || coalesce(pg_last_wal_replay_lsn()::text, '')"
+)
+"""What changes when a transaction that writes begins or ends, whosever it is.
+
+Of a replica the snapshot alone does not: it lists none that are under way.
+"""
 
 WHAT_IT_IS: Final = "SELECT version(), current_schema(), current_setting('server_encoding')"
 LOOKS_FIRST: Final = "SELECT current_schema()"
@@ -145,6 +150,7 @@ _CONTROL: Final = re.compile(
       | ROLLBACK (?! \s+ (?: (?:WORK|TRANSACTION) \s+ )? TO\b ) )\b""",
     re.VERBOSE | re.IGNORECASE,
 )
+_ENDS: Final = re.compile(_CONTROL.pattern.replace("BEGIN | START |", ""), _CONTROL.flags)
 _NO_WORDS: Final = re.compile(
     r"""--[^\n\r]* | /\*.*?\*/ | \bE'(?:[^'\\]|\\.)*' | '[^']*' | "[^"]*" | \$(\w*)\$.*?\$\1\$
     | \bBEGIN\s+ATOMIC\b.*?\bEND\b""",
@@ -190,6 +196,12 @@ def _looked_through(sql: object) -> tuple[bool, bool]:
     else:
         text = sql.decode(errors="replace") if isinstance(sql, bytes) else str(sql)
     return _look_through(text) if len(text) < _LONG else _look_through.__wrapped__(text)
+
+
+@lru_cache(maxsize=512)
+def ends_transaction(text: str) -> bool:
+    """Tell whether a statement has ended the transaction that it was in."""
+    return _ENDS.search(_NO_WORDS.sub(" ", text)) is not None
 
 
 @lru_cache(maxsize=512)  # it takes longer than to hand over a statement

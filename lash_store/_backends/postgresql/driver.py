@@ -25,6 +25,7 @@ from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
     MissingTableError,
+    OutcomeUnknownError,
     ReadOnlyStoreError,
     StorageError,
     StoreBusyError,
@@ -271,6 +272,18 @@ def store_error(
         return InvalidRecordError("a name or key", "of a row", why)
     kind = ConnectionLostError if is_lost(error, connection) else StorageError
     return kind(path, code_of(error), first_line(error))
+
+
+def commit_error(error: psycopg.Error, connection: Any) -> LashStoreError:
+    """Return the error of ours for a COMMIT that has failed; it may have happened all the same (K-PG-2)."""
+    said = (connection.path, code_of(error), first_line(error))
+    if isinstance(error, errors.IdleInTransactionSessionTimeout):
+        return ConnectionLostError(
+            *said
+        )  # said while it waited for a statement: COMMIT was never read
+    if error.sqlstate is None or is_lost(error, connection):
+        return OutcomeUnknownError(*said)  # it is not the server that says so
+    return store_error(error, connection)
 
 
 def opening_error(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lash_store._kernel.logs import Note
     from lash_store._kernel.watching import Concern
 
-SERVERS: Final = Pool("lash-store-postgresql", 16)
+SERVERS: Final = Pool("lash-store-postgresql", 16, spare=48)
 """Runs the calls of event loops, for all databases: as many wait for their server at once."""
 
 OWN_WORK: Final = Pool("lash-store-postgresql-work", 16)
@@ -74,7 +74,11 @@ class Groups:
 
         A block that an interrupt kept from being entered is none, in its handler already (K-TX-10).
         """
-        me = get_ident()
+        self._check_not_inside(me := get_ident())
+        for twin in self._database.twins():
+            twin.groups._check_not_inside(me)  # noqa: SLF001 # reason: of the same class
+
+    def _check_not_inside(self, me: int) -> None:
         if me in self._inside:
             held_by, call = self._holders.get(me, (_nobody, None))
             holder = held_by()
@@ -364,7 +368,7 @@ def _still_wanted(calls: Sequence[Call]) -> Sequence[Call]:
 def begin_read(first: Call) -> Callable[[StoreConnection], None]:
     def begin(connection: StoreConnection) -> None:
         connection.operation = first.operation or "read"
-        connection.begin_read()
+        connection.begin_read(budget_ms=round(max(0.0, first.deadline_s - monotonic()) * 1000))
 
     return begin
 

@@ -53,7 +53,7 @@ class PostgresqlHandle(BaseHandle[OpenDatabase]):
 
     def __init__(self, database: OpenDatabase, schema: Schema, settings: Settings) -> None:
         super().__init__(database, schema, settings)
-        self.key = f"{database.path} {database.place} {id(database)}"
+        self.key = database.whereabouts
         self.is_full = settings.synchronous == "FULL"
         self._blocks: dict[int, tuple[ThreadCall, int, Any]] = {}
         """The consumer's blocks that are open, by what holds them."""

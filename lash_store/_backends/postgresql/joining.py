@@ -83,7 +83,7 @@ class JoinedTransaction:
     def in_transaction(self) -> bool:
         """Whether it is still open, and can be spoken to."""
         status = self._begun.raw.info.transaction_status
-        return not self._begun.is_torn and status in (
+        return not (self._begun.is_torn or self._begun.was_ended) and status in (
             psycopg.pq.TransactionStatus.INTRANS,
             psycopg.pq.TransactionStatus.INERROR,
         )
@@ -287,6 +287,7 @@ def _note_rollback(connection: Connection, _: Any, statement: str, *__: Any) -> 
     begun = BEGUN.get(connection)
     if begun is not None:
         begun.note(statement)
+        begun.was_ended = begun.was_ended or dialect.ends_transaction(statement)
 
 
 def _executed(cursor: StoreCursor, statement: str) -> Any:

@@ -20,6 +20,8 @@ from lash_store._kernel.locks import must_go_alone
 _MOST_LOOKED_AT: Final = 256
 _MOST_TOGETHER: Final = 32
 _EXCLUSIVE: Final = -1
+_ENOUGH: Final = 4
+"""How many connections there have to be so that one can be left to renewals."""
 
 
 class Turns:
@@ -28,8 +30,11 @@ class Turns:
     def __init__(self, most: int, start: Callable[[Call], None]) -> None:
         self._mutex = threading.RLock()
         self._most = most
-        self._kept = 0 if most == 1 else 1
-        """How many connections consumers' own work leaves to what is short: a renewal, say."""
+        self._for_renewals = 1 if most >= _ENOUGH else 0
+        """How many connections all others leave to renewals: they may all wait for what another process locks."""
+
+        self._kept = self._for_renewals + (0 if most == 1 else 1)
+        """How many consumers' own work leaves to what is short."""
 
         self._admitted: dict[Call, tuple[Lock, ...]] = {}
         """Who has a connection, with the locks of all that go on it: one entry, which no interrupt divides."""
@@ -162,7 +167,9 @@ class Turns:
 
     def has_connection(self, call: Call) -> bool:
         """Whether there is a connection for a call: what may take its time must not have them all."""
-        return self._free > (self._kept if call.operation is None else 0)
+        if isinstance(call, ToldCall):
+            return self._free > 0
+        return self._free > (self._kept if call.operation is None else self._for_renewals)
 
     @property
     def _free(self) -> int:
