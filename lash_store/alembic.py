@@ -28,10 +28,14 @@ IncludeObject = Callable[[Any, str | None, str, bool, Any], bool]
 def including(prefix: str) -> IncludeObject:
     """Return :func:`include_object` for tables of ours under another prefix than ``lash_``.
 
-    Raises InvalidRecordError for what can't be a prefix.
+    Under ``""``, in a file of one store's, which has them by their own names. Raises InvalidRecordError
+    for what can't be a prefix.
     """
-    Settings(prefix=prefix)
-    names = {table.name for schema in SCHEMAS.values() for table in shared(schema, prefix).tables}
+    schemas = list(SCHEMAS.values())
+    if prefix:
+        Settings(prefix=prefix)
+        schemas = [shared(schema, prefix) for schema in schemas]
+    names = {table.name for schema in schemas for table in schema.tables}
     names.add(own_versions(prefix))
 
     def include(

@@ -1,14 +1,17 @@
 """Statements of your own: prepared, on an alias of a table, or about the rows of all sessions."""
 
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, FromClause
+from sqlalchemy import Column, ColumnElement, FromClause, SelectBase, Table
 from sqlalchemy.sql.util import ClauseAdapter
+from sqlalchemy.sql.visitors import iterate
 
-from lash_store._kernel.checks import check_kind
+from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.dialects import JsonText, is_one_of
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store._kernel.sharing import across_sessions
+from lash_store.errors import InvalidRecordError
 
 __all__ = [
     "Prepared",
@@ -30,10 +33,30 @@ def on_alias(condition: ColumnElement[T], alias: FromClause) -> ColumnElement[T]
 
         a = queued_work_batches.alias()
         select(a.c.batch_id).where(on_alias(~has_live_claim(now_ms=now), a))
+
+    Raises InvalidRecordError for an alias that lacks a column which the condition is about.
     """
     check_kind("alias", alias, FromClause)  # of a mapped class, inspect(alias).selectable
+    of = {each for each in iterate(alias) if isinstance(each, Table)}
+    if of.isdisjoint(column.table for column in _columns_of(condition)):
+        raise InvalidRecordError(
+            "alias", shown(alias), "is of no table that the condition is about"
+        )
     adapted: ColumnElement[T] = ClauseAdapter(alias).traverse(condition)
+    for column in _columns_of(adapted):
+        if column.table in of:
+            why = f"lacks {column.name!r}, which the condition is about"
+            raise InvalidRecordError("alias", shown(alias), why)
     return adapted
+
+
+def _columns_of(element: Any) -> Iterator[Column[Any]]:
+    """Go through the columns of a condition, those of what it selects from aside."""
+    if isinstance(element, Column):
+        yield element
+    elif not isinstance(element, SelectBase):
+        for each in element.get_children():
+            yield from _columns_of(each)
 
 
 def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:

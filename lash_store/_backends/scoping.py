@@ -45,5 +45,5 @@ def use_sharing(dialect: Dialect, compiler: type[SharingCompiler]) -> Sharing:
         own = ours.execution_ctx_cls
         ours.execution_ctx_cls = type("SharingContext", (SharingContext, own), {})
         ours.statement_compiler = compiler
-        found = ours.sharing = Sharing("")
+        found = ours.sharing = Sharing("", home="main" if dialect.name == "sqlite" else None)
     return found

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.elements import Grouping
 
 from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import shown
@@ -28,8 +29,13 @@ class Choice(NamedTuple):
     def applied(self, statement: SelectT, *columns: ColumnElement[Any]) -> SelectT:
         """Return `statement` with the condition, ordered so, and then by `columns`."""
         if self.where is not None:
-            statement = statement.where(self.where)
+            # In parentheses, which SQLAlchemy gives no text: an OR in it would pass over the rules of claiming.
+            statement = statement.where(Grouping(self.where))
         return statement.order_by(None).order_by(*self.order_by, *columns)
+
+    def misleads(self) -> InvalidRecordError:
+        """Return the error of a condition that has given what is not to be claimed."""
+        return InvalidRecordError("where", shown(self.where), "gives what is not to be claimed")
 
     def rows(self, tx: Chooser, scope: str, statement: Select[*tuple[Any, ...]]) -> list[Any]:
         """Run what it was applied to, on rows of `scope`; InvalidRecordError if the database can't, because of it."""

@@ -42,10 +42,14 @@ class SharingCompiler(SQLCompiler):
         if preparer is not self.dialect.identifier_preparer:  # of a schema_translate_map
             # Ours are where they are, whatever an application's own schemas are called.
             named, preparer = preparer.schema_for_object, copy(preparer)
-            preparer.schema_for_object = lambda each: (
-                None if self.sharing.place_of(each) else named(each)
-            )
+            preparer.schema_for_object = lambda each: None if self._is_ours(each) else named(each)
         self._preparer = preparer
+
+    def _is_ours(self, table: Any) -> bool:
+        """Whether a table is one of ours, in a file too, whose own are called as they are declared."""
+        if self.sharing.place_of(table) is not None:
+            return True
+        return isinstance(table, Table) and table.schema is None and ours_of(table) is not None
 
     def hint_in_place(self, hint: str, place: Place) -> str:  # noqa: ARG002 # reason: for those that have hints
         """Return a hint on a canonical table, as it has to be on the one in its place."""

@@ -217,8 +217,10 @@ def _scoped_names(prefix: str) -> frozenset[str]:
 class Sharing:
     """Where the tables of ours are, under one prefix: what the compiler goes by."""
 
-    def __init__(self, prefix: str, schema: str | None = None) -> None:
+    def __init__(self, prefix: str, schema: str | None = None, *, home: str | None = None) -> None:
         self.prefix = prefix
+        self.home = home
+        """How the database itself is called beside those that are attached to it, where it is called anything."""
         self.schema = schema
         """The database's schema that they are in, where it is not the one that is looked in first."""
 
@@ -230,6 +232,8 @@ class Sharing:
         """
         if not self.prefix or not isinstance(table, Table):
             return None
+        if self.home is not None and table.schema not in {None, self.home}:
+            return None  # of an attached database: an archive, say
         ours = ours_of(table)
         if ours is not None and ours.is_across:
             return Place(self.prefix + ours.table.name, is_scoped=False, numbered=None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from lash_store.errors import (
 )
 from lash_store.session import statements
 from lash_store.session.tables import blobs, graph_nodes
+from lash_store.testing import run_as_group
 from lash_store.tracing import Statement, explain, log_statements, trace
 from tests.support.databases import all_rows
 
@@ -387,3 +390,45 @@ def test_k_compose_5_old_settings_are_undone_too(store: SessionStore, name: str)
     with store.begin() as tx:
         assert tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() == before
     store.enqueue_work(NewWork([1]))
+
+
+@pytest.mark.sqlite("what one connection has beside its database")
+@pytest.mark.parametrize("how", ["begin", "transact", "group"])
+def test_k_compose_5_what_stands_beside_the_database_goes_with_its_transaction(
+    tmp_path: Path, how: str
+) -> None:
+    """All stores of a file have one writer: nobody else is to wait for another file, or fire that trigger."""
+    other = str(tmp_path / "other.db")
+
+    def make(tx: SessionTx) -> None:
+        for sql in (
+            f"ATTACH '{other}' AS \"an other\"",
+            'CREATE TABLE "an other".kept (x)',
+            "CREATE TEMP TABLE scratch (x)",
+            "CREATE TEMP VIEW seen AS SELECT * FROM scratch",
+            "CREATE TEMP TRIGGER t AFTER INSERT ON main.queued_work_items "
+            "BEGIN DELETE FROM queued_work_batches; END",
+        ):
+            tx.connection.execute(text(sql))
+
+    def beside(tx: SessionTx) -> tuple[list[Any], int]:
+        names = tx.connection.execute(text("PRAGMA database_list")).all()
+        made = tx.connection.scalar(text("SELECT count(*) FROM temp.sqlite_master"))
+        return sorted({name for _, name, _ in names} - {"main", "temp"}), made or 0
+
+    with SessionStore.open(tmp_path / "s.db", session_id="s") as store:
+        for _ in range(2):
+            if how == "begin":
+                with store.begin() as tx:
+                    make(tx)
+                    assert beside(tx) == (["an other"], 3)
+            elif how == "transact":
+                store.transact(make)
+            else:
+                run_as_group(partial(store.transact, make), partial(store.put_blob, b"x"))
+            with sqlite3.connect(other, timeout=0) as program:
+                program.execute("DROP TABLE kept")
+        with store.begin() as tx:
+            assert beside(tx) == ([], 0)
+        store.enqueue_work(NewWork(["pay"]))
+        assert store.work_depth().batches >= 1

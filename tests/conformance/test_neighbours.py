@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,26 @@ def test_k_compose_1_a_choice_of_work_that_the_database_cant_make_is_refused(
             tx.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, **choice)
     assert len(store.list_work()) == 2
     assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000) is not None
+
+
+@pytest.mark.parametrize("text", ["0 OR 1", "0 OR queued_work_batches.batch_id IS NOT NULL"])
+def test_k_compose_1_a_text_that_chooses_passes_over_no_rule(
+    store: SessionStore, clock: ManualClock, text: str
+) -> None:
+    """SQLAlchemy puts none in parentheses."""
+    store.enqueue_work(NewWork(["later"], available_at_ms=clock.now_ms() + 1))
+    lease = lease_of(store)
+    where: Any = literal_column(text)
+    assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, where=where) is None
+
+
+def test_k_compose_1_a_text_that_chooses_claims_no_process_twice(registry: ProcessRegistry) -> None:
+    register(registry, "p")
+    assert registry.claim_next(owner_id="ann", ttl_ms=60_000) is not None
+    for choice in ("0 OR processes.process_id = 'p'", "0) OR (processes.process_id = 'p'"):
+        where: Any = literal_column(choice)
+        with suppress(InvalidRecordError):  # of what could not be put in parentheses
+            assert registry.claim_next(owner_id="bob", ttl_ms=60_000, where=where) is None
 
 
 @pytest.mark.canonical("nothing is opened")

@@ -12,7 +12,20 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, Text, create_engine, event
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
@@ -35,6 +48,7 @@ from lash_store.errors import (
 from lash_store.moving import copy_deployment
 from lash_store.process.tx import ProcessTx
 from lash_store.schemas import OwnTables, check_file, create_tables, stamp_tables
+from lash_store.session.tables import queued_work_batches
 from lash_store.session.tx import SessionTx
 
 
@@ -149,7 +163,7 @@ def test_k_tx_8_scoped_sessions_of_asyncio_are_joined(path: Path) -> None:
         assert store.work_depth().batches == 1
 
 
-@pytest.mark.parametrize("prefix", ["agent", "Bad_", "", "sqlite_x_"])
+@pytest.mark.parametrize("prefix", ["agent", "Bad_", "sqlite_x_"])
 def test_k_share_5_a_prefix_that_none_can_have_is_refused_to_migrations(prefix: str) -> None:
     with pytest.raises(InvalidRecordError, match="prefix"):
         lash_store.alembic.including(prefix)
@@ -192,3 +206,33 @@ def test_k_share_1_a_file_where_a_folder_is_to_be_is_opened_by_its_url(path: Pat
             refused()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_k_share_5_a_table_of_an_attached_database_is_none_of_ours(tmp_path: Path) -> None:
+    """Of a copy that an archive has, say: what is deleted there stays here."""
+    with closing(sqlite3.connect(tmp_path / "archive.db")) as old:
+        old.execute("CREATE TABLE queued_work_batches (batch_id TEXT, enqueue_seq INTEGER)")
+        old.execute("INSERT INTO queued_work_batches VALUES ('old', 1), ('older', 2)")
+        old.execute("CREATE TABLE lash_blobs (hash TEXT)")
+        old.commit()
+    engine = create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+
+    @event.listens_for(engine, "connect")
+    def attach(raw: Any, _: Any) -> None:
+        raw.execute(f"ATTACH '{tmp_path / 'archive.db'}' AS archive")
+
+    lash_store.configure(engine)
+    archived = queued_work_batches.to_metadata(MetaData(), schema="archive")
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s").enqueue_work(NewWork(["pay"]))
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s")
+        count = select(func.count()).select_from(archived)
+        assert connection.scalar(count) == 2
+        assert connection.scalars(select(archived.c.batch_id)).all() == ["old", "older"]
+        reflected = Table("lash_blobs", MetaData(), schema="archive", autoload_with=connection)
+        connection.execute(insert(reflected).values(hash="x"))
+        assert connection.scalars(select(reflected.c.hash)).all() == ["x"]
+        assert connection.execute(delete(archived)).rowcount == 2
+        assert tx.work_depth().batches == 1
+    engine.dispose()

@@ -235,3 +235,14 @@ def test_k_share_3_what_is_no_kind_is_refused(engine: Engine, path: Path) -> Non
         with engine.begin() as connection, pytest.raises(InvalidRecordError):
             create_tables(connection, kind)  # type: ignore[arg-type] # reason: what is refused
     assert all_rows(path) == before
+
+
+def test_autogenerate_in_a_file_of_one_store(tmp_path: Path) -> None:
+    """Whose tables have their own names: an application that has made its own there says so."""
+    path = tmp_path / "session.db"
+    with SessionStore.open(path, session_id="s") as store, store.begin() as tx:
+        mine.create_all(tx.connection)
+    engine = create_engine(f"sqlite:///{path}")
+    assert len(difference(engine)) > 10
+    assert difference(engine, include_object=lash_store.alembic.including("")) == []
+    engine.dispose()

@@ -71,6 +71,20 @@ def test_a_condition_on_an_alias(where: str) -> None:
         assert "queued_work_batches." not in str(claimed).replace("queued_work_batches AS", "")
 
 
+def test_k_compose_1_an_alias_that_lacks_what_a_condition_is_about_is_refused() -> None:
+    """A cross join would answer otherwise."""
+    live = statements.has_live_claim(now_ms=1)
+    lacking = statements.select_work(session_id="s").with_only_columns(
+        queued_work_batches.c.batch_id
+    )
+    with pytest.raises(InvalidRecordError, match="lacks 'claim_token'"):
+        on_alias(live, lacking.subquery())
+    with pytest.raises(InvalidRecordError, match="no table that the condition"):
+        on_alias(live, queued_work_items.alias())
+    whole = select(queued_work_batches).subquery()
+    assert "queued_work_batches" not in str(on_alias(live, whole))
+
+
 def test_a_common_ancestor(where: str) -> None:
     """Two paths in one statement."""
     with SessionStore.open(where, session_id="s") as store:

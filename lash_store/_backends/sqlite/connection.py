@@ -157,7 +157,7 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         try:
             self.end(how)
         finally:
-            changed.restore()
+            changed.restore(is_over=True)
 
     def leave_nothing_open(self, *, commit: bool) -> None:
         """Close what a consumer has open or put off, in the midst of a transaction that goes on.

@@ -69,7 +69,7 @@ def dialect_for(prefix: str) -> Dialect:
     if not prefix:
         return SQLITE
     dialect = _SharingDialect(dbapi=sqlite3, compiler_linting=FROM_LINTING)
-    dialect.sharing = Sharing(prefix)
+    dialect.sharing = Sharing(prefix, home="main")
     return dialect
 
 

@@ -1,4 +1,4 @@
-"""What a consumer sets on ``tx.connection`` with PRAGMA, and how it is undone at the end.
+"""What a consumer sets on ``tx.connection`` with PRAGMA, or makes beside the database, and how it is undone at the end.
 
 A setting of the connection belongs to no transaction: no rollback would undo it, and whoever uses
 the connection next would have it.
@@ -60,6 +60,14 @@ _UNREADABLE: Final = {"case_sensitive_like": 0}
 """The default of what can be set and not be read."""
 
 
+_BESIDE: Final = re.compile(r"\b(?:ATTACH|TEMP|TEMPORARY)\b", re.IGNORECASE)
+"""What may make something that lasts as long as the connection: nobody else is to write to it, or fire its triggers."""
+
+
+def _quoted(name: object) -> str:
+    return '"' + str(name).replace('"', '""') + '"'
+
+
 class Changed:
     """What a consumer has changed on one connection, and what it was before."""
 
@@ -69,16 +77,33 @@ class Changed:
 
     def note(self, sql: object) -> None:
         """Remember, before a consumer's statement is executed, what it is going to change."""
+        if isinstance(sql, str) and _BESIDE.search(sql):
+            self.before[""] = None
         found = _setting().match(sql) if isinstance(sql, str) else None
         if found is None or (name := found[1].lower()) in self.before:
             return
         self.before[name] = _UNREADABLE[name] if name in _UNREADABLE else self._read(name)
 
-    def restore(self) -> None:
-        """Set everything as it was."""
+    def restore(self, *, is_over: bool = False) -> None:
+        """Set everything as it was; what stands beside the database only once the transaction is over."""
+        is_beside = self.before.pop("", self) is None
         while self.before:
             name, value = self.before.popitem()
             self._run(f"PRAGMA {name} = {value}")
+        if is_beside and is_over:
+            self._clear()
+        elif is_beside:
+            self.before[""] = None
+
+    def _clear(self) -> None:
+        for _, name, *_ in self._run("PRAGMA database_list"):
+            if name not in {"main", "temp"}:
+                self._run(f"DETACH {_quoted(name)}")
+        made = self._run("SELECT type, name FROM temp.sqlite_master WHERE type <> 'index'")
+        for kind, name in sorted(
+            made, key=lambda each: each[0] == "table"
+        ):  # what is on one goes first
+            self._run(f"DROP {kind} temp.{_quoted(name)}")
 
     def _read(self, name: str) -> object:
         (row,) = self._run(f"PRAGMA {name}")

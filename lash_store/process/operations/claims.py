@@ -67,6 +67,8 @@ def claim_next(
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
                 return ClaimedProcess(lease, record)
+            if locks is None and choice is not None:  # nobody else can have claimed it since
+                raise choice.misleads()
 
     # About no one process to begin with: its row's own lock decides which, and then it has that one's.
     return goes_alone(locked_by(claim))
