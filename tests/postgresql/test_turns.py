@@ -15,10 +15,11 @@ from psycopg import sql
 from sqlalchemy import func, select
 
 from lash_store import AsyncDeployment, Deployment, SessionLease, SessionStore
+from lash_store._backends.postgresql import turns as turns_module
 from lash_store._backends.postgresql.line import Line
 from lash_store._backends.postgresql.locks import Lock
 from lash_store._backends.postgresql.turns import Turns
-from lash_store._kernel.calls import Call, ThreadCall
+from lash_store._kernel.calls import Call, ThreadCall, ToldCall
 from lash_store.errors import StoreBusyError, TransactionControlError
 from lash_store.session.tables import blobs
 
@@ -287,6 +288,36 @@ def test_k_lock_2_a_snapshot_that_waits_for_a_connection_keeps_no_operation_wait
     assert not turns.enter(waits)
     turns.leave([operation])
     assert started == [waits]
+
+
+def test_k_lock_2_of_many_blocks_that_wait_one_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each that ends would look at all the others, for connections that are not for them."""
+    started: list[Call] = []
+    turns, looked = Turns(4, started.append), list[object]()
+    blocks = [waiting_call((number, False), operation=None) for number in range(500)]
+    assert [turns.enter(each) for each in blocks[:2]] == [True, True]
+    assert {turns.enter(each) for each in blocks[2:]} == {False}
+    inner = turns_module._may_have
+
+    def may_have(*arguments: Any) -> bool:
+        looked.append(arguments)
+        return inner(*arguments)
+
+    monkeypatch.setattr(turns_module, "_may_have", may_have)
+    turns.leave([blocks[0]])
+    assert started == [blocks[2]]
+    assert len(looked) == 1
+    renewal = ToldCall(Nobody(), "renew_lease", lambda _: None, budget_s=60, told=lambda _: None)
+    assert turns.enter(waiting_call((1_000, False)))
+    assert turns.enter(renewal)  # the last connection
+    operation = waiting_call((1_001, False))
+    assert not turns.enter(operation)
+    turns.leave([renewal])
+    assert started == [blocks[2]]
+    turns.leave([blocks[1]])
+    assert started == [blocks[2], operation]
 
 
 @given(st.data())

@@ -15,6 +15,7 @@ class Line:
     def __init__(self) -> None:
         self._calls: dict[Call, None] = {}
         self._asking: dict[Lock, dict[Call, None]] = {}
+        self._operations: dict[Call, None] = {}
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls))  # as it is now: others come and go meanwhile
@@ -55,11 +56,17 @@ class Line:
     def remove(self, call: Call) -> None:
         """Take a call out of the line."""
         del self._calls[call]
+        self._operations.pop(call, None)
         for lock in call.locks:
             asking = self._asking.get(lock, {})
             asking.pop(call, None)
             if not asking:
                 self._asking.pop(lock, None)
+
+    @property
+    def has_operations(self) -> bool:
+        """Whether anything else waits than consumers' own work."""
+        return any(call in self._calls for call in self._operations)
 
     def wanted(self, locks: Iterable[Lock]) -> dict[int, bool]:
         """Return which of these somebody asks for, and whether all who do would share it."""
@@ -72,6 +79,8 @@ class Line:
         return found
 
     def _ask(self, call: Call) -> None:
+        if call.operation is not None:
+            self._operations[call] = None
         for lock in call.locks:
             self._asking.setdefault(lock, {})[call] = None
 

@@ -148,8 +148,8 @@ class Turns:
             blocked: set[tuple[Lock, ...]] = set()
             held = self._held()
             for call in self.waiting if self._free else ():
-                if not self._free:
-                    break
+                if not self._free or (self._free <= self._kept and not self.waiting.has_operations):
+                    break  # or as many consumers' calls as wait would be looked at for nothing
                 if not call.waits:
                     self.waiting.remove(call)  # it was withdrawn, or it has expired
                 elif call.locks in blocked:
