@@ -4,10 +4,11 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from lash_store._kernel.checks import check_kind
 from lash_store._kernel.jobs import on_library_thread
@@ -23,10 +24,38 @@ from lash_store._stores.store import (
     touched_by,
 )
 from lash_store._stores.tx import Tx
-from lash_store.errors import LashStoreError, StoreClosedError
+from lash_store.errors import LashStoreError, StoreBusyError, StoreClosedError
 
 R = TypeVar("R")
 T_co = TypeVar("T_co", bound=Tx[Any], covariant=True)
+
+
+_OPENER: Final = "opener"
+_LOOK_AGAIN_S: Final = 1.0
+"""After how long a task sees for itself whether anybody opens what it waits for: an interrupt may have ended that."""
+
+
+class _Waiting:
+    """A task that waits for a store to be open, on its own event loop."""
+
+    def __init__(self) -> None:
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        self._error: LashStoreError | None = None
+
+    async def for_its_end(self) -> None:
+        """Wait until whoever opens it has ended; raise an error that is everybody's."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_AGAIN_S):
+                await self._told.wait()
+        self._told.clear()
+        if self._error is not None:
+            raise copy(self._error)
+
+    def tell(self, error: LashStoreError | None) -> None:
+        """Let it go on, from any thread."""
+        self._error = self._error or error
+        with suppress(RuntimeError):  # the loop has been closed in the meantime
+            self._loop.call_soon_threadsafe(self._told.set)
 
 
 class AsyncStore(Generic[T_co]):
@@ -56,8 +85,11 @@ class AsyncStore(Generic[T_co]):
     def _renew_opening(self) -> None:
         """Let nobody be opening it: in a forked child those were the parent's."""
         self._opening = threading.RLock()
-        self._waiting: set[object] = set()
+        self._waiting: set[_Waiting] = set()
         """Those who wait for it to be open."""
+
+        self._opener: dict[str, _Waiting] = {}
+        """The one of them that opens it: one entry, or none."""
 
     @classmethod
     def over(cls, store: Store[T_co], open_anew: Callable[..., Store[T_co]]) -> Self:
@@ -257,16 +289,33 @@ class AsyncStore(Generic[T_co]):
         return self.__aenter__().__await__()
 
     async def _opened(self) -> Store[T_co]:
-        """Open it unless it is open; of several who come at once, one does."""
+        """Open it unless it is open; of several who come at once, one does, and takes a thread for it."""
         if self._store is None:
-            me = object()
+            me = _Waiting()
             self._waiting.add(me)
             try:
-                # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
-                self._store = await on_library_thread(self._open, may_be_left=True)
+                while self._store is None:
+                    if self._opener.setdefault(_OPENER, me) is not me:
+                        await me.for_its_end()
+                        continue
+                    everybodys: LashStoreError | None = None
+                    try:
+                        # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
+                        self._store = await on_library_thread(self._open, may_be_left=True)
+                    except LashStoreError as error:
+                        everybodys = None if isinstance(error, StoreBusyError) else error
+                        raise
+                    finally:
+                        self._let_others_go_on(everybodys)
             finally:
                 self._waiting.discard(me)
         return self._store
+
+    def _let_others_go_on(self, error: LashStoreError | None) -> None:
+        """Wake those who wait for the one that has opened it; one that may pass is no `error` of theirs."""
+        self._opener.clear()
+        for each in list(self._waiting):
+            each.tell(error)
 
     def _open(self) -> Store[T_co]:
         with self._opening:

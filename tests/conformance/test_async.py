@@ -9,12 +9,21 @@ import signal
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lash_store import AsyncDeployment, AsyncSessionStore, LeaseHeld, SessionLease, SessionStore
+from lash_store import (
+    AsyncDeployment,
+    AsyncSessionStore,
+    LeaseHeld,
+    NewWork,
+    SessionLease,
+    SessionStore,
+)
+from lash_store._kernel.threads import CHORES
 from lash_store.errors import (
     InvalidRecordError,
     LeaseLostError,
@@ -419,3 +428,47 @@ def test_k_open_14_a_deployment_of_nothing(tmp_path: Path) -> None:
             AsyncDeployment.open(bad)
     with pytest.raises(StoreClosedError, match=str(tmp_path)):
         _ = AsyncDeployment.open(tmp_path).root
+
+
+@pytest.mark.sqlite("another process has the file")
+def test_k_open_12_tasks_that_wait_for_one_opening_take_one_thread(tmp_path: Path) -> None:
+    """Or forty that use a store first keep everybody from opening and closing anything."""
+
+    async def main() -> list[Any]:
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute("PRAGMA journal_mode=WAL")
+            other.execute("BEGIN IMMEDIATE")
+            store = AsyncSessionStore.open(tmp_path / "a.db", session_id="s")
+            before = CHORES._unserved
+            tasks = [asyncio.create_task(store.work_depth()) for _ in range(40)]
+            while CHORES._unserved == before:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            assert CHORES._unserved == before + 1
+            tasks[0].cancel()  # who opens it; another one goes on
+            tasks[7].cancel()
+            await asyncio.sleep(0.05)
+            async with AsyncSessionStore.open(tmp_path / "b.db", session_id="s") as quick:
+                await quick.enqueue_work(NewWork([1]))
+            other.execute("ROLLBACK")
+        found = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+        await store.aclose()
+        return found
+
+    found = asyncio.run(main())
+    cancelled = [each for each in found if isinstance(each, asyncio.CancelledError)]
+    assert len(cancelled) == 2
+    assert {each.batches for each in found if each not in cancelled} == {0}
+
+
+def test_k_open_4_what_can_not_be_opened_is_everybodys_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    async def main() -> list[Any]:
+        store = AsyncSessionStore.open(tmp_path / "folder", session_id="s")
+        tasks = [asyncio.create_task(store.work_depth()) for _ in range(3)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [type(each) for each in found] == [StoreOpenError] * 3
+    assert len({id(each) for each in found}) == 3
