@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lash_store import (
     SessionStore,
 )
 from lash_store._backends import remove_database
-from lash_store._backends.sqlite import connections, database, files, opened
+from lash_store._backends.sqlite import births, connections, database, files, opened
 from lash_store._kernel.watching import Waiter
 from lash_store.errors import StoreBusyError, StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
@@ -658,3 +659,41 @@ def test_k_dep_1_a_folder_is_where_its_link_led_to(tmp_path: Path) -> None:
         found = deployment.sessions.open("before")
         assert found is not None
         found.close()
+
+
+def test_k_open_12_another_file_that_has_got_its_inode_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system gives a number anew: what was idle, and so held no file open, can't go by that alone."""
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    with SessionStore.open(path, session_id="s") as store:
+        store.put_blob(b"x")
+        assert database_of(store).close_if_idle()
+        assert store.list_work() == []  # as it stands there still, it is opened again
+        assert database_of(store).close_if_idle()
+        time.sleep(0.02)
+        with SessionStore.open(other, session_id="t"):
+            pass
+        other.replace(path)
+        found = database_of(store).connections
+        found.identity = files.identity_of(str(path))
+        if births.born_ns(str(path)) is None:  # this file system says nothing of it
+            monkeypatch.setattr(connections, "born_ns", lambda _: 2)
+            found.born_ns = 1
+        before = path.read_bytes()
+        for use in (partial(store.put_blob, b"y"), store.list_work):
+            with pytest.raises(StoreLostError, match="another file"):
+                use()
+        assert path.read_bytes() == before
+
+
+def test_a_file_is_told_from_another_by_when_it_was_made(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"")
+    time.sleep(0.02)
+    two.write_bytes(b"")
+    born = [births.born_ns(str(each)) for each in (one, two)]
+    assert born == [None, None] or born[0] < born[1] < time.time_ns() + 10**9  # type: ignore[operator] # reason: numbers, then
+    one.write_bytes(b"more")
+    assert births.born_ns(str(one)) == born[0]
+    assert births.born_ns(str(tmp_path / "none")) is None

@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from errno import ENOENT, ENOTDIR
 from os import stat
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import msgspec
 
 from lash_store._backends.sqlite import opened
+from lash_store._backends.sqlite.births import born_ns
 from lash_store._backends.sqlite.driver import data_version, store_error
 from lash_store._backends.sqlite.files import (
     IN_MEMORY,
@@ -85,6 +86,9 @@ class Connections:
         self.notes: list[Note] = []
         """What is to be logged of the turns themselves, once nobody has one."""
 
+        self.born_ns: int | None = None
+        """When its file was made, if the system says so."""
+
         self.sidecars: set[int] = set()
         """The inodes of SQLite's own that stood beside it when something was opened last."""
 
@@ -98,7 +102,7 @@ class Connections:
         anew = Connections(self.schema, self.path)
         anew.closed = self.closed or self.in_memory
         anew.settings, anew.synchronous = self.settings, self.synchronous
-        anew.identity, anew.sidecars = self.identity, self.sidecars
+        anew.identity, anew.sidecars, anew.born_ns = self.identity, self.sidecars, self.born_ns
         return anew
 
     def open_writer(self, settings: Settings) -> StoreConnection:
@@ -132,13 +136,20 @@ class Connections:
     @contextmanager
     def _of_the_file_that_was(self) -> Iterator[None]:
         """Open something again: what hinders that is that the file is lost, if it is (K-OPEN-12)."""
+        # While nothing of it is open, its inode may become another file's.
+        if (
+            self.born_ns is not None
+            and not self.all
+            and born_ns(self.path) not in {None, self.born_ns}
+        ):
+            self._raise_replaced()
         try:
             yield
         except LashStoreError:
             self.check_file()
             raise
         if not self.in_memory:
-            self.sidecars = sidecars_of(self.path)
+            self._note_file()
 
     def open_first_reader(self, schema: Schema, settings: Settings) -> StoreConnection:
         """Open one that only reads, of a database that nobody writes to, and check it."""
@@ -147,8 +158,13 @@ class Connections:
         connection = open_reader(self.path, schema, settings, self.all, is_known=False)
         self.settings = settings
         self.identity = self.identity or identity_of(self.path)
-        self.sidecars = sidecars_of(self.path)
+        self._note_file()
         return connection
+
+    def _note_file(self) -> None:
+        self.sidecars = sidecars_of(self.path)
+        if self.born_ns is None:
+            self.born_ns = born_ns(self.path)
 
     def readers(self) -> list[StoreConnection]:
         """Return those that only read, the one for the data version aside."""
@@ -206,11 +222,13 @@ class Connections:
             raise StoreLostError(self.path, cause) from error
         device, inode = self.identity
         if found.st_ino != inode or found.st_dev != device:
-            raise StoreLostError(
-                self.path, "another file stands in its place; open that one anew to use it"
-            )
+            self._raise_replaced()
         if not found.st_size:
             raise StoreLostError(self.path, "its file is empty now; nothing was written to it")
+
+    def _raise_replaced(self) -> NoReturn:
+        cause = "another file stands in its place; open that one anew to use it"
+        raise StoreLostError(self.path, cause)
 
     def note_wait(self, operation: str | None, since_s: float) -> None:
         """Note a call that has got its turn, if that took long; in its turn."""
