@@ -63,6 +63,20 @@ def beginning_again(begin: Callable[[Connection], None]) -> Callable[[Connection
     return begun
 
 
+def note_savepoint(connection: Connection, name: str) -> None:
+    """Remember what was to be logged as a savepoint of the application's began."""
+    begun = BEGUN.get(connection)
+    if begun is not None:
+        begun.noted[name] = len(begun.notes)
+
+
+def forget_savepoint(connection: Connection, name: str, *_: Any) -> None:
+    """Forget what was to be logged of what it undoes."""
+    begun = BEGUN.get(connection)
+    if begun is not None:
+        del begun.notes[begun.noted.get(name, len(begun.notes)) :]
+
+
 def already_begun(connection: Connection) -> NotConfiguredError:
     """Return the error of a transaction that did not begin as it was to."""
     return NotConfiguredError(

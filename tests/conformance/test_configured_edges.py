@@ -562,3 +562,27 @@ def test_k_tx_8_a_driver_that_controls_transactions_by_itself_is_refused(
     engine.dispose()
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_k_log_1_a_takeover_that_a_savepoint_undoes_is_not_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lash_store")
+    clock = ManualClock()
+    with engine.begin() as connection:
+        SessionTx.on(connection, session_id="s", clock=clock).claim_lease(owner_id="ann", ttl_ms=5)
+    clock.advance(5)
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s", clock=clock)
+        with connection.begin_nested() as undone:
+            tx.claim_lease(owner_id="bob", ttl_ms=5)
+            undone.rollback()
+    assert caplog.records == []
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s", clock=clock)
+        with connection.begin_nested():
+            tx.claim_lease(owner_id="bob", ttl_ms=5)
+        with connection.begin_nested() as undone:
+            undone.rollback()
+    (told,) = caplog.records
+    assert "by 'bob'" in told.getMessage()

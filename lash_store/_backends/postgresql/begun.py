@@ -54,6 +54,9 @@ class Begun:
         self.held = Held()
         self.joined: list[Any] = []
         self.notes: list[Note] = []
+        self.noted: dict[str, int] = {}
+        """How many of these there were as each savepoint of the application's began."""
+
         self.savepoints: list[str] = []
         self.compared: dict[tuple[str, Schema], set[Schema]] = {}
         """What was compared in it, and where that is noted once it is committed."""

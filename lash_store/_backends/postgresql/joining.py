@@ -16,7 +16,15 @@ from weakref import WeakKeyDictionary
 import psycopg
 from sqlalchemy import Connection, ExceptionContext, TwoPhaseTransaction, event
 
-from lash_store._backends.beginning import BEGUN, Mode, beginning_again, mode_of, nothing_kept
+from lash_store._backends.beginning import (
+    BEGUN,
+    Mode,
+    beginning_again,
+    forget_savepoint,
+    mode_of,
+    note_savepoint,
+    nothing_kept,
+)
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.postgresql import dialect, guard
 from lash_store._backends.postgresql.begun import Begun, OnSameServer
@@ -146,6 +154,8 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     event.listen(engine, "begin", beginning_again(begun))
     event.listen(engine, "commit", _committed)
     event.listen(engine, "rollback", _rolled_back)
+    event.listen(engine, "savepoint", note_savepoint)
+    event.listen(engine, "rollback_savepoint", forget_savepoint)
     event.listen(engine, "after_cursor_execute", _note_rollback)
     event.listen(engine, "handle_error", _explain)
     event.listen(engine, "handle_error", _explain_end)

@@ -30,6 +30,9 @@ class Begun:
         self.sharing = sharing
         self.joined: list[Any] = []
         self.notes: list[Note] = []
+        self.noted: dict[str, int] = {}
+        """How many of these there were as each savepoint of the application's began."""
+
         self.savepoints: list[str] = []
         self.compared: guard.Compared = {}
         """What was compared in it, and is known of the database once it is committed."""

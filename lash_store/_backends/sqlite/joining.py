@@ -21,8 +21,10 @@ from lash_store._backends.beginning import (
     Mode,
     already_begun,
     beginning_again,
+    forget_savepoint,
     is_autocommit,
     mode_of,
+    note_savepoint,
     nothing_kept,
 )
 from lash_store._backends.orm_sessions import check_joined, forget_compiled
@@ -100,6 +102,8 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
     event.listen(engine, "before_cursor_execute", _stay_inside)
     event.listen(engine, "commit", _committed)
     event.listen(engine, "rollback", _end)
+    event.listen(engine, "savepoint", note_savepoint)
+    event.listen(engine, "rollback_savepoint", forget_savepoint)
     event.listen(engine, "rollback_savepoint", _compare_again)
     event.listen(engine, "handle_error", _explain)
     event.listen(engine, "invalidate", undo)
