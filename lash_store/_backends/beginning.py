@@ -17,6 +17,9 @@ WRITE_OPTION: Final = "lash_store_write"
 IS_BEGINNING: Final = "_Connection__in_begin"
 """Where SQLAlchemy's Connection has noted that it is beginning."""
 
+SAVEPOINTS: Final = "_Connection__savepoint_seq"
+"""Where it counts its savepoints, by which it calls them."""
+
 Mode = Literal["write", "read"]
 
 BEGUN: Final[WeakKeyDictionary[Connection, Any]] = WeakKeyDictionary()
@@ -63,11 +66,11 @@ def beginning_again(begin: Callable[[Connection], None]) -> Callable[[Connection
     return begun
 
 
-def note_savepoint(connection: Connection, name: str) -> None:
-    """Remember what was to be logged as a savepoint of the application's began."""
+def note_savepoint(connection: Connection, _: str | None) -> None:
+    """Remember what was to be logged as a savepoint of the application's began, which has no name yet."""
     begun = BEGUN.get(connection)
     if begun is not None:
-        begun.noted[name] = len(begun.notes)
+        begun.noted[f"sa_savepoint_{getattr(connection, SAVEPOINTS) + 1}"] = len(begun.notes)
 
 
 def forget_savepoint(connection: Connection, name: str, *_: Any) -> None:
