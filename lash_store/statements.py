@@ -38,7 +38,8 @@ def on_alias(condition: ColumnElement[T], alias: FromClause) -> ColumnElement[T]
     """
     check_kind("alias", alias, FromClause)  # of a mapped class, inspect(alias).selectable
     of = {each for each in iterate(alias) if isinstance(each, Table)}
-    if of.isdisjoint(column.table for column in _columns_of(condition)):
+    about = {each.table for each in iterate(condition) if isinstance(each, Column)}
+    if about and of.isdisjoint(about):
         raise InvalidRecordError(
             "alias", shown(alias), "is of no table that the condition is about"
         )

@@ -104,7 +104,9 @@ class Kept:
     def error(self) -> LashStoreError:
         """Return why it is lost, for one who raises it: each has a traceback and a context of its own."""
         assert self.lost is not None
-        return copy(self.lost)
+        own = copy(self.lost)
+        own.__cause__ = self.lost.__cause__  # which a copy has not
+        return own
 
     def lose(self, error: LashStoreError) -> None:
         """Note that the term is lost, once, and tell whoever waits for that.

@@ -72,6 +72,11 @@ class Pool:
         """Whether a job that is handed in now has to wait for another's end."""
         return self._unserved >= self.most
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return not self._unserved
+
     def submit(self, job: Job) -> None:
         """Run `job` on one of the threads; in this one if a program that ends starts none."""
         with self._lock:

@@ -254,7 +254,8 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
             outcome = await given if inspect.isawaitable(given) else given
         except asyncio.CancelledError:
             if ending.is_ours():
-                raise kept.error() from None
+                error = kept.error()
+                raise error from error.__cause__  # not from the cancelling
             raise
         except Exception as error:
             failed = step.error_of(error)

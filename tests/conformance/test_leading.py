@@ -552,6 +552,42 @@ def test_k_group_5_nobody_waits_behind_work_for_which_no_thread_is_free(
     asyncio.run(main())
 
 
+def test_k_group_5_those_who_wait_for_one_busy_file_leave_threads_to_others(tmp_path: Path) -> None:
+    """One thread comes for all of them: each by itself, they would take every one, and wait for one turn."""
+
+    async def main() -> None:
+        busy = await AsyncSessionStore.open(tmp_path / "busy.db", session_id="s")
+        quick = await AsyncSessionStore.open(tmp_path / "quick.db", session_id="s")
+        slow = [
+            await AsyncSessionStore.open(tmp_path / f"{at}.db", session_id="s")
+            for at in range(WORKS.most)
+        ]
+        go, done = threading.Event(), list[int]()
+        long = [asyncio.ensure_future(each.read(lambda _: go.wait(PATIENCE_S))) for each in slow]
+        await asyncio.to_thread(eventually, lambda: WORKS._unserved == WORKS.most)
+        assert busy._store is not None
+        with held(busy._store):
+            works = [
+                asyncio.ensure_future(busy.transact(partial(_note, done, number)))
+                for number in range(20)
+            ]
+            await asyncio.sleep(0.02)
+            go.set()
+            await asyncio.gather(*long)
+            assert await asyncio.wait_for(quick.transact(lambda _: "quick"), PATIENCE_S / 4)
+            assert WORKS._unserved <= 2
+        await asyncio.wait_for(asyncio.gather(*works), PATIENCE_S)
+        assert done == list(range(20))
+        for each in (busy, quick, *slow):
+            await each.aclose()
+
+    asyncio.run(main())
+
+
+def _note(done: list[int], number: int, _: Any) -> None:
+    done.append(number)
+
+
 def test_k_tx_10_a_budget_ends_although_no_thread_is_free(tmp_path: Path) -> None:
     """Consumers' work on other files has every thread of the library: the timer looks at budgets."""
     go = threading.Event()
@@ -714,6 +750,7 @@ class Submitted:
     """A pool, or the timer, that only notes what it is given."""
 
     is_full = False
+    is_idle = False
 
     def __init__(self) -> None:
         self.works: list[Any] = []

@@ -32,7 +32,7 @@ from lash_store._backends.sqlite import births, connections, database, files, op
 from lash_store._kernel.watching import Waiter
 from lash_store.errors import StoreBusyError, StoreLostError, StoreOpenError
 from lash_store.session.tx import SessionTx
-from lash_store.testing import ManualClock
+from lash_store.testing import ManualClock, as_another_process
 from tests.conformance.test_holding import until
 from tests.support.databases import all_rows, apart, database_of
 
@@ -697,3 +697,37 @@ def test_a_file_is_told_from_another_by_when_it_was_made(tmp_path: Path) -> None
     one.write_bytes(b"more")
     assert births.born_ns(str(one)) == born[0]
     assert births.born_ns(str(tmp_path / "none")) is None
+
+
+def test_k_open_7_beside_a_file_that_is_no_database_a_name_is_free(tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("notes")
+    for suffix in ("-queue", "-wal", "-journal"):
+        with SessionStore.open(tmp_path / f"work{suffix}", session_id="s") as store:
+            store.put_blob(b"x")
+    with SessionStore.open(tmp_path / "mail", session_id="s"):
+        pass
+    (tmp_path / "mail-queue").unlink()  # nobody has it open
+    with SessionStore.open(tmp_path / "mail-queue", session_id="s") as store:
+        store.put_blob(b"x")
+
+
+@pytest.mark.posix
+def test_k_open_9_the_wal_of_a_file_that_others_have_made_since_is_theirs(tmp_path: Path) -> None:
+    """Though it has got the inode of one that was there before."""
+    path = tmp_path / "a.db"
+    with SessionStore.open(path, session_id="s") as lost:
+        lost.put_blob(b"from a")
+        found = database_of(lost).connections
+        assert database_of(lost).close_if_idle()  # its WAL goes with that
+        path.unlink()
+        with as_another_process(), SessionStore.open(path, session_id="s") as others:
+            others.put_blob(b"from b")
+            wal = os.stat(f"{path}-wal").st_ino
+            found.sidecars = {(wal, 1), (wal, None)}
+            with pytest.raises(StoreLostError):
+                lost.put_blob(b"nowhere")
+            with SessionStore.open(path, session_id="s"):
+                assert [row[1][-6:] for row in all_rows(path)["blobs"]] == [b"from b"]
+            others.put_blob(b"more from b")
+    assert not list(tmp_path.glob("a.db-wal-lost-*"))
+    assert len(all_rows(path)["blobs"]) == 2

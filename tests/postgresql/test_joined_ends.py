@@ -302,6 +302,25 @@ def test_k_tx_8_a_tx_does_not_go_on_behind_a_statement_that_has_ended_it(
     assert kept == (0 if how == "ROLLBACK" else 1)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END",
+        "/* a /* nested */ ; commit */ SELECT 1",
+        "SAVEPOINT own; ROLLBACK TO own",
+        "SELECT 'COMMIT'",
+    ],
+)
+def test_k_tx_8_what_only_looks_like_an_end_is_none(engine: Engine, sql: str) -> None:
+    with engine.begin() as connection:
+        tx = SessionTx.on(connection, session_id="s")
+        tx.enqueue_work(NewWork([1]))
+        connection.execute(text(sql))
+        tx.enqueue_work(NewWork([2]))
+    with engine.begin() as connection:
+        assert SessionTx.on(connection, session_id="s").work_depth().batches == 2
+
+
 def test_k_tx_8_an_async_engine_keeps_its_notices_and_notifications(own_url: str) -> None:
     heard: list[str] = []
 

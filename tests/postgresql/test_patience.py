@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -399,3 +400,30 @@ def test_k_hold_5_stores_of_one_place_with_other_options_are_no_strangers(
             apart.begin(),
         ):
             pass
+
+
+def test_k_tx_12_two_databases_whose_urls_name_none_are_two(
+    url: str, admin: psycopg.Connection[Any]
+) -> None:
+    """Each is its own role's: a URL says less than its connection."""
+    names = [f"own_{os.getpid()}_{each}" for each in ("ann", "bob")]
+    for name in names:
+        admin.execute(f"CREATE ROLE {name} LOGIN SUPERUSER")
+        admin.execute(f"CREATE DATABASE {name} OWNER {name}")
+    try:
+        urls = [
+            make_url(url)._replace(username=name, database=None).render_as_string(False)
+            for name in names
+        ]
+        with (
+            SessionStore.open(urls[0], session_id="s") as one,
+            SessionStore.open(urls[1], session_id="s") as other,
+            one.begin() as tx,
+        ):
+            tx.enqueue_work(NewWork([1]))
+            other.enqueue_work(NewWork([2]))
+            assert other.work_depth().batches == 1
+    finally:
+        for name in names:
+            admin.execute(f"DROP DATABASE {name} (FORCE)")
+            admin.execute(f"DROP ROLE {name}")

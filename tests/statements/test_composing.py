@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import ColumnElement, Integer, Select, Update, func, select, update
+from sqlalchemy import ColumnElement, Integer, Select, Update, func, select, true, update
 from sqlalchemy.exc import SAWarning
 
 from lash_store import (
@@ -81,6 +81,15 @@ def test_k_compose_1_an_alias_that_lacks_what_a_condition_is_about_is_refused() 
         on_alias(live, lacking.subquery())
     with pytest.raises(InvalidRecordError, match="no table that the condition"):
         on_alias(live, queued_work_items.alias())
+    alias = queued_work_batches.alias("work")
+    counted = (
+        select(func.count())
+        .select_from(queued_work_items)
+        .where(queued_work_items.c.batch_id == queued_work_batches.c.batch_id)
+        .scalar_subquery()
+    )
+    assert "work.batch_id" in str(select(alias.c.batch_id).where(on_alias(counted > 1, alias)))
+    assert str(on_alias(true(), alias)) == "true"
     whole = select(queued_work_batches).subquery()
     assert "queued_work_batches" not in str(on_alias(live, whole))
 

@@ -81,6 +81,9 @@ class OpenDatabase:
         self.key = key
         self.path = without_password(url)
         self.url = url
+        self._server_name = ""
+        """Which database of which server it is, as the connection says; known once it is open."""
+
         self.place = ""
         """The schema and the prefix: what the numbers of its locks are made of; known once it is open."""
         self.schema_name = ""
@@ -112,8 +115,7 @@ class OpenDatabase:
     @property
     def whereabouts(self) -> str:
         """What is the same for all that this process has open in one place, whatever the options are."""
-        at = self.url
-        here = f"{at.host} {at.port} {at.database} {at.query.get('host')} {self.place}"
+        here = f"{self._server_name} {self.place}"
         return f"{here} {id(self)}" if self in apart else here
 
     def twins(self) -> list[OpenDatabase]:
@@ -256,6 +258,8 @@ class OpenDatabase:
                 if not self.place:
                     self.schema_name = guard.server_place(cursor, self.path, settings.schema)
                     ((self._looks_first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
+                    at = connection.info
+                    self._server_name = f"{at.hostaddr or at.host} {at.port} {at.dbname}"
                     self.place = f"{self.schema_name}.{self.key.prefix}"
                 connection.begin_read(budget_ms=settings.busy_timeout_ms)
                 makes = guard.needs_making(cursor, schema, self.path, self.schema_name)

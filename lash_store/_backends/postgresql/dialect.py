@@ -150,7 +150,12 @@ _CONTROL: Final = re.compile(
       | ROLLBACK (?! \s+ (?: (?:WORK|TRANSACTION) \s+ )? TO\b ) )\b""",
     re.VERBOSE | re.IGNORECASE,
 )
-_ENDS: Final = re.compile(_CONTROL.pattern.replace("BEGIN | START |", ""), _CONTROL.flags)
+_ENDS: Final = re.compile(
+    r"""(?: \s | --[^\n\r]*[\n\r] | /\*.*?\*/ )*
+    (?: COMMIT | END | ABORT | PREPARE (?= \s+ TRANSACTION )
+      | ROLLBACK (?! \s+ (?: (?:WORK|TRANSACTION) \s+ )? TO\b ) )\b""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
 _NO_WORDS: Final = re.compile(
     r"""--[^\n\r]* | /\*.*?\*/ | \bE'(?:[^'\\]|\\.)*' | '[^']*' | "[^"]*" | \$(\w*)\$.*?\$\1\$
     | \bBEGIN\s+ATOMIC\b.*?\bEND\b""",
@@ -198,10 +203,9 @@ def _looked_through(sql: object) -> tuple[bool, bool]:
     return _look_through(text) if len(text) < _LONG else _look_through.__wrapped__(text)
 
 
-@lru_cache(maxsize=512)
 def ends_transaction(text: str) -> bool:
-    """Tell whether a statement has ended the transaction that it was in."""
-    return _ENDS.search(_NO_WORDS.sub(" ", text)) is not None
+    """Tell whether a statement has ended the transaction that it was in; a text of several goes by its first."""
+    return _ENDS.match(text) is not None
 
 
 @lru_cache(maxsize=512)  # it takes longer than to hand over a statement

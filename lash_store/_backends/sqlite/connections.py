@@ -21,6 +21,7 @@ from lash_store._backends.sqlite.files import (
     IN_MEMORY,
     WAL_SUFFIX,
     Identity,
+    Sidecar,
     identity_of,
     open_error,
     sidecars_of,
@@ -89,8 +90,8 @@ class Connections:
         self.born_ns: int | None = None
         """When its file was made, if the system says so."""
 
-        self.sidecars: set[int] = set()
-        """The inodes of SQLite's own that stood beside it when something was opened last."""
+        self.sidecars: set[Sidecar] = set()
+        """What of SQLite's own stood beside it when something was opened last."""
 
         self._writers = 0
         self._version_lock = threading.RLock()

@@ -265,14 +265,14 @@ class OpenDatabase:
 
         SQLite would read the old file's WAL as the new one's: both stand at the same path.
         """
-        sidecars = open_sidecars(self.path) | self.connections.sidecars
+        sidecars, known = open_sidecars(self.path), self.connections.sidecars
         if not self.close_if_idle():
             raise StoreOpenError(
                 self.path,
                 "another file stood there that stores of this process are still at work on; "
                 "close them first",
             )
-        set_sidecars_aside(self.path, sidecars)
+        set_sidecars_aside(self.path, sidecars, known)
 
     def _close_idle(self, *, is_all_held: bool = False) -> None:
         """Close the connections that nobody uses; the turn is this thread's."""

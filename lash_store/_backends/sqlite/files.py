@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from typing import Final, TypeAlias
 
+from lash_store._backends.sqlite.births import born_ns
 from lash_store._backends.sqlite.driver import is_busy, primary_code
 from lash_store._kernel.checks import shown
 from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child, require_systems_own
@@ -56,12 +57,13 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
         raise StoreOpenError(name, why) from error
 
 
-def check_no_sidecar(path: str) -> None:
-    """Raise StoreOpenError for a path at which something of the database beside it is kept."""
-    for suffix in (*SIDECARS, _LONGEST_SIDECAR):
-        of = path.removesuffix(suffix)
-        if of != path and os.path.isfile(of) and not (suffix == QUEUE_SUFFIX and is_taken(path)):
-            raise StoreOpenError(path, f"it is where something of the database {of!r} is kept")
+def may_be_database(path: str) -> bool:
+    """Whether a file looks like a database from outside: it has whole pages. It may be open, and is not opened for that."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 and not found.st_size % 512
 
 
 def is_taken(sidecar: str) -> bool:
@@ -87,6 +89,9 @@ def create_private_file(path: str) -> None:
         except OSError as error:
             raise open_error(path, error) from error
 
+
+Sidecar: TypeAlias = tuple[int, int | None]
+"""The inode of a sidecar, which may be another file's later, and when it was made, if the system says so."""
 
 Identity: TypeAlias = tuple[int, int]
 """Which file it is, by whatever path: device and inode."""
@@ -121,24 +126,26 @@ def open_sidecars(path: str) -> set[int]:
     return found
 
 
-def sidecars_of(path: str) -> set[int]:
-    """Return the inodes of what stands at the paths of SQLite's sidecars."""
-    found = set()
+def sidecars_of(path: str) -> set[Sidecar]:
+    """Return what stands at the paths of SQLite's sidecars: inodes, and when each was made."""
+    found = set[Sidecar]()
     for suffix in (WAL_SUFFIX, "-shm"):
         with suppress(OSError):  # there is none
-            found.add(os.stat(path + suffix).st_ino)
+            found.add((os.stat(path + suffix).st_ino, born_ns(path + suffix)))
     return found
 
 
-def set_sidecars_aside(path: str, inodes: set[int]) -> None:
+def set_sidecars_aside(path: str, inodes: set[int], known: set[Sidecar]) -> None:
     """Rename those of a file that stood at `path` before: SQLite would read its WAL as the new one's.
 
-    Beside the file, with the inode in the name: what was committed to a lost file is kept.
+    Beside the file, with the inode in the name: what was committed to a lost file is kept. By the `inodes` of
+    what is open, or as they were `known` when something was opened last.
     """
     for suffix in (WAL_SUFFIX, "-shm"):
         try:
             inode = os.stat(f"{path}{suffix}").st_ino
-            if inode in inodes:
+            born = born_ns(f"{path}{suffix}")
+            if inode in inodes or (born is not None and (inode, born) in known):
                 os.rename(f"{path}{suffix}", f"{path}{suffix}-lost-{inode}")
         except FileNotFoundError:
             continue

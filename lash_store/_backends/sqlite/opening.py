@@ -14,10 +14,13 @@ from lash_store._backends.sqlite.driver import is_busy
 from lash_store._backends.sqlite.fairness import WriteQueue
 from lash_store._backends.sqlite.files import (
     IN_MEMORY,
-    check_no_sidecar,
+    QUEUE_SUFFIX,
+    SIDECARS,
     check_openable,
     create_private_file,
+    is_taken,
     is_there,
+    may_be_database,
     open_error,
 )
 from lash_store._kernel.options import Settings
@@ -90,7 +93,7 @@ def open_connection(
     dialect.check_version(path)
     if path != IN_MEMORY:
         if is_new:
-            check_no_sidecar(path)
+            _check_no_sidecar(path)
             create_private_file(path)
         check_openable(path, read_only=read_only, immutable=settings.immutable)
     connection = _connect(path, settings, read_only=read_only, prefix=prefix)
@@ -156,6 +159,17 @@ def _connect(path: str, settings: Settings, *, read_only: bool, prefix: str) -> 
         raise open_error(path, error) from error
     connection.adopt(path, settings, prefix=prefix)
     return connection
+
+
+def _check_no_sidecar(path: str) -> None:
+    """Raise StoreOpenError where a new file would stand in the place of something of the database beside it."""
+    for suffix in (*SIDECARS, "-journal"):
+        of = path.removesuffix(suffix)
+        if of == path or not may_be_database(of):
+            continue
+        # The queue of writers leaves a database alone that is there before it.
+        if suffix != QUEUE_SUFFIX or (is_there(path) and not is_taken(path)):
+            raise StoreOpenError(path, f"it is where something of the database {of!r} is kept")
 
 
 def choose_pages(cursor: sqlite3.Cursor) -> None:

@@ -6,6 +6,7 @@ the connection next would have it.
 
 import re
 import sqlite3
+from contextlib import suppress
 from functools import cache
 from typing import Final
 
@@ -60,8 +61,18 @@ _UNREADABLE: Final = {"case_sensitive_like": 0}
 """The default of what can be set and not be read."""
 
 
-_BESIDE: Final = re.compile(r"\b(?:ATTACH|TEMP|TEMPORARY)\b", re.IGNORECASE)
+_BESIDE: Final = re.compile(
+    r"""\b ATTACH \b | \b TEMP ["'`\]]? \s* \. | \b sqlite_temp
+    | \b TEMP (?: ORARY )? (?: \s | --[^\n]*\n | /\*.*?\*/ )+ (?: TABLE | VIEW | TRIGGER ) \b""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
 """What may make something that lasts as long as the connection: nobody else is to write to it, or fire its triggers."""
+
+
+_MADE: Final = """
+SELECT type, name FROM temp.sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite!_%' ESCAPE '!'
+ORDER BY type = 'table', sql NOT LIKE 'CREATE VIRTUAL%'"""
+"""What is on a table goes before it, a virtual one before its own."""
 
 
 def _quoted(name: object) -> str:
@@ -98,12 +109,15 @@ class Changed:
     def _clear(self) -> None:
         for _, name, *_ in self._run("PRAGMA database_list"):
             if name not in {"main", "temp"}:
-                self._run(f"DETACH {_quoted(name)}")
-        made = self._run("SELECT type, name FROM temp.sqlite_master WHERE type <> 'index'")
-        for kind, name in sorted(
-            made, key=lambda each: each[0] == "table"
-        ):  # what is on one goes first
-            self._run(f"DROP {kind} temp.{_quoted(name)}")
+                with suppress(
+                    sqlite3.Error
+                ):  # one that can't be let go of keeps nobody else waiting
+                    self._run(f"DETACH {_quoted(name)}")
+        self._run("PRAGMA foreign_keys = OFF")  # no key keeps one
+        for kind, name in self._run(_MADE):
+            with suppress(sqlite3.Error):  # one of a virtual table's own, which has gone with that
+                self._run(f"DROP {kind} temp.{_quoted(name)}")
+        self._run("PRAGMA foreign_keys = ON")
 
     def _read(self, name: str) -> object:
         (row,) = self._run(f"PRAGMA {name}")

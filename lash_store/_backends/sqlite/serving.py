@@ -33,6 +33,9 @@ class Serving(Leader):
         self._handing_in: object = None
         """What a thread is about to hand that in by, which an interrupt may keep it from."""
 
+        self._comes = False
+        """Whether a thread is to come for those who wait beside the line: one for all, or they would have every one."""
+
         self._looked_after = False
         """Whether the timer looks after event loops' calls: their budgets, leaders that are gone."""
 
@@ -152,27 +155,44 @@ class Serving(Leader):
         if not (first.is_consumers and WORKS.is_full):
             return False
         self.turns.stand_aside(first)
-        WORKS.submit(partial(self._come_for, first))
+        if not self._comes:
+            self._comes = True
+            WORKS.submit(self._come_for_those_aside)
         return True
 
-    def _come_for(self, call: LibraryCall) -> None:
-        """Lead for a call that has stood aside, on a thread that is free by now, and has to wait for its turn."""
-        hold = Hold()
-        try:
-            self.take(call.caller, hold, budget_s=max(0.0, call.deadline_s - monotonic()))
-        except BaseException as error:  # noqa: BLE001 # reason: it is the call's answer
-            self.turns.come_back(call)
-            if not call.expire(monotonic()) and call.take(hold):
-                call.error = error
-            settle([call])
+    def _come_for_those_aside(self) -> None:
+        """Lead for those who have stood aside, on a thread that is free by now, and has to wait for its turn."""
+        first, hold = self.turns.first_aside(), Hold()
+        if first is None:
+            self._comes = False
+            self._come_again()  # for one that has come to stand there meanwhile
             return
-        self.turns.put_first(call)
-        self.turns.come_back(call)
+        try:
+            self.take(first.caller, hold, budget_s=max(0.0, first.deadline_s - monotonic()))
+        except BaseException as error:  # noqa: BLE001 # reason: it is the call's answer
+            if not first.expire(monotonic()) and first.take(hold):
+                first.error = error
+            settle([first])
+            self._comes = False
+            self._come_again()
+            return
+        self._comes = False  # first: who comes to stand there from now on has another one come
+        self.turns.come_back()
+        call = self.turns.first()
+        if not isinstance(call, LibraryCall) or not call.is_consumers:
+            self.give_back(hold)  # all have given up by now
+            return
         self._scheduled = True
         if (nap_s := self._lead(hold, call, on_library=True)) is not None:
             TIMER.after(nap_s, self._try_again)
         else:
             self._serve(WORKS)
+
+    def _come_again(self) -> None:
+        """Let a thread come for those who wait beside the line, if any do."""
+        if self.turns.first_aside() is not None:
+            self._comes = True
+            WORKS.submit(self._come_for_those_aside)
 
     def _pool_for(self, first: Call) -> Pool:
         return WORKS if isinstance(first, LibraryCall) and first.is_consumers else WRITES
@@ -187,6 +207,8 @@ class Serving(Leader):
         self._pass_over_overdue()
         if self.turns.is_empty and not self._ended:
             return
+        if WORKS.is_idle:  # an interrupt may have kept a thread from coming
+            self._come_again()
         if not self._scheduled and self.turns.is_free:
             self.wake_first()
         self._look_after_soon()

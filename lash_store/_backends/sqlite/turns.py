@@ -150,9 +150,20 @@ class Turns:
             if self.waiting and self.waiting[0] is call:
                 self.waiting.popleft()
 
-    def come_back(self, call: Call) -> None:
-        """Let a call wait beside the line no more."""
-        self._aside.pop(call, None)
+    def first_aside(self) -> Call | None:
+        """Return who waits longest beside the line; who has given up does no more."""
+        for call in list(self._aside):
+            if call.waits:
+                return call
+            self._aside.pop(call, None)
+        return None
+
+    def come_back(self) -> None:
+        """Let all who wait beside the line stand before it, in their order."""
+        with self._mutex:
+            for call in reversed(list(self._aside)):
+                self.put_first(call)  # in line first: an interrupt in between loses nobody
+                self._aside.pop(call, None)
 
     @property
     def is_empty(self) -> bool:
