@@ -377,7 +377,9 @@ def test_k_compose_1_a_choice_of_work_that_the_database_cant_make_is_refused(
     assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000) is not None
 
 
-@pytest.mark.parametrize("text", ["0 OR 1", "0 OR queued_work_batches.batch_id IS NOT NULL"])
+@pytest.mark.parametrize(
+    "text", ["1 = 0 OR 1 = 1", "1 = 0 OR queued_work_batches.batch_id IS NOT NULL"]
+)
 def test_k_compose_1_a_text_that_chooses_passes_over_no_rule(
     store: SessionStore, clock: ManualClock, text: str
 ) -> None:
@@ -391,7 +393,7 @@ def test_k_compose_1_a_text_that_chooses_passes_over_no_rule(
 def test_k_compose_1_a_text_that_chooses_claims_no_process_twice(registry: ProcessRegistry) -> None:
     register(registry, "p")
     assert registry.claim_next(owner_id="ann", ttl_ms=60_000) is not None
-    for choice in ("0 OR processes.process_id = 'p'", "0) OR (processes.process_id = 'p'"):
+    for choice in ("1 = 0 OR processes.process_id = 'p'", "1 = 0) OR (processes.process_id = 'p'"):
         where: Any = literal_column(choice)
         with suppress(InvalidRecordError):  # of what could not be put in parentheses
             assert registry.claim_next(owner_id="bob", ttl_ms=60_000, where=where) is None

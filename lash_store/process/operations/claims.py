@@ -1,6 +1,6 @@
 """Claiming the next process: of those that nobody runs, and for who has just ended one."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement
 
@@ -20,6 +20,9 @@ from lash_store.process.records.leases import ClaimedProcess, ProcessFence, Proc
 from lash_store.process.records.outputs import AwaitOutput
 from lash_store.process.records.processes import RUNNING, ProcessFilter, read_record
 from lash_store.process.tables import processes
+
+_OFTEN: Final = 9
+"""How often one process may be found to be claimable, and be somebody's then."""
 
 
 def claim_next(
@@ -47,6 +50,7 @@ def claim_next(
         locks = tx.key_locks
         if locks is not None:
             locks.set_point()
+        held: list[str] = []
         while True:
             found = look.first(tx, statements.lock_claimable)
             is_locked = found is not None
@@ -56,10 +60,14 @@ def claim_next(
             if found is None:
                 return None
             process_id, record_json = found
+            # Somebody may have claimed it as it was looked at; again and again, it never was to be claimed.
+            if choice is not None and held.count(process_id) > _OFTEN:
+                raise choice.misleads()
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json, RUNNING)
             if locks is not None and not (
-                _has_alone(tx, locks, process_id) and (is_locked or look.finds_again(tx, found))
+                _has_alone(tx, locks, process_id, held)
+                and (is_locked or look.finds_again(tx, found))
             ):
                 locks.let_go()
                 tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
@@ -67,8 +75,7 @@ def claim_next(
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
             if isinstance(lease, ProcessLease):
                 return ClaimedProcess(lease, record)
-            if locks is None and choice is not None:  # nobody else can have claimed it since
-                raise choice.misleads()
+            held.append(process_id)
 
     # About no one process to begin with: its row's own lock decides which, and then it has that one's.
     return goes_alone(locked_by(claim))
@@ -133,12 +140,14 @@ class _Look(NamedTuple):
         return self.first(tx, statements.claimable_process, process_id=found[0]) == found
 
 
-def _has_alone(tx: Tx, locks: KeyLocks, process_id: str) -> bool:
+def _has_alone(tx: Tx, locks: KeyLocks, process_id: str, held: list[str]) -> bool:
     """Whether it is free still, and nobody else is about it from now on.
 
     A stale worker may be writing under the term before: it ends first. And somebody may have claimed it
-    since it was looked at, of the same owner too: the next look sees that.
+    since it was looked at, of the same owner too: the next look sees that. Then it is `held`.
     """
     is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
     holder = LEASES.current(tx, process_id)
+    if holder is not None:
+        held.append(process_id)
     return is_had() and holder is None
