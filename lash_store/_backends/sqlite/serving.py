@@ -6,11 +6,10 @@ that has threads, a consumer's call leaves the line until one is free: nothing e
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
 
 from lash_store._backends.sqlite.group import Group
 from lash_store._backends.sqlite.leading import Leader
@@ -20,6 +19,9 @@ from lash_store._kernel.threads import TIMER, WORKS, WRITES, Pool
 
 if TYPE_CHECKING:
     from lash_store._backends.sqlite.connections import Connections
+
+
+_TRY_AGAIN_S: Final = 0.001
 
 
 class Serving(Leader):
@@ -36,12 +38,11 @@ class Serving(Leader):
         self._comes = False
         """Whether a thread is to come for those who wait beside the line: one for all, or they would have every one."""
 
+        self._attends = False
+        """Whether one is there, and about to lead for who is the first of them."""
+
         self._looked_after = False
         """Whether the timer looks after event loops' calls: their budgets, leaders that are gone."""
-
-    @abstractmethod
-    def take(self, caller: Any, hold: Hold, *, budget_s: float) -> None:
-        """Take the turn without a transaction; StoreBusyError if that takes too long."""
 
     # For event loops.
 
@@ -55,10 +56,7 @@ class Serving(Leader):
         turns = self.turns
         turns.waiting.extend(calls)
         if not self._scheduled and turns.is_free:
-            if calls[0].is_consumers:
-                self.wake_first()
-            else:
-                self._schedule(calls[0])
+            self.wake_first()
         if not self._looked_after:
             self._look_after_soon()
 
@@ -77,7 +75,7 @@ class Serving(Leader):
         if self._ended:
             self._settle_ended()
         while isinstance(first := self.turns.first(), LibraryCall):
-            if self._scheduled:
+            if self._scheduled or (self._attends and first.is_consumers):
                 return
             if not self._stands_aside(first):
                 self._schedule(first)
@@ -98,6 +96,8 @@ class Serving(Leader):
         while isinstance(first := self.turns.first(), LibraryCall):
             pool = self._pool_for(first)
             if served not in (None, pool):
+                if self._attends:
+                    break
                 if self._stands_aside(first):
                     continue
                 pool.submit(self._serve)  # which is meant for it
@@ -161,32 +161,28 @@ class Serving(Leader):
         return True
 
     def _come_for_those_aside(self) -> None:
-        """Lead for those who have stood aside, on a thread that is free by now, and has to wait for its turn."""
-        first, hold = self.turns.first_aside(), Hold()
-        if first is None:
-            self._comes = False
-            self._come_again()  # for one that has come to stand there meanwhile
-            return
-        try:
-            self.take(first.caller, hold, budget_s=max(0.0, first.deadline_s - monotonic()))
-        except BaseException as error:  # noqa: BLE001 # reason: it is the call's answer
-            if not first.expire(monotonic()) and first.take(hold):
-                first.error = error
-            settle([first])
-            self._comes = False
-            self._come_again()
-            return
+        """Lead for those who have stood aside, on a thread that is free by now.
+
+        It waits a moment for whoever has the turn, and no longer: others' work wants it too.
+        """
         self._comes = False  # first: who comes to stand there from now on has another one come
+        self._attends = True
         self.turns.come_back()
-        call = self.turns.first()
-        if not isinstance(call, LibraryCall) or not call.is_consumers:
-            self.give_back(hold)  # all have given up by now
-            return
-        self._scheduled = True
-        if (nap_s := self._lead(hold, call, on_library=True)) is not None:
-            TIMER.after(nap_s, self._try_again)
-        else:
-            self._serve(WORKS)
+        hold, until_s = Hold(), monotonic() + LOOK_AGAIN_S
+        while isinstance(first := self.turns.first(), LibraryCall) and first.is_consumers:
+            if self.turns.try_take_first(hold, first):
+                self._attends, self._scheduled = False, True
+                if (nap_s := self._lead(hold, first, on_library=True)) is not None:
+                    TIMER.after(nap_s, self._try_again)
+                else:
+                    self._serve(WORKS)
+                return
+            if monotonic() >= until_s:
+                break
+            sleep(_TRY_AGAIN_S)
+        self._attends = False
+        if self.turns.is_free:  # again: until just now it was left to this thread
+            self.wake_first()
 
     def _come_again(self) -> None:
         """Let a thread come for those who wait beside the line, if any do."""
