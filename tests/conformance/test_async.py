@@ -461,6 +461,7 @@ def test_k_open_12_tasks_that_wait_for_one_opening_take_one_thread(tmp_path: Pat
     assert {each.batches for each in found if each not in cancelled} == {0}
 
 
+@pytest.mark.sqlite("a folder stands at its path")
 def test_k_open_4_what_can_not_be_opened_is_everybodys_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 
