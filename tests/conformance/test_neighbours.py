@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -390,13 +389,19 @@ def test_k_compose_1_a_text_that_chooses_passes_over_no_rule(
     assert store.claim_work(lease.fence, owner_id="ann", ttl_ms=1_000, where=where) is None
 
 
-def test_k_compose_1_a_text_that_chooses_claims_no_process_twice(registry: ProcessRegistry) -> None:
+def test_k_compose_1_a_text_that_chooses_claims_no_process_twice(
+    registry: ProcessRegistry, path: Path
+) -> None:
+    """One that could not be put in parentheses is refused, and goes on for ever nowhere."""
     register(registry, "p")
     assert registry.claim_next(owner_id="ann", ttl_ms=60_000) is not None
-    for choice in ("1 = 0 OR processes.process_id = 'p'", "1 = 0) OR (processes.process_id = 'p'"):
-        where: Any = literal_column(choice)
-        with suppress(InvalidRecordError):  # of what could not be put in parentheses
-            assert registry.claim_next(owner_id="bob", ttl_ms=60_000, where=where) is None
+    before = all_rows(path)
+    held: Any = literal_column("1 = 0 OR processes.process_id = 'p'")
+    assert registry.claim_next(owner_id="bob", ttl_ms=60_000, where=held) is None
+    broken: Any = literal_column("1 = 0) OR (processes.process_id = 'p'")
+    with pytest.raises(InvalidRecordError, match="not to be claimed"):
+        registry.claim_next(owner_id="bob", ttl_ms=60_000, where=broken)
+    assert all_rows(path) == before
 
 
 @pytest.mark.canonical("nothing is opened")
