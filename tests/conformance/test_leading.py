@@ -803,6 +803,28 @@ def test_the_timer_takes_no_lock_for_a_consumers_work(
     call.take(call)
 
 
+def test_who_stands_aside_leaves_the_queue_of_processes(
+    path: Path, store: SessionStore, submitted: dict[str, Submitted]
+) -> None:
+    """There may be no thread for long: else the other processes would wait for one that does not try."""
+    claim(store)
+    writer: Any = database_of(store).writer
+    queue = writer._connections.queue
+    call = library_call(store, is_consumers=True)
+    writer.turns.waiting.append(call)
+    writer._scheduled = True
+    with closing(locked_by_another(path)) as other:
+        writer._serve()
+        assert queue.is_waiting
+        submitted["WORKS"].is_full = True
+        writer._try_again()
+        assert not queue.is_waiting
+        other.rollback()
+    assert submitted["WORKS"].works == [writer._come_for_those_aside]
+    submitted["WORKS"].works[0]()
+    assert call.settled
+
+
 @pytest.mark.parametrize("busy", [True, False])
 def test_the_timer_tries_for_an_operation_and_a_thread_leads_it(
     path: Path, store: SessionStore, submitted: dict[str, Submitted], *, busy: bool

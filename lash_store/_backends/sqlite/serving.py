@@ -121,6 +121,7 @@ class Serving(Leader):
             # Its own thread has to try: the lock must not be had before there is a thread to use it.
             self._scheduled = False
             self.wake_first()
+            self._leave_queue_if_nobody_waits()  # it may stand aside now, for as long as that takes
             return
         if (
             not isinstance(first, LibraryCall)
