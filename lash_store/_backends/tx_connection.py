@@ -156,6 +156,19 @@ class TransactionConnection(Connection):
         """
         return True
 
+    def _handle_dbapi_exception(self, e: BaseException, *args: Any, **options: Any) -> NoReturn:
+        """Raise what explains `e`: if that is an error of ours, as it was.
+
+        SQLAlchemy raises it from itself, and who goes along its causes would never come to an end.
+        """
+        cause, is_plain = e.__cause__, not e.__suppress_context__
+        try:
+            super()._handle_dbapi_exception(e, *args, **options)
+        finally:
+            if e.__cause__ is e:
+                e.__cause__ = cause
+                e.__suppress_context__ = not is_plain
+
     def detach(self) -> NoReturn:
         """Refuse: the connection is the store's."""
         _refuse("detach()")

@@ -13,8 +13,9 @@ def is_unwound(holder: object) -> bool:
     its turn there too, not only once the handler is left (K-TX-10). What the library has refused itself
     has given back what it held.
     """
-    error = sys.exception()
-    while error is not None:
+    error, seen = sys.exception(), set[int]()  # whoever sets a context may make a circle of them
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if not isinstance(error, LashStoreError):
             for frame, _ in walk_tb(error.__traceback__):
                 is_ours = frame.f_globals.get("__name__", "").startswith("lash_store.")

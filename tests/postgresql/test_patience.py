@@ -16,10 +16,9 @@ import pytest
 from sqlalchemy import Engine, make_url, update
 
 from lash_store import AsyncSessionStore, NewWork, SessionFence, SessionStore
-from lash_store._backends.postgresql.connection import PATIENCE_MS
 from lash_store._backends.postgresql.groups import SERVERS
 from lash_store._backends.postgresql.line import Line
-from lash_store._backends.postgresql.locks import Lock
+from lash_store._backends.postgresql.locks import PATIENCE_MS, Lock
 from lash_store._kernel.calls import Call, ThreadCall
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import LeaseLostError, NestedTransactionError, StoreBusyError

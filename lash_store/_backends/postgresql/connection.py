@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet
 
 import psycopg
@@ -33,7 +33,7 @@ from lash_store._backends.postgresql.guarded import (
     GuardedCursor,
     GuardedServerCursor,
 )
-from lash_store._backends.postgresql.locks import Held, Lock, locks_of
+from lash_store._backends.postgresql.locks import PATIENCE_MS, Held, Lock, locks_of
 from lash_store._backends.postgresql.things import ThingLocks, lock_late
 from lash_store._kernel.backend import KeyLocks, Standing
 from lash_store._kernel.checks import check_now
@@ -48,10 +48,6 @@ from lash_store.errors import (
     StoreBusyError,
     TransactionEndedError,
 )
-
-PATIENCE_MS: Final = 250
-"""How long a call keeps its connection while it waits for a lock that another process has; then it
-stands in line once more, so that others come to it."""
 
 
 class StoreConnection(GuardedConnection):
@@ -208,6 +204,10 @@ class StoreConnection(GuardedConnection):
         is_drivers = isinstance(failure, (psycopg.OperationalError, psycopg.InterfaceError))
         if is_drivers and failure.sqlstate is None:
             self.discard()  # what the server has done of it, the driver can't say any more
+        else:
+            # What stood behind it was not even parsed, and the driver takes it to be prepared: this
+            # connection prepares nothing any more, and is lent to nobody once it is given back.
+            self._is_marked, self.prepare_threshold = True, None
         raise failure
 
     def send_unsent(self) -> None:

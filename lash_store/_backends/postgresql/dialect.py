@@ -141,8 +141,11 @@ def lock_timeout(milliseconds: int) -> str:
     return f"SET LOCAL lock_timeout = {max(1, milliseconds):d}"
 
 
-FULL: Final = "SET LOCAL synchronous_commit = on"
-"""Whatever the role or the database says, COMMIT waits for the disk."""
+FULL: Final = (
+    "SELECT set_config('synchronous_commit', 'on', true) "
+    "WHERE current_setting('synchronous_commit') <> 'remote_apply'"
+)
+"""Whatever the role or the database says, COMMIT waits for the disk; for more, where they say so."""
 
 _CONTROL: Final = re.compile(
     r"""(?: ^ | ; ) \s*

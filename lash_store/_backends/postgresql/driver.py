@@ -299,7 +299,7 @@ def opening_error(
     return store_error(error, connection, path)
 
 
-_MISSING_TABLE: Final = re.compile(r'relation "(?:\w+\.)?(\w+)" does not exist')
+_MISSING_TABLE: Final = re.compile(r'relation "(?:.*\.)?(\w+)" does not exist')
 
 
 def consumer_error(error: BaseException, path: str, prefix: str) -> LashStoreError | None:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from lash_store._backends.postgresql.connection import PATIENCE_MS, StoreConnection
+from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.ending import Group, blocked, failed
-from lash_store._backends.postgresql.locks import together
+from lash_store._backends.postgresql.locks import PATIENCE_MS, together
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, ToldCall, settle
 from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
@@ -290,7 +290,9 @@ class Groups:
             is_asked_again = any(isinstance(call, ToldCall) for call in calls)
             most_ms = PATIENCE_MS if is_asked_again else 2**31 - 1
             connection.begin_write(
-                locks, budget_ms=min(budget_ms, most_ms), is_full=first.caller.is_full
+                locks,
+                budget_ms=min(budget_ms, most_ms),
+                is_full=any(call.caller.is_full for call in calls),
             )
 
         return begin

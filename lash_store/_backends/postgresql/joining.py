@@ -239,6 +239,10 @@ def _held(
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             lock_all(begun, cursor, locks, path)
+            if (
+                settings.synchronous == "FULL"
+            ):  # each time: a savepoint that is undone takes it along
+                cursor.execute(dialect.FULL).fetchall()
         is_known = wanted in compared or (place, wanted) in begun.compared
         writes = begun.mode == "write"
         if not is_known and guard.hold(cursor, wanted, path, place, writes=writes):

@@ -21,6 +21,10 @@ from lash_store._kernel.schema import Schema
 Lock: TypeAlias = tuple[int, bool]
 """Its number, and whether it is shared."""
 
+PATIENCE_MS: Final = 250
+"""How long a call keeps its connection while it waits for a lock that another process has; then it
+stands in line once more, so that others come to it."""
+
 OPENING: Final = "opening"
 """What is locked while tables are made: inside of what a transaction has locked before."""
 
