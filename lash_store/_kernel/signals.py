@@ -19,7 +19,7 @@ def is_from_handler(error: BaseException) -> bool:
     if get_ident() != main_thread().ident:
         return False
     handlers = {_code_of(signal.getsignal(each)) for each in signal.valid_signals()} - {None}
-    around = {frame for frame, _ in walk_stack(sys._getframe(1).f_back)}  # noqa: SLF001 # reason: the frames of this thread
+    around = {frame for frame, _ in walk_stack(sys._getframe(1))}  # noqa: SLF001 # reason: the frames of this thread
     led_to_it: list[BaseException | None] = [error]
     seen: set[int] = set()  # an error may be its own cause, as SQLAlchemy makes them
     while led_to_it and handlers:
