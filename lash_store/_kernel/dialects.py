@@ -174,16 +174,19 @@ class Listed(UserDefinedType[list[Any]]):
         def process(values: Any) -> str:
             given = bind(values)
             if isinstance(given, str):
-                return _quoted(given)
-            kind = "bigint" if given and isinstance(given[0], int) else "text"
-            items = (str(each) if isinstance(each, int) else _quoted(each) for each in given)
+                return quoted(given)
+            if not given:
+                return quoted("{}")  # of what type it is to be, the column says
+            kind = "bigint" if isinstance(given[0], int) else "text"
+            items = (str(each) if isinstance(each, int) else quoted(each) for each in given)
             return f"ARRAY[{', '.join(items)}]::{kind}[]"
 
+        def quoted(value: str) -> str:
+            written: str = as_text(value)
+            return written
+
+        as_text: Any = Text().dialect_impl(dialect).literal_processor(dialect)
         return process
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 class IsOneOf(FunctionElement[bool]):
@@ -191,6 +194,10 @@ class IsOneOf(FunctionElement[bool]):
 
     inherit_cache = True
     type = Boolean()
+
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 # reason: SQLAlchemy's signature
+        """Stand as it is, in the parentheses that it has: compared with 1, SQLite looks it up by no index."""
+        return self
 
 
 def is_one_of(
@@ -208,13 +215,13 @@ def is_one_of(
 @compiles(IsOneOf)
 def _is_one_of(element: IsOneOf, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} = ANY ({values})"
+    return f"({column} = ANY ({values}))"
 
 
 @compiles(IsOneOf, "sqlite")
 def _is_one_of_on_sqlite(element: IsOneOf, compiler: SQLCompiler, **kw: Any) -> str:
     column, values = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 # reason: compiled parts
+    return f"({column} IN (SELECT value FROM json_each({values})))"  # noqa: S608 # reason: compiled parts
 
 
 class OnOneRow(FunctionElement[bool]):

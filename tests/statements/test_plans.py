@@ -12,7 +12,15 @@ import pytest
 from sqlalchemy import CTE, Select, select
 from sqlalchemy.sql.elements import ClauseElement
 
-from lash_store import Append, Checkpoint, NewWork, Node, SessionStore, UsageDelta
+from lash_store import (
+    Append,
+    Checkpoint,
+    NewWork,
+    Node,
+    ProcessRegistry,
+    SessionStore,
+    UsageDelta,
+)
 from lash_store._backends.sqlite.dialect import SQLITE
 from lash_store.session import statements
 from lash_store.session.records import Relation, SessionMeta
@@ -117,3 +125,18 @@ def test_a_path_is_the_same_with_statistics(files: dict[str, Path]) -> None:
             graph = store.load_path()
             assert graph is not None
             assert [node.node_id for node in graph.nodes] == [f"n{at}" for at in range(NODES)]
+
+
+@pytest.mark.parametrize("name", ["session.load_items_of", "process.known_processes"])
+def test_what_a_list_names_is_looked_up(tmp_path: Path, name: str) -> None:
+    """However much there is beside it; a scan of an index reads all of it as well."""
+    path = tmp_path / "a.db"
+    kind = (
+        SessionStore.open(path, session_id="s") if "session" in name else ProcessRegistry.open(path)
+    )
+    kind.close()
+    builder, example = EXAMPLES[name]
+    table = {"session": "queued_work_items", "process": "processes"}[name.split(".", 1)[0]]
+    steps = plan(path, builder(**example))
+    assert [step for step in steps if step.startswith(f"SEARCH {table} USING")], steps
+    assert not [step for step in steps if step.startswith(f"SCAN {table}")], steps

@@ -1,3 +1,3 @@
 SELECT processes.process_id
 FROM processes
-WHERE processes.process_id = ANY (%(p_process_ids)s)
+WHERE (processes.process_id = ANY (%(p_process_ids)s))
