@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Grouping
 
 from lash_store._kernel.backend import Cursor
@@ -31,7 +32,7 @@ class Choice(NamedTuple):
         if self.where is not None:
             # In parentheses, which SQLAlchemy gives no text: an OR in it would pass over the rules of claiming.
             statement = statement.where(Grouping(self.where))
-        return statement.order_by(None).order_by(*self.order_by, *columns)
+        return statement.order_by(None).order_by(*map(_with_nulls, self.order_by), *columns)
 
     def misleads(self) -> InvalidRecordError:
         """Return the error of a condition that has given what is not to be claimed."""
@@ -58,6 +59,18 @@ class Choice(NamedTuple):
         given = self.order_by if self.where is None else self.where
         why, *_ = str(cause).splitlines() or [type(cause).__name__]
         return InvalidRecordError(which, shown(given), f"can't be run: {why}")
+
+
+def _with_nulls(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Say of an expression where NULL comes: before all else, as for SQLite, where a server has it behind."""
+    modifier = getattr(expression, "modifier", None)
+    is_directed = modifier in (operators.asc_op, operators.desc_op)
+    ordered: Any = getattr(expression, "element", expression) if is_directed else expression
+    is_said = modifier in (operators.nulls_first_op, operators.nulls_last_op)
+    # What is never NULL stays as it is, as an index has it; of a text nobody knows.
+    if is_said or not getattr(ordered, "nullable", True) or getattr(ordered, "is_literal", False):
+        return expression
+    return expression.nulls_last() if modifier is operators.desc_op else expression.nulls_first()
 
 
 def _rows_of(

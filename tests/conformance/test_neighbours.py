@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    case,
     func,
     literal_column,
     select,
@@ -354,6 +355,33 @@ def test_k_compose_1_what_is_chosen_is_of_the_session_and_may_be_had(
     chosen = claim_of(store, max_batches=9, order_by=queued_work_batches.c.available_at_ms)
     assert [batch.items[0].payload for batch in chosen.batches] == [now - 1, now]
     assert {batch.session_id for batch in chosen.batches} == {"s"}
+
+
+_keys = queued_work_batches.c.source_key
+_size = case((_keys == "b", 2), (_keys == "a", 1))
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (_keys, [None, "a", "b"]),
+        (_keys.asc(), [None, "a", "b"]),
+        (_keys.desc(), ["b", "a", None]),
+        (_keys.nulls_last(), ["a", "b", None]),
+        (_keys.desc().nulls_first(), [None, "b", "a"]),
+        (_size, [None, "a", "b"]),
+        (_size.label("size").desc(), ["b", "a", None]),
+        ([queued_work_batches.c.session_id, _size.desc()], ["b", "a", None]),
+        (func.coalesce(_keys, "z"), ["a", "b", None]),
+    ],
+)
+def test_k_compose_1_what_has_no_value_is_first_and_by_desc_last(
+    store: SessionStore, order: Any, expected: list[str | None]
+) -> None:
+    for key in ("a", None, "b"):
+        store.enqueue_work(NewWork([key], source_key=key, slot_policy="join"))
+    chosen = claim_of(store, max_batches=9, order_by=order)
+    assert [batch.source_key for batch in chosen.batches] == expected
 
 
 @pytest.mark.parametrize(
