@@ -63,11 +63,13 @@ def _columns_of(element: Any) -> Iterator[Column[Any]]:
 def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:
     """Return the text of a member of the JSON that `column` holds, or NULL: for WHERE and ORDER BY.
 
-    `path` names the member, each name of letters, digits and ``_``; others are refused with
+    `path` names the member, each name of letters, digits and ``_``, not of digits alone; others are refused with
     InvalidRecordError. NULL too where the text is no JSON::
 
         urgent = json_text(queued_work_items.c.payload_json, "priority").cast(Integer) > 5
 
-    A number or a truth value is no text on SQLite: cast it, to Integer or to Text, before it is compared.
+    A number is no text on SQLite: cast it, to Integer or to Text, before it is compared. A truth value is
+    ``1`` or ``0`` there, and ``true`` or ``false`` as a text on a server, which makes no Integer of that; of a
+    name that an object has twice SQLite gives the first, a server the last.
     """
     return JsonText(column, *path)

@@ -93,6 +93,12 @@ def check_kind(field: str, value: object, kind: type | tuple[type, ...]) -> None
         raise InvalidRecordError(field, shown(value), f"must be a {names}")
 
 
+def check_no_bool(field: str, value: object, why: str) -> None:
+    """Raise InvalidRecordError for a truth value, which is an int to Python."""
+    if isinstance(value, bool):
+        raise InvalidRecordError(field, shown(value), why)
+
+
 def check_has(field: str, value: object, method: str) -> None:
     """Raise InvalidRecordError unless `value` has a method, by which it is used."""
     if isinstance(value, type) or not callable(getattr(value, method, None)):

@@ -72,7 +72,7 @@ def offered(fresh: UpsertInsert, *columns: Column[Any]) -> dict[Column[Any], Any
     return {column: fresh.excluded[column.name] for column in columns}
 
 
-_MEMBER: Final = re.compile(r"\w+", re.ASCII)
+_MEMBER: Final = re.compile(r"(?!\d+$)\w+", re.ASCII)
 
 SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
 
@@ -145,7 +145,11 @@ class HoldableJson(FunctionElement[str]):
 def _steps(path: Sequence[str]) -> list[ColumnElement[str]]:
     for name in path:  # they stand in the text
         if not isinstance(name, str) or not _MEMBER.fullmatch(name):
-            raise InvalidRecordError("path", shown(name), "must be names of letters, digits, _")
+            raise InvalidRecordError(
+                "path",
+                shown(name),
+                "must be names of letters, digits, _, not of digits alone, which an array has too",
+            )
     return [literal_column(f"'{name}'", Text()) for name in path]
 
 

@@ -184,7 +184,7 @@ def _python_type(column: Column[Any]) -> type[Any] | None:
         found: type[Any] = column.type.python_type
     except NotImplementedError:  # a type of the application's own: its values tell
         return None
-    return found
+    return None if found is object else found  # which SQLAlchemy says of a TypeDecorator
 
 
 def check_own_tables(tables: Sequence[OwnTables]) -> tuple[OwnTables, ...]:

@@ -60,7 +60,6 @@ from lash_store.testing.histories import (
 from lash_store.testing.interleaving import (
     Explored as Explored,
     OrderError as OrderError,
-    Parked as Parked,
     explore as explore,
 )
 from lash_store.testing.lock_machine import (
@@ -80,6 +79,7 @@ from lash_store.testing.logs import (
 from lash_store.testing.machine import (
     Machine as Machine,
 )
+from lash_store.testing.parked import Parked as Parked
 from lash_store.testing.points import (
     point as point,
 )

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
 
-from lash_store._kernel.checks import check_count, check_kind, check_pair
+from lash_store._kernel.checks import check_count, check_kind, check_no_bool, check_pair
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Machine
 
@@ -141,6 +141,7 @@ class CommitMachine(Machine):
             self.violates("refused", f"{key!r} was made from the present revision")
         else:
             check_kind("commit()", got.value, type(self.revision))
+            check_no_bool("commit()", got.value, "must be the new revision")
             if got.value <= self.revision:
                 self.violates("revision", f"{key!r} made {got.value} from {self.revision}")
             self.receipts[key] = (base, state, got.value)

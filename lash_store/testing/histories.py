@@ -16,12 +16,14 @@ call has a beginning and no end: it may have happened, or not.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import os
 import reprlib
 import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeVar
@@ -129,7 +131,8 @@ class History:
             number = self._numbers
             begun = Operation(who, what, arguments, None, monotonic_ns(), None)
             self._begun[number] = begun
-        self._write("begin", number, who, what, list(arguments), begun.begin_ns)
+        given = [_as_literal(argument) for argument in arguments]
+        self._write("begin", number, who, what, given, begun.begin_ns)
         return number
 
     def end(self, number: int, result: Any) -> None:
@@ -142,7 +145,8 @@ class History:
                 )
             begun = self._begun.pop(number)
             self._done.append(begun._replace(result=result, end_ns=end_ns))
-        self._write("raised" if isinstance(result, Raised) else "end", number, result, end_ns)
+        kind = "raised" if isinstance(result, Raised) else "end"
+        self._write(kind, number, _as_literal(str(result) if kind == "raised" else result), end_ns)
 
     @property
     def operations(self) -> list[Operation]:
@@ -157,17 +161,22 @@ class History:
 
     def _write(self, *line: Any) -> None:
         if self._file is not None:
-            # What is no JSON is written as it is shown: the answer is there, whatever becomes of it here.
-            written = json.dumps([_as_json(part) for part in line], default=repr)
-            self._file.write(written.encode() + b"\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
 
 
-def _as_json(value: Any) -> Any:
+def _as_literal(value: Any) -> str:
+    """Return what Python reads as the same value; of what it can't, the text that shows it.
+
+    The answer is there, whatever becomes of it here.
+    """
     try:
-        json.dumps(value, default=repr)
-    except (TypeError, ValueError, RecursionError):  # by its keys, a cycle in it, its depth
-        return reprlib.repr(value)
-    return value
+        text = repr(tuple(value) if isinstance(value, tuple) else value)  # of a NamedTuple as well
+    except Exception:  # noqa: BLE001 # reason: whatever a value's own repr() raises
+        return repr(reprlib.repr(value))
+    with suppress(Exception):  # what it is not, and whatever comparing raises
+        if ast.literal_eval(text) == value:
+            return text
+    return repr(text)
 
 
 def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:
@@ -181,7 +190,7 @@ def read_history(*paths: str | os.PathLike[str]) -> list[Operation]:
         for line in Path(path).read_bytes().split(b"\n")[:-1]:  # the last one may be torn
             try:
                 found += _read_line(line, begun)
-            except (ValueError, TypeError, LookupError) as error:
+            except (ValueError, TypeError, LookupError, SyntaxError) as error:
                 why = f"is no line of a history, in {os.fspath(path)!r}"
                 raise InvalidRecordError("paths", shown(line), why) from error
         found += begun.values()
@@ -193,9 +202,11 @@ def _read_line(line: bytes, begun: dict[int, Operation]) -> list[Operation]:
     kind, number, *rest = json.loads(line)
     if kind == "begin":
         who, what, arguments, begin_ns = rest
-        begun[number] = Operation(who, what, tuple(arguments), None, begin_ns, None)
+        given = tuple(ast.literal_eval(argument) for argument in arguments)
+        begun[number] = Operation(who, what, given, None, begin_ns, None)
         return []
     result, end_ns = rest
+    result = ast.literal_eval(result)
     result = Raised(result) if kind == "raised" else result
     return [begun.pop(number)._replace(result=result, end_ns=end_ns)]
 

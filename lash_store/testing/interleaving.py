@@ -16,145 +16,25 @@ explorer shows it: a call that waits is passed over, and counted as ``waits``.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import permutations
 from time import monotonic
-from types import TracebackType
-from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from lash_store._kernel.checks import check_count, check_items, shown
 from lash_store.errors import InvalidRecordError
-from lash_store.testing.points import at_points, statements_as_points
+from lash_store.testing.parked import HANGS_S, Call
+from lash_store.testing.points import statements_as_points
 
 C = TypeVar("C")
 
-_HANGS_S: Final = 20.0
+_GOES_ROUND: Final = 100
+"""After so many steps of one call alone another has its turn."""
 
-
-class _Call:
-    """One call on a thread of its own, which goes on when it is told to."""
-
-    stops_at_statements = True
-
-    def __init__(self, function: Callable[[], Any], stops_at: Callable[[str], bool]) -> None:
-        self._function = function
-        self._stops_at = stops_at
-        self._go = threading.Semaphore(0)
-        self._changed = threading.Condition()
-        self.at: str | None = None
-        """The point at which it is stopped."""
-
-        self.passed: list[str] = []
-        self.is_over = self.is_async = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin, up to its first point."""
-        self._thread.start()
-
-    def arrive(self, name: str) -> None:
-        """Come to a point: wait there, if it is one to stop at."""
-        self.passed.append(name)
-        if not self._stops_at(name):
-            return
-        with self._changed:
-            self.at = name
-            self._changed.notify_all()
-        self._go.acquire()
-
-    def go_on(self) -> None:
-        """Let it go on from where it is stopped."""
-        self.at = None
-        self._go.release()
-
-    def settles(self, timeout_s: float) -> bool:
-        """Wait until it is stopped at a point, or over; False if it does not come to either."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.at is not None or self.is_over, timeout_s)
-
-    def join(self) -> None:
-        """Wait for its end."""
-        self._thread.join(_HANGS_S)
-        if self._thread.is_alive():
-            raise RuntimeError(f"a call hangs behind {self.passed}")
-
-    def _run(self) -> None:
-        try:
-            with at_points(self):
-                result = self._function()
-                self.is_async = inspect.iscoroutine(result)
-                self.result = asyncio.run(result) if self.is_async else result
-        except BaseException as error:  # noqa: BLE001 # reason: it is the call's outcome
-            self.error = error
-        with self._changed:
-            self.is_over = True
-            self._changed.notify_all()
-
-    @property
-    def outcome(self) -> Any:
-        """What it gave, or the error that it raised."""
-        return self.result if self.error is None else self.error
-
-
-class Parked:
-    """A call that is stopped at a point, for as long as the block lasts or until ``resume()``.
-
-    `at` is a point's name ("begin", "commit", "select", "insert", "update", …, or your own), `nth` which of
-    them. ``with Parked(lambda: store.claim_lease(…), at="commit") as parked:`` runs the call on a
-    thread of its own; inside the block it stands there. Raises RuntimeError if it never gets there, and
-    as the block is left the call's own error, unless ``resume()`` or the block has raised one.
-    """
-
-    def __init__(self, function: Callable[[], Any], *, at: str, nth: int = 1) -> None:
-        self._at, self._nth, self._met = at, nth, 0
-        self._call = _Call(function, self._stops)
-        self._observed = statements_as_points()
-        self._is_told = False
-
-    def _stops(self, name: str) -> bool:
-        self._met += name == self._at
-        return name == self._at and self._met == self._nth
-
-    def __enter__(self) -> Self:
-        self._observed.__enter__()
-        self._call.start()
-        if not self._call.settles(_HANGS_S) or self._call.is_over:
-            self._observed.__exit__(None, None, None)
-            never = RuntimeError(f"the call never came to {self._at!r}: {self._call.passed}")
-            raise never from self._call.error
-        return self
-
-    def resume(self) -> Any:
-        """Let the call go on to its end, and return what it gives, or raise its error."""
-        if self._call.at is not None:
-            self._call.go_on()
-        self._call.join()
-        self._is_told = True
-        if self._call.error is not None:
-            raise self._call.error
-        return self._call.result
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if self._call.at is not None:
-                self._call.go_on()
-            self._call.join()
-        finally:
-            self._observed.__exit__(None, None, None)
-        if error is None and not self._is_told and self._call.error is not None:
-            raise self._call.error
+_MOST_STEPS: Final = 10_000
+"""How many steps an order may have."""
 
 
 class Explored(NamedTuple):
@@ -248,7 +128,7 @@ def _check_options(
             raise InvalidRecordError(option, shown(value), "must be callable")
     if not calls:
         raise InvalidRecordError("calls", repr(calls), "must not be empty")
-    if not isinstance(patience_s, int | float) or not 0 < patience_s <= _HANGS_S:
+    if not isinstance(patience_s, int | float) or not 0 < patience_s <= HANGS_S:
         raise InvalidRecordError("patience_s", shown(patience_s), "must be a few seconds at most")
 
 
@@ -288,7 +168,7 @@ class _Play(Generic[C]):
         self._it = make()
         self._close = close
         self._patience_s = patience_s
-        self._calls = [_Call(partial(each, self._it), lambda _: True) for each in calls]
+        self._calls = [Call(partial(each, self._it), lambda _: True) for each in calls]
         self.choices: list[tuple[int, list[int]]] = []
         """Which call went on at each step, and which could have."""
 
@@ -320,7 +200,7 @@ class _Play(Generic[C]):
             self._calls[at].start()
             self._waits_unless_settled(self._calls[at])
         self.all_came_to_a_point = all(each.at is not None for each in self._calls)
-        deadline_s = monotonic() + _HANGS_S
+        deadline_s = monotonic() + HANGS_S
         while not all(each.is_over for each in self._calls):
             ready = [at for at, each in enumerate(self._calls) if each.at is not None]
             if not ready:
@@ -329,7 +209,9 @@ class _Play(Generic[C]):
                 for each in self._calls:
                     each.settles(self._patience_s / 10)
                 continue
-            wanted = prefix[len(self.choices)] if len(self.choices) < len(prefix) else ready[0]
+            wanted = (
+                prefix[len(self.choices)] if len(self.choices) < len(prefix) else self._next(ready)
+            )
             if is_given and wanted not in ready:
                 self._require_ready(wanted, prefix)
                 ready = sorted({*ready, wanted})
@@ -344,13 +226,28 @@ class _Play(Generic[C]):
                 if each.at is None and not each.is_over:
                     each.settles(self._patience_s / 10)
 
-    def _waits_unless_settled(self, call: _Call) -> None:
+    def _next(self, ready: Sequence[int]) -> int:
+        """Return the first that can go on; the one that has stood longest, if that goes round and round.
+
+        It may wait for another by asking again and again. AssertionError if it comes to no end so either.
+        """
+        if len(self.choices) >= _MOST_STEPS:
+            raise AssertionError(
+                f"call {self.choices[-1][0]} comes to point after point, and to no end"
+            )
+        lately = [at for at, _ in self.choices[-_GOES_ROUND:]]
+        if len(lately) == lately.count(ready[0]) == _GOES_ROUND:
+            went_on = {at: step for step, (at, _) in enumerate(self.choices)}
+            return min(ready, key=lambda at: went_on.get(at, -1))
+        return ready[0]
+
+    def _waits_unless_settled(self, call: Call) -> None:
         if not call.settles(self._patience_s):
             self.waits += 1
 
     def _require_ready(self, wanted: int, given: Sequence[int]) -> None:
         call = self._calls[wanted]
-        call.settles(_HANGS_S)
+        call.settles(HANGS_S)
         if call.at is None:
             where = "is over" if call.is_over else f"does not come to a point behind {call.passed}"
             why = f"can't be played: at step {len(self.choices)} call {wanted} {where}"

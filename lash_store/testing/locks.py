@@ -24,7 +24,8 @@ from hypothesis import settings as hypothesis_settings
 from lash_store._kernel.checks import check_choice, check_count, check_kind, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
-from lash_store.testing.lock_machine import Edge, LockMachine, Reentry
+from lash_store.testing.lock_machine import LockMachine
+from lash_store.testing.lock_model import Edge, Reentry
 from lash_store.testing.machine import check_texts
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import rule
 
-from lash_store._kernel.checks import check_kind, shown
+from lash_store._kernel.checks import check_kind, check_no_bool, shown
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.machine import Machine, check_texts
@@ -123,6 +123,7 @@ class LogMachine(Machine):
             self.note("an event sent again")
         else:
             check_kind("append()", got.value, int)
+            check_no_bool("append()", got.value, "must be the number of the event")
             highest = self.events[stream][-1][0] if self.events[stream] else 0
             if got.value <= highest:
                 self.violates("sequence", f"event {got.value} comes after {highest}")

@@ -24,6 +24,7 @@ from hypothesis import (
     event,
     settings as hypothesis_settings,
 )
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from lash_store._kernel.checks import check_choice, check_has, check_items, check_kind, shown
@@ -172,10 +173,14 @@ class Machine(RuleBasedStateMachine):
         chosen = cls.TestCase.settings if settings is None else settings
         try:
             run_state_machine_as_test(cls, settings=chosen)
-        except (Violation, BaseExceptionGroup) as found:
+        except (Violation, BaseExceptionGroup, Flaky) as found:
             first, *others = sorted(
                 _leaves(found), key=lambda each: not isinstance(each, Violation)
             )
+            if isinstance(found, Flaky):
+                first.add_note(
+                    "the same steps do not always give the same: by chance, or by a race"
+                )
             if not isinstance(first, Violation):
                 raise
             shortest = cls._shortest(first)
@@ -351,9 +356,15 @@ class Machine(RuleBasedStateMachine):
 
 
 def _leaves(found: BaseException) -> list[BaseException]:
-    """Return what Hypothesis has found: one, or several that differ."""
+    """Return what Hypothesis has found: one, or several that differ.
+
+    Of what it calls flaky, as it could not be shown again, what was shown.
+    """
     if isinstance(found, BaseExceptionGroup):
         return [leaf for each in found.exceptions for leaf in _leaves(each)]
+    beneath = found.__cause__ or found.__context__
+    if isinstance(found, Flaky) and beneath is not None:
+        return [*_leaves(beneath), found]
     return [found]
 
 

@@ -259,6 +259,9 @@ class QueueMachine(Machine):
             self.open.discard(claim.item)
             self.note("a completion")
         elif self.lapsed == "refused":
+            if done.granted:
+                text = f"{claim.worker!r} was told that {claim.item!r} is done, behind the end of its claim"
+                self.violates("stale-completion", text)
             self.suspects[claim.item] = "stale-completion"
         else:
             self.open.discard(claim.item)

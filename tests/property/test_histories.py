@@ -390,7 +390,7 @@ def test_an_answer_that_is_no_json_is_the_callers_all_the_same(path: Path) -> No
     history.close()
     assert given == LeaseState()
     (operation,) = read_history(path)
-    assert operation.result == [None, 0, 0, 0]
+    assert operation.result == LeaseState()
     thing = object()
     history = History(path.with_name("again"))
     assert history.call("ann", "make", lambda: thing) is thing
@@ -447,3 +447,33 @@ def test_whatever_was_answered_is_written_and_given(tmp_path: Path) -> None:
     found = read_history(tmp_path / "history")
     assert [operation.end_ns is not None for operation in found] == [True] * 6
     assert found[4].result == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (1, "x"),
+        [1, ("x",)],
+        {1: 2, (3,): {4}},
+        b"\x00q",
+        None,
+        True,
+        1.5,
+        -(10**30),
+        "it's",
+        ("a", [()]),
+        frozenset(),
+    ],
+)
+def test_a_history_that_was_read_is_the_one_that_was_recorded(tmp_path: Path, answer: Any) -> None:
+    """The same values, so the same verdict."""
+    history = History(tmp_path / "history")
+    history.call("ann", "get", lambda _: answer, answer)
+    history.close()
+    (found,) = read_history(tmp_path / "history")
+    (recorded,) = history.operations
+    if isinstance(answer, frozenset):  # which is no literal
+        assert (found.result, found.arguments) == (repr(answer), (repr(answer),))
+    else:
+        assert found == recorded
+        assert repr(found.result) == repr(answer)

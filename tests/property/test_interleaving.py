@@ -366,7 +366,7 @@ def test_a_parked_error_is_the_calls_own() -> None:
 
 def test_calls_that_all_wait_for_each_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two locks, taken in two orders: which one that was is told, and plays it again."""
-    monkeypatch.setattr(interleaving, "_HANGS_S", 0.3)
+    monkeypatch.setattr(interleaving, "HANGS_S", 0.3)
 
     def taking(first: int, second: int) -> Any:
         def call(locks: list[threading.Lock]) -> None:
@@ -385,3 +385,35 @@ def test_calls_that_all_wait_for_each_other_are_found(monkeypatch: pytest.Monkey
         explore(make, [taking(0, 1), taking(1, 0)], lambda *_: None)
     with pytest.raises(OrderError, match="all calls wait for each other"):
         explore(make, [taking(0, 1), taking(1, 0)], lambda *_: None, only=list(found.value.order))
+
+
+class Flag:
+    def __init__(self) -> None:
+        self.is_set = False
+
+
+def asks_again(flag: Flag) -> str:
+    while not flag.is_set:
+        point("asks")
+    return "seen"
+
+
+def sets(flag: Flag) -> None:
+    point("sets")
+    flag.is_set = True
+
+
+@pytest.mark.parametrize(
+    "calls", [[asks_again, sets], [sets, asks_again], [asks_again, asks_again, sets]]
+)
+def test_a_call_that_asks_again_lets_others_go_on(calls: list[Any]) -> None:
+    seen: list[Any] = []
+    explored = explore(Flag, calls, lambda _, results: seen.append(results), most=5)
+    assert explored.orders == 5
+    assert all(results.count("seen") == calls.count(asks_again) for results in seen)
+
+
+def test_a_call_that_comes_to_no_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interleaving, "_MOST_STEPS", 300)
+    with pytest.raises(OrderError, match="call 0 comes to point after point, and to no end"):
+        explore(Flag, [asks_again, lambda _: point("done")], lambda *_: None)

@@ -200,7 +200,10 @@ def test_a_script_of_another_machine_is_refused() -> None:
 def test_a_machine_names_every_violation_that_it_may_find(machine: type[Machine]) -> None:
     """As its source has them: given to ``violates``, or put under a name for it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(inspect.getsource(machine))):
+    classes = [
+        each for each in machine.__mro__ if issubclass(each, Machine) and each is not Machine
+    ]
+    for node in ast.walk(ast.parse("\n".join(map(inspect.getsource, classes)))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr in {"violates", "_suspect", "_suspect_later", "_blamed"}:
                 found |= _texts(*node.args[:2])

@@ -6,7 +6,7 @@ import itertools
 import sys
 import threading
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import Phase, settings
@@ -294,3 +294,101 @@ def test_a_history_that_is_looked_at_has_lost_nothing() -> None:
     finally:
         worker.join()
         sys.setswitchinterval(before)
+
+
+class GivesTwiceOnce(LockByName):
+    """By a race, say, which nobody sees again."""
+
+    has_raced: ClassVar[bool] = False
+
+    def client(self, actor: str) -> LockByNameClient:
+        return Racing(self, actor)
+
+
+class Racing(LockByNameClient):
+    lock: Any
+
+    def acquire(self, ttl_ms: int) -> bool:
+        is_others = self.lock.who not in (None, self.actor)
+        if (
+            is_others
+            and self.lock.until_ms > self.lock.clock.now_ms()
+            and not type(self.lock).has_raced
+        ):
+            type(self.lock).has_raced = True
+            return True
+        return super().acquire(ttl_ms)
+
+
+def test_what_was_seen_once_is_told_though_it_is_not_seen_again() -> None:
+    """And not that whoever draws the steps would draw them otherwise each time."""
+    GivesTwiceOnce.has_raced = False
+    machine = lock_machine(
+        GivesTwiceOnce, settings=settings(database=None, derandomize=True, max_examples=200)
+    )
+    with pytest.raises(Violation) as found:
+        machine.run()
+    assert found.value.name == "two-holders"
+    assert any("by chance, or by a race" in note for note in found.value.__notes__)
+
+
+class SaysDone:
+    """A queue that says of each completion that it is done."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.items: list[str] = []
+        self.had: dict[str, tuple[str, int]] = {}
+        self.ended: set[str] = set()
+
+    def put(self, item: str) -> None:
+        self.items.append(item)
+
+    def claim(self, worker: str) -> tuple[str, str] | None:
+        now_ms = self.clock.now_ms()
+        for item in self.items:
+            if item not in self.ended and self.had.get(item, ("", 0))[1] <= now_ms:
+                self.had[item] = worker, now_ms + 10
+                return item, item
+        return None
+
+    def complete(self, worker: str, handle: str) -> bool:
+        by, until_ms = self.had.get(handle, ("", 0))
+        if by == worker and until_ms > self.clock.now_ms():
+            self.ended.add(handle)
+        return True
+
+    def lapse(self) -> None:
+        self.clock.advance(10)
+
+
+def test_a_late_completion_that_is_said_to_be_done_is_found() -> None:
+    """Whether or not it was: whoever is told so goes on as if it were."""
+    machine = queue_machine(
+        SaysDone, lapsed="refused", settings=settings(database=None, derandomize=True)
+    )
+    with pytest.raises(Violation) as found:
+        machine.run()
+    assert found.value.name == "stale-completion"
+    assert "was told that" in found.value.text
+
+
+class SaysTrue:
+    """Commits that give no revision, but that it was made."""
+
+    def __init__(self, _: ManualClock) -> None:
+        self.revision, self.state = 0, ""
+
+    def load(self) -> tuple[int, str]:
+        return self.revision, self.state
+
+    def commit(self, _: str, base: int, state: str) -> bool:
+        if base != self.revision:
+            raise LookupError(base)
+        self.revision, self.state = self.revision + 1, state
+        return True
+
+
+def test_a_truth_value_is_no_revision() -> None:
+    with pytest.raises(InvalidRecordError, match="must be the new revision"):
+        commit_machine(SaysTrue, settings=settings(database=None, derandomize=True)).run()

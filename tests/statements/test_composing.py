@@ -8,7 +8,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import ColumnElement, Integer, Select, Update, func, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Dialect,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    TypeDecorator,
+    Update,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import SAWarning
 
 from lash_store import (
@@ -17,6 +33,7 @@ from lash_store import (
     Fence,
     LeaseHeld,
     Leases,
+    LeaseTable,
     NewWork,
     Node,
     ProcessFence,
@@ -300,7 +317,7 @@ def test_k_compose_2_a_list_as_one_argument(where: str) -> None:
 
 
 def test_k_compose_2_a_member_that_can_not_be_named_is_refused() -> None:
-    for name in ("it's", 'a"b', "a.b", "$", "", "a b"):
+    for name in ("it's", 'a"b', "a.b", "$", "", "a b", "0", "12"):
         with pytest.raises(InvalidRecordError, match="path"):
             json_text(queued_work_items.c.payload_json, name)
 
@@ -552,3 +569,55 @@ class Job:
 
 
 TERM = {name: getattr(FENCE, name) for name in ("key", "owner_id", "token", "fencing_token")}
+
+
+class JobName(TypeDecorator[str]):
+    """A type of an application's own, on a text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.upper()
+
+
+class Milliseconds(TypeDecorator[int]):
+    impl = BigInteger
+    cache_ok = True
+
+
+named_jobs = Table(
+    "named_jobs",
+    MetaData(),
+    Column("name", JobName, primary_key=True),
+    Column("held_by", Text),
+    Column("secret", Text),
+    Column("term", BigInteger, nullable=False, server_default="0"),
+    Column("held_since", Milliseconds, nullable=False, server_default="0"),
+    Column("held_until", Milliseconds, nullable=False, server_default="0"),
+)
+
+
+def test_a_lease_may_have_columns_of_types_of_ones_own(where: str) -> None:
+    columns = named_jobs.c
+
+    class NamedFence(Fence, frozen=True):
+        leases = LeaseTable(
+            named_jobs,
+            key=columns.name,
+            owner_id=columns.held_by,
+            token=columns.secret,
+            fencing_token=columns.term,
+            claimed_at_ms=columns.held_since,
+            expires_at_ms=columns.held_until,
+        )
+
+    leases = Leases(NamedFence)
+    with SessionStore.open(where, session_id="s") as store, store.begin() as tx:
+        named_jobs.metadata.create_all(tx.connection)
+        lease = leases.claim(tx, "nightly", owner_id="ann", ttl_ms=1_000)
+        assert not isinstance(lease, LeaseHeld)
+        assert isinstance(leases.claim(tx, "nightly", owner_id="bob", ttl_ms=1_000), LeaseHeld)
+        assert leases.renew(tx, lease.fence, ttl_ms=2_000).fence == lease.fence
+        assert tx.connection.execute(select(columns.name)).scalar() == "NIGHTLY"
+        assert leases.release(tx, lease.fence)

@@ -423,6 +423,75 @@ class LostUpdate(PlainClient):
         return held
 
 
+@broken("stale-write")
+class RefusedWriteErases(PlainClient):
+    """What was refused has emptied it before."""
+
+    def write(self, value: str) -> bool:
+        written = super().write(value)
+        if not written:
+            self.locks.state.value = None
+        return written
+
+
+@broken("stale-write")
+class WritesBackWhatItKnew(PlainClient):
+    """Who was refused puts its own last value in the place of the new holder's."""
+
+    last: Any = None
+
+    def write(self, value: str) -> bool:
+        written = super().write(value)
+        if written:
+            self.last = value
+        elif self.last is not None:
+            self.locks.state.value = self.last
+        return written
+
+
+@broken("write-lost")
+class ReleaseErases(PlainClient):
+    """What was written goes with the term."""
+
+    def release(self) -> bool:
+        released = super().release()
+        if released:
+            self.locks.state.value = None
+        return released
+
+
+@broken("write-lost")
+class TakingErases(PlainClient):
+    """Whoever takes it begins with nothing."""
+
+    def acquire(self, ttl_ms: int) -> bool:
+        acquired = super().acquire(ttl_ms)
+        if acquired:
+            self.locks.state.value = None
+        return acquired
+
+
+@broken("write-lost")
+class RefusalErases(PlainClient):
+    """Whoever can't have it destroys what its holder has written."""
+
+    def acquire(self, ttl_ms: int) -> bool:
+        acquired = super().acquire(ttl_ms)
+        if not acquired:
+            self.locks.state.value = None
+        return acquired
+
+
+class NothingDurable(PlainLocks):
+    """Opened again it has forgotten what was written."""
+
+    def reopen(self) -> None:
+        self.state.value = None
+
+
+broken["NothingDurable"] = (NothingDurable, {"write-lost"})
+
+
 @broken("refused-free")
 class NeverExpires(PlainClient):
     """Whoever dies with it keeps it."""
