@@ -12,6 +12,7 @@ from lash_store._kernel.checks import shown
 from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.cancelling import close_thrown_away, finish_first, renewed_in_child
+from lash_store._stores.uncopied import Uncopied
 from lash_store.effect.async_store import AsyncEffectStore
 from lash_store.effect.store import EffectStore
 from lash_store.errors import InvalidRecordError, LashStoreError, StoreClosedError
@@ -42,7 +43,7 @@ class _Sessions(SessionDirectory):
         self._beside._handle.check_there()  # noqa: SLF001 # reason: no method of a consumer's
 
 
-class Deployment:
+class Deployment(Uncopied):
     """The stores of a deployment in one folder, or in one database, opened and closed together.
 
     In a folder each is a database of its own; ``lash_store.routing`` leads from one to another. However many
@@ -126,6 +127,8 @@ class Deployment:
                 closing.callback(store.close)
 
     def __enter__(self) -> Self:
+        if self.processes.closed:
+            raise StoreClosedError(str(self.sessions if self._root is None else self._root))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,7 +138,7 @@ class Deployment:
         return f"<Deployment {str(self.sessions if self._root is None else self._root)!r}>"
 
 
-class AsyncDeployment:
+class AsyncDeployment(Uncopied):
     """:class:`Deployment` for asyncio: the same stores, as asyncio stores.
 
     Opened by ``async with`` or ``await``; they share what a sync deployment of the folder has open.

@@ -80,6 +80,18 @@ def forget_savepoint(connection: Connection, name: str, *_: Any) -> None:
         del begun.notes[begun.noted.get(name, len(begun.notes)) :]
 
 
+def no_transaction(connection: Connection) -> NotConfiguredError:
+    """Return the error of a Connection that is in no transaction which a configured engine has begun."""
+    if is_autocommit(connection):
+        why = "is in AUTOCOMMIT: each statement commits by itself, and there is nothing to join"
+    else:
+        why = (
+            "has no transaction that a configured engine began: call "
+            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
+        )
+    return NotConfiguredError(f"{connection!r} {why}")
+
+
 def already_begun(connection: Connection) -> NotConfiguredError:
     """Return the error of a transaction that did not begin as it was to."""
     return NotConfiguredError(

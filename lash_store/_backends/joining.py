@@ -157,7 +157,10 @@ def stamp_tables(connection: Connection, own: OwnTables, settings: Settings) -> 
 
 def _check_sync(connection: object) -> None:
     if not isinstance(connection, Connection):
-        raise NotConfiguredError(f"{connection!r} is no synchronous SQLAlchemy Connection")
+        raise NotConfiguredError(
+            f"{connection!r} is no synchronous SQLAlchemy Connection, which looks at what is there: `alembic … --sql`, "
+            "offline, has none (`lash-store schema` prints what a new database gets), and asyncio's has run_sync()"
+        )
 
 
 def _joining_on(bound: Engine | Connection) -> Any:

@@ -24,6 +24,7 @@ from lash_store._stores.store import (
     touched_by,
 )
 from lash_store._stores.tx import Tx
+from lash_store._stores.uncopied import Uncopied
 from lash_store.errors import LashStoreError, StoreBusyError, StoreClosedError
 
 R = TypeVar("R")
@@ -58,7 +59,7 @@ class _Waiting:
             self._loop.call_soon_threadsafe(self._told.set)
 
 
-class AsyncStore(Generic[T_co]):
+class AsyncStore(Uncopied, Generic[T_co]):
     """An asyncio store: the same operations as coroutines, on threads that all stores share.
 
     It is a handle, as the sync store is. Opened by ``async with`` or ``await``, or else by its
@@ -263,10 +264,12 @@ class AsyncStore(Generic[T_co]):
 
     async def __aenter__(self) -> Self:
         try:
-            await self._opened()
+            store = await self._opened()
         except BaseException:
             CHORES.submit(self._close_unless_wanted)  # it may be open by now
             raise
+        if store.closed:
+            raise StoreClosedError(store.path)
         return self
 
     def _close_unless_wanted(self) -> None:

@@ -280,8 +280,8 @@ class Leases(Generic[FenceT, LeaseT]):
         if ours is not None:
             schema, scope = ours
             if not tx.current.is_shared:
-                why = f"the leases of the {schema.kind} store are in another file"
-                raise InvalidRecordError("fence", type(fence).__name__, why)
+                why = f"the leases of the {schema.kind} store are in another file: one database has them all"
+                raise InvalidRecordError("fence", type(fence).__name__, f"{why} (`sqlite:///…`)")
             cursor = tx.current.further_cursor(schema, scope, (fence.key,))
             cursor.scope = scope
         row = self.table.current_lease.one(cursor, key=fence.key)

@@ -20,10 +20,12 @@ from lash_store._kernel.schema import Schema
 from lash_store._kernel.threads import Bell
 from lash_store._kernel.watching import Concern, Waiter, Watch
 from lash_store._stores.tx import Context, Tx
+from lash_store._stores.uncopied import Uncopied
 from lash_store.errors import (
     CoroutineError,
     InvalidRecordError,
     NestedTransactionError,
+    StoreClosedError,
     ThreadError,
 )
 
@@ -49,7 +51,7 @@ class Search(Protocol[T_contra, R_co]):
         """Look for it."""
 
 
-class Store(Generic[T_co]):
+class Store(Uncopied, Generic[T_co]):
     """An open store, usable from any thread; a context manager that closes it.
 
     It is a handle: all stores of a file share one open database. A subclass adds ``open()``,
@@ -190,6 +192,8 @@ class Store(Generic[T_co]):
         self._handle.close()
 
     def __enter__(self) -> Self:
+        if self.closed:
+            raise StoreClosedError(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:

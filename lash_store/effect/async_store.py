@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial, wraps
 from time import monotonic
@@ -120,11 +120,13 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         scope_id: str | Callable[..., str],
         replay_key: str | Callable[..., str],
         **options: Unpack[RecordedOptions],
-    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
         """Make calls of a coroutine function steps; see :meth:`EffectStore.recorded`."""
         recording = Recording(scope_id, replay_key, options)
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        def decorate(
+            function: Callable[P, Awaitable[R]],
+        ) -> Callable[P, Coroutine[Any, Any, R]]:
             signature = signature_of(function)
 
             @wraps(function)

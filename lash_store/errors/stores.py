@@ -199,7 +199,8 @@ class SchemaVersionError(LashStoreError):
             what = f"It has the tables of {ours}, as a dump has that was read back: "
             what += f"{self.mended_by} mends it"
         elif self.is_kind is not None and self.is_kind != self.kind:
-            what = f"It is {_a_store(self.is_kind)}: open it as one"
+            what = f"It is {_a_store(self.is_kind)}: open it as one. Several kinds are in one file where that "
+            what += "was opened by its URL (`sqlite:///…`)"
         else:
             what = "There is no migration chain: open it with the release or program that made it"
         return (

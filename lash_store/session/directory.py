@@ -15,6 +15,7 @@ from lash_store._kernel.checks import check_count, check_text, shown
 from lash_store._kernel.jobs import on_library_thread
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.cancelling import finish_first, opened
+from lash_store._stores.uncopied import Uncopied
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreClosedError
 from lash_store.session.operations.meta import check_meta
 from lash_store.session.places import Folder, Place, SessionEntry, SharedDatabase, place_at
@@ -28,7 +29,7 @@ def _create(meta: SessionMeta, tx: SessionTx) -> None:
     tx.create_meta(msgspec.structs.replace(meta, created_at=created_at))
 
 
-class SessionDirectory:
+class SessionDirectory(Uncopied):
     """The sessions of a folder, a file for each, or of one database, by its URL.
 
     `options` are those of every store, unless a call says otherwise. Closing it closes the stores
@@ -179,7 +180,7 @@ def _own_folder() -> str:
         raise InvalidRecordError("cwd", "None", why) from error
 
 
-class AsyncSessionDirectory:
+class AsyncSessionDirectory(Uncopied):
     """:class:`SessionDirectory` for asyncio: the same, as coroutines, with asyncio stores."""
 
     def __init__(self, root: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:

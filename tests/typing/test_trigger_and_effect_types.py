@@ -112,6 +112,9 @@ def test_async() -> None:
                 return text.upper()
 
             assert_type(await shout("x"), str)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(shout("y"))
+            assert_type(task.result(), str)
 
     asyncio.run(main())
 

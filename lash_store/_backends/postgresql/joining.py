@@ -22,6 +22,7 @@ from lash_store._backends.beginning import (
     beginning_again,
     forget_savepoint,
     mode_of,
+    no_transaction,
     note_savepoint,
     nothing_kept,
 )
@@ -170,10 +171,7 @@ def join(session: Any, connection: Connection, schema: Schema, scope: str) -> Jo
             "its locks and what waits for its commit could not be told of that; begin an ordinary one"
         )
     if not isinstance(begun, Begun) or not connection.in_transaction():
-        raise NotConfiguredError(
-            f"{connection!r} has no transaction that a configured engine began: call "
-            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
-        )
+        raise no_transaction(connection)
     if _driver_connection(connection).autocommit:
         raise NotConfiguredError(
             f"{connection!r} is in autocommit, by its driver: it has no transactions to join"

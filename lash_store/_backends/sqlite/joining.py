@@ -24,6 +24,7 @@ from lash_store._backends.beginning import (
     forget_savepoint,
     is_autocommit,
     mode_of,
+    no_transaction,
     note_savepoint,
     nothing_kept,
 )
@@ -241,10 +242,7 @@ def _begun_transaction(connection: Connection) -> Begun:
     if isinstance(begun, Begun) and begun.was_undone:
         raise nothing_kept(_path_of(connection))
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
-        raise NotConfiguredError(
-            f"{connection!r} has no transaction that a configured engine began: call "
-            "lash_store.configure(engine) once, then use `with engine.begin() as connection:`"
-        )
+        raise no_transaction(connection)
     return begun
 
 
