@@ -56,8 +56,8 @@ class Fenced(Protocol[FenceT_co]):
 class Held(Generic[TermT_co]):
     """A term that is held, until its block ends or it is lost."""
 
-    def __init__(self, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, kept: Kept, back: Releasing | None = None) -> None:
+        self._kept, self._back = kept, back
 
     @property
     def term(self) -> TermT_co:
@@ -92,6 +92,23 @@ class Held(Generic[TermT_co]):
         sent, whichever comes first; and once its block was left.
         """
         self._kept.check()
+
+    def keep_for(self, *, ttl_ms: int) -> None:
+        """Keep the term for `ttl_ms` once the block is left, in the place of releasing it then (K-HOLD-7).
+
+        For what has failed and is to be tried later: until the term is over others have their turn, and
+        nobody has to renew it. Costs no I/O by itself; the last word holds. Whoever has lost the term, or
+        completed what it was for, keeps nothing. InvalidRecordError unless it is 1 at least.
+        """
+        if check_count("ttl_ms", ttl_ms) == 0:
+            raise InvalidRecordError(
+                "ttl_ms", "0", "must be at least 1: leaving the block releases"
+            )
+        if self._back is None:
+            raise InvalidRecordError(
+                "ttl_ms", str(ttl_ms), "of a step, which no block of hold() holds"
+            )
+        self._back.kept_for_ms = ttl_ms
 
     def wait_lost(self, *, timeout_ms: int | None = None) -> LashStoreError | None:
         """Wait until it is lost, and return why; None after `timeout_ms`."""
@@ -132,7 +149,7 @@ class Holding(Generic[HeldT_co]):
         *,
         operations: tuple[str, str, str],
         claiming: Callable[[Context], Work],
-        renewing: Callable[[Context, Any], Work],
+        renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
         is_free: Callable[[Any], bool],
         lost_error: Callable[[Any], LashStoreError],
@@ -145,7 +162,7 @@ class Holding(Generic[HeldT_co]):
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing = claiming, renewing
-        self._back = Releasing(operations[2], releasing, is_as_known)
+        self._back = Releasing(operations[1:], renewing, releasing, is_as_known)
         self._let_go: Any = None
         self._is_free = is_free
         self._lost_error = lost_error
@@ -286,15 +303,15 @@ class Holding(Generic[HeldT_co]):
             return None
         if store.closed:
             raise StoreClosedError(store.path)
-        context, renewing = store._context, self._renewing
+        context, renewing, ttl_ms = store._context, self._renewing, self._ttl_ms
         self._kept = kept = Kept(
             store._handle,
             context.clock,
             term,
-            ttl_ms=self._ttl_ms,
+            ttl_ms=ttl_ms,
             sent_ms=sent_ms,
             operation=self._operations[1],
-            renewing=lambda held: renewing(context, held),
+            renewing=lambda held: renewing(context, held, ttl_ms),
             lost_error=self._lost_error,
         )
         kept.loop = loop
@@ -303,7 +320,8 @@ class Holding(Generic[HeldT_co]):
         self._let_go = weakref.finalize(self, _let_go, self._back, kept, store, given)
         self._let_go.atexit = False
         KEEPER.keep(kept)
-        return Held(kept)
+        self._back.kept_for_ms = None  # of a block before this one
+        return Held(kept, self._back)
 
     def _check_not_held(self) -> None:
         if self._kept is not None:

@@ -115,7 +115,7 @@ class Leases(Generic[FenceT, LeaseT]):
             store,
             operations=("claim_lease", "renew_lease", "release_lease"),
             claiming=claiming or claim,
-            renewing=lambda context, term: self.renewing(context, term.fence, ttl_ms=ttl_ms),
+            renewing=lambda context, term, ms: self.renewing(context, term.fence, ttl_ms=ms),
             releasing=lambda context, term: self.releasing(context, term.fence),
             is_as_known=lambda tx, term: (
                 getattr(self.load_term(tx, key), "expires_at_ms", None) == term.expires_at_ms

@@ -33,13 +33,21 @@ class Releasing:
 
     def __init__(
         self,
-        operation: str,
+        operations: tuple[str, ...],
+        renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
         is_as_known: Callable[[Any, Any], bool],
     ) -> None:
-        self._operation, self._releasing = operation, releasing
+        self._operations, self._renewing, self._releasing = operations, renewing, releasing
+        self.kept_for_ms: int | None = None
+        """For how long it is kept, in the place of being given back; None if it is not."""
+
         self._is_as_known = is_as_known
         """Whether a term is as its block has known it last, and nobody has claimed the same again since."""
+
+    @property
+    def _operation(self) -> str:
+        return self._operations[self.kept_for_ms is None]
 
     def release(self, store: Store[Any], term: Any) -> None:
         """Do it on this thread; soon, if that is inside a transaction."""
@@ -96,7 +104,10 @@ class Releasing:
 
         If that `is_late`, its owner may have claimed it again by hand, and has the same one.
         """
-        work = self._releasing(context, term)
+        if self.kept_for_ms is None:
+            work = self._releasing(context, term)
+        else:
+            work = self._renewing(context, term, self.kept_for_ms)
 
         def release(tx: Any) -> Any:
             if KEEPER.is_held(key, term.fence) or (is_late and not self._is_as_known(tx, term)):

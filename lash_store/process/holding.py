@@ -55,7 +55,7 @@ class ProcessHolding:
         ``held.term.record`` is the process, ``held.fence`` what proves the term.
         """
 
-        def renew(context: Context, claimed: ClaimedProcess) -> Work[ClaimedProcess]:
+        def renew(context: Context, claimed: ClaimedProcess, ttl_ms: int) -> Work[ClaimedProcess]:
             renewed = leases.LEASES.renewing(context, claimed.lease.fence, ttl_ms=ttl_ms)
             return locked_as(
                 lambda tx: msgspec.structs.replace(claimed, lease=renewed(tx)), renewed

@@ -16,7 +16,7 @@ from lash_store.session.records.queue import Boundary
 from lash_store.session.statements import load_work
 
 
-def _renew(context: Any, claim: WorkClaim, *, ttl_ms: int) -> Work[WorkClaim]:
+def _renew(context: Any, claim: WorkClaim, ttl_ms: int) -> Work[WorkClaim]:
     renew = claims.renew_claim(context, claim, ttl_ms=ttl_ms)
 
     def renew_or_tell(tx: Any) -> WorkClaim:
@@ -81,7 +81,7 @@ class SessionHolding:
                 where=where,
                 order_by=order_by,
             ),
-            renewing=partial(_renew, ttl_ms=ttl_ms),
+            renewing=_renew,
             releasing=_abandon,
             is_free=lambda _: True,
             lost_error=lambda claim: ClaimLostError(claim.claim_id, claim.batch_ids, ()),

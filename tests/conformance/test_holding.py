@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lash_store import (
     AsyncEffectStore,
     AsyncProcessRegistry,
     AsyncSessionStore,
+    EffectStore,
     LeaseHeld,
     NewWork,
     ProcessRegistry,
@@ -32,6 +33,7 @@ from lash_store._kernel.kept import Kept
 from lash_store._kernel.observing import Event, observed_by
 from lash_store._kernel.threads import Bell
 from lash_store.effect.records import Busy
+from lash_store.effect.running import current_step
 from lash_store.errors import (
     ClaimLostError,
     InvalidRecordError,
@@ -44,8 +46,8 @@ from lash_store.errors import (
 from lash_store.process.tables import processes
 from lash_store.testing import ManualClock, as_another_process
 from tests.support.databases import all_rows
-from tests.support.leased import JOBS, jobs
-from tests.support.registries import register
+from tests.support.leased import JOBS, jobs, metadata
+from tests.support.registries import register, registration
 
 pytestmark = pytest.mark.canonical("opens both layouts by itself")
 
@@ -734,3 +736,146 @@ def test_k_hold_4_a_look_goes_over_what_is_due_and_nothing_else(
             with store.hold(owner_id="ann", ttl_ms=60_000, session_id="again"):
                 pass
         assert len(book._due) <= 2 * len(book.kept) + 65
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_k_hold_7_what_is_kept_is_released_by_time_alone(where: Any, *, raises: bool) -> None:
+    """What has failed is tried later, and what stands behind it has its turn meanwhile."""
+    at = ManualClock(1_000)
+    with ProcessRegistry.open(where, clock=at) as registry:
+        for name in ("poison", "good"):
+            register(registry, name)
+            at.advance(1)
+        done: list[str] = []
+        while True:
+            with suppress(KeyError), registry.hold_next(owner_id="ann", ttl_ms=TTL) as held:
+                if held is None:
+                    break
+                name = held.term.record.id
+                done.append(name)
+                if name == "poison":
+                    held.keep_for(ttl_ms=5)
+                    held.keep_for(ttl_ms=2_000)  # the last word holds
+                    if raises:
+                        raise KeyError(name)
+                else:
+                    registry.complete_process(name, Success(1), fence=held.fence)
+        assert done == ["poison", "good"]
+        now_ms = at.now_ms()
+        lease = registry.current_lease("poison")
+        assert lease is not None
+        assert lease.expires_at_ms == now_ms + 2_000
+        at.advance(1_999)
+        with registry.hold_next(owner_id="bob", ttl_ms=TTL) as none:
+            assert none is None
+        at.advance(1)
+        with registry.hold_next(owner_id="bob", ttl_ms=TTL) as again:
+            assert again is not None
+            assert again.fence.fencing_token == 2
+        assert registry.current_lease("poison") is None  # this block has kept nothing
+
+
+def test_k_hold_7_work_a_session_and_a_lease_of_ones_own_are_kept(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        store.enqueue_all_work([NewWork([1]), NewWork([2])])
+        with store.hold(owner_id="ann", ttl_ms=TTL) as lease:
+            with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as work:
+                assert work is not None
+                work.keep_for(ttl_ms=3_000)
+                work.check()  # it is held until the block is left
+            with pytest.raises(ClaimLostError):
+                work.check()
+            assert store.work_depth().claimed == 1
+            with store.hold_work(lease.fence, owner_id="ann", ttl_ms=TTL) as other:
+                assert other is not None
+                assert other.term.batches[0].items[0].payload == 2
+                store.complete_work(lease.fence, other.term)
+                other.keep_for(ttl_ms=3_000)  # which is nobody's to keep any more
+            assert store.work_depth().claimed == 1
+            lease.keep_for(ttl_ms=4_000)
+        kept = store.current_lease()
+        assert kept is not None
+        assert kept.fence == lease.fence
+        assert kept.expires_at_ms == at.now_ms() + 4_000
+        at.advance(2_999)
+        assert store.work_depth().claimed == 1
+        at.advance(1)
+        assert store.work_depth().claimed == 0
+        with store.begin() as tx:
+            metadata.create_all(tx.connection)
+        with JOBS.hold(store, "nightly", owner_id="ann", ttl_ms=TTL) as job:
+            job.keep_for(ttl_ms=1)
+        with store.read() as tx:
+            assert JOBS.bind(tx).current("nightly") is not None
+        at.advance(1)
+        with store.read() as tx:
+            assert JOBS.bind(tx).current("nightly") is None
+
+
+def test_k_hold_7_asyncio(where: Any) -> None:
+    at = ManualClock(1_000)
+
+    async def main() -> None:
+        async with AsyncProcessRegistry.open(where, clock=at) as registry:
+            await registry.register_process(registration("poison"))
+            with pytest.raises(KeyError):
+                async with registry.hold_next(owner_id="ann", ttl_ms=TTL) as held:
+                    assert held is not None
+                    held.keep_for(ttl_ms=2_000)
+                    raise KeyError
+            async with registry.hold_next(owner_id="ann", ttl_ms=TTL) as none:
+                assert none is None
+            at.advance(2_000)
+            task = asyncio.create_task(kept_until_cancelled(registry))
+            await asyncio.sleep(0)
+            for _ in range(1_000):
+                if (lease := await registry.current_lease("poison")) is not None:
+                    break
+            assert lease is not None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            kept = await registry.current_lease("poison")
+            assert kept is not None
+            assert kept.expires_at_ms == at.now_ms() + 7_000
+
+    async def kept_until_cancelled(registry: Any) -> None:
+        async with registry.hold_next(owner_id="bob", ttl_ms=TTL) as held:
+            held.keep_for(ttl_ms=7_000)
+            await asyncio.sleep(60)
+
+    asyncio.run(main())
+
+
+def test_k_hold_7_the_last_of_several_blocks_has_the_last_word(where: Any) -> None:
+    at = ManualClock(1_000)
+    with SessionStore.open(where, session_id="s", clock=at) as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as outer:
+            with store.hold(owner_id="ann", ttl_ms=TTL) as inner:
+                inner.keep_for(ttl_ms=50_000)
+            outer.check()
+            current = store.current_lease()
+            assert current is not None
+            assert current.expires_at_ms <= at.now_ms() + TTL  # the other holds it, and renews
+        assert store.current_lease() is None
+
+
+@pytest.mark.parametrize("ttl_ms", [0, -1, 1.5, True, None, "1"])
+def test_k_hold_7_bad_input_is_refused(path: Path, ttl_ms: Any) -> None:
+    with SessionStore.open(path, session_id="s") as store:
+        with store.hold(owner_id="ann", ttl_ms=TTL) as held:
+            with pytest.raises(InvalidRecordError, match="ttl_ms"):
+                held.keep_for(ttl_ms=ttl_ms)
+        assert store.current_lease() is None
+
+
+def test_k_hold_7_a_step_is_no_block_to_keep(path: Path) -> None:
+    def function() -> None:
+        step = current_step()
+        assert step is not None
+        with pytest.raises(InvalidRecordError, match="of a step"):
+            step.keep_for(ttl_ms=5)
+
+    with EffectStore.open(path, owner_id="ann") as effects:
+        effects.run("s", "k", None, function)

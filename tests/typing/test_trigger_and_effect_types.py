@@ -113,7 +113,7 @@ def test_async() -> None:
 
             assert_type(await shout("x"), str)
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(shout("y"))
+                task = group.create_task(shout("x"))
             assert_type(task.result(), str)
 
     asyncio.run(main())
