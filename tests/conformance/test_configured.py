@@ -31,6 +31,7 @@ from lash_store.errors import (
 from lash_store.session.tables import session_head as head
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows
+from tests.support.turns import held
 
 READ = {"lash_store_read": True}
 
@@ -89,7 +90,7 @@ def test_k_tx_8_its_transactions_take_the_write_lock_at_once(engine: Engine, pat
 
 def test_k_tx_8_a_busy_database_is_our_error(path: Path) -> None:
     engine = configure(create_engine(f"sqlite:///{path}"), busy_timeout_ms=30)
-    with SessionStore.open(path, session_id="s") as store, store.begin():
+    with SessionStore.open(path, session_id="s") as store, held(store):
         with pytest.raises(StoreBusyError) as refusal, engine.begin():
             pass
         assert refusal.value.waited_ms >= 30

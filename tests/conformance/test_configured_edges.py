@@ -43,6 +43,7 @@ from lash_store import (
 from lash_store._backends.orm_sessions import _note_scope
 from lash_store.errors import (
     MissingTableError,
+    NestedTransactionError,
     NotConfiguredError,
     ReadOnlyStoreError,
     ScopeError,
@@ -60,6 +61,7 @@ from lash_store.session.tables import (
 from lash_store.statements import across_sessions, json_text
 from lash_store.testing import ManualClock
 from lash_store.tracing import Statement, trace
+from tests.support.databases import all_rows
 from tests.support.registries import registration
 from tests.support.sessions import lease_of
 
@@ -586,3 +588,43 @@ def test_k_log_1_a_takeover_that_a_savepoint_undoes_is_not_told(
             undone.rollback()
     (told,) = caplog.records
     assert "by 'bob'" in told.getMessage()
+
+
+def test_k_tx_12_an_engine_begins_nothing_inside_a_stores_block_of_its_thread(path: Path) -> None:
+    """It would wait for itself."""
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    with SessionStore.open(f"sqlite:///{path}", session_id="s") as store:
+        for _ in range(2):  # on a new connection, and on one that has begun before
+            with store.begin() as tx:
+                tx.put_blob(b"x")
+                with pytest.raises(NestedTransactionError, match=r"use its `tx\.connection`"):
+                    with engine.begin():
+                        pytest.fail("it has begun")
+                reading = engine.execution_options(lash_store_read=True)
+                with reading.begin() as snapshot:  # which waits for nobody
+                    assert not SessionTx.on(snapshot, session_id="s").list_work()
+            with engine.begin() as connection:
+                SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
+            store.transact(lambda tx: [tx.cancel_work(each.batch_id) for each in tx.list_work()])
+    engine.dispose()
+
+
+def test_k_tx_3_a_wait_for_an_engine_of_this_process_says_so(path: Path) -> None:
+    """Inside its transaction it would be one for itself; nobody can tell that for sure, but its programmer."""
+    engine = configure(create_engine(f"sqlite:///{path}"))
+    with SessionStore.open(f"sqlite:///{path}", session_id="s", busy_timeout_ms=50) as store:
+        store.put_blob(b"x")
+        with engine.begin() as connection:
+            SessionTx.on(connection, session_id="s")
+            rows = all_rows(path)
+            with pytest.raises(
+                StoreBusyError, match=r"begun in the thread 'MainThread'.*by on"
+            ) as busy:
+                store.put_blob(b"y")
+            assert busy.value.waited_ms >= 50
+            assert all_rows(path) == rows
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreBusyError, match="for its lock; trying"):
+                store.put_blob(b"y")
+    engine.dispose()

@@ -4,18 +4,22 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from threading import current_thread
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.util import await_only
 
-from lash_store._backends.beginning import Mode
-from lash_store._backends.sqlite import dialect, guard
+from lash_store._backends.beginning import BEGUN, Mode
+from lash_store._backends.sqlite import dialect, guard, opened
 from lash_store._kernel.logs import Note
 from lash_store._kernel.sharing import Sharing
-from lash_store.errors import NotConfiguredError
+from lash_store.errors import NestedTransactionError, NotConfiguredError
 
 R = TypeVar("R")
+
+INFO_PATH: Final = "lash_store_path"
+"""Where a connection has its file's path."""
 
 _LEGACY_CONTROL: Final = -1
 """What `autocommit` is where the driver begins nothing that it was not told to: sqlite3.LEGACY_TRANSACTION_CONTROL."""
@@ -24,8 +28,13 @@ _LEGACY_CONTROL: Final = -1
 class Begun:
     """The record of one transaction of a consumer: how it began, and who has joined it."""
 
-    def __init__(self, raw: sqlite3.Connection, mode: Mode, sharing: Sharing) -> None:
+    def __init__(
+        self, raw: sqlite3.Connection, mode: Mode, sharing: Sharing, path: str | None
+    ) -> None:
         self.raw = raw
+        self.path = path
+        """The file that it is on, as the stores call it."""
+
         self.mode = mode
         self.sharing = sharing
         self.joined: list[Any] = []
@@ -36,6 +45,9 @@ class Begun:
         self.savepoints: list[str] = []
         self.compared: guard.Compared = {}
         """What was compared in it, and is known of the database once it is committed."""
+
+        self.thread = current_thread().name
+        """Which thread has begun it, as long as another may wait for its end."""
 
         self.is_left = False
         """Whether its owner has sent what ends it: COMMIT, by its own hand."""
@@ -58,6 +70,40 @@ class Begun:
             self.raw.execute(dialect.BEGIN_READ)
 
 
+def own_transaction(path: str) -> str | None:
+    """Say which transaction of the application's own, in this process, writes to the file at `path` now, if any does."""
+    for begun in _all_begun():
+        is_here = isinstance(begun, Begun) and begun.path == path
+        if is_here and begun.mode == "write" and not begun.is_over:
+            return (
+                "its lock, which a transaction of this process's own engine has, begun in the thread "
+                f"{begun.thread!r}: what is to be done within that joins it, by on()"
+            )
+    return None
+
+
+def _all_begun() -> list[Any]:
+    while True:
+        try:
+            return list(BEGUN.values())
+        except RuntimeError:  # another thread has begun one meanwhile
+            continue
+
+
+def check_no_block_here(path: str | None) -> None:
+    """Raise NestedTransactionError inside a store's transaction of this thread on the file at `path`.
+
+    Which has SQLite's lock: whoever waits for it here would wait for itself.
+    """
+    for prefix in ("", *opened.prefixes) if path is not None else ():
+        store = opened.databases.get(opened.registered_as(str(path), prefix))
+        if store is not None and store.is_written_here:
+            raise NestedTransactionError(
+                f"this thread is inside a transaction of a store's on {path!r} already, which would have to end "
+                "first: use its `tx.connection`, which is in that transaction"
+            )
+
+
 def check_control(
     connection: Connection, raw: sqlite3.Connection, refused: tuple[bool, ...] = (True, False)
 ) -> None:
@@ -76,6 +122,12 @@ def file_of(raw: sqlite3.Connection) -> str | None:
     """Return what file a connection is on, as the stores call it; None for one in memory."""
     files = [file for _, name, file in raw.execute(dialect.FILES) if name == "main"]
     return os.path.realpath(files[0]) if files and files[0] else None
+
+
+def path_of(connection: Connection) -> str:
+    """Return what a consumer's database is called."""
+    known: str | None = connection.info.get(INFO_PATH)
+    return known or connection.engine.url.database or "the database"
 
 
 def raw_of(connection: Connection) -> sqlite3.Connection:

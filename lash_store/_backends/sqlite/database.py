@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from lash_store._backends.sqlite import forking, guard
+from lash_store._backends.sqlite.begun import own_transaction
 from lash_store._backends.sqlite.connections import Connections
 from lash_store._backends.sqlite.driver import store_error
 from lash_store._backends.sqlite.files import check_only_name, open_sidecars, set_sidecars_aside
@@ -122,7 +123,9 @@ class OpenDatabase:
 
     def busy_error(self, since_s: float, _: object = None) -> StoreBusyError:
         """Return the error of whoever has waited in vain since `since_s`."""
-        return StoreBusyError(self.path, round((monotonic() - since_s) * 1000))
+        own = own_transaction(self.path)
+        waited_ms = round((monotonic() - since_s) * 1000)
+        return StoreBusyError(self.path, waited_ms, *([] if own is None else [own]))
 
     def open(self, schema: Schema, settings: Settings) -> None:
         """Open it for one more store, whose schema and durability have to be those that it has.

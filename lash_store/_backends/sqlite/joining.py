@@ -8,8 +8,8 @@ AUTOCOMMIT is none at all.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -32,11 +32,14 @@ from lash_store._backends.orm_sessions import check_joined, forget_compiled
 from lash_store._backends.scoping import use_sharing
 from lash_store._backends.sqlite import dialect, guard
 from lash_store._backends.sqlite.begun import (
+    INFO_PATH,
     Begun,
     check_control,
+    check_no_block_here,
     file_of,
     for_any_thread,
     in_its_thread,
+    path_of,
     raw_of,
     undo,
 )
@@ -52,23 +55,29 @@ from lash_store._backends.sqlite.driver import (
 from lash_store._backends.sqlite.extras import declared_with
 from lash_store._backends.sqlite.files import open_error
 from lash_store._backends.sqlite.joined import JoinedTransaction
+from lash_store._backends.sqlite.joined_ends import (
+    INFO_COMPARED,
+    INFO_LEVEL,
+    INFO_READING,
+    commit_kept,
+    committed,
+    compare_again,
+    end,
+    give_back,
+    stay_inside,
+)
 from lash_store._backends.sqlite.opening import prepare_joined
 from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.extras import OwnTables
-from lash_store._kernel.logs import LONG_WAIT_S, long_wait, tell
+from lash_store._kernel.logs import LONG_WAIT_S, long_wait
 from lash_store._kernel.options import Settings
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.sharing import SCOPES, Sharing, shared
 from lash_store.errors import ForeignDatabaseError, NotConfiguredError, StoreBusyError
 
 _INFO_SETTINGS: Final = "lash_store_settings"
-_INFO_COMPARED: Final = "lash_store_compared"
 _INFO_LOOKED: Final = "lash_store_looked"
-_INFO_COMMITTING: Final = "lash_store_committing"
-_INFO_LEVEL: Final = "lash_store_isolation_level"
 _INFO_PREFIX: Final = "lash_store_prefix"
-_INFO_PATH: Final = "lash_store_path"
-_INFO_READING: Final = "lash_store_reading"
 
 _DRIVERS: Final = ("pysqlite", "aiosqlite")
 
@@ -94,18 +103,18 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
 
     own: Any = engine.dialect
     if not isinstance(own.do_commit, partial):  # which all engines of one pool have in common
-        own.do_commit = partial(_commit, own.do_commit)
-        event.listen(engine.pool, "checkin", _given_back)
+        own.do_commit = partial(commit_kept, own.do_commit)
+        event.listen(engine.pool, "checkin", give_back)
     if own.driver == "aiosqlite":
         event.listen(engine, "do_connect", for_any_thread)
     event.listen(engine, "engine_connect", connected)
     event.listen(engine, "begin", beginning_again(begun))
-    event.listen(engine, "before_cursor_execute", _stay_inside)
-    event.listen(engine, "commit", _committed)
-    event.listen(engine, "rollback", _end)
+    event.listen(engine, "before_cursor_execute", stay_inside)
+    event.listen(engine, "commit", committed)
+    event.listen(engine, "rollback", end)
     event.listen(engine, "savepoint", note_savepoint)
     event.listen(engine, "rollback_savepoint", forget_savepoint)
-    event.listen(engine, "rollback_savepoint", _compare_again)
+    event.listen(engine, "rollback_savepoint", compare_again)
     event.listen(engine, "handle_error", _explain)
     event.listen(engine, "invalidate", undo)
 
@@ -152,7 +161,7 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     check_control(connection, raw, refused=(True,))
     if connection.get_transaction() is None:
         connection.begin()
-    cursor, path, started_s = open_cursor(raw), _path_of(connection), time.monotonic()
+    cursor, path, started_s = open_cursor(raw), path_of(connection), time.monotonic()
     began = not raw.in_transaction
     try:
         if began:
@@ -174,8 +183,8 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
 
 def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> StoreCursor:
     """Return a cursor for a Tx, once the transaction holds its schema."""
-    path = _path_of(connection)
-    compared = connection.info.setdefault(_INFO_COMPARED, {})
+    path = path_of(connection)
+    compared = connection.info.setdefault(INFO_COMPARED, {})
     try:
         cursor = open_cursor(begun.raw)
     except sqlite3.ProgrammingError as error:
@@ -215,7 +224,7 @@ def _find_layout(connection: Connection, begun: Begun, catalogue: Catalogue) -> 
     there = guard.prefixes(catalogue)
     if there and wanted not in there:
         raise ForeignDatabaseError(
-            _path_of(connection),
+            path_of(connection),
             f"lash_store's tables have the prefix {there[0]!r} there, not {wanted!r}: "
             f"configure(engine, prefix={there[0]!r}) joins them, and "
             f"create_tables(connection, prefix={wanted!r}) makes others beside them",
@@ -240,15 +249,10 @@ def _begun_transaction(connection: Connection) -> Begun:
     raw = raw_of(connection)
     begun = BEGUN.get(connection)
     if isinstance(begun, Begun) and begun.was_undone:
-        raise nothing_kept(_path_of(connection))
+        raise nothing_kept(path_of(connection))
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
         raise no_transaction(connection)
     return begun
-
-
-def _path_of(connection: Connection) -> str:
-    known: str | None = connection.info.get(_INFO_PATH)
-    return known or connection.engine.url.database or "the database"
 
 
 def _look_first(connection: Connection, settings: Settings) -> None:
@@ -270,7 +274,7 @@ def _look_first(connection: Connection, settings: Settings) -> None:
     except MissingGreenlet:
         return  # it can't begin here either, and says so in time to be given back
     except sqlite3.Error as error:
-        raise open_error(_path_of(connection), error) from error
+        raise open_error(path_of(connection), error) from error
     if catalogue is not None and settings.prefix in guard.prefixes(catalogue):
         _share(connection, sharing, settings.prefix)
 
@@ -289,110 +293,37 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
         raise already_begun(connection)
     started_s = time.monotonic()
     sharing = _sharing_of(connection)
-    is_new = _INFO_SETTINGS not in connection.info
-
-    def begin() -> None:
-        cursor = open_cursor(raw)
-        if is_new:
-            # One that was busy before has it noted already.
-            connection.info.setdefault(_INFO_LEVEL, raw.isolation_level)
-            connection.info[_INFO_PATH] = file_of(raw)
-            prepare_joined(raw, cursor, settings, _path_of(connection))
-        else:
-            raw.isolation_level = None
-        if mode == "read":
-            connection.info[_INFO_READING] = True
-            cursor.execute(dialect.READ_ONLY_ON)
-        cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
-
     try:
-        in_its_thread(connection, begin)
+        in_its_thread(connection, partial(_send_begin, connection, raw, mode, settings))
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
-            raise StoreBusyError(_path_of(connection), waited_ms) from error
-        raise store_error(error, raw, _path_of(connection)) from error
+            raise StoreBusyError(path_of(connection), waited_ms) from error
+        raise store_error(error, raw, path_of(connection)) from error
     connection.info[_INFO_SETTINGS] = settings
-    BEGUN[connection] = begun = Begun(raw, mode, sharing)
+    BEGUN[connection] = begun = Begun(raw, mode, sharing, connection.info[INFO_PATH])
     waited_s = time.monotonic() - started_s
     if mode == "write" and waited_s >= LONG_WAIT_S:
-        begun.notes.append(long_wait(_path_of(connection), None, waited_s))
+        begun.notes.append(long_wait(path_of(connection), None, waited_s))
     connection.info[SCOPES] = set()
 
 
-def _committed(connection: Connection) -> None:
-    begun = BEGUN.get(connection)
-    is_kept = begun is None or not (begun.joined and begun.is_over)
-    _end(connection)
-    if not is_kept:
-        raise nothing_kept(_path_of(connection))
-    if begun is not None:
-        connection.info[_INFO_COMMITTING] = begun
-
-
-def _commit(commit: Callable[[Any], None], dbapi: Any) -> None:
-    """Commit as the dialect does, and note then what was to be noted of the transaction.
-
-    What a COMMIT refuses, for a deferred key say, SQLite leaves open, with its lock: it is undone,
-    as SQLAlchemy takes it to have ended.
-    """
-    begun: Begun | None = dbapi.info.pop(_INFO_COMMITTING, None)
-    try:
-        commit(dbapi)
-    except sqlite3.Error:
-        if begun is not None:
-            with suppress(sqlite3.Error):
-                dbapi.rollback()
-        raise
-    if begun is not None:
-        dbapi.info.setdefault(_INFO_COMPARED, {}).update(begun.compared)
-        tell(begun.notes)
-
-
-def _stay_inside(connection: Connection, _: Any, statement: str, *__: Any) -> None:
-    """Keep a statement from being executed outside of its transaction, which SQLite has rolled back.
-
-    It does that on some errors, of a full disk, a statement that is interrupted, INSERT OR ROLLBACK; what came
-    then would commit by itself, statement by statement.
-    """
-    begun = BEGUN.get(connection)
-    if not isinstance(begun, Begun):
-        return
-    if not begun.is_over:
-        # Its owner's own COMMIT: what follows is meant to be outside.
-        begun.is_left = dialect.is_control(statement)
-    elif not begun.is_left:
-        if begun.joined:
-            raise nothing_kept(_path_of(connection))
-        begun.begin_anew()
-
-
-def _given_back(dbapi: Any, record: Any) -> None:
-    """Leave a connection as it was to whoever has it of the pool next: not all of its engines need be configured."""
-    raw = getattr(getattr(dbapi, "driver_connection", None), "_conn", dbapi)
-    if isinstance(raw, sqlite3.Connection) and _INFO_LEVEL in record.info:
-        with suppress(sqlite3.Error):  # it is closed, or another thread's
-            if record.info.pop(_INFO_READING, False):  # its snapshot was dropped
-                raw.execute(dialect.READ_ONLY_OFF)
-            raw.isolation_level = record.info[_INFO_LEVEL]
-
-
-def _compare_again(connection: Connection, *_: Any) -> None:
-    """Forget what was compared in a savepoint that is undone, with what was made there."""
-    begun = BEGUN.get(connection)
-    if begun is not None:
-        begun.compared.clear()
-
-
-def _end(connection: Connection) -> None:
-    begun = BEGUN.pop(connection, None)
-    if not connection.invalidated:
-        connection.info.pop(SCOPES, None)  # or what runs in AUTOCOMMIT next would be about them
-    if begun is None:
-        return
-    for joined in begun.joined:
-        if joined.standing is not None:
-            joined.standing.abandon()
-    if begun.mode == "read" and not connection.invalidated:
-        connection.info.pop(_INFO_READING, None)
-        begun.raw.execute(dialect.READ_ONLY_OFF)
+def _send_begin(
+    connection: Connection, raw: sqlite3.Connection, mode: Mode, settings: Settings
+) -> None:
+    """Prepare a connection that is new, and begin; it may wait for a lock."""
+    cursor, is_new = open_cursor(raw), _INFO_SETTINGS not in connection.info
+    if is_new:
+        # One that was busy before has it noted already.
+        connection.info.setdefault(INFO_LEVEL, raw.isolation_level)
+        connection.info[INFO_PATH] = file_of(raw)
+    if mode == "write":
+        check_no_block_here(connection.info[INFO_PATH])
+    if is_new:
+        prepare_joined(raw, cursor, settings, path_of(connection))
+    else:
+        raw.isolation_level = None
+    if mode == "read":
+        connection.info[INFO_READING] = True
+        cursor.execute(dialect.READ_ONLY_ON)
+    cursor.execute(dialect.BEGIN_READ if mode == "read" else dialect.BEGIN_WRITE)
