@@ -68,7 +68,14 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
         raise InvalidRecordError(
             "function", shown(function), "must be a function, which has a name"
         )
-    return inspect.signature(function)
+    signature = inspect.signature(function)
+    if next(iter(signature.parameters), None) == "self":
+        raise InvalidRecordError(
+            "function",
+            shown(function),
+            "is a method, whose `self` is no JSON: make it a function of what it needs, or call run() inside it",
+        )
+    return signature
 
 
 def _only(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -624,6 +624,7 @@ def test_e_run_1_one_call_has_one_envelope_however_it_is_written(effects: Effect
         lambda effects: effects.recorded("s", "k", ttl_ms=0),
         lambda effects: effects.recorded("s", "k", terminal="x"),
         lambda effects: effects.recorded("s", "k")(functools.partial(print)),
+        lambda effects: effects.recorded("s", "k")(ManualClock.advance),
         lambda effects: effects.run("s", "k", ENVELOPE, None),
         lambda effects: effects.begin_effect("s", "k", strict="no"),
         lambda effects: effects.look_up_effect("s", "k", strict=1),

@@ -40,7 +40,7 @@ def resolve(path: str | os.PathLike[str] | None) -> str:
     try:
         name = os.fspath(path)
     except TypeError as error:
-        raise StoreOpenError(shown(path), f"it is no path: {error}") from error
+        raise StoreOpenError(shown(path), "it is no path: a str, or an os.PathLike") from error
     if not isinstance(name, str) or not name or "\0" in name:
         raise StoreOpenError(str(name), "a path is a non-empty str without NUL")
     if name == IN_MEMORY:
