@@ -370,7 +370,7 @@ def test_k_tx_10_an_error_while_an_interrupt_is_handled_is_itself(store: Session
         except KeyboardInterrupt:
             with pytest.raises(psycopg.errors.UniqueViolation):
                 connection.send(fail)
-    assert not connection.closed
+        assert not connection.closed
 
 
 def test_k_pg_2_a_statement_timeout_is_no_lost_connection(url: str, place: str) -> None:
