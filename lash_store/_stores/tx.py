@@ -14,7 +14,7 @@ from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
-from lash_store.errors import InvalidRecordError, TransactionEndedError
+from lash_store.errors import InvalidRecordError, LashStoreError, TransactionEndedError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -197,11 +197,10 @@ class Tx(Generic[ContextT_co]):
             _execute(cursor, f"SAVEPOINT {name}")
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 transaction = self.transaction
                 if transaction is not None and transaction.in_transaction:
-                    _execute(cursor, f"ROLLBACK TO SAVEPOINT {name}")
-                    _execute(cursor, f"RELEASE SAVEPOINT {name}")
+                    _go_back(cursor, name, error)
                     del notes[noted:]
                 raise
             # Not in that `try`: an interrupt behind it would have nothing to go back to.
@@ -218,6 +217,20 @@ class Tx(Generic[ContextT_co]):
     def abandon(self) -> None:
         """End this Tx without touching its transaction; every further use is refused."""
         self.transaction = None
+
+
+def _go_back(cursor: Cursor, name: str, error: BaseException) -> None:
+    """Undo what came behind a savepoint, as `error` leaves it.
+
+    An interrupt that struck in a statement of a server's leaves a connection that takes none, and can't commit
+    either: what is raised is the interrupt all the same.
+    """
+    try:
+        _execute(cursor, f"ROLLBACK TO SAVEPOINT {name}")
+        _execute(cursor, f"RELEASE SAVEPOINT {name}")
+    except LashStoreError:
+        if isinstance(error, LashStoreError):
+            raise
 
 
 class TxCursor:

@@ -19,6 +19,7 @@ from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._kernel.backend import Cursor, Driver, Statement
 from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
+from lash_store._kernel.signals import is_from_handler
 from lash_store.errors import (
     ConnectionLostError,
     DeadlockError,
@@ -213,10 +214,22 @@ def pipelining(connection: Any) -> Iterator[None]:
     except BaseException as error:
         if not is_within and _is_pipelining(connection):
             getattr(connection, "discard", _leave)()
-        beneath = error.__context__
-        if beneath is not before and isinstance(beneath, KeyboardInterrupt | SystemExit):
-            raise beneath from None
+        struck = _struck(error, before) if isinstance(error, psycopg.Error) else None
+        if struck is not None:
+            raise struck from None
         raise
+
+
+def _struck(error: psycopg.Error, before: BaseException | None) -> BaseException | None:
+    """Return the interrupt, or what a signal's handler has raised, over which the driver has raised `error`."""
+    beneath, seen = error.__context__, set[int]()
+    while beneath is not None and beneath is not before and id(beneath) not in seen:
+        seen.add(id(beneath))
+        is_plain = isinstance(beneath, Exception) and not is_from_handler(beneath)
+        if not (isinstance(beneath, psycopg.Error) or is_plain):
+            return beneath
+        beneath = beneath.__context__
+    return None
 
 
 def _is_pipelining(connection: Any) -> bool:
