@@ -24,6 +24,8 @@ from sqlalchemy.sql.elements import ClauseElement
 from lash_store._kernel.checks import check_kind, shown
 from lash_store._kernel.observing import Event, Kind, observed_by
 from lash_store._kernel.sharing import SCOPE
+from lash_store._kernel.signals import is_from_handler
+from lash_store._kernel.threads import report
 from lash_store._stores.tx import Tx
 from lash_store.errors import InvalidRecordError
 
@@ -87,19 +89,22 @@ def log_statements(
     path: str | None = None,
     level: int = logging.DEBUG,
 ) -> Iterator[None]:
-    """Log every statement, to ``lash_store.statements`` unless another logger is given."""
+    """Log every statement, to ``lash_store.statements`` unless another logger is given.
+
+    Its handlers run as ``seen`` of :func:`trace` does: be quick. What one raises is reported by
+    ``threading.excepthook``, and fails no statement (K-LOG-1).
+    """
     log = logger or logging.getLogger("lash_store.statements")
 
     def seen(statement: Statement) -> None:
         took_ms = statement.took_ns / 1e6
-        log.log(
-            level,
-            "%s %s: %s (%.3f ms)",
-            statement.path,
-            statement.operation,
-            statement.sql,
-            took_ms,
-        )
+        what = (statement.path, statement.operation, statement.sql, took_ms)
+        try:
+            log.log(level, "%s %s: %s (%.3f ms)", *what)
+        except Exception as error:
+            if is_from_handler(error):
+                raise  # a signal's, which has struck here
+            report(error)
 
     with trace(seen, path=path):
         yield

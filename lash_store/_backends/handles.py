@@ -79,7 +79,9 @@ class BaseHandle(ABC, Generic[D]):
 
     def submit_check_schema(self) -> Awaitable[Any]:
         """Do the same for an event loop."""
-        return self.submit_read("check_schema", lambda tx: self._compare(tx.transaction))
+        return self.submit_read(
+            "check_schema", lambda tx: self._looked(self._compare, tx.transaction)
+        )
 
     def undeclared_extras(self) -> tuple[str, ...]:
         """Return what an application has added to our tables and not declared, as text."""
@@ -90,11 +92,15 @@ class BaseHandle(ABC, Generic[D]):
         hold = self.new_hold()
         connection = self.begin_read(hold, operation)
         try:
+            return self._looked(look, connection)
+        finally:
+            self.end_read(hold, connection)
+
+    def _looked(self, look: Callable[[Any], R], connection: Any) -> R:
+        try:
             return look(connection)
         except self.driver_error as error:
             raise self.explain(error, connection) from error
-        finally:
-            self.end_read(hold, connection)
 
     def _check_all_here(self, handles: Iterable[BaseHandle[D]]) -> None:
         for handle in handles:

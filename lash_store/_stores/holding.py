@@ -16,6 +16,7 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -151,7 +152,7 @@ class Holding(Generic[HeldT_co]):
         claiming: Callable[[Context], Work],
         renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
-        is_free: Callable[[Any], bool],
+        ends_ms: Callable[[Any], int | None],
         lost_error: Callable[[Any], LashStoreError],
         ttl_ms: int,
         timeout_ms: int = 0,
@@ -162,9 +163,10 @@ class Holding(Generic[HeldT_co]):
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing = claiming, renewing
-        self._back = Releasing(operations[1:], renewing, releasing, is_as_known)
+        self._new_back = partial(Releasing, operations[1:], renewing, releasing, is_as_known)
+        self._back = self._new_back()
         self._let_go: Any = None
-        self._is_free = is_free
+        self._ends_ms = ends_ms
         self._lost_error = lost_error
         if check_count("ttl_ms", ttl_ms) == 0:
             raise InvalidRecordError("ttl_ms", "0", "must be at least 1: it is to be held")
@@ -176,7 +178,7 @@ class Holding(Generic[HeldT_co]):
         store = self._given
         if not isinstance(store, Store):
             raise _wrong_way("with", "of an asyncio store it is entered by `async with`")
-        self._check_not_held()
+        self._begin_anew()
         waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
         work = noting(entering, self._claiming(store._context))
@@ -194,7 +196,7 @@ class Holding(Generic[HeldT_co]):
                 left_ms = self._left_ms(store, found, waiting)
                 standing = standing or lines.InThread(self._line(store))
                 if standing.place.is_first:
-                    store.wait_until(self._freed, timeout_ms=left_ms)
+                    store.wait_until(self._freed_before(found), timeout_ms=left_ms)
         except BaseException:
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
@@ -226,7 +228,7 @@ class Holding(Generic[HeldT_co]):
         given = self._given
         if not isinstance(given, AsyncStore):
             raise _wrong_way("async with", "of a store without asyncio it is entered by `with`")
-        self._check_not_held()
+        self._begin_anew()
         store = given._store or await given._opened()
         waiting = lines.Patience(store._context.clock, self._timeout_ms)
         entering = Entering(store._handle.key)
@@ -251,7 +253,7 @@ class Holding(Generic[HeldT_co]):
                 left_ms = self._left_ms(store, found, waiting)
                 standing = standing or lines.InLoop(self._line(store))
                 if standing.place.is_first:
-                    await given._wait_together(self._freed, left_ms)
+                    await given._wait_together(self._freed_before(found), left_ms)
         except (asyncio.CancelledError, StoreClosedError, GeneratorExit) as error:
             KEEPER.entered(entering)
             if entering.term is not None:  # it was claimed all the same
@@ -284,6 +286,7 @@ class Holding(Generic[HeldT_co]):
 
     def _end_by_interrupt(self, store: Store[Any], term: Any, kept: Kept | None) -> None:
         """Give a term back that nobody is in any more, before whatever this thread does next."""
+        self._kept = None
         if kept is not None:
             KEEPER.drop(kept)
             if self._let_go is not None:
@@ -320,14 +323,14 @@ class Holding(Generic[HeldT_co]):
         self._let_go = weakref.finalize(self, _let_go, self._back, kept, store, given)
         self._let_go.atexit = False
         KEEPER.keep(kept)
-        self._back.kept_for_ms = None  # of a block before this one
         return Held(kept, self._back)
 
-    def _check_not_held(self) -> None:
+    def _begin_anew(self) -> None:
         if self._kept is not None:
             raise NestedTransactionError(
                 "this block is open already: each `with` needs a hold() of its own"
             )
+        self._back = self._new_back()  # what was said of a block before this one is none of its
 
     def _line(self, store: Store[Any]) -> lines.Key:
         return store._handle.key, self._name or ""
@@ -344,8 +347,13 @@ class Holding(Generic[HeldT_co]):
             and not KEEPER.has(store._handle.key, self._is_own)
         )
 
-    def _freed(self, tx: Any) -> bool | None:
-        return True if self._is_free(tx) else None
+    def _freed(self, tx: Any, before_ms: int = 0) -> bool | None:
+        ends_ms = self._ends_ms(tx)
+        return True if ends_ms is None or ends_ms < before_ms else None
+
+    def _freed_before(self, found: LeaseHeld) -> Callable[[Any], bool | None]:
+        """Return what looks whether it is free, or is to be sooner than `found` says: then it is waited for anew."""
+        return lambda tx: self._freed(tx, found.expires_at_ms)
 
     def _stopped(self) -> Kept | None:
         """Renew it no more; return what is to be released: not what an outer block holds as well (K-HOLD-5)."""

@@ -120,7 +120,7 @@ class Leases(Generic[FenceT, LeaseT]):
             is_as_known=lambda tx, term: (
                 getattr(self.load_term(tx, key), "expires_at_ms", None) == term.expires_at_ms
             ),
-            is_free=lambda tx: self.current(tx, key) is None,
+            ends_ms=lambda tx: getattr(self.current(tx, key), "expires_at_ms", None),
             lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
             ttl_ms=ttl_ms,
             timeout_ms=timeout_ms,

@@ -52,13 +52,14 @@ def options(
     """Durable state for agent runtimes, on SQLite and PostgreSQL."""
 
 
-def _say(line: str) -> None:
+def _say(line: str, *, err: bool = False) -> None:
     """Print one line; what a terminal would obey, or can't show, in a name that somebody chose, is spelt out."""
     shown = "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in line
     )
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(shown.encode(encoding, "backslashreplace").decode(encoding))
+    to = sys.stderr if err else sys.stdout  # None if that was closed
+    encoding = getattr(to, "encoding", None) or "utf-8"
+    typer.echo(shown.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def _refusals_told() -> Iterator[None]:
     try:
         yield
     except LashStoreError as error:
-        typer.echo(str(error), err=True)
+        for line in str(error).splitlines():
+            _say(line, err=True)
         raise typer.Exit(1) from error
 
 

@@ -76,7 +76,7 @@ class ProcessHolding:
             releasing=lambda context, claimed: leases.LEASES.releasing(
                 context, claimed.lease.fence
             ),
-            is_free=lambda _: True,
+            ends_ms=lambda _: None,
             lost_error=lambda claimed: LeaseLostError(claimed.lease.fence, None, "expired"),
             ttl_ms=ttl_ms,
         )

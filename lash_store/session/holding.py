@@ -83,7 +83,7 @@ class SessionHolding:
             ),
             renewing=_renew,
             releasing=_abandon,
-            is_free=lambda _: True,
+            ends_ms=lambda _: None,
             lost_error=lambda claim: ClaimLostError(claim.claim_id, claim.batch_ids, ()),
             ttl_ms=ttl_ms,
         )

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -142,7 +142,7 @@ class Folder:
             try:
                 with (
                     opened_apart(),  # this thread may be inside a transaction on this very file
-                    SessionStore.open(path, session_id=name, **self._reading) as store,
+                    SessionStore.open(path, session_id="directory", **self._reading) as store,
                 ):
                     return SessionEntry(name, store.load_meta())
             except StoreOpenError as error:
@@ -159,14 +159,29 @@ class Folder:
         if fcntl is None or not os.access(self._root, os.W_OK):
             yield
             return
-        with _explained(self._root):
-            descriptor = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | CLOSE_ON_EXEC, 0o600)
+        with _explained(self._root / _LOCK):
+            descriptor = self._open_lock()
         try:
             with _explained(self._root):
                 self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        """Open the lock; one that is made has the folder's owner, whoever made it: that one is to open it too."""
+        path, flags = self._root / _LOCK, os.O_RDWR | CLOSE_ON_EXEC
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        descriptor, folder = os.open(path, flags | os.O_CREAT, 0o600), os.stat(self._root)
+        try:
+            os.fchmod(descriptor, folder.st_mode & 0o666)
+            with suppress(PermissionError):
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _wait_for(self, descriptor: int, kind: int) -> None:
         """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""

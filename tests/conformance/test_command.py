@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -301,3 +302,55 @@ def test_what_a_terminal_would_obey_is_spelt_out(tmp_path: Path) -> None:
     SessionStore.open(tmp_path / name, session_id="s").close()
     told = run("check", str(tmp_path / name)).stdout
     assert told == f"{tmp_path}/a\\x1b[2J\\n\\x07b ü.db  session, version 4  ok\n"
+
+
+@pytest.mark.canonical("folders")
+@pytest.mark.posix("a shell")
+def test_a_command_whose_output_is_closed_does_its_work(tmp_path: Path) -> None:
+    with Deployment.open(tmp_path / "dep") as deployment:
+        for name in ("a", "b", "c"):
+            deployment.sessions.create(name, model="m").close()
+    lash = f"{sys.executable} -m lash_store"
+    for command in (f"copy {tmp_path}/dep sqlite:///{tmp_path}/all.db", f"check {tmp_path}/dep"):
+        done = subprocess.run(
+            f"{lash} {command} >&-", shell=True, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    with Deployment.open(f"sqlite:///{tmp_path}/all.db") as copied:
+        assert len(copied.sessions.list()) == 3
+
+
+@pytest.mark.canonical("files")
+def test_what_a_terminal_would_obey_is_spelt_out_in_refusals_too(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+    run_script(path, 'CREATE INDEX "\x1b[31mred" ON blobs (content)')
+    refused = run("init", "session", path)
+    assert refused.returncode == 1
+    assert "\\x1b[31mred" in refused.stderr
+    assert "\x1b" not in refused.stderr
+
+
+@pytest.mark.canonical("folders")
+@pytest.mark.posix("owners")
+def test_s_dir_4_the_folders_lock_is_as_the_folder_is(tmp_path: Path) -> None:
+    """Whoever has made it: the folder's owner is to open it too."""
+    root = tmp_path / "sessions"
+    directory = SessionDirectory(root)
+    directory.create("a", model="m").close()
+    (root / ".lock").unlink()
+    if os.geteuid() == 0:
+        os.chown(root, 65534, 65534)
+    root.chmod(0o770)
+    assert len(directory.list()) == 1
+    made = (root / ".lock").stat()
+    assert (made.st_uid, made.st_gid) == (root.stat().st_uid, root.stat().st_gid)
+    assert made.st_mode & 0o777 == 0o660
+
+
+@pytest.mark.canonical("folders")
+@pytest.mark.posix("names that are no UTF-8")
+def test_s_dir_2_a_file_whose_name_is_no_text_is_looked_at(tmp_path: Path) -> None:
+    directory = SessionDirectory(tmp_path)
+    directory.create("a", model="m").close()
+    shutil.copy(directory.path_of("a"), tmp_path / os.fsdecode(b"\xff.db"))
+    assert len(directory.list()) == 2

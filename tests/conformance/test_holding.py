@@ -43,6 +43,7 @@ from lash_store.errors import (
     NotFoundError,
     StoreClosedError,
 )
+from lash_store.process.records import ProcessLease
 from lash_store.process.tables import processes
 from lash_store.testing import ManualClock, as_another_process
 from tests.support.databases import all_rows
@@ -827,12 +828,9 @@ def test_k_hold_7_asyncio(where: Any) -> None:
             async with registry.hold_next(owner_id="ann", ttl_ms=TTL) as none:
                 assert none is None
             at.advance(2_000)
-            task = asyncio.create_task(kept_until_cancelled(registry))
-            await asyncio.sleep(0)
-            for _ in range(1_000):
-                if (lease := await registry.current_lease("poison")) is not None:
-                    break
-            assert lease is not None
+            inside = asyncio.Event()
+            task = asyncio.create_task(kept_until_cancelled(registry, inside))
+            await inside.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -840,9 +838,10 @@ def test_k_hold_7_asyncio(where: Any) -> None:
             assert kept is not None
             assert kept.expires_at_ms == at.now_ms() + 7_000
 
-    async def kept_until_cancelled(registry: Any) -> None:
+    async def kept_until_cancelled(registry: Any, inside: asyncio.Event) -> None:
         async with registry.hold_next(owner_id="bob", ttl_ms=TTL) as held:
             held.keep_for(ttl_ms=7_000)
+            inside.set()
             await asyncio.sleep(60)
 
     asyncio.run(main())
@@ -879,3 +878,84 @@ def test_k_hold_7_a_step_is_no_block_to_keep(path: Path) -> None:
 
     with EffectStore.open(path, owner_id="ann") as effects:
         effects.run("s", "k", None, function)
+
+
+@pytest.mark.parametrize("how", ["keep_for", "renew_lease"])
+def test_k_hold_7_who_waits_has_it_as_soon_as_it_is_over(path: Path, how: str) -> None:
+    """Not at the end that was read first, nor at that of its own patience."""
+    with ProcessRegistry.open(path) as registry:
+        register(registry, "p")
+        waited: list[float] = []
+
+        def wait() -> None:
+            begun_s = time.monotonic()
+            with registry.hold("p", owner_id="bob", ttl_ms=TTL, timeout_ms=30_000):
+                waited.append(time.monotonic() - begun_s)
+
+        lease = registry.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+        assert isinstance(lease, ProcessLease)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        until(lambda: registry.watch.waiters)
+        if how == "renew_lease":
+            registry.renew_lease(lease.fence, ttl_ms=300)
+        else:  # the same, as a block does it
+            with registry.hold("p", owner_id="ann", ttl_ms=60_000) as held:
+                held.keep_for(ttl_ms=300)
+        thread.join(20)
+        assert waited
+        assert waited[0] < 15
+
+        async def main() -> None:
+            async with AsyncProcessRegistry.open(path) as other:
+                lease = await other.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+                assert isinstance(lease, ProcessLease)
+                hold = other.hold("p", owner_id="bob", ttl_ms=TTL, timeout_ms=30_000)
+                task = asyncio.create_task(entered(hold))
+                await asyncio.sleep(0.1)
+                await other.renew_lease(lease.fence, ttl_ms=300)
+                await asyncio.wait_for(task, 15)
+
+        async def entered(hold: Any) -> None:
+            async with hold:
+                pass
+
+        asyncio.run(main())
+
+
+def test_k_hold_7_what_was_said_of_one_block_is_not_of_the_next(where: Any) -> None:
+    at = ManualClock(1_000)
+    with ProcessRegistry.open(where, clock=at) as registry:
+        for name in ("a", "b"):
+            register(registry, name)
+            at.advance(1)
+        block = registry.hold_next(owner_id="ann", ttl_ms=TTL)
+        with block as first:
+            assert first is not None
+            first.keep_for(ttl_ms=60_000)
+        with block as second:
+            assert second is not None
+            assert second.term.record.id == "b"
+            first.keep_for(ttl_ms=60_000)
+        assert registry.current_lease("a") is not None
+        assert registry.current_lease("b") is None
+
+
+def test_k_hold_1_a_block_whose_entry_was_interrupted_is_entered_again(
+    where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SessionStore.open(where, session_id="s") as store:
+        block: Any = store.hold(owner_id="ann", ttl_ms=TTL)
+        hold = block._held
+
+        def struck(*arguments: Any) -> None:
+            hold(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(block, "_held", struck)
+        with pytest.raises(KeyboardInterrupt), block:
+            pytest.fail("it was entered")
+        monkeypatch.undo()
+        with block as held:
+            held.check()
+        assert store.current_lease() is None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
@@ -27,6 +28,7 @@ from lash_store import (
 )
 from lash_store.errors import LeaseLostError, StorageError
 from lash_store.testing import ManualClock, run_as_group
+from lash_store.tracing import log_statements
 from tests.support.leased import JOBS, metadata
 from tests.support.registries import register
 from tests.support.sessions import lease_of
@@ -369,3 +371,31 @@ def test_k_log_1_a_queue_of_writers_that_cant_be_used(
     ((name, level, text),) = lines(caplog)
     assert (name, level) == ("lash_store.writes", "WARNING")
     assert text.startswith(f"{path}: its queue of writers can't be used (Is a directory)")
+
+
+class Raising(logging.Handler):
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.at in record.getMessage():
+            raise OSError("log disk full")
+
+
+@pytest.mark.parametrize("at", ["COMMIT", "INSERT", ""])
+def test_k_log_1_a_handler_that_raises_fails_no_statement_that_is_logged(
+    path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", reported.append)
+    log = logging.getLogger("lash_store.statements.of_a_test")
+    log.setLevel(1)
+    log.propagate = False
+    log.addHandler(Raising(at))
+    with SessionStore.open(path, session_id="s") as store:
+        with log_statements(log):
+            store.enqueue_work(NewWork(["pay"]))
+        assert store.work_depth().batches == 1
+    assert reported
+    assert all(each.exc_type is OSError for each in reported)
