@@ -9,7 +9,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -628,3 +628,34 @@ def test_k_tx_3_a_wait_for_an_engine_of_this_process_says_so(path: Path) -> None
             with pytest.raises(StoreBusyError, match="for its lock; trying"):
                 store.put_blob(b"y")
     engine.dispose()
+
+
+def test_k_tx_14_who_is_cancelled_as_it_connects_leaves_its_place_in_the_pool(path: Path) -> None:
+    SessionStore.open(path, session_id="s").close()
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_timeout=3)
+        configure(engine)
+
+        async def request() -> None:
+            async with engine.begin() as connection:
+                SessionTx.on(connection, session_id="s").work_depth()
+
+        await request()
+        for steps in range(400):
+            task = asyncio.create_task(request())
+            for _ in range(steps % 12):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        pool: Any = engine.sync_engine.pool
+        for _ in range(1_000):
+            if not pool.checkedout():
+                break
+            await asyncio.sleep(0.005)
+        assert pool.checkedout() == 0
+        await request()
+        await engine.dispose()
+
+    asyncio.run(main())

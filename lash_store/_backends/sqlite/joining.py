@@ -261,20 +261,27 @@ def _look_first(connection: Connection, settings: Settings) -> None:
     connection.info[_INFO_PREFIX] = settings.prefix
     if sharing.prefix:
         return
-    raw, before = raw_of(connection), connection.info.get(_INFO_LOOKED)
+    # Not the Connection itself: aiosqlite's thread keeps what it has done last, and that would never be given back.
+    raw, info = raw_of(connection), connection.info
+    before, path = info.get(_INFO_LOOKED), path_of(connection)
 
     def look() -> Catalogue | None:
         cursor = open_cursor(raw)
         # Anybody may have made them since, in this process or another.
-        version = connection.info[_INFO_LOOKED] = unobserved(cursor, dialect.SCHEMA_VERSION)
+        version = info[_INFO_LOOKED] = unobserved(cursor, dialect.SCHEMA_VERSION)
         return None if version == before else read_catalogue(cursor)
 
     try:
         catalogue = in_its_thread(connection, look)
     except MissingGreenlet:
         return  # it can't begin here either, and says so in time to be given back
-    except sqlite3.Error as error:
-        raise open_error(path_of(connection), error) from error
+    except BaseException as error:
+        # SQLAlchemy has not handed it out yet, and gives back none of which this is raised.
+        connection.invalidate()
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise open_error(path, error) from error
+        raise
     if catalogue is not None and settings.prefix in guard.prefixes(catalogue):
         _share(connection, sharing, settings.prefix)
 
@@ -291,6 +298,10 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     check_control(connection, raw)
     if raw.in_transaction:
         raise already_begun(connection)
+    if (
+        mode == "write" and not connection.dialect.is_async
+    ):  # of whose tasks another one may be in it
+        check_no_block_here(connection)
     started_s = time.monotonic()
     sharing = _sharing_of(connection)
     try:
@@ -317,9 +328,6 @@ def _send_begin(
         # One that was busy before has it noted already.
         connection.info.setdefault(INFO_LEVEL, raw.isolation_level)
         connection.info[INFO_PATH] = file_of(raw)
-    if mode == "write":
-        check_no_block_here(connection.info[INFO_PATH])
-    if is_new:
         prepare_joined(raw, cursor, settings, path_of(connection))
     else:
         raw.isolation_level = None
