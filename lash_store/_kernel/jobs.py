@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lash_store._kernel.calls import LoopCall, settle
-from lash_store._kernel.threads import CHORES, WORKS, is_library_thread, start_thread
+from lash_store._kernel.threads import (
+    CHORES,
+    OPENINGS,
+    READS,
+    TIMER,
+    WORKS,
+    is_library_thread,
+    start_thread,
+)
+from lash_store.errors import StoreBusyError
 
 R = TypeVar("R")
+
+
+class Place(NamedTuple):
+    """What a job may have to wait for, a database by its path, and for how long."""
+
+    path: str
+    budget_s: float
 
 
 class LoopJob(LoopCall):
@@ -27,6 +44,12 @@ class LoopJob(LoopCall):
             return await self._waited
         return await super().answer()
 
+    def give_up(self, place: Place) -> None:
+        """Fail it, if it stands in line still: others wait for the same."""
+        if self.take(self):
+            self.error = StoreBusyError(place.path, round(place.budget_s * 1000))
+            settle([self])
+
     def run_job(self) -> None:
         """Do it, unless it was cancelled before."""
         if not self.take(LoopJob):
@@ -39,17 +62,27 @@ class LoopJob(LoopCall):
 
 
 async def on_library_thread(
-    job: Callable[[], R], *, is_consumers: bool = False, may_be_left: bool = False
+    job: Callable[[], R],
+    *,
+    is_consumers: bool = False,
+    may_be_left: bool = False,
+    is_look: bool = False,
+    place: Place | None = None,
 ) -> R:
     """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
 
     What a consumer's work asks for, from an event loop of its own, gets a thread of its own: else all
     that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later,
     it is waited for, and then CancelledError is raised: the outcome is decided and nothing is left
-    running. What `may_be_left` goes on without its caller.
+    running. What `may_be_left` goes on without its caller. What only looks waits behind no opening, and of
+    those who wait at one `place`, which they open, few take a thread: StoreBusyError for who comes to none in time.
     """
     call = LoopJob(job, may_be_left=may_be_left)
-    if not is_library_thread() or not start_thread("lash-store-nested", call.run_job):
-        (WORKS if is_consumers else CHORES).submit(call.run_job)
+    if is_library_thread() and start_thread("lash-store-nested", call.run_job):
+        pass
+    elif place is None:
+        (WORKS if is_consumers else READS if is_look else CHORES).submit(call.run_job)
+    elif not OPENINGS.submit(place.path, call.run_job) and place.budget_s < inf:
+        TIMER.after(place.budget_s, partial(call.give_up, place))
     result: R = await call.answer()
     return result

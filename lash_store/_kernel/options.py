@@ -69,11 +69,14 @@ class OpenOptions(TypedDict, total=False):
     application_name: str
 
 
+BUSY_TIMEOUT_MS: Final = 15_000
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The options of one open store, checked and with their defaults."""
 
     read_only: bool = False
-    busy_timeout_ms: int = 15_000
+    busy_timeout_ms: int = BUSY_TIMEOUT_MS
     synchronous: Synchronous = "NORMAL"
     clock: Clock = msgspec.field(default_factory=SystemClock)
     ids: IdSource = msgspec.field(default_factory=RandomIds)

@@ -8,7 +8,7 @@ a time and never waits for anything. All are daemons: none keeps a program from 
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -42,6 +42,8 @@ def start_thread(name: str, run: Callable[[], object]) -> bool:
         return False
     return True
 
+
+_MOST_IN_A_LANE: Final = 2
 
 _STANDS_STILL_S: Final = 0.05
 """How long none of a pool's threads may end a job before those that wait get a further one."""
@@ -141,6 +143,46 @@ class Pool:
             self._ended += 1
 
 
+class Lanes:
+    """Before a pool: of jobs that may wait for the same at most two have a thread, so that others have one too."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with nobody in line."""
+        self._lock = threading.RLock()
+        self._waiting: dict[str, deque[Job]] = {}
+        self._running: Counter[str] = Counter()
+
+    def submit(self, lane: str, job: Job) -> bool:
+        """Run `job` on a thread of the pool; False if it has to wait for another of its lane."""
+        with self._lock:
+            is_first = self._running[lane] < _MOST_IN_A_LANE
+            if is_first:
+                self._running[lane] += 1
+            else:
+                self._waiting.setdefault(lane, deque()).append(job)
+        if is_first:
+            self._pool.submit(lambda: self._run(lane, job))
+        return is_first
+
+    def _run(self, lane: str, job: Job) -> None:
+        do(job)
+        with self._lock:
+            waiting = self._waiting.get(lane)
+            following = waiting.popleft() if waiting else None
+            if not waiting:
+                self._waiting.pop(lane, None)
+            if following is None:
+                self._running[lane] -= 1
+                if not self._running[lane]:
+                    del self._running[lane]
+        if following is not None:  # behind what others have asked the pool for meanwhile
+            self._pool.submit(lambda: self._run(lane, following))
+
+
 class Bell:
     """What one thread waits for and others ring: once rung, it wakes once, now or later.
 
@@ -230,9 +272,11 @@ READS: Final = Pool("lash-store-read", 3, spare=13)
 WORKS: Final = Pool("lash-store-work", 6)
 CHORES: Final = Pool("lash-store-chore", 6, spare=26)
 TIMER: Final = Timer("lash-store-timer")
+OPENINGS: Final = Lanes(CHORES)
+"""What opens a database, by its path."""
 
 
 @in_forked_child
 def _renew_all() -> None:
-    for each in (WRITES, READS, WORKS, CHORES, TIMER):
+    for each in (WRITES, READS, WORKS, CHORES, TIMER, OPENINGS):
         each.renew()

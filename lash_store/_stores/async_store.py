@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from lash_store._kernel.checks import check_kind
-from lash_store._kernel.jobs import on_library_thread
+from lash_store._kernel.jobs import Place, on_library_thread
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import close_thrown_away, finish_first, renewed_in_child
@@ -65,6 +65,9 @@ class AsyncStore(Uncopied, Generic[T_co]):
     It is a handle, as the sync store is. Opened by ``async with`` or ``await``, or else by its
     first operation. It is of no event loop: one after another, or several at once, may use it.
     """
+
+    _place: Place | None = None
+    """Where it is opened, if it may have to wait there."""
 
     _described_by: ClassVar[tuple[str, ...]] = ()
     """Attributes that it has in common with its sync store."""
@@ -209,7 +212,9 @@ class AsyncStore(Uncopied, Generic[T_co]):
 
         watch, waiter = store.watch, Waiter(notify, probe)
         try:
-            await on_library_thread(lambda: watch.subscribe(waiter, concerns, store._handle.ask))
+            await on_library_thread(
+                lambda: watch.subscribe(waiter, concerns, store._handle.ask), is_look=True
+            )
             while True:
                 changed.clear()
                 left_s = deadline_s - monotonic()
@@ -304,7 +309,9 @@ class AsyncStore(Uncopied, Generic[T_co]):
                     everybodys: LashStoreError | None = None
                     try:
                         # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
-                        self._store = await on_library_thread(self._open, may_be_left=True)
+                        self._store = await on_library_thread(
+                            self._open, may_be_left=True, place=self._place
+                        )
                     except LashStoreError as error:
                         everybodys = None if isinstance(error, StoreBusyError) else error
                         raise

@@ -1,12 +1,16 @@
 """What a coroutine of the library finishes although it was cancelled."""
 
 import asyncio
+import os
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Protocol, TypeVar
 
-from lash_store._kernel.jobs import on_library_thread
+from lash_store._backends import is_server
+from lash_store._kernel.jobs import Place, on_library_thread
+from lash_store._kernel.options import BUSY_TIMEOUT_MS
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.threads import CHORES
 from lash_store.errors import LashStoreError
@@ -72,11 +76,21 @@ async def finish_first(work: Coroutine[Any, Any, R]) -> R:
         raise
 
 
-async def opened(open_it: Callable[[], C]) -> C:
+def place_of(path: object, options: Mapping[str, Any]) -> Place | None:
+    """Return where a store is opened; None if nobody stands in line there: in memory, on a server, which has lines of its own."""
+    if not isinstance(path, (str, os.PathLike)) or is_server(path):
+        return None
+    budget_ms = options.get("busy_timeout_ms", BUSY_TIMEOUT_MS)
+    # What is no number is refused as it is opened.
+    is_number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+    return Place(str(path), budget_ms / 1000 if is_number else inf)
+
+
+async def opened(open_it: Callable[[], C], place: Place | None = None) -> C:
     """Open something on a thread of the library; if the caller is cancelled meanwhile, close it."""
     made: list[C] = []
     try:
-        await on_library_thread(lambda: made.append(open_it()))
+        await on_library_thread(lambda: made.append(open_it()), place=place)
     except asyncio.CancelledError:
         for each in made:
             if each is not None:

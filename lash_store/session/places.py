@@ -73,6 +73,9 @@ class Place(Protocol):
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; InvalidRecordError if it has none of its own."""
 
+    def lane_of(self, session_id: str) -> str:
+        """Return what is waited for by who opens a session."""
+
     def make(self, session_id: str, open_store: Open) -> SessionStore:
         """Open a session's store, and make what is missing for it."""
 
@@ -99,6 +102,10 @@ class Folder:
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
         return self._root / file_name(session_id)
+
+    def lane_of(self, session_id: str) -> str:
+        """Return its file."""
+        return str(self.path_of(session_id))
 
     def make(self, session_id: str, open_store: Open) -> SessionStore:
         """Make the folder and the file, if they are missing, and open it."""
@@ -239,6 +246,10 @@ class SharedDatabase:
         """Refuse: no session has a file of its own."""
         check_name("session_id", session_id)
         raise InvalidRecordError("session_id", ascii(session_id), "has no file of its own here")
+
+    def lane_of(self, session_id: str) -> str:  # noqa: ARG002 # reason: all are in one
+        """Return the database's URL."""
+        return self._url
 
     def make(self, session_id: str, open_store: Open) -> SessionStore:  # noqa: ARG002 # reason: the store knows it
         """Open the database."""
