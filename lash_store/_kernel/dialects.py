@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     true,
+    type_coerce,
 )
 from sqlalchemy.dialects.sqlite import dml
 from sqlalchemy.ext.compiler import compiles
@@ -212,8 +213,8 @@ def is_one_of(
     One parameter, whatever the length of the list, so that the statement can be prepared.
     InvalidRecordError, when it is executed, for a list of anything else.
     """
-    given: Any = values
-    return IsOneOf(column, given if isinstance(given, ColumnElement) else literal(given, Listed()))
+    given: Any = values  # or what SQLAlchemy has in the place of a value, in its lambdas say
+    return IsOneOf(column, type_coerce(given, Listed()))
 
 
 @compiles(IsOneOf)

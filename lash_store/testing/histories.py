@@ -164,13 +164,29 @@ class History:
             self._file.write(json.dumps(line).encode() + b"\n")
 
 
+def _plain(value: Any) -> Any:
+    """Return what is written as a literal and equals `value`: of a NamedTuple the tuple, of an enum's int that."""
+    if isinstance(value, str):
+        return str.__str__(value)  # whatever its class makes of it
+    plain: tuple[type[Any], ...] = (bool, int, float, bytes)
+    for kind in plain:
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    for sequence in (tuple, list, set):
+        if isinstance(value, sequence):
+            return sequence(map(_plain, value))
+    return value
+
+
 def _as_literal(value: Any) -> str:
     """Return what Python reads as the same value; of what it can't, the text that shows it.
 
     The answer is there, whatever becomes of it here.
     """
     try:
-        text = repr(tuple(value) if isinstance(value, tuple) else value)  # of a NamedTuple as well
+        text = repr(_plain(value))
     except Exception:  # noqa: BLE001 # reason: whatever a value's own repr() raises
         return repr(reprlib.repr(value))
     with suppress(Exception):  # what it is not, and whatever comparing raises

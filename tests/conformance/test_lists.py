@@ -15,9 +15,11 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     case,
     func,
     insert,
+    lambda_stmt,
     literal,
     not_,
     or_,
@@ -125,3 +127,17 @@ def test_k_compose_2_known_processes_are_looked_up_by_their_names(
     for name in ("a", "b", "c"):
         register(registry, name)
     assert registry.known_processes(["a", "c", "nobody"]) == {"a", "c"}
+
+
+def test_k_compose_2_a_list_may_be_what_a_lambda_closes_over(connection: Connection) -> None:
+    """SQLAlchemy has a parameter in its place then; as a bound one of its own it is given later."""
+
+    def named(names: list[str]) -> list[int]:
+        statement = lambda_stmt(lambda: select(things.c.id).where(is_one_of(things.c.name, names)))
+        return sorted(connection.scalars(statement).all())
+
+    assert named(NAMES[:2]) == [1, 2]
+    assert named(NAMES[1:]) == [2, 3, 4]
+    given: Any = bindparam("names")
+    later = select(things.c.id).where(is_one_of(things.c.name, given))
+    assert connection.scalars(later, {"names": NAMES[3:]}).all() == [4]

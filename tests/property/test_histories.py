@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import itertools
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -447,6 +449,28 @@ def test_whatever_was_answered_is_written_and_given(tmp_path: Path) -> None:
     found = read_history(tmp_path / "history")
     assert [operation.end_ns is not None for operation in found] == [True] * 6
     assert found[4].result == 7
+
+
+class Answer(enum.IntEnum):
+    FREE = 0
+
+
+class Word(enum.StrEnum):
+    FREE = "free"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer.FREE, Word.FREE, [LeaseState()], {"a": (Word.FREE, Answer.FREE)}, OrderedDict(a=1)],
+)
+def test_what_equals_a_plain_value_is_read_back_as_that(tmp_path: Path, answer: Any) -> None:
+    history = History(tmp_path / "history")
+    history.call("ann", "get", lambda _: answer, answer)
+    history.close()
+    (found,) = read_history(tmp_path / "history")
+    assert found.result == answer
+    assert found.arguments == (answer,)
+    assert "<" not in repr(found.result)
 
 
 @pytest.mark.parametrize(
