@@ -623,6 +623,11 @@ def test_k_tx_3_a_wait_for_an_engine_of_this_process_says_so(path: Path) -> None
                 store.put_blob(b"y")
             assert busy.value.waited_ms >= 50
             assert all_rows(path) == rows
+            second = configure(create_engine(f"sqlite:///{path}"), busy_timeout_ms=50)
+            with pytest.raises(StoreBusyError, match="begun in the thread 'MainThread'"):
+                with second.begin():
+                    pytest.fail("it has begun")
+            second.dispose()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreBusyError, match="for its lock; trying"):

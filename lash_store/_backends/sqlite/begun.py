@@ -70,16 +70,14 @@ class Begun:
             self.raw.execute(dialect.BEGIN_READ)
 
 
-def own_transaction(path: str) -> str | None:
-    """Say which transaction of the application's own, in this process, writes to the file at `path` now, if any does."""
+def own_transaction(path: str) -> list[str]:
+    """Say, for a StoreBusyError, which transaction of the application's own, in this process, writes to the file at `path` now, if any does."""
     for begun in _all_begun():
         is_here = isinstance(begun, Begun) and begun.path == path
         if is_here and begun.mode == "write" and not begun.is_over:
-            return (
-                "its lock, which a transaction of this process's own engine has, begun in the thread "
-                f"{begun.thread!r}: what is to be done within that joins it, by on()"
-            )
-    return None
+            what = "its lock, which a transaction of this process's own engine has, begun in the thread "
+            return [f"{what}{begun.thread!r}: what is to be done within that joins it, by on()"]
+    return []
 
 
 def _all_begun() -> list[Any]:

@@ -123,9 +123,8 @@ class OpenDatabase:
 
     def busy_error(self, since_s: float, _: object = None) -> StoreBusyError:
         """Return the error of whoever has waited in vain since `since_s`."""
-        own = own_transaction(self.path)
         waited_ms = round((monotonic() - since_s) * 1000)
-        return StoreBusyError(self.path, waited_ms, *([] if own is None else [own]))
+        return StoreBusyError(self.path, waited_ms, *own_transaction(self.path))
 
     def open(self, schema: Schema, settings: Settings) -> None:
         """Open it for one more store, whose schema and durability have to be those that it has.

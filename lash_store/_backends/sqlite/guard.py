@@ -129,7 +129,7 @@ def _is_missing(schema: Schema, catalogue: Catalogue, path: str, *, adopt: bool)
             raise ForeignDatabaseError(
                 path,
                 f"lash_store's tables have the prefix {found_prefixes[0]!r} there, not "
-                f"{schema.prefix!r}; open it with adopt=True to have others made beside them"
+                f"{schema.prefix!r}: that one is to be given, or adopt=True, to have others made beside them"
                 if found_prefixes
                 else others,
             )

@@ -39,6 +39,7 @@ from lash_store._backends.sqlite.begun import (
     file_of,
     for_any_thread,
     in_its_thread,
+    own_transaction,
     path_of,
     raw_of,
     undo,
@@ -309,7 +310,8 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     except sqlite3.Error as error:
         if is_busy(error):
             waited_ms = round((time.monotonic() - started_s) * 1000)
-            raise StoreBusyError(path_of(connection), waited_ms) from error
+            path = path_of(connection)
+            raise StoreBusyError(path, waited_ms, *own_transaction(path)) from error
         raise store_error(error, raw, path_of(connection)) from error
     connection.info[_INFO_SETTINGS] = settings
     BEGUN[connection] = begun = Begun(raw, mode, sharing, connection.info[INFO_PATH])
