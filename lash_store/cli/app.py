@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +20,7 @@ from lash_store.schemas import (
     DIALECTS,
     KINDS,
     SCHEMAS,
+    FileReport,
     adopt_database,
     check_file,
     init_file,
@@ -27,6 +28,7 @@ from lash_store.schemas import (
     render_all,
     schema_of,
 )
+from lash_store.session.folder_lock import FolderLock
 from lash_store.session.places import file_names
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -159,7 +161,9 @@ def check(
         try:
             if mend:
                 mend_file(path)
-            report = check_file(path)
+            report = check_file(path) if path in paths else _check_in_folder(path)
+            if report is None:
+                continue  # it was deleted meanwhile
         except LashStoreError as error:
             _say(f"{place_name(path)}  {error}")
             sound = False
@@ -175,6 +179,19 @@ def check(
             _say(f"  {problem}")
         sound = sound and report.is_sound
     raise typer.Exit(0 if sound else 1)
+
+
+def _check_in_folder(path: str) -> FileReport | None:
+    """Check a file of a folder, which sessions may come into and go from; None if it is gone by then.
+
+    What looks wrong is looked at again as nobody makes or removes one.
+    """
+    with suppress(LashStoreError):
+        report = check_file(path)
+        if report.is_sound:
+            return report
+    with FolderLock(Path(path).parent).kept_still():
+        return check_file(path) if os.path.lexists(path) else None
 
 
 def _stores_in(path: str) -> list[str]:

@@ -32,6 +32,7 @@ from lash_store.errors import (
 )
 from lash_store.moving.units import OTHERS, has_rows, has_tables, names_in, units_of
 from lash_store.schemas import SCHEMAS
+from lash_store.session.folder_lock import FolderLock
 from lash_store.session.places import (
     file_name,
     make_folder,
@@ -121,9 +122,13 @@ def _copies(
                     with _of_unit(target, kind, session_id):
                         store = opened.enter_context(open_source())
                 except StoreOpenError as error:
-                    if session_id is None or is_url(source) or os.path.lexists(error.path):
+                    if session_id is None or is_url(source):
                         raise
-                    continue  # it was deleted meanwhile
+                    # Nobody removes one, or makes one, now: what is there still is as it stands.
+                    with FolderLock(Path(error.path).parent).kept_still():
+                        if not os.path.lexists(error.path):
+                            continue  # it was deleted meanwhile
+                        store = opened.enter_context(open_source())
                 if not is_server(source) and store.path not in sound:
                     _check_sound(store.path)
                     sound.add(store.path)

@@ -31,12 +31,8 @@ from lash_store.errors import (
 from lash_store.process.store import ProcessRegistry
 from lash_store.schemas import schema_of
 from lash_store.session.context import session_context
-from lash_store.session.places import (
-    check_owner,
-    file_name,
-    file_names,
-    is_there,
-)
+from lash_store.session.folder_lock import is_there
+from lash_store.session.places import check_owner, file_name, file_names
 from lash_store.session.store import SessionStore
 from lash_store.session.tables import session_head, session_meta
 from lash_store.trigger.store import TriggerStore

@@ -1,14 +1,11 @@
 """Where the sessions of a directory are: each in a file of a folder, or all in one database."""
 
-import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -22,11 +19,9 @@ from lash_store._backends import (
     opened_apart,
     remove_database,
     server_name,
-    url_of,
 )
 from lash_store._kernel.checks import check_kind, check_name, shown
 from lash_store._kernel.options import OpenOptions
-from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
 from lash_store._kernel.sharing import across_sessions
 from lash_store._stores.tx import explained_on
 from lash_store.errors import (
@@ -36,6 +31,7 @@ from lash_store.errors import (
     StoreEmptyError,
     StoreOpenError,
 )
+from lash_store.session.folder_lock import FolderLock, explained, is_there
 from lash_store.session.operations.meta import read_meta_row
 from lash_store.session.records.meta import SessionMeta
 from lash_store.session.store import SessionStore
@@ -44,9 +40,6 @@ from lash_store.session.tx import SessionTx
 
 _LONGEST_NAME: Final = 80
 _SUFFIX: Final = ".db"
-_LOCK: Final = ".lock"
-_TAKEN: Final = (errno.EAGAIN, errno.EACCES)
-_TRY_AGAIN_S: Final = 0.002
 
 Open = Callable[[str | Path], SessionStore]
 """Opens the store of the session that is asked for, at a path or by a URL."""
@@ -95,7 +88,7 @@ class Folder:
 
     def __init__(self, root: Path, options: OpenOptions, busy_timeout_ms: int) -> None:
         self._root = root
-        self._busy_timeout_ms = busy_timeout_ms
+        self._lock = FolderLock(root, busy_timeout_ms)
         self._reading: OpenOptions = {**options, "read_only": True, "extras": "any"}
         self.name = str(root)
 
@@ -111,7 +104,7 @@ class Folder:
         """Make the folder and the file, if they are missing, and open it."""
         path = self.path_of(session_id)
         make_folder(self._root)
-        with self._locked(exclusive=False):
+        with self._lock.held(exclusive=False):
             return open_store(path)
 
     def find(self, session_id: str, open_store: Open) -> SessionStore | None:
@@ -119,7 +112,7 @@ class Folder:
         path = self.path_of(session_id)
         if not is_there(path):
             return None
-        with self._locked(exclusive=False):
+        with self._lock.held(exclusive=False):
             # Again under the lock: it may have been deleted in the meantime.
             return open_store(path) if is_there(path) else None
 
@@ -128,7 +121,7 @@ class Folder:
         path = self.path_of(session_id)
         if not is_there(self._root):
             return False
-        with self._locked(exclusive=True), _explained(path):
+        with self._lock.held(exclusive=True), explained(path):
             return remove_database(str(path))
 
     def list(self, after: str, limit: int) -> list[SessionEntry]:
@@ -143,7 +136,7 @@ class Folder:
 
     def _entry(self, name: str) -> SessionEntry | None:
         path = self._root / name
-        with self._locked(exclusive=False):  # or it might be another one by now, half made
+        with self._lock.held(exclusive=False):  # or it might be another one by now, half made
             if not is_there(path):
                 return None
             try:
@@ -156,56 +149,6 @@ class Folder:
                 if isinstance(error, StoreEmptyError) or not is_there(path):
                     return None
                 raise
-
-    @contextmanager
-    def _locked(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the folder's lock; without ``flock``, or in a folder that can't be written, none.
-
-        Then SQLite alone keeps a file in use from being removed.
-        """
-        if fcntl is None or not os.access(self._root, os.W_OK):
-            yield
-            return
-        with _explained(self._root / _LOCK):
-            descriptor = self._open_lock()
-        try:
-            with _explained(self._root):
-                self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _open_lock(self) -> int:
-        """Open the lock; one that is made has the folder's owner, whoever made it: that one is to open it too."""
-        path, flags = self._root / _LOCK, os.O_RDWR | CLOSE_ON_EXEC
-        with suppress(FileNotFoundError):
-            return os.open(path, flags)
-        descriptor, folder = os.open(path, flags | os.O_CREAT, 0o600), os.stat(self._root)
-        try:
-            os.fchmod(descriptor, folder.st_mode & 0o666)
-            with suppress(PermissionError):
-                os.fchown(descriptor, folder.st_uid, folder.st_gid)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _wait_for(self, descriptor: int, kind: int) -> None:
-        """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""
-        since_s = monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            except OSError as error:
-                require_systems_own(error)
-                waited_ms = round((monotonic() - since_s) * 1000)
-                if error.errno not in _TAKEN:
-                    raise
-                if waited_ms >= self._busy_timeout_ms:
-                    raise StoreBusyError(self.name, waited_ms, "the folder's lock") from error
-                sleep(_TRY_AGAIN_S)
-            else:
-                return
 
 
 # What is done in a shared database is an operation each, as a store's are: they wait for no consumer's block.
@@ -336,7 +279,7 @@ def file_names(root: Path) -> list[str]:
     """Return the names of the files in a folder that may be sessions, in order."""
     if not is_there(root):
         return []
-    with _explained(root):
+    with explained(root):
         return sorted(entry.name for entry in root.iterdir() if entry.suffix == _SUFFIX)
 
 
@@ -372,24 +315,5 @@ def place_at(what: str, where: str | os.PathLike[str]) -> str | Path:
 
 def make_folder(folder: Path) -> None:
     """Make a folder, readable by its owner only, if it is not there; StoreOpenError if it can't be."""
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is anything; StoreOpenError if that can't be seen."""
-    with _explained(path):
-        return path.exists()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError as error:
-        why = "it is there, and no folder"
-        if path.is_file():
-            why += f"; a database that all stores share is opened by its URL, {url_of(path)!r}"
-        raise StoreOpenError(str(path), why) from error
-    except OSError as error:
-        raise StoreOpenError(str(path), error.strerror or str(error)) from error

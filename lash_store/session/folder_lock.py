@@ -1,0 +1,101 @@
+"""The lock of a folder of sessions: who makes or removes one excludes who looks at it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from lash_store._backends import url_of
+from lash_store._kernel.options import BUSY_TIMEOUT_MS
+from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
+from lash_store.errors import StoreBusyError, StoreOpenError
+
+_LOCK: Final = ".lock"
+_TAKEN: Final = (errno.EAGAIN, errno.EACCES)
+_TRY_AGAIN_S: Final = 0.002
+
+
+class FolderLock:
+    """The lock of one folder."""
+
+    def __init__(self, root: Path, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
+        self._root, self._busy_timeout_ms = root, busy_timeout_ms
+
+    @contextmanager
+    def kept_still(self) -> Iterator[None]:
+        """Have nobody make or remove a session, in a folder that has the lock: one that is not of sessions has none."""
+        with self.held(exclusive=True) if (self._root / _LOCK).exists() else nullcontext():
+            yield
+
+    @contextmanager
+    def held(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold it; without ``flock``, or in a folder that can't be written, none.
+
+        Then SQLite alone keeps a file in use from being removed.
+        """
+        if fcntl is None or not os.access(self._root, os.W_OK):
+            yield
+            return
+        with explained(self._root / _LOCK):
+            descriptor = self._open()
+        try:
+            with explained(self._root):
+                self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        """Open it; one that is made has the folder's owner, whoever made it: that one is to open it too."""
+        path, flags = self._root / _LOCK, os.O_RDWR | CLOSE_ON_EXEC
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        descriptor, folder = os.open(path, flags | os.O_CREAT, 0o600), os.stat(self._root)
+        try:
+            os.fchmod(descriptor, folder.st_mode & 0o666)
+            with suppress(PermissionError):
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _wait_for(self, descriptor: int, kind: int) -> None:
+        """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""
+        since_s = monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                require_systems_own(error)
+                waited_ms = round((monotonic() - since_s) * 1000)
+                if error.errno not in _TAKEN:
+                    raise
+                if waited_ms >= self._busy_timeout_ms:
+                    raise StoreBusyError(str(self._root), waited_ms, "the folder's lock") from error
+                sleep(_TRY_AGAIN_S)
+            else:
+                return
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is anything; StoreOpenError if that can't be seen."""
+    with explained(path):
+        return path.exists()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise StoreOpenError, with the path, for what the system refuses."""
+    try:
+        yield
+    except FileExistsError as error:
+        why = "it is there, and no folder"
+        if path.is_file():
+            why += f"; a database that all stores share is opened by its URL, {url_of(path)!r}"
+        raise StoreOpenError(str(path), why) from error
+    except OSError as error:
+        raise StoreOpenError(str(path), error.strerror or str(error)) from error
