@@ -22,8 +22,8 @@ from lash_store.errors import StoreBusyError
 R = TypeVar("R")
 
 
-class Place(NamedTuple):
-    """What a job may have to wait for, a database by its path, and for how long."""
+class Lane(NamedTuple):
+    """The line of those who open one database, by its path, and for how long this one stands in it."""
 
     path: str
     budget_s: float
@@ -44,10 +44,10 @@ class LoopJob(LoopCall):
             return await self._waited
         return await super().answer()
 
-    def give_up(self, place: Place) -> None:
+    def give_up(self, lane: Lane) -> None:
         """Fail it, if it stands in line still: others wait for the same."""
         if self.take(self):
-            self.error = StoreBusyError(place.path, round(place.budget_s * 1000))
+            self.error = StoreBusyError(lane.path, round(lane.budget_s * 1000))
             settle([self])
 
     def run_job(self) -> None:
@@ -67,22 +67,22 @@ async def on_library_thread(
     is_consumers: bool = False,
     may_be_left: bool = False,
     is_look: bool = False,
-    place: Place | None = None,
+    lane: Lane | None = None,
 ) -> R:
     """Do `job` on a thread of the library, in the caller's contextvars; return what it gives.
 
     What a consumer's work asks for, from an event loop of its own, gets a thread of its own: else all
     that there are might wait for it. Cancelled before it has started, it never runs. Cancelled later,
     it is waited for, and then CancelledError is raised: the outcome is decided and nothing is left
-    running. What `may_be_left` goes on without its caller. What only looks waits behind no opening, and of
-    those who wait at one `place`, which they open, few take a thread: StoreBusyError for who comes to none in time.
+    running. What `may_be_left` goes on without its caller. What only looks waits behind no opening. Of those in
+    one `lane` two have a thread at a time; who gets none within its budget has StoreBusyError.
     """
     call = LoopJob(job, may_be_left=may_be_left)
     if is_library_thread() and start_thread("lash-store-nested", call.run_job):
         pass
-    elif place is None:
+    elif lane is None:
         (WORKS if is_consumers else READS if is_look else CHORES).submit(call.run_job)
-    elif not OPENINGS.submit(place.path, call.run_job) and place.budget_s < inf:
-        TIMER.after(place.budget_s, partial(call.give_up, place))
+    elif not OPENINGS.submit(lane.path, call.run_job) and lane.budget_s < inf:
+        TIMER.after(lane.budget_s, partial(call.give_up, lane))
     result: R = await call.answer()
     return result

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from lash_store._kernel.checks import check_kind
-from lash_store._kernel.jobs import Place, on_library_thread
+from lash_store._kernel.jobs import Lane, on_library_thread
 from lash_store._kernel.threads import CHORES
 from lash_store._kernel.watching import Concern, Waiter
 from lash_store._stores.cancelling import close_thrown_away, finish_first, renewed_in_child
@@ -66,8 +66,8 @@ class AsyncStore(Uncopied, Generic[T_co]):
     first operation. It is of no event loop: one after another, or several at once, may use it.
     """
 
-    _place: Place | None = None
-    """Where it is opened, if it may have to wait there."""
+    _lane: Lane | None = None
+    """In which it waits to be opened; None if it opens at once."""
 
     _described_by: ClassVar[tuple[str, ...]] = ()
     """Attributes that it has in common with its sync store."""
@@ -310,7 +310,7 @@ class AsyncStore(Uncopied, Generic[T_co]):
                     try:
                         # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
                         self._store = await on_library_thread(
-                            self._open, may_be_left=True, place=self._place
+                            self._open, may_be_left=True, lane=self._lane
                         )
                     except LashStoreError as error:
                         everybodys = None if isinstance(error, StoreBusyError) else error

@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, Final, Protocol, TypeVar
 
 from lash_store._backends import is_server
-from lash_store._kernel.jobs import Place, on_library_thread
+from lash_store._kernel.jobs import Lane, on_library_thread
 from lash_store._kernel.options import BUSY_TIMEOUT_MS
 from lash_store._kernel.posix import in_forked_child
 from lash_store._kernel.threads import CHORES
@@ -76,21 +76,21 @@ async def finish_first(work: Coroutine[Any, Any, R]) -> R:
         raise
 
 
-def place_of(path: object, options: Mapping[str, Any]) -> Place | None:
-    """Return where a store is opened; None if nobody stands in line there: in memory, on a server, which has lines of its own."""
+def lane_of(path: object, options: Mapping[str, Any]) -> Lane | None:
+    """Return the lane of who opens a store; None where there is none: in memory, and on a server, which has lines of its own."""
     if not isinstance(path, (str, os.PathLike)) or is_server(path):
         return None
     budget_ms = options.get("busy_timeout_ms", BUSY_TIMEOUT_MS)
     # What is no number is refused as it is opened.
     is_number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
-    return Place(str(path), budget_ms / 1000 if is_number else inf)
+    return Lane(str(path), budget_ms / 1000 if is_number else inf)
 
 
-async def opened(open_it: Callable[[], C], place: Place | None = None) -> C:
+async def opened(open_it: Callable[[], C], lane: Lane | None = None) -> C:
     """Open something on a thread of the library; if the caller is cancelled meanwhile, close it."""
     made: list[C] = []
     try:
-        await on_library_thread(lambda: made.append(open_it()), place=place)
+        await on_library_thread(lambda: made.append(open_it()), lane=lane)
     except asyncio.CancelledError:
         for each in made:
             if each is not None:

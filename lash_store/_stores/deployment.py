@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 from lash_store._backends import absolute, join
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.cancelling import place_of
+from lash_store._stores.cancelling import lane_of
 from lash_store._stores.store import Store, open_at
 from lash_store._stores.tx import Context, Tx, sources
 from lash_store.clock import Clock, IdSource
@@ -82,5 +82,5 @@ class AsyncDeploymentStore(AsyncStore[T_co]):
         """Make a store that ``async with`` or ``await`` opens, as the sync store's ``open()`` does."""
         there = absolute(path)
         store = cls(lambda **more: cls.sync.open(there, **{**options, **more}))
-        store._place = place_of(there, options)
+        store._lane = lane_of(there, options)
         return store

@@ -18,7 +18,7 @@ from lash_store._kernel.later import do_later
 from lash_store._kernel.options import OpenOptions
 from lash_store._kernel.steady import steady_ms
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.cancelling import finish_first, place_of
+from lash_store._stores.cancelling import finish_first, lane_of
 from lash_store._stores.store import Store
 from lash_store.clock import unique_owner_id
 from lash_store.effect.cancelling import Ending, nap_through
@@ -73,7 +73,7 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
         owner = unique_owner_id() if owner_id is None else check_name("owner_id", owner_id)
         there = absolute(path)
         store = cls(lambda **more: EffectStore.open(there, owner_id=owner, **{**options, **more}))
-        store._place = place_of(there, options)
+        store._lane = lane_of(there, options)
         store.owner_id = owner
         return store
 

@@ -12,9 +12,9 @@ import msgspec
 
 from lash_store._backends import is_server
 from lash_store._kernel.checks import check_count, check_text, shown
-from lash_store._kernel.jobs import Place as JobPlace, on_library_thread
+from lash_store._kernel.jobs import Lane, on_library_thread
 from lash_store._kernel.options import OpenOptions, Settings
-from lash_store._stores.cancelling import finish_first, opened, place_of
+from lash_store._stores.cancelling import finish_first, lane_of, opened
 from lash_store._stores.uncopied import Uncopied
 from lash_store.errors import InvalidRecordError, ReadOnlyStoreError, StoreClosedError
 from lash_store.session.operations.meta import check_meta
@@ -225,7 +225,7 @@ class AsyncSessionDirectory(Uncopied):
                 relation=relation,
                 **options,
             ),
-            self._place_of(session_id, options),
+            self._lane_of(session_id, options),
         )
         return self._over(store, options)
 
@@ -235,15 +235,15 @@ class AsyncSessionDirectory(Uncopied):
         """Open a session's database; None, and nothing created, if there is none."""
         store = await opened(
             lambda: self._directory.open(session_id, **options),
-            self._place_of(session_id, options),
+            self._lane_of(session_id, options),
         )
         return None if store is None else self._over(store, options)
 
-    def _place_of(self, session_id: str, options: OpenOptions) -> JobPlace | None:
+    def _lane_of(self, session_id: str, options: OpenOptions) -> Lane | None:
         """Return where a session may have to be waited for: its own file, or the database of all."""
         directory = self._directory
         there = directory._place.lane_of(session_id)  # noqa: SLF001 # reason: its own
-        return place_of(there, {**directory._options, **options})  # noqa: SLF001 # reason: likewise
+        return lane_of(there, {**directory._options, **options})  # noqa: SLF001 # reason: likewise
 
     def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:
         def open_anew(**_: Any) -> SessionStore:
@@ -258,7 +258,7 @@ class AsyncSessionDirectory(Uncopied):
     async def delete(self, session_id: str) -> bool:
         """Remove a session's database; see :meth:`SessionDirectory.delete`."""
         return await on_library_thread(
-            lambda: self._directory.delete(session_id), place=self._place_of(session_id, {})
+            lambda: self._directory.delete(session_id), lane=self._lane_of(session_id, {})
         )
 
     async def list(self, *, after: str = "", limit: int = 100) -> list[SessionEntry]:

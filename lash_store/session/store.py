@@ -8,7 +8,7 @@ from lash_store._backends import absolute, is_in_memory
 from lash_store._kernel.checks import check_count
 from lash_store._kernel.options import OpenOptions, Settings
 from lash_store._stores.async_store import AsyncStore
-from lash_store._stores.cancelling import place_of
+from lash_store._stores.cancelling import lane_of
 from lash_store._stores.operations import writes
 from lash_store._stores.store import Store, open_at
 from lash_store.errors import CollectionWarning, InvalidRecordError, LashStoreError
@@ -109,7 +109,7 @@ class AsyncSessionStore(SessionHolding, SessionOperations, AsyncStore[SessionTx]
                 there, session_id=session_id, profile=profile, **{**options, **more}
             )
         )
-        store._place = place_of(there, options)
+        store._lane = lane_of(there, options)
         store.session_id = session_id
         store.collect_every = check_interval(collect_every)
         return store
