@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from math import inf
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from lash_store._kernel.threads import (
     READS,
     TIMER,
     WORKS,
+    asked_for,
     is_library_thread,
     start_thread,
 )
@@ -32,11 +34,11 @@ class Lane(NamedTuple):
 class LoopJob(LoopCall):
     """What an event loop wants done on a thread, without a place in line: opening, say."""
 
-    __slots__ = ("_may_be_left",)
+    __slots__ = ("_lane", "_may_be_left")
 
-    def __init__(self, job: Callable[[], Any], *, may_be_left: bool) -> None:
+    def __init__(self, job: Callable[[], Any], lane: Lane | None, *, may_be_left: bool) -> None:
         super().__init__(None, None, job, budget_s=inf)  # type: ignore[arg-type] # reason: a job takes no transaction
-        self._may_be_left = may_be_left
+        self._lane, self._may_be_left = lane, may_be_left
 
     async def answer(self) -> Any:
         """Wait for the outcome; of what may be left, cancelled, not even until it is known."""
@@ -55,7 +57,8 @@ class LoopJob(LoopCall):
         if not self.take(LoopJob):
             return
         try:
-            self.result = self.context.run(self.work)  # type: ignore[call-arg] # reason: a job takes no transaction
+            with nullcontext() if self._lane is None else asked_for(self.since_s):
+                self.result = self.context.run(self.work)  # type: ignore[call-arg] # reason: a job takes no transaction
         except BaseException as error:  # noqa: BLE001 # reason: whoever awaits it gets it
             self.error = error
         settle([self])
@@ -77,7 +80,7 @@ async def on_library_thread(
     running. What `may_be_left` goes on without its caller. What only looks waits behind no opening. Of those in
     one `lane` two have a thread at a time; who gets none within its budget has StoreBusyError.
     """
-    call = LoopJob(job, may_be_left=may_be_left)
+    call = LoopJob(job, lane, may_be_left=may_be_left)
     if is_library_thread() and start_thread("lash-store-nested", call.run_job):
         pass
     elif lane is None:

@@ -9,8 +9,8 @@ a time and never waits for anything. All are daemons: none keeps a program from 
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -27,6 +27,22 @@ _here = threading.local()
 def is_library_thread() -> bool:
     """Whether this thread is one of the library's, which others wait for."""
     return getattr(_here, "is_ours", False)
+
+
+def asked_since_s() -> float:
+    """Return since when what this thread does now was asked for, on the monotonic clock: it may have stood in line."""
+    since_s: float | None = getattr(_here, "since_s", None)
+    return monotonic() if since_s is None else since_s
+
+
+@contextmanager
+def asked_for(since_s: float) -> Iterator[None]:
+    """Say so of what the block does."""
+    _here.since_s = since_s
+    try:
+        yield
+    finally:
+        _here.since_s = None
 
 
 def start_thread(name: str, run: Callable[[], object]) -> bool:

@@ -16,6 +16,8 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from lash_store._backends.sqlite import forking, guard
 from lash_store._backends.sqlite.begun import own_transaction
 from lash_store._backends.sqlite.connections import Connections
@@ -25,7 +27,7 @@ from lash_store._backends.sqlite.reading import Readers
 from lash_store._backends.sqlite.turns import Hold
 from lash_store._backends.sqlite.writing import Writer
 from lash_store._kernel.calls import LOOK_AGAIN_S
-from lash_store._kernel.threads import CHORES, TIMER
+from lash_store._kernel.threads import CHORES, TIMER, asked_since_s
 from lash_store.errors import (
     NestedTransactionError,
     SchemaVersionError,
@@ -132,28 +134,35 @@ class OpenDatabase:
         What is open already is only looked at, and not changed.
         """
         connections = self.connections
-        with self._opening_within(settings):
+        with self._opening_within(settings) as left:
             self._check_settings(settings)
             connections.check_file()
-            lacks = connections.settings is not None and self._lacks(schema, settings)
+            lacks = connections.settings is not None and self._lacks(schema, left)
             known = connections.settings
             if not settings.read_only and (known is None or known.read_only):
                 # Nobody can be writing. One that was closed meanwhile the next write opens, in its turn.
-                connections.open_writer(settings)
+                connections.open_writer(left)
+                connections.settings = settings
             elif known is None:
-                self.readers.add(connections.open_first_reader(schema, settings))
+                self.readers.add(connections.open_first_reader(schema, left))
+                connections.settings = settings
             if lacks:
-                self._add(schema, settings)
+                self._add(schema, left)
             if schema.kind == connections.schema.kind and schema.extras:
                 connections.schema = schema  # what is opened again has them
 
     @contextmanager
-    def _opening_within(self, settings: Settings) -> Iterator[None]:
-        started_s = monotonic()
+    def _opening_within(self, settings: Settings) -> Iterator[Settings]:
+        """Have nobody else open it; gives the settings with what is left of the budget."""
+        since_s, budget_s = asked_since_s(), settings.busy_timeout_ms / 1000
         try:  # around it: an interrupt may strike as soon as it is had
-            if not self._opening.acquire(timeout=settings.busy_timeout_ms / 1000):
-                raise self.busy_error(started_s)
-            yield
+            if not self._opening.acquire(timeout=max(0.0, since_s + budget_s - monotonic())):
+                raise self.busy_error(since_s)
+            left_ms = round(max(0.0, since_s + budget_s - monotonic()) * 1000)
+            yield msgspec.structs.replace(settings, busy_timeout_ms=left_ms)
+        except StoreBusyError as busy:
+            waited_ms = round((monotonic() - since_s) * 1000) if budget_s else busy.waited_ms
+            raise StoreBusyError(busy.path, waited_ms, busy.waited_for) from busy.__cause__
         finally:
             try:  # noqa: SIM105 # reason: a call before it would let an interrupt in once more
                 self._opening.release()
