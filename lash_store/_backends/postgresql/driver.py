@@ -214,13 +214,14 @@ def pipelining(connection: Any) -> Iterator[None]:
     except BaseException as error:
         if not is_within and _is_pipelining(connection):
             getattr(connection, "discard", _leave)()
-        struck = _struck(error, before) if isinstance(error, psycopg.Error) else None
+        # Its assertions fail as well.
+        struck = _struck(error, before) if isinstance(error, Exception) else None
         if struck is not None:
             raise struck from None
         raise
 
 
-def _struck(error: psycopg.Error, before: BaseException | None) -> BaseException | None:
+def _struck(error: Exception, before: BaseException | None) -> BaseException | None:
     """Return the interrupt, or what a signal's handler has raised, over which the driver has raised `error`."""
     beneath, seen = error.__context__, set[int]()
     while beneath is not None and beneath is not before and id(beneath) not in seen:
