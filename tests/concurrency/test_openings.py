@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +14,10 @@ from lash_store import AsyncSessionStore, NewWork, SessionStore
 from lash_store._kernel.threads import Lanes, Pool
 from lash_store.errors import StoreBusyError
 from lash_store.session.directory import AsyncSessionDirectory
-from tests.support.turns import join, started
+from tests.support.turns import everything_locked, join, started
 
 BUDGET_MS = 2_000
 MANY = 80
-
-
-@contextmanager
-def everything_locked(path: Path) -> Iterator[None]:
-    """Another program has the file for itself: it can't be read, nor opened."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        other.close()
 
 
 def nothing(_: object) -> object:

@@ -6,8 +6,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,11 @@ from lash_store._backends.sqlite import forking
 from lash_store._backends.sqlite.driver import unobserved
 from lash_store.errors import NestedTransactionError, StoreBusyError
 from tests.support.databases import apart, database_of
-from tests.support.turns import eventually, in_line
+from tests.support.turns import eventually, everything_locked, in_line
 
 pytestmark = pytest.mark.sqlite("the locks of a file")
 
 LONG_MS = 20_000
-
-
-@contextmanager
-def everything_locked(path: Path) -> Iterator[None]:
-    """Another program has the file for itself: it can't be read, nor opened."""
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("PRAGMA locking_mode = EXCLUSIVE")
-    other.execute("BEGIN EXCLUSIVE")
-    try:
-        yield
-    finally:
-        other.close()
 
 
 def test_k_open_11_what_is_opened_again_is_waited_for_within_the_calls_own_budget(

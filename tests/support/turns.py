@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from lash_store._stores.store import Store
@@ -91,3 +93,15 @@ def one_group(store: Store[Any]) -> Iterator[None]:
     finally:
         eventually(lambda: not in_line(store) and writer.turns.is_free)
         writer._bound_s = None
+
+
+@contextmanager
+def everything_locked(path: Path) -> Iterator[None]:
+    """Another program has the file for itself: it can't be read, nor opened."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.close()
