@@ -49,7 +49,8 @@ class LoopJob(LoopCall):
     def give_up(self, lane: Lane) -> None:
         """Fail it, if it stands in line still: others wait for the same."""
         if self.take(self):
-            self.error = StoreBusyError(lane.path, round(lane.budget_s * 1000))
+            waited_ms = round(lane.budget_s * 1000)
+            self.error = StoreBusyError(lane.path, waited_ms, "those who were to open it before")
             settle([self])
 
     def run_job(self) -> None:

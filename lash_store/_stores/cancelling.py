@@ -81,8 +81,8 @@ def lane_of(path: object, options: Mapping[str, Any]) -> Lane | None:
     if not isinstance(path, (str, os.PathLike)) or is_server(path):
         return None
     budget_ms = options.get("busy_timeout_ms", BUSY_TIMEOUT_MS)
-    # What is no number is refused as it is opened.
-    is_number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+    # What is no such number is refused as it is opened.
+    is_number = isinstance(budget_ms, int) and 0 <= budget_ms < 2**31
     return Lane(str(path), budget_ms / 1000 if is_number else inf)
 
 

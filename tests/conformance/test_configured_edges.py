@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import NullPool
 
 from lash_store import (
     NewWork,
@@ -590,9 +591,19 @@ def test_k_log_1_a_takeover_that_a_savepoint_undoes_is_not_told(
     assert "by 'bob'" in told.getMessage()
 
 
-def test_k_tx_12_an_engine_begins_nothing_inside_a_stores_block_of_its_thread(path: Path) -> None:
+@pytest.mark.parametrize("named", ["path", "uri", "creator"])
+def test_k_tx_12_an_engine_begins_nothing_inside_a_stores_block_of_its_thread(
+    path: Path, named: str
+) -> None:
     """It would wait for itself."""
-    engine = configure(create_engine(f"sqlite:///{path}"))
+    made = {
+        "path": lambda: create_engine(f"sqlite:///{path}"),
+        "uri": lambda: create_engine(f"sqlite:///file:{path}?uri=true"),
+        "creator": lambda: create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(path), poolclass=NullPool
+        ),
+    }
+    engine = configure(made[named]())
     with SessionStore.open(f"sqlite:///{path}", session_id="s") as store:
         for _ in range(2):  # on a new connection, and on one that has begun before
             with store.begin() as tx:

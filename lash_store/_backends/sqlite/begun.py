@@ -88,14 +88,12 @@ def _all_begun() -> list[Any]:
             continue
 
 
-def check_no_block_here(connection: Connection) -> None:
+def check_no_block_here(connection: Connection, raw: sqlite3.Connection) -> None:
     """Raise NestedTransactionError inside a store's transaction of this thread on the file of `connection`.
 
     Which has SQLite's lock: whoever waits for it here would wait for itself.
     """
-    path, named = connection.info.get(INFO_PATH), connection.engine.url.database
-    if INFO_PATH not in connection.info and named:
-        path = os.path.realpath(named)
+    path = connection.info[INFO_PATH] if INFO_PATH in connection.info else file_of(raw)
     for prefix in ("", *opened.prefixes) if path is not None else ():
         store = opened.databases.get(opened.registered_as(str(path), prefix))
         if store is not None and store.is_written_here:

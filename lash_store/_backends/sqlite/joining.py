@@ -302,7 +302,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     if (
         mode == "write" and not connection.dialect.is_async
     ):  # of whose tasks another one may be in it
-        check_no_block_here(connection)
+        check_no_block_here(connection, raw)
     started_s = time.monotonic()
     sharing = _sharing_of(connection)
     try:
