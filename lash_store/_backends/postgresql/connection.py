@@ -135,8 +135,8 @@ class StoreConnection(GuardedConnection):
                 *map(dialect.lock_statement, locks),
                 *([budget] if locks and budget_ms > PATIENCE_MS else []),
             )
-        except psycopg.errors.FeatureNotSupported as error:
-            raise ReadOnlyStoreError(self.path) from error  # a replica, on which that can't begin
+        except psycopg.errors.FeatureNotSupported as error:  # a replica, on which that can't begin
+            raise ReadOnlyStoreError(self.path, first_line(error)) from error
         # What begins behind a statement that was to be the last (``execute_last``) waits as long as it may.
         self._beginning = self._beginning.replace(dialect.lock_timeout(PATIENCE_MS), budget)
         self.held = Held(locks)
