@@ -242,7 +242,7 @@ class AsyncSessionDirectory(Uncopied):
     def _lane_of(self, session_id: str, options: OpenOptions) -> Lane | None:
         """Return where a session may have to be waited for: its own file, or the database of all."""
         directory = self._directory
-        there = directory._place.lane_of(session_id)  # noqa: SLF001 # reason: its own
+        there = directory._place.database_of(session_id)  # noqa: SLF001 # reason: its own
         return lane_of(there, {**directory._options, **options})  # noqa: SLF001 # reason: likewise
 
     def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:

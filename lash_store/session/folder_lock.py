@@ -3,14 +3,14 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
 from lash_store._backends import url_of
 from lash_store._kernel.options import BUSY_TIMEOUT_MS
-from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, require_systems_own
+from lash_store._kernel.posix import fcntl, open_beside, require_systems_own
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 _LOCK: Final = ".lock"
@@ -40,28 +40,13 @@ class FolderLock:
             yield
             return
         with explained(self._root / _LOCK):
-            descriptor = self._open()
+            descriptor = open_beside(str(self._root), str(self._root / _LOCK))
         try:
             with explained(self._root):
                 self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
             os.close(descriptor)
-
-    def _open(self) -> int:
-        """Open it; one that is made has the folder's owner, whoever made it: that one is to open it too."""
-        path, flags = self._root / _LOCK, os.O_RDWR | CLOSE_ON_EXEC
-        with suppress(FileNotFoundError):
-            return os.open(path, flags)
-        descriptor, folder = os.open(path, flags | os.O_CREAT, 0o600), os.stat(self._root)
-        try:
-            os.fchmod(descriptor, folder.st_mode & 0o666)
-            with suppress(PermissionError):
-                os.fchown(descriptor, folder.st_uid, folder.st_gid)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
 
     def _wait_for(self, descriptor: int, kind: int) -> None:
         """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""

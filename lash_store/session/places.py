@@ -66,8 +66,8 @@ class Place(Protocol):
     def path_of(self, session_id: str) -> Path:
         """Return the path of a session's file; InvalidRecordError if it has none of its own."""
 
-    def lane_of(self, session_id: str) -> str:
-        """Return what is waited for by who opens a session."""
+    def database_of(self, session_id: str) -> str:
+        """Return what who opens a session has to wait for."""
 
     def make(self, session_id: str, open_store: Open) -> SessionStore:
         """Open a session's store, and make what is missing for it."""
@@ -96,7 +96,7 @@ class Folder:
         """Return the path of a session's file; no id leads out of the folder (S-DIR-1)."""
         return self._root / file_name(session_id)
 
-    def lane_of(self, session_id: str) -> str:
+    def database_of(self, session_id: str) -> str:
         """Return its file."""
         return str(self.path_of(session_id))
 
@@ -190,7 +190,7 @@ class SharedDatabase:
         check_name("session_id", session_id)
         raise InvalidRecordError("session_id", ascii(session_id), "has no file of its own here")
 
-    def lane_of(self, session_id: str) -> str:  # noqa: ARG002 # reason: all are in one
+    def database_of(self, session_id: str) -> str:  # noqa: ARG002 # reason: all are in one
         """Return the database's URL."""
         return self._url
 

@@ -20,7 +20,7 @@ from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
 from lash_store._backends.sqlite.driver import data_version, is_busy
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX, is_taken
-from lash_store._kernel.posix import CLOSE_ON_EXEC, NO_LINK, fcntl, require_systems_own
+from lash_store._kernel.posix import NO_LINK, fcntl, open_beside, require_systems_own
 
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
@@ -218,24 +218,10 @@ class WriteQueue:
 
 def _open_sidecar(path: str) -> int:
     """Open the sidecar of the database at `path`, with its mode and owner."""
-    flags = os.O_RDWR | CLOSE_ON_EXEC | NO_LINK
-    model = os.stat(path)
-    if is_taken(
-        path + QUEUE_SUFFIX
-    ):  # never opened: closing it would drop another database's locks
-        raise OSError(errno.EEXIST, f"{path + QUEUE_SUFFIX!r} is a file of somebody's")
-    try:
-        return os.open(path + QUEUE_SUFFIX, flags)
-    except FileNotFoundError:
-        descriptor = os.open(path + QUEUE_SUFFIX, flags | os.O_CREAT, 0o600)
-    try:
-        os.fchmod(descriptor, model.st_mode & 0o777)
-        with suppress(PermissionError):
-            os.fchown(descriptor, model.st_uid, model.st_gid)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    sidecar = path + QUEUE_SUFFIX
+    if is_taken(sidecar):  # never opened: closing it would drop another database's locks
+        raise OSError(errno.EEXIST, f"{sidecar!r} is a file of somebody's")
+    return open_beside(path, sidecar, NO_LINK)
 
 
 def _read_gate(descriptor: int) -> bytes:
