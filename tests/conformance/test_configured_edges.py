@@ -620,6 +620,18 @@ def test_k_tx_12_an_engine_begins_nothing_inside_a_stores_block_of_its_thread(
     engine.dispose()
 
 
+def test_k_tx_12_no_tables_are_made_inside_a_stores_block_of_its_thread(path: Path) -> None:
+    """By an engine that nobody has configured neither."""
+    engine = create_engine(f"sqlite:///{path}")
+    with SessionStore.open(f"sqlite:///{path}", session_id="s") as store, store.begin() as tx:
+        tx.put_blob(b"x")
+        rows = all_rows(path)
+        with engine.connect() as connection, pytest.raises(NestedTransactionError, match="use its"):
+            create_tables(connection, prefix="other_")
+        assert all_rows(path) == rows
+    engine.dispose()
+
+
 def test_k_tx_3_a_wait_for_an_engine_of_this_process_says_so(path: Path) -> None:
     """Inside its transaction it would be one for itself; nobody can tell that for sure, but its programmer."""
     engine = configure(create_engine(f"sqlite:///{path}"))

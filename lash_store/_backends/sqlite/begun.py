@@ -91,8 +91,11 @@ def _all_begun() -> list[Any]:
 def check_no_block_here(connection: Connection, raw: sqlite3.Connection) -> None:
     """Raise NestedTransactionError inside a store's transaction of this thread on the file of `connection`.
 
-    Which has SQLite's lock: whoever waits for it here would wait for itself.
+    Which has SQLite's lock: whoever waits for it here would wait for itself. Of asyncio's tasks another
+    one may be in it.
     """
+    if connection.dialect.is_async:
+        return
     path = connection.info[INFO_PATH] if INFO_PATH in connection.info else file_of(raw)
     for prefix in ("", *opened.prefixes) if path is not None else ():
         store = opened.databases.get(opened.registered_as(str(path), prefix))
@@ -110,9 +113,13 @@ def check_control(
 
     With True its `commit()` and `rollback()` do nothing, with False it is always in a transaction.
     """
-    if getattr(raw, "autocommit", _LEGACY_CONTROL) in refused:
+    try:
+        control = getattr(raw, "autocommit", _LEGACY_CONTROL)
+    except sqlite3.ProgrammingError:  # it is for one thread alone, and no Tx joins it
+        return
+    if control in refused:
         raise NotConfiguredError(
-            f"{connection!r} was made with autocommit={raw.autocommit!r}, in which SQLAlchemy's transactions "  # type: ignore[attr-defined,unused-ignore] # reason: of Python 3.12
+            f"{connection!r} was made with autocommit={control!r}, in which SQLAlchemy's transactions "
             "are none: leave it out of `connect_args`, or make it sqlite3.LEGACY_TRANSACTION_CONTROL"
         )
 

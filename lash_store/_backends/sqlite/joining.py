@@ -166,6 +166,7 @@ def _writing(connection: Connection) -> Iterator[tuple[StoreCursor, str]]:
     began = not raw.in_transaction
     try:
         if began:
+            check_no_block_here(connection, raw)
             in_its_thread(connection, lambda: cursor.execute(dialect.BEGIN_WRITE))
     except sqlite3.Error as error:
         waited_ms = round((time.monotonic() - started_s) * 1000)
@@ -299,9 +300,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     check_control(connection, raw)
     if raw.in_transaction:
         raise already_begun(connection)
-    if (
-        mode == "write" and not connection.dialect.is_async
-    ):  # of whose tasks another one may be in it
+    if mode == "write":
         check_no_block_here(connection, raw)
     started_s = time.monotonic()
     sharing = _sharing_of(connection)
