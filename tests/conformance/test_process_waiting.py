@@ -22,6 +22,7 @@ from lash_store.errors import (
     StoreClosedError,
 )
 from lash_store.process.waiting import EventSearch
+from lash_store.testing import ManualClock
 from tests.support.databases import apart, run_script
 from tests.support.processes import Says, workers
 from tests.support.registries import register, registration
@@ -238,10 +239,34 @@ def test_p_event_9_no_event_is_looked_at_twice(path: Path) -> None:
             registry.append_event("p", "wake")
         with registry.read() as tx:
             assert search(tx) is None
-        assert search.after_sequence == 4
+            assert not search.may_have(tx)
         event = registry.append_event("p", "tick").event
         with registry.read() as tx:
+            assert search.may_have(tx)
             assert search(tx) == event
+
+
+@pytest.mark.parametrize("longer", [0, 5])
+def test_p_ret_1_a_wait_begins_anew_where_its_process_does(
+    registry: ProcessRegistry, clock: ManualClock, longer: int
+) -> None:
+    """The new log is shorter than what the wait has seen of the old one, or longer."""
+    register(registry)
+    search = EventSearch("p", "wake", 0)
+    for _ in range(3):
+        registry.append_event("p", "tick")
+    with registry.read() as tx:
+        assert search(tx) is None
+    registry.complete_process("p", Success({}))
+    clock.advance(1)
+    assert registry.prune_processes(registry.read_clock()).removed == 1
+    register(registry)
+    event = registry.append_event("p", "wake").event
+    for _ in range(longer):
+        registry.append_event("p", "tick")
+    with registry.read() as tx:
+        assert search.may_have(tx)
+        assert search(tx) == event
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

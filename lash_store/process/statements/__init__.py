@@ -14,6 +14,7 @@ from lash_store.process.statements.events import (
     first_event_after as first_event_after,
     highest_sequence as highest_sequence,
     is_pending_wake as is_pending_wake,
+    log_standing as log_standing,
     pending_wakes as pending_wakes,
     recent_events as recent_events,
     select_events as select_events,

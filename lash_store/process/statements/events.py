@@ -107,6 +107,19 @@ def highest_sequence(*, process_id: str) -> Select[int | None]:
     )
 
 
+@prepare
+def log_standing(*, process_id: str) -> Select[int, str, int | None]:
+    """Read which log a process has, by when and as what it was registered, and its newest event's sequence."""
+    newest = (
+        select(func.max(_events.sequence))
+        .where(_events.process_id == process_id)
+        .scalar_subquery()
+        .label("sequence")
+    )
+    columns = (processes.c.created_at_ms, processes.c.registration_hash, newest)
+    return select(*columns).where(processes.c.process_id == process_id)
+
+
 def is_pending_wake() -> ColumnElement[bool]:
     """A condition on ``process_events``: the event woke somebody, and nobody has acknowledged it."""
     acknowledged = exists().where(
