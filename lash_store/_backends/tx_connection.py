@@ -8,6 +8,7 @@ an ORM Session, streaming results, errors that are caught and passed over.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -229,7 +230,7 @@ def _engine(raw: OwnedConnection, explain_own: ExplainOwn) -> Engine:
     pool = StaticPool(_creator(raw), reset_on_return=None, dialect=dialect)
     # Parameters stay out of errors: a fence's token is among those of a fenced statement.
     engine = Engine(pool, dialect, make_url(f"{dialect.name}://"), hide_parameters=True)
-    event.listen(engine, "handle_error", explaining(explain_own))
+    event.listen(dialect, "handle_error", explaining(explain_own))
     return engine
 
 
@@ -241,6 +242,7 @@ def _database_of(url: URL) -> str:
     return str(url.database)
 
 
+@cache  # what a dialect, of many engines, listens with is one thing: else each connection would leave one there
 def explaining(
     explain_own: ExplainOwn, name_of: Callable[[URL], str] = _database_of
 ) -> Callable[[ExceptionContext], None]:

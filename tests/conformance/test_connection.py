@@ -407,3 +407,14 @@ def test_k_lease_6_a_predicate_is_about_a_time(store: SessionStore) -> None:
         given: Any = orm
         with pytest.raises(InvalidRecordError, match="now_ms"):
             lease.fence.holds(given)
+
+
+def test_k_open_12_what_was_closed_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Of an engine over one connection, SQLAlchemy keeps what listens to it as long as its dialect."""
+    listening: list[int] = []
+    for number in range(5):
+        with SessionStore.open(tmp_path / f"{number}.db", session_id="s") as store:
+            with store.begin() as tx:
+                tx.connection.execute(text("SELECT 1"))
+                listening.append(len(list(tx.connection.dialect.dispatch.handle_error)))
+    assert set(listening) == {listening[0]}
