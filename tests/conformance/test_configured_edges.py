@@ -49,6 +49,7 @@ from lash_store.errors import (
     ReadOnlyStoreError,
     ScopeError,
     StoreBusyError,
+    TransactionControlError,
     TransactionEndedError,
 )
 from lash_store.process.tables import processes
@@ -618,6 +619,70 @@ def test_k_tx_12_an_engine_begins_nothing_inside_a_stores_block_of_its_thread(
                 SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
             store.transact(lambda tx: [tx.cancel_work(each.batch_id) for each in tx.list_work()])
     engine.dispose()
+
+
+def without_keys(dbapi: Any, _: Any) -> None:
+    dbapi.execute("PRAGMA foreign_keys = OFF")
+
+
+@pytest.mark.parametrize("said", ["before", "behind", "by hand"])
+def test_k_tx_8_foreign_keys_that_the_application_has_off_stay_off(path: Path, said: str) -> None:
+    """For what it does by itself: where they are off, nothing of ours is written."""
+    engine = create_engine(f"sqlite:///{path}")
+    if said == "before":
+        event.listen(engine, "connect", without_keys)
+    configure(engine)
+    with engine.begin() as connection:
+        if said != "before":
+            SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
+    if said == "behind":
+        event.listen(engine, "connect", without_keys)
+        engine.dispose()
+    if said == "by hand":
+        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        with autocommit.connect() as connection:
+            connection.execute(text("PRAGMA foreign_keys = OFF"))
+    rows = all_rows(path)
+    with engine.begin() as connection:
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 0
+        with pytest.raises(NotConfiguredError, match="foreign keys are off"):
+            SessionTx.on(connection, session_id="s")
+    assert all_rows(path) == rows
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["PRAGMA foreign_keys=OFF", "pragma main.foreign_keys (0)", "PRAGMA FOREIGN_KEYS='no'"],
+)
+def test_k_tx_7_foreign_keys_are_not_turned_off_where_sqlite_passes_over_it(
+    engine: Engine, statement: str
+) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(TransactionControlError, match="no effect in a transaction"):
+            connection.execute(text(statement))
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+        connection.execute(text("PRAGMA foreign_keys = ON"))
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
+        connection.execute(text(statement))
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 0
+
+
+def test_k_tx_8_what_another_listener_has_refused_is_not_joined(engine: Engine) -> None:
+    refusing = [ValueError("once")]
+
+    def refuse(_: Any) -> None:
+        if refusing:
+            raise refusing.pop()
+
+    event.listen(engine, "begin", refuse)
+    with engine.connect() as connection:
+        with pytest.raises(ValueError, match="once"):
+            connection.begin()
+        with pytest.raises(NotConfiguredError, match="no transaction"):
+            SessionTx.on(connection, session_id="s")
+    assert depth(engine) == 0
 
 
 def test_k_tx_12_no_tables_are_made_inside_a_stores_block_of_its_thread(path: Path) -> None:

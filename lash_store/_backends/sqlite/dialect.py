@@ -182,7 +182,13 @@ def check_version(where: str) -> None:
         )
 
 
-def connection_settings(*, busy_timeout_ms: int, synchronous: Synchronous) -> tuple[str, ...]:
+KEEP_KEYS: Final = "PRAGMA foreign_keys = ON"
+ARE_KEYS_KEPT: Final = "PRAGMA foreign_keys"
+
+
+def connection_settings(
+    *, busy_timeout_ms: int, synchronous: Synchronous, keeps_keys: bool = True
+) -> tuple[str, ...]:
     """Return the pragmas of every connection (K-OPEN-1); none of them touches the file.
 
     ``temp_store = MEMORY`` keeps ``UPDATE … RETURNING`` over a subquery from paying for a
@@ -193,7 +199,7 @@ def connection_settings(*, busy_timeout_ms: int, synchronous: Synchronous) -> tu
     return (
         busy_timeout(busy_timeout_ms),
         f"PRAGMA synchronous = {synchronous}",
-        "PRAGMA foreign_keys = ON",
+        *((KEEP_KEYS,) if keeps_keys else ()),
         "PRAGMA cache_size = -2000",
         "PRAGMA temp_store = MEMORY",
         *(to_the_disk if synchronous == "FULL" else ()),

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from lash_store._backends.beginning import BEGUN, nothing_kept
 from lash_store._backends.sqlite import dialect
 from lash_store._backends.sqlite.begun import Begun, path_of
+from lash_store._backends.sqlite.keys import check_not_turned_off
 from lash_store._kernel.logs import tell
 from lash_store._kernel.sharing import SCOPES
 
@@ -61,6 +62,7 @@ def stay_inside(connection: Connection, _: Any, statement: str, *__: Any) -> Non
     if not begun.is_over:
         # Its owner's own COMMIT: what follows is meant to be outside.
         begun.is_left = dialect.is_control(statement)
+        check_not_turned_off(statement)
     elif not begun.is_left:
         if begun.joined:
             raise nothing_kept(path_of(connection))

@@ -67,6 +67,7 @@ from lash_store._backends.sqlite.joined_ends import (
     give_back,
     stay_inside,
 )
+from lash_store._backends.sqlite.keys import are_set, check_kept, keep_keys
 from lash_store._backends.sqlite.opening import prepare_joined
 from lash_store._backends.tx_connection import explaining
 from lash_store._kernel.extras import OwnTables
@@ -108,6 +109,7 @@ def configure(engine: Any, settings: Settings, undeclared: Mode) -> None:
         event.listen(engine.pool, "checkin", give_back)
     if own.driver == "aiosqlite":
         event.listen(engine, "do_connect", for_any_thread)
+    event.listen(engine.pool, "connect", keep_keys, insert=True)
     event.listen(engine, "engine_connect", connected)
     event.listen(engine, "begin", beginning_again(begun))
     event.listen(engine, "before_cursor_execute", stay_inside)
@@ -193,6 +195,8 @@ def _held(connection: Connection, begun: Begun, schema: Schema, scope: str) -> S
         raise NotConfiguredError(
             f"{connection!r} was connected before its engine was configured, for one thread alone"
         ) from error
+    if begun.mode == "write":
+        check_kept(connection, cursor)
     try:
         if not compared:
             _find_layout(connection, begun, read_catalogue(cursor))
@@ -253,6 +257,8 @@ def _begun_transaction(connection: Connection) -> Begun:
     if isinstance(begun, Begun) and begun.was_undone:
         raise nothing_kept(path_of(connection))
     if not isinstance(begun, Begun) or begun.raw is not raw or not raw.in_transaction:
+        raise no_transaction(connection)
+    if not connection.in_transaction():  # ours had begun it, and another listener has refused it
         raise no_transaction(connection)
     return begun
 
@@ -329,7 +335,9 @@ def _send_begin(
         # One that was busy before has it noted already.
         connection.info.setdefault(INFO_LEVEL, raw.isolation_level)
         connection.info[INFO_PATH] = file_of(raw)
-        prepare_joined(raw, cursor, settings, path_of(connection))
+        prepare_joined(
+            raw, cursor, settings, path_of(connection), keeps_keys=not are_set(connection)
+        )
     else:
         raw.isolation_level = None
     if mode == "read":

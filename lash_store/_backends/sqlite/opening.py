@@ -202,13 +202,20 @@ def enter_wal(cursor: sqlite3.Cursor, path: str, busy_timeout_ms: int) -> None:
 
 
 def prepare_joined(
-    raw: sqlite3.Connection, cursor: sqlite3.Cursor, settings: Settings, path: str
+    raw: sqlite3.Connection,
+    cursor: sqlite3.Cursor,
+    settings: Settings,
+    path: str,
+    *,
+    keeps_keys: bool,
 ) -> None:
     """Set what our transactions need on a connection of a consumer's own."""
     # The driver's own transaction control would begin late, and as a reader.
     raw.isolation_level = None
     for setting in dialect.connection_settings(
-        busy_timeout_ms=settings.busy_timeout_ms, synchronous=settings.synchronous
+        busy_timeout_ms=settings.busy_timeout_ms,
+        synchronous=settings.synchronous,
+        keeps_keys=keeps_keys,
     ):
         cursor.execute(setting).fetchall()  # some answer with a row
     enter_wal(cursor, path, settings.busy_timeout_ms)
