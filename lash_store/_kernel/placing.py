@@ -4,7 +4,7 @@ Ours go by their canonical names within a statement, as aliases: a column is the
 """
 
 from copy import copy
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Table,
@@ -18,9 +18,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import CompileError
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.selectable import AliasedReturnsRows, TableClause
 
 from lash_store._kernel.schema import ours_of
 from lash_store._kernel.sharing import SCOPE, STORE, Place, Sharing
+
+_NAMED: Final = (TableClause, AliasedReturnsRows)
+
+_COUNTS: Final = ("visited_bindparam", "accumulate_bind_names")
+"""What SQLAlchemy hands down to know which parameters each row of an executemany has."""
 
 
 class SharingCompiler(SQLCompiler):
@@ -77,17 +83,18 @@ class SharingCompiler(SQLCompiler):
             suffix = ""
         if not place.is_scoped:
             return real + suffix + hint
-        scope = self.process(SCOPE)
+        counted = {name: kw[name] for name in _COUNTS if name in kw}
+        scope = self.process(SCOPE, **counted)
         return f"(SELECT * FROM {real}{hint} WHERE {STORE} = {scope}){suffix}"  # noqa: S608 # reason: names of ours
 
     def visit_column(self, column: Any, *arguments: Any, **kw: Any) -> Any:
         """Refuse a column that another table of its name would be asked for."""
         table = column.table
-        if isinstance(table, Table) and kw.get("include_table", True):
+        if isinstance(table, _NAMED) and kw.get("include_table", True):
             self._check_seen(table)
         return super().visit_column(column, *arguments, **kw)
 
-    def _check_seen(self, table: Table[Any]) -> None:
+    def _check_seen(self, table: Any) -> None:
         """Raise CompileError for a table that is hidden by another, one of the two being ours.
 
         Ours goes by its canonical name in a statement, which an application's own may have too.
@@ -101,8 +108,8 @@ class SharingCompiler(SQLCompiler):
             if table in level["asfrom_froms"]:
                 return
 
-    def _hides(self, other: Any, table: Table[Any]) -> bool:
-        if not isinstance(other, Table) or (other.name, other.schema) != (table.name, table.schema):
+    def _hides(self, other: Any, table: Any) -> bool:
+        if other is table or not isinstance(other, _NAMED) or _name(other) != _name(table):
             return False
         return other != table and any(map(self.sharing.place_of, (other, table)))
 
@@ -190,6 +197,11 @@ class SharingCompiler(SQLCompiler):
             return statement
         store = literal_column(f"{self.preparer.quote(table.name)}.{STORE}", Text())
         return statement.where(store == SCOPE)
+
+
+def _name(table: Any) -> tuple[str, str | None]:
+    """Return what a table, an alias, a CTE is called in a statement."""
+    return table.name, getattr(table, "schema", None)
 
 
 def _selected_within_scope(

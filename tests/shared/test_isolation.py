@@ -19,9 +19,11 @@ from msgspec.structs import replace
 from sqlalchemy import (
     Column,
     Engine,
+    Integer,
     MetaData,
     Table,
     Text,
+    column,
     create_engine,
     delete,
     event,
@@ -30,6 +32,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    table,
     text,
     true,
     update,
@@ -358,6 +361,42 @@ REFUSED: dict[str, Any] = {
     "of defaults alone": insert(session_head),
     "an UPDATE or DELETE of an alias": update(cast("Any", other_nodes)).values(tombstoned=1),
 }
+
+
+SAME_NAME: dict[str, Any] = {
+    "a table()": table("blobs", column("hash")),
+    "an alias": Table("mine", MetaData(), Column("hash", Text)).alias("blobs"),
+    "a CTE": select(literal("h").label("hash")).cte("blobs"),
+    "a subquery": select(literal("h").label("hash")).subquery("blobs"),
+}
+
+
+@pytest.mark.parametrize("other", SAME_NAME)
+def test_k_share_2_what_is_called_as_a_table_of_ours_does_not_hide_it(other: str) -> None:
+    hidden = SAME_NAME[other]
+    there = exists().where(blobs.c.hash == hidden.c.hash)
+    with closing(in_one_database("lash_")) as database:
+        database.execute("CREATE TABLE blobs (hash)")
+        for statement in (select(hidden.c.hash).where(there), select(hidden.c.hash).where(~there)):
+            with pytest.raises(CompileError, match="two tables are called 'blobs'"):
+                by_sqlalchemy(database, "lash_", statement)
+        assert by_sqlalchemy(database, "lash_", select(blobs.c.hash)) != []
+
+
+def test_k_share_2_rows_of_an_applications_own_with_what_is_read_of_ours() -> None:
+    """Several by one statement, of which each has the session among its parameters."""
+    mine = MetaData()
+    newest = select(func.max(nodes.node_id)).scalar_subquery()
+    notes = Table("notes", mine, Column("id", Integer, primary_key=True), Column("node", Text))
+    with (
+        closing(in_one_database("lash_")) as database,
+        engine_on(database, "lash_") as engine,
+        engine.begin() as connection,
+    ):
+        mine.create_all(connection)
+        fresh = insert(notes).values(node=newest).returning(notes.c.id, notes.c.node)
+        rows = connection.execute(fresh, [{"id": 1}, {"id": 2}, {"id": 3}]).all()
+        assert rows == [(each, connection.scalar(select(newest))) for each in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("why", REFUSED)
