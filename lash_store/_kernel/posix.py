@@ -37,12 +37,13 @@ def open_beside(model: str, path: str, flags: int = 0) -> int:
     flags |= os.O_RDWR | CLOSE_ON_EXEC
     with suppress(FileNotFoundError):
         return os.open(path, flags)
-    descriptor, its = os.open(path, flags | os.O_CREAT, 0o600), os.stat(model)
+    its = os.stat(model)
+    descriptor = os.open(path, flags | os.O_CREAT, 0o600)
     try:
         os.fchmod(descriptor, its.st_mode & 0o666)
         with suppress(PermissionError):
             os.fchown(descriptor, its.st_uid, its.st_gid)
-    except OSError:
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor

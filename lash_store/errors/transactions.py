@@ -53,7 +53,8 @@ class NestedTransactionError(TransactionError):
         return cls(
             "this thread is inside a transaction on this database already, which would have "
             "to end first: use that one's `tx`, or another kind's beside it, "
-            "ProcessTx.beside(tx) say, or go on after it"
+            "ProcessTx.beside(tx) say, or go on after it; in a signal handler, which may strike in the midst "
+            "of any call, note what came or raise"
         )
 
 

@@ -84,6 +84,7 @@ def copy_deployment(
     source, target = place_at("source", source), place_at("target", target)
     if is_in_memory(target):
         raise StoreOpenError(str(target), "of a database in memory nothing would be left")
+    _check_apart(source, target)
     reading: OpenOptions = {
         "prefix": source_prefix or prefix,
         "extras": "any",
@@ -108,6 +109,15 @@ def copy_deployment(
         )
         raise StoreOpenError(place_name(str(source)), f"there is no {what}: nothing was copied")
     return copied
+
+
+def _check_apart(source: str | Path, target: str | Path) -> None:
+    """Refuse a folder among the source's sessions: what is made there would be taken for one."""
+    if is_url(source) or is_url(target):
+        return
+    sessions, there = (Path(source) / SESSIONS).resolve(), Path(target).resolve()
+    if there == sessions or sessions in there.parents:
+        raise StoreOpenError(str(target), f"it is where the sessions of {str(source)!r} are")
 
 
 def _copies(

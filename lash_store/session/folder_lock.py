@@ -10,12 +10,23 @@ from typing import Final
 
 from lash_store._backends import url_of
 from lash_store._kernel.options import BUSY_TIMEOUT_MS
-from lash_store._kernel.posix import fcntl, open_beside, require_systems_own
+from lash_store._kernel.posix import fcntl, in_forked_child, open_beside, require_systems_own
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 _LOCK: Final = ".lock"
 _TAKEN: Final = (errno.EAGAIN, errno.EACCES)
 _TRY_AGAIN_S: Final = 0.002
+
+
+_descriptors: Final[set[int]] = set()
+"""By which this process holds locks now, or waits for them."""
+
+
+@in_forked_child
+def _leave_to_parent() -> None:
+    """Close those of the parent's: it may be killed, and its lock would be held as long as this process lives."""
+    while _descriptors:
+        os.close(_descriptors.pop())
 
 
 class FolderLock:
@@ -41,12 +52,17 @@ class FolderLock:
             return
         with explained(self._root / _LOCK):
             descriptor = open_beside(str(self._root), str(self._root / _LOCK))
+        _descriptors.add(descriptor)
         try:
             with explained(self._root):
                 self._wait_for(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
         finally:
-            os.close(descriptor)
+            if descriptor in _descriptors:  # else it was its parent's
+                _descriptors.remove(descriptor)
+                # Closing it would not do: a child that was forked meanwhile may have it open still.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
     def _wait_for(self, descriptor: int, kind: int) -> None:
         """Wait for the lock, as long as for any (K-TX-3): another process may have been stopped inside of it."""

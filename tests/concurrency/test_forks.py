@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lash_store.session.folder_lock import FolderLock
 
 pytestmark = pytest.mark.canonical("a program of its own opens the file")
 
@@ -63,3 +67,112 @@ def test_k_open_5_forks_beside_threads_that_close_and_drop_stores(path: Path) ->
 def test_k_open_5_forks_beside_a_store_in_memory_and_deletions(path: Path) -> None:
     counts = report("beside_memory", path, FORKS)
     assert min(counts["puts"], counts["deletes"]) > 10, counts
+
+
+def program(source: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+BESIDE_A_BLOCK = """
+    import os, signal, sys, threading, time
+    from lash_store import NewWork, SessionStore
+
+    store = SessionStore.open(sys.argv[1], session_id="s")
+    begun, may_end = threading.Event(), threading.Event()
+
+    def write():
+        with store.begin():
+            begun.set()
+            may_end.wait(20)
+
+    threading.Thread(target=write, daemon=True).start()
+    begun.wait()
+    threading.Timer(0.4, may_end.set).start()
+"""
+
+
+def test_k_open_5_a_signal_handler_forks_while_its_thread_does(path: Path) -> None:
+    """As a supervisor does that starts another worker for one that has ended."""
+    done = program(
+        BESIDE_A_BLOCK
+        + """
+    def fork(*_):
+        child = os.fork()
+        if not child:
+            store.enqueue_work(NewWork([1]))
+            os._exit(0)
+        children.append(child)
+
+    children = []
+    signal.signal(signal.SIGALRM, fork)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    fork()
+    while len(children) < 2:
+        time.sleep(0.01)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    assert len(store.list_work()) == 2
+    assert signal.getsignal(signal.SIGALRM) is fork
+    """,
+        path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_k_tx_10_what_a_handler_raises_while_a_fork_is_prepared_is_raised(
+    path: Path, number: str
+) -> None:
+    """Python throws away what comes out of a hook of a fork."""
+    done = program(
+        BESIDE_A_BLOCK
+        + f"""
+    def leave(*_):
+        sys.exit(7)
+
+    signal.signal(signal.{number}, leave)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.{number})).start()
+    if not os.fork():
+        os._exit(0)
+    time.sleep(10)
+    """,
+        path,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.posix("locks of a folder")
+@pytest.mark.parametrize("end", ["leaves", "is killed"])
+def test_s_dir_2_a_forked_child_keeps_no_lock_of_a_folder(tmp_path: Path, end: str) -> None:
+    """Whether its parent leaves the lock, or is killed while it has it."""
+    done = program(
+        f"""
+    import os, signal, sys, time
+    from pathlib import Path
+    from lash_store.session.folder_lock import FolderLock
+
+    lock = FolderLock(Path(sys.argv[1]))
+    with lock.held(exclusive=True):
+        child = os.fork()
+        if not child:
+            os.close(1), os.close(2)
+            time.sleep(20)
+            os._exit(0)
+        print(child, flush=True)
+        if {end!r} == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+    """,
+        tmp_path,
+    )
+    child = int(done.stdout)
+    try:
+        with FolderLock(tmp_path, busy_timeout_ms=0).held(exclusive=True):
+            os.kill(child, 0)  # it is there
+    finally:
+        os.kill(child, signal.SIGKILL)

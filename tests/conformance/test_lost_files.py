@@ -655,6 +655,24 @@ def test_k_open_7_nothing_is_made_where_something_of_another_database_is_kept(
         assert sorted(path.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_k_open_7_no_store_is_taken_for_the_journal_of_a_new_one(
+    tmp_path: Path, suffix: str, is_open: bool
+) -> None:
+    """SQLite would remove it without a word."""
+    first = tmp_path / f"trip{suffix}"
+    with SessionStore.open(first, session_id="s") as store:
+        store.put_blob(b"kept")
+        if not is_open:
+            store.close()
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(StoreOpenError, match="a database by itself"):
+            SessionStore.open(tmp_path / "trip", session_id="t")
+        assert sorted(tmp_path.iterdir()) == before
+    assert len(all_rows(first)["blobs"]) == 1
+
+
 def test_k_dep_1_a_folder_is_where_its_link_led_to(tmp_path: Path) -> None:
     for release in ("v1", "v2"):
         Deployment.open(tmp_path / release).close()

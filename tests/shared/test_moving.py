@@ -501,6 +501,18 @@ def test_k_share_7_two_copies_at_once_are_both_told_that_it_is_there(tmp_path: P
 
 
 @pytest.mark.layouts("a database of its own")
+@pytest.mark.parametrize("within", ["sessions", "sessions/deeper", "link"])
+def test_k_share_7_nothing_is_copied_in_among_the_sessions(
+    folder: Path, tmp_path: Path, within: str
+) -> None:
+    (folder / "link").symlink_to(folder / "sessions")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(StoreOpenError, match="where the sessions of"):
+        copy_deployment(folder, folder / within)
+    assert sorted(folder.rglob("*")) == before
+    assert len(copy_deployment(folder, folder / "copy")) == SESSIONS + 3
+
+
 def test_k_share_7_beside_itself_in_a_database_that_is_not_in_wal(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with Deployment.open(url) as deployment:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from lash_store._backends.sqlite.births import born_ns
 from lash_store._backends.sqlite.driver import is_busy, primary_code
 from lash_store._kernel.checks import shown
-from lash_store._kernel.posix import CLOSE_ON_EXEC, in_forked_child, require_systems_own
+from lash_store._kernel.posix import CLOSE_ON_EXEC, fcntl, in_forked_child, require_systems_own
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 IN_MEMORY: Final = ":memory:"
@@ -22,6 +22,8 @@ QUEUE_SUFFIX: Final = "-queue"
 """The sidecar of the queue of writers, beside the database as SQLite's own are."""
 
 WAL_SUFFIX: Final = "-wal"
+_HEADER: Final = b"SQLite format 3\0"
+
 SIDECARS: Final = (WAL_SUFFIX, "-shm", QUEUE_SUFFIX)
 """What stands beside a database."""
 
@@ -64,6 +66,18 @@ def may_be_database(path: str) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size > 0 and not found.st_size % 512
+
+
+def is_store(path: str) -> bool:
+    """Whether a store has written to a database, by the queue of writers that it has made beside it.
+
+    Nothing is opened: closing it would drop the locks that this process may have on it. Where there
+    are no such locks, there is no queue either, and its header says so.
+    """
+    if fcntl is not None:
+        return is_there(path + QUEUE_SUFFIX)
+    with open(path, "rb") as file:
+        return file.read(len(_HEADER)) == _HEADER
 
 
 def is_taken(sidecar: str) -> bool:

@@ -6,6 +6,7 @@ be carried into a child (K-OPEN-5). ``Database.prepare_fork`` says how that is k
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -14,6 +15,7 @@ from time import monotonic, sleep
 from typing import Final, Protocol
 
 from lash_store._backends.sqlite.connection import StoreConnection
+from lash_store._kernel.delayed import DelayedSignals
 from lash_store.errors import NestedTransactionError, StoreOpenError
 
 FORK_WAIT_S: Final = 5.0
@@ -114,7 +116,11 @@ def _all_databases() -> list[Forked]:
     return [each for each in (ref() for ref in databases.valuerefs()) if each is not None]
 
 
+_delayed: Final = DelayedSignals()
+
+
 def _prepare_fork() -> None:
+    _delayed.hold()
     _forking.acquire()
     until_s = monotonic() + FORK_WAIT_S
     # Who writes may have to open something first, so writes end before nothing is opened any more.
@@ -148,6 +154,7 @@ def _after_fork_in_parent() -> None:
     finally:
         _paused.clear()
         _forking.release()
+        _delayed.let_go(sys._getframe().f_back)  # noqa: SLF001 # reason: whoever called fork()
 
 
 def _let_all_go_on() -> None:
@@ -162,6 +169,7 @@ def _leave_all_to_parent() -> None:
     _under_way.clear()
     _paused.clear()
     _prepared.clear()
+    _delayed.forget()
     for database in _all_databases():
         if database.leave_to_parent():
             _carried.add(database.path)

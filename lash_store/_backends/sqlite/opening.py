@@ -18,6 +18,7 @@ from lash_store._backends.sqlite.files import (
     SIDECARS,
     check_openable,
     create_private_file,
+    is_store,
     is_taken,
     is_there,
     may_be_database,
@@ -94,6 +95,7 @@ def open_connection(
     if path != IN_MEMORY:
         if is_new:
             _check_no_sidecar(path)
+            _check_beside(path)
             create_private_file(path)
         check_openable(path, read_only=read_only, immutable=settings.immutable)
     connection = _connect(path, settings, read_only=read_only, prefix=prefix)
@@ -170,6 +172,16 @@ def _check_no_sidecar(path: str) -> None:
         # The queue of writers leaves a database alone that is there before it.
         if suffix != QUEUE_SUFFIX or (is_there(path) and not is_taken(path)):
             raise StoreOpenError(path, f"it is where something of the database {of!r} is kept")
+
+
+def _check_beside(path: str) -> None:
+    """Raise StoreOpenError where SQLite would take a store for the journal of the new file, and remove it."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        beside = path + suffix
+        if may_be_database(beside) and is_store(beside):
+            raise StoreOpenError(
+                path, f"SQLite keeps something of it at {beside!r}, which is a database by itself"
+            )
 
 
 def choose_pages(cursor: sqlite3.Cursor) -> None:
