@@ -26,6 +26,7 @@ from lash_store._kernel.prepared import prepare
 from lash_store.effect.tables import runtime_effect_replay
 
 _effects = runtime_effect_replay.c
+_other = runtime_effect_replay.alias("other").c
 _IN_PROGRESS = "in_progress"
 _claim = Liveness(_effects.lease_token, _effects.lease_expires_at_ms)
 _NOBODY: dict[Any, Any] = {
@@ -340,7 +341,12 @@ def prunable_effects(*, updated_before_ms: int, limit: int) -> Select[str, str]:
     """Read a batch of the steps that were completed before a time: scope id and replay key."""
     return (
         select(_effects.scope_id, _effects.replay_key)
-        .where(_effects.status == "completed", _effects.updated_at_ms < updated_before_ms)
+        .where(
+            _effects.status == "completed",
+            _effects.updated_at_ms < updated_before_ms,
+            # Work that is under way there goes by what it has done.
+            _effects.scope_id.not_in(select(_other.scope_id).where(_other.status == _IN_PROGRESS)),
+        )
         .limit(limit)
     )
 

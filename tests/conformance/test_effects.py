@@ -391,7 +391,7 @@ def test_e_list_1_forgetting_and_pruning(
         begun = claim(effects, f"k{at}")
         if at == 1:
             effects.fail_effect(begun, EffectError("c", "m"))
-        elif at != 2:
+        else:
             effects.finish_effect(begun, at)
         clock.advance(10)
     bound_ms = clock.now_ms() - 10  # the last one was completed at it, and stays
@@ -399,13 +399,37 @@ def test_e_list_1_forgetting_and_pruning(
     assert effects.prune_effects(0) == effects.forget_scope("other") == 0
     assert all_rows(path) == before
     assert effects.prune_effects(bound_ms, limit=2) == 2
-    assert effects.prune_effects(bound_ms, limit=2) == 1
+    assert effects.prune_effects(bound_ms, limit=2) == 2
     assert effects.prune_effects(bound_ms, limit=2) == 0
-    assert [e.replay_key for e in effects.list_effects()] == ["k1", "k2", "k5"]
+    assert [e.replay_key for e in effects.list_effects()] == ["k1", "k5"]
+    running = claim(effects, "running")
     assert effects.forget_scope("s/t") == 2
-    assert [e.replay_key for e in effects.list_effects()] == ["k2"]  # it is in progress
+    assert [e.replay_key for e in effects.list_effects()] == ["running"]
+    effects.finish_effect(running, 1)
     for bad in (lambda: effects.prune_effects(-1), lambda: effects.forget_scope(" ")):
         refused(path, InvalidRecordError, bad)
+
+
+@pytest.mark.parametrize("under_way", ["step", "sleep"])
+def test_e_list_1_work_that_is_under_way_keeps_what_it_has_done(
+    effects: EffectStore, clock: ManualClock, path: Path, under_way: str
+) -> None:
+    effects.finish_effect(claim(effects, "charged"), 1)
+    if under_way == "step":
+        last = claim(effects, "step")
+    else:
+        effects.begin_sleep("s/t", "sleep", 100)
+    effects.begin_effect("other", "step", {}, ttl_ms=TTL)
+    clock.advance(TTL // 2)
+    before = all_rows(path)
+    assert effects.prune_effects(clock.now_ms()) == 0
+    assert all_rows(path) == before
+    if under_way == "step":
+        effects.finish_effect(last, 2)
+    else:
+        effects.begin_sleep("s/t", "sleep", 100)
+    assert effects.prune_effects(clock.now_ms()) == 1
+    assert [e.replay_key for e in effects.list_effects(scope_id="s/t")] == [under_way]
 
 
 def test_e_sleep_1_a_sleep_is_due_once(

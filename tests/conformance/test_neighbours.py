@@ -164,7 +164,7 @@ def test_e_list_1_what_is_forgotten_and_pruned_is_that_alone(
     for scope in SCOPES:
         effects.finish_effect(begun(effects, scope, "j"), 1)
         effects.fail_effect(begun(effects, scope, "k"), EffectError("code", "text"))
-        begun(effects, scope, "l")
+        begun(effects, f"{scope}-busy", "l")
         clock.advance(10)
     assert effects.forget_scope("b") == 2
 
@@ -174,17 +174,24 @@ def test_e_list_1_what_is_forgotten_and_pruned_is_that_alone(
     assert left() == [
         ("a", "j"),
         ("a", "k"),
-        ("a", "l"),
-        ("b", "l"),
+        ("a-busy", "l"),
+        ("b-busy", "l"),
         ("c", "j"),
         ("c", "k"),
-        ("c", "l"),
+        ("c-busy", "l"),
     ]
     last_ms = clock.now_ms() - 10
     assert effects.prune_effects(last_ms) == 1
-    assert left() == [("a", "k"), ("a", "l"), ("b", "l"), ("c", "j"), ("c", "k"), ("c", "l")]
+    assert left() == [
+        ("a", "k"),
+        ("a-busy", "l"),
+        ("b-busy", "l"),
+        ("c", "j"),
+        ("c", "k"),
+        ("c-busy", "l"),
+    ]
     assert effects.prune_effects(last_ms + 1) == 1
-    assert left() == [("a", "k"), ("a", "l"), ("b", "l"), ("c", "k"), ("c", "l")]
+    assert left() == [("a", "k"), ("a-busy", "l"), ("b-busy", "l"), ("c", "k"), ("c-busy", "l")]
 
 
 @pytest.mark.parametrize("younger", [("a", "k"), ("c", "k"), ("b", "j"), ("b", "l")])

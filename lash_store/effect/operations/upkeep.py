@@ -119,7 +119,9 @@ def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_00
     """Remove a batch of the steps that were completed before a time; return how many.
 
     At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
-    milliseconds since the epoch (E-LIST-1).
+    milliseconds since the epoch (E-LIST-1). A scope in which a step is in progress, a sleep too, keeps all
+    of its steps. Of others, what is removed is done again by whoever goes on there: let it be a time
+    before which no work that may still go on has done anything.
     """
     before = check_time("updated_before_ms", updated_before_ms)
     most = bound("limit", limit)
