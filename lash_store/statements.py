@@ -8,7 +8,7 @@ from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
 from lash_store._kernel.checks import check_kind, shown
-from lash_store._kernel.dialects import JsonText, is_one_of
+from lash_store._kernel.dialects import WholeJsonText, is_one_of
 from lash_store._kernel.prepared import Prepared, PreparedRows, prepare
 from lash_store._kernel.sharing import across_sessions
 from lash_store.errors import InvalidRecordError
@@ -70,6 +70,6 @@ def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:
 
     A number is no text on SQLite: cast it, to Integer or to Text, before it is compared. A truth value is
     ``1`` or ``0`` there, and ``true`` or ``false`` as a text on a server, which makes no Integer of that; of a
-    name that an object has twice SQLite gives the first, a server the last.
+    name that an object has twice SQLite gives the first, a server the last. A NUL, which no column can hold, is U+FFFD.
     """
-    return JsonText(column, *path)
+    return WholeJsonText(column, *path)

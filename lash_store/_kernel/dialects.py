@@ -126,6 +126,12 @@ class JsonText(FunctionElement[str]):
         super().__init__(column, *_steps(path))
 
 
+class WholeJsonText(JsonText):
+    """The same of a text that may have a NUL in it, by U+FFFD for that: SQLite reads one up to it only."""
+
+    inherit_cache = True
+
+
 class IsJsonString(FunctionElement[bool]):
     """Whether a member of a JSON object that is stored in a TEXT column is a text, or NULL."""
 
@@ -325,12 +331,19 @@ _UNHOLDABLE: Final = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F][0-
 @compiles(JsonText, "sqlite")
 def _json_text_on_sqlite(element: JsonText, compiler: SQLCompiler, **kw: Any) -> str:
     # json_extract(), which is older than the arrow operators (SQLite 3.38).
-    return _of_member_on_sqlite(element, compiler, "json_extract({}, '$.{}')", **kw)
+    return _of_member_on_sqlite(element, compiler, "json_extract({column}, '$.{member}')", **kw)
+
+
+@compiles(WholeJsonText, "sqlite")
+def _whole_json_text_on_sqlite(element: WholeJsonText, compiler: SQLCompiler, **kw: Any) -> str:
+    return _of_member_on_sqlite(element, compiler, "json_extract({whole}, '$.{member}')", **kw)
 
 
 @compiles(IsJsonString, "sqlite")
 def _is_json_string_on_sqlite(element: IsJsonString, compiler: SQLCompiler, **kw: Any) -> str:
-    return _of_member_on_sqlite(element, compiler, "json_type({}, '$.{}') = 'text'", **kw)
+    return _of_member_on_sqlite(
+        element, compiler, "json_type({column}, '$.{member}') = 'text'", **kw
+    )
 
 
 def _of_member_on_sqlite(
@@ -339,4 +352,8 @@ def _of_member_on_sqlite(
     column, *path = (compiler.process(clause, **kw) for clause in element.clauses)
     member = ".".join(name.strip("'") for name in path)
     # Text that is no JSON has no member; whoever reads the row says that it is corrupt.
-    return f"CASE WHEN json_valid({column}) THEN {expression.format(column, member)} END"
+    # A backslash that is one by itself is set aside, by what stands in no JSON: what follows it is text.
+    plain = f"replace(replace(replace({column}, '\\\\', char(1)), '\\u0000', '\\ufffd'), char(1), '\\\\')"
+    whole = f"CASE WHEN instr({column}, '\\u0000') THEN {plain} ELSE {column} END"
+    found = expression.format(column=column, member=member, whole=whole)
+    return f"CASE WHEN json_valid({column}) THEN {found} END"

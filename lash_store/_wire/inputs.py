@@ -152,4 +152,5 @@ def _members(value: Any) -> Mapping[str, Any]:
 
 def _text_at(value: Any, name: str) -> str | None:
     found = _members(value).get(name)
-    return found if isinstance(found, str) else None
+    # One with a NUL, which SQL reads up to that only, is no label.
+    return found if isinstance(found, str) and "\0" not in found else None

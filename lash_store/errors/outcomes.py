@@ -156,7 +156,7 @@ class NodeConflictError(LashStoreError):
         self.node_id = node_id
 
     def __str__(self) -> str:
-        return f"the graph has a node {self.node_id!r} already, and an id is never used again"
+        return f"the graph has a node {self.node_id!r} already, one that is hidden, it may be"
 
 
 class NotFoundError(LashStoreError):

@@ -34,8 +34,9 @@ from lash_store.errors import (
 from lash_store.session.folder_lock import FolderLock, explained, is_there
 from lash_store.session.operations.meta import read_meta_row
 from lash_store.session.records.meta import SessionMeta
+from lash_store.session.statements import is_live
 from lash_store.session.store import SessionStore
-from lash_store.session.tables import SCHEMA, session_head, session_meta
+from lash_store.session.tables import SCHEMA, session_execution_leases, session_head, session_meta
 from lash_store.session.tx import SessionTx
 
 _LONGEST_NAME: Final = 80
@@ -160,10 +161,14 @@ def _has(name: str, tx: SessionTx) -> bool:
 
 
 def _remove(path: str, tx: SessionTx) -> int:
-    lease = tx.current_lease()
+    leases = session_execution_leases.c
+    live = select(leases.lease_owner_id, leases.session_id, leases.lease_expires_at_ms)
+    with explained_on(tx):
+        # Of whatever session: one may have leases of others, by ``session_id=``.
+        lease = tx.connection.execute(live.where(is_live(now_ms=tx.now_ms))).first()
     if lease is not None:
-        fence = lease.fence
-        held = f"{fence.owner_id!r} has the lease on {fence.key!r} until {lease.expires_at_ms} ms"
+        owner_id, session_id, expires_at_ms = lease
+        held = f"{owner_id!r} has the lease on {session_id!r} until {expires_at_ms} ms"
         raise StoreBusyError(path, 0, held)
     with explained_on(tx):  # those that refer to others first
         return sum(tx.connection.execute(delete(each)).rowcount for each in reversed(SCHEMA.tables))

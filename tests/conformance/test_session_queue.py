@@ -20,6 +20,7 @@ from lash_store.errors import ClaimLostError, CorruptRecordError, InvalidRecordE
 from lash_store.session import statements, tables
 from lash_store.session.records import AlreadyQueued, NewWork, WorkBatch, claimable_prefix
 from lash_store.session.records.queue import Candidate
+from lash_store.statements import json_text
 from lash_store.testing import ManualClock, SequentialIds
 from tests.support.databases import all_rows, run_script
 from tests.support.sessions import TTL, claim_of, enqueue, lease_of
@@ -27,6 +28,20 @@ from tests.support.sessions import TTL, claim_of, enqueue, lease_of
 
 def names(batches: Any) -> list[str]:
     return [batch.items[0].payload for batch in batches]
+
+
+@pytest.mark.parametrize("asked", ["acme", "acme\ufffdx", r"acme\\u0000x"])
+def test_json_text_reads_past_a_nul(store: SessionStore, asked: str) -> None:
+    for tenant in ("acme\0x", r"acme\\u0000x", "\\\0", "acme"):
+        enqueue(store, {"tenant": tenant})
+    lease = lease_of(store)
+    tenant_of = json_text(tables.queued_work_items.c.payload_json, "tenant")
+    claimed = store.claim_work(
+        lease.fence, owner_id="o", ttl_ms=TTL, where=tenant_of == asked, max_batches=9
+    )
+    assert claimed is not None
+    expected = {"acme\ufffdx": "acme\0x"}.get(asked, asked)
+    assert [batch.items[0].payload for batch in claimed.batches] == [{"tenant": expected}]
 
 
 def test_s_queue_1_a_batch_on_the_wire(store: SessionStore, path: Path, clock: ManualClock) -> None:

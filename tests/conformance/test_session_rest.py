@@ -342,6 +342,22 @@ class TestSummary:
         assert summary is not None
         assert (summary.user_messages, summary.first_user_message) == (1, "another branch")
 
+    def test_s_gc_3_what_reads_like_a_users_up_to_a_nul_is_none(self, store: SessionStore) -> None:
+        store.save_meta(self.META)
+        spoken = message("User", part("Text", "a user's"))
+        nodes = [
+            Node("1", None, {**spoken, "kind": "event\0"}),
+            Node("2", "1", message("User\0ish", part("Text", "nobody's"))),
+            Node("3", "2", message("User", part("Text", r"\u0000 is a NUL: " + "\0"))),
+        ]
+        commit(store, Append(nodes, "3"))
+        summary = store.load_summary()
+        assert summary is not None
+        assert (summary.user_messages, summary.first_user_message) == (
+            1,
+            r"\u0000 is a NUL: " + "\0",
+        )
+
     def test_s_gc_3_a_role_may_be_written_in_any_way_that_json_knows(
         self, store: SessionStore, path: Path
     ) -> None:

@@ -117,6 +117,18 @@ def test_s_commit_2_a_release_that_is_asked_for_is_done_again(
     assert after == before
 
 
+def test_s_commit_2_a_lease_of_another_session_is_not_released(
+    store: SessionStore, path: Path
+) -> None:
+    turn = stamped(store)
+    receipt = store.commit_turn(turn)
+    other = store.claim_lease(owner_id="ann", ttl_ms=1_000, session_id="other")
+    assert isinstance(other, SessionLease)
+    before = all_rows(path)
+    assert store.commit_turn(replace(turn, fence=other.fence, release=True)) == receipt
+    assert all_rows(path) == before
+
+
 @pytest.mark.parametrize("other", ["hash-0", "hash-2"])
 def test_s_commit_2_the_same_turn_with_another_hash_is_a_conflict(
     store: SessionStore, path: Path, other: str

@@ -266,6 +266,26 @@ def test_t_sub_3_what_cannot_be_decoded_is_reported_and_can_be_removed(
     assert triggers.list_subscriptions().undecodable == ()
 
 
+@pytest.mark.parametrize("spoilt", ["5", "true", "{}", "[]", "null"])
+def test_t_sub_3_whose_session_is_no_text_is_removed_by_its_scope(
+    triggers: TriggerStore, path: Path, spoilt: str
+) -> None:
+    """The record decides whose it is, where it can be read (T-SUB-5)."""
+    subscribe(triggers, registrant=BySession(Scope("one", "f")))
+    run_script(
+        path,
+        f"""UPDATE trigger_subscriptions
+        SET record_json = replace(record_json, '"session_id":"one"', '"session_id":{spoilt}')""",
+    )
+    assert (
+        len(triggers.list_subscriptions(matching=SubscriptionFilter(session_id="one")).undecodable)
+        == 1
+    )
+    assert triggers.cancel_subscription("one", "trigger:1") is True
+    assert triggers.delete_subscription("one", "trigger:1") is True
+    assert triggers.list_subscriptions().undecodable == ()
+
+
 def test_t_sub_4_cancel_and_enable(triggers: TriggerStore, path: Path, clock: ManualClock) -> None:
     handle = subscribe(triggers, registrant=BySession(Scope("one", "f"))).handle
     run_script(

@@ -17,6 +17,7 @@ from lash_store import (
     LeaseHeld,
     NewWork,
     SessionDirectory,
+    SessionLease,
     SessionStore,
 )
 from lash_store.errors import (
@@ -150,7 +151,14 @@ def test_deleting_a_session_removes_its_rows_and_no_others(path: Path, url: str)
     assert one is not None
     held = one.current_lease()
     assert held is not None
+    elsewhere = one.claim_lease(owner_id="bob", ttl_ms=60_000, session_id="other")
+    assert isinstance(elsewhere, SessionLease)
     one.release_lease(held.fence)
+    within = rows(path)
+    with pytest.raises(StoreBusyError, match=r"busy: 'bob' has the lease on 'other' until \d+ ms"):
+        directory.delete("a")
+    assert rows(path) == within
+    one.release_lease(elsewhere.fence)
     assert directory.delete("a") is True
     assert directory.delete("a") is False
     assert directory.open("a") is None

@@ -819,7 +819,7 @@ def test_k_share_5_what_is_joined_is_compared_once_for_each_change_of_the_schema
         raw.set_trace_callback(sent.append)
         SessionTx.on(connection, session_id="s")
         raw.set_trace_callback(None)
-    assert sent == ["PRAGMA schema_version"]
+    assert sent == ["PRAGMA foreign_keys", "PRAGMA schema_version"]
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE INDEX mine ON lash_blobs (content)")
     with engine.begin() as connection, pytest.raises(SchemaDriftError, match="mine"):

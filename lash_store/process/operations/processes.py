@@ -123,7 +123,7 @@ def list_processes(
             rows = statements.list_status.all(
                 cursor, status=state, after_process_id=after_process_id, limit=up_to, **given
             )
-        return [read_record(process_id, record_json, state) for process_id, record_json in rows]
+        return [read_record(*row) for row in rows]
 
     return list_page
 

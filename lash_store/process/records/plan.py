@@ -36,7 +36,7 @@ from lash_store.process.records.selecting import materialise
 from lash_store.process.tables import processes
 
 _CAUSED_BY: Final = on_any_stack(msgspec.json.Decoder(Mapping[str, Any] | None).decode)
-_SCOPE: Final = on_any_stack(msgspec.json.Decoder(Scope).decode)
+_SCOPE: Final = on_any_stack(msgspec.json.Decoder(Scope | None).decode)
 _decode_payload = on_any_stack(msgspec.json.Decoder().decode)
 _decode_event_types = on_any_stack(
     msgspec.json.Decoder(list[EventType], dec_hook=read_shape).decode

@@ -117,8 +117,8 @@ def list_processes(
     created_before_ms: int | None = None,
     after_process_id: str,
     limit: int,
-) -> Select[str, str]:
-    """Read a page of the processes, by id: id and record_json (P-LIST-1).
+) -> Select[str, str, str]:
+    """Read a page of the processes, by id: id, record_json and status (P-LIST-1).
 
     None filters by nothing. `waiting` is 0 or 1; `definition` is one that is a text,
     `definition_json` the compact JSON of an object or array.
@@ -141,7 +141,7 @@ def list_status(
     created_before_ms: int | None = None,
     after_process_id: str,
     limit: int,
-) -> Select[str, str]:
+) -> Select[str, str, str]:
     """Read what ``list_processes`` reads of one status, by the index of the status.
 
     It reads, and sorts, all that have it, for each page; ``list_processes`` reads what lies between.
@@ -311,9 +311,9 @@ def wake_targets(*, session_id: str) -> Select[str, str, str]:
     return select(*columns).where(targets_session(session_id=session_id))
 
 
-def _page(*, after_process_id: str, limit: int) -> Select[str, str]:
+def _page(*, after_process_id: str, limit: int) -> Select[str, str, str]:
     return (
-        select(_processes.process_id, _processes.record_json)
+        select(_processes.process_id, _processes.record_json, _processes.status)
         .where(_processes.process_id > after_process_id)
         .order_by(_processes.process_id)
         .limit(limit)

@@ -72,8 +72,8 @@ def commit_turn(context: SessionContext, commit: TurnCommit) -> Work[TurnReceipt
         if written.stamp is not None:
             receipt = _receipt(tx, written.stamp, session_id)
             if receipt is not None:
-                if release_lease:  # a lease that the first try held on to is over as well
-                    release_lease(tx)
+                if release_lease and fence.session_id == session_id:
+                    release_lease(tx)  # which the first try held on to
                 return receipt
         if fence.session_id != session_id:
             raise LeaseLostError(fence, None, "never_claimed")

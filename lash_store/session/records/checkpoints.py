@@ -21,7 +21,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     `turn_state` is the consumer's JSON. The three components, `tool_state` and
     `plugin_snapshot` (JSON) and `execution_state` (bytes), come as a body, which is stored
-    under the hash of its bytes, or as the ref of one that is stored already; a body wins.
+    under the hash of what it is encoded to (MessagePack), or as the ref that an earlier checkpoint's
+    :class:`Manifest` has of it; a body wins. Other blobs are no components: loading such a one is
+    CorruptRecordError.
     """
 
     turn_state: Json

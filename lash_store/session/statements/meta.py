@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Insert, Select, and_, func, or_, select
 
-from lash_store._kernel.dialects import JsonText, UpsertInsert, offered, upsert_insert
+from lash_store._kernel.dialects import UpsertInsert, WholeJsonText, offered, upsert_insert
 from lash_store._kernel.prepared import prepare
 from lash_store.session.tables import graph_nodes, session_meta
 
@@ -70,7 +70,7 @@ def select_user_messages() -> Select[int, str]:
     # Most nodes are somebody else's, and are not parsed to see it: only by \\u can it be written
     # in JSON otherwise than as it is.
     may_be = or_(text.contains("User"), text.contains("\\u", escape="!"))
-    is_users = and_(JsonText(text, "kind") == "event", JsonText(text, *role) == "User")
+    is_users = and_(WholeJsonText(text, "kind") == "event", WholeJsonText(text, *role) == "User")
     return select(graph_nodes.c.seq, text).where(graph_nodes.c.tombstoned == 0, may_be, is_users)
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Select,
     Update,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -16,7 +17,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert
 
-from lash_store._kernel.dialects import IsNoJson, JsonText, OnOneRow, is_null_or, nullable
+from lash_store._kernel.dialects import (
+    IsJsonString,
+    IsNoJson,
+    JsonText,
+    OnOneRow,
+    is_null_or,
+    nullable,
+)
 from lash_store._kernel.prepared import prepare
 from lash_store._wire.filters import is_defined_by
 from lash_store.trigger.tables import trigger_subscription_seq, trigger_subscriptions
@@ -77,10 +85,16 @@ def is_registered_by(
     like that of a frame of another.
     """
     registrant = _subscriptions.registrant_scope_id
-    named = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
     # Compared byte by byte; LIKE would take "A" for "a".
     within = or_(registrant == scope_id, and_(registrant >= frames_from, registrant < frames_to))
-    return and_(within, func.coalesce(named, session_id) == session_id)
+    return and_(within, func.coalesce(_named_session(), session_id) == session_id)
+
+
+def _named_session() -> ColumnElement[str | None]:
+    """The session that the record names, where it can be read: where that is a text."""
+    path = ("registrant", "scope", "session_id")
+    is_text = IsJsonString(_subscriptions.record_json, *path)
+    return case((is_text, JsonText(_subscriptions.record_json, *path)))
 
 
 @prepare
@@ -205,13 +219,12 @@ def _matches(
 ) -> ColumnElement[bool]:
     registrant, its_handle = _subscriptions.registrant_scope_id, _subscriptions.handle
     named = JsonText(_subscriptions.record_json, "name")
-    in_session = JsonText(_subscriptions.record_json, "registrant", "scope", "session_id")
     # What can't be read may match: it is reported beside the list.
     broken = IsNoJson(_subscriptions.record_json)
     is_frame = and_(registrant >= nullable(frames_from), registrant < nullable(frames_to))
     return and_(
         is_null_or(scope_id, lambda given: registrant == given, is_frame),
-        is_null_or(session_id, lambda given: func.coalesce(in_session, given) == given),
+        is_null_or(session_id, lambda given: func.coalesce(_named_session(), given) == given),
         is_null_or(handle, lambda given: its_handle == given),
         is_null_or(name, lambda given: named == given, broken),
         is_defined_by(definition, definition_json, _subscriptions.record_json, "target_identity"),

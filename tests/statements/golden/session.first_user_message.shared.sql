@@ -2,7 +2,7 @@ SELECT graph_nodes.seq, graph_nodes.node_json
 FROM (SELECT *
 FROM lash_graph_nodes
 WHERE store = :lash_store_scope) AS graph_nodes
-WHERE graph_nodes.tombstoned = :tombstoned_1 AND ((graph_nodes.node_json LIKE '%' || :node_json_1 || '%') OR (graph_nodes.node_json LIKE '%' || :node_json_2 || '%' ESCAPE '!')) AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.kind') END = :param_1 AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.event.Conversation.role') END = :param_2 ORDER BY graph_nodes.seq
+WHERE graph_nodes.tombstoned = :tombstoned_1 AND ((graph_nodes.node_json LIKE '%' || :node_json_1 || '%') OR (graph_nodes.node_json LIKE '%' || :node_json_2 || '%' ESCAPE '!')) AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(CASE WHEN instr(graph_nodes.node_json, '\u0000') THEN replace(replace(replace(graph_nodes.node_json, '\\', char(1)), '\u0000', '\ufffd'), char(1), '\\') ELSE graph_nodes.node_json END, '$.kind') END = :param_1 AND CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(CASE WHEN instr(graph_nodes.node_json, '\u0000') THEN replace(replace(replace(graph_nodes.node_json, '\\', char(1)), '\u0000', '\ufffd'), char(1), '\\') ELSE graph_nodes.node_json END, '$.event.Conversation.role') END = :param_2 ORDER BY graph_nodes.seq
 LIMIT :param_3 OFFSET :param_4
 -- node_json_1 = 'User'
 -- node_json_2 = '\\u'
