@@ -58,7 +58,9 @@ def prune_processes(
     can't be read, or names as its cause what can be no occurrence. What a trigger's occurrence led to stays unless that is among those `forgotten`: as
     long as it is there, its delivery would be taken for one that was never started, and start the process
     again; ``lash_store.routing.prune_ended`` asks the trigger store. What is removed is forgotten: its
-    id may be registered anew, and its completion sent again is NotFoundError.
+    id may be registered anew, and its completion sent again is NotFoundError. Sessions that answered its wakes
+    do not forget them: let one that wakes sessions have an id of its own. All of a batch goes in one
+    transaction, logs too: where those are long, choose a small `limit`.
     """
     gone = frozenset(check_names("forgotten", forgotten))
     find_old = _finding_old(updated_before_ms, after, limit)
