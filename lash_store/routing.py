@@ -262,8 +262,12 @@ def prune_ended(
     check_kind("registry", registry, ProcessRegistry)
     causes = registry.list_causing_occurrences(updated_before_ms, after=after, limit=limit)
     with triggers.read() as tx:
-        gone = [occurrence_id for occurrence_id in causes if not _is_there(tx, occurrence_id)]
+        gone = _gone(tx, causes)
     return registry.prune_processes(updated_before_ms, forgotten=gone, after=after, limit=limit)
+
+
+def _gone(tx: TriggerTx, causes: Iterable[str]) -> list[str]:
+    return [occurrence_id for occurrence_id in causes if not _is_there(tx, occurrence_id)]
 
 
 def _is_there(tx: TriggerTx, occurrence_id: str) -> bool:

@@ -100,6 +100,15 @@ class _Book:
         kept = noted[2]()
         return kept is not None and kept.queued == noted[1] and kept in self.kept
 
+    def forget_looks(self, at_s: float) -> None:
+        """Those that were due by then have come."""
+        while self.looks and self.looks[0] <= at_s:
+            heappop(self.looks)
+
+    def of_token(self, token: str) -> list[Kept]:
+        """Not by its tokens: an interrupt may have kept it from being there as well."""
+        return [each for each in self.kept if each.fence.token == token]
+
     def holders(self, fence: Any) -> list[Kept]:
         return [each for each in self.by_token.get(fence.token, ()) if each.holds(fence)]
 
@@ -160,8 +169,7 @@ class Keeper:
         """Renew no more what one token proves."""
         with self._lock:
             book = self._books.get(key)
-            # Not by its tokens: an interrupt may have kept it from being there as well.
-            kept = [] if book is None else [e for e in book.kept if e.fence.token == token]
+            kept = [] if book is None else book.of_token(token)
         for each in kept:
             self.drop(each)
 
@@ -210,11 +218,14 @@ class Keeper:
     def tell_others(self, kept: Kept) -> None:
         """Tell the other blocks that have the very same term when it is over now."""
         with self._lock:
-            others = [e for e in self._holders(kept.handle.key, kept.fence) if e is not kept]
+            others = self._others(kept)
             for each in others:
                 each.end_with(kept)
         for each in others:
             self.look_soon(each)
+
+    def _others(self, kept: Kept) -> list[Kept]:
+        return [e for e in self._holders(kept.handle.key, kept.fence) if e is not kept]
 
     def _holders(self, key: str, fence: Any) -> list[Kept]:
         book = self._books.get(key)
@@ -248,8 +259,7 @@ class Keeper:
             book = self._books.get(key)
             if book is None:
                 return
-            while book.looks and book.looks[0] <= at_s:
-                heappop(book.looks)
+            book.forget_looks(at_s)
             if not book.kept:
                 if not book.looks:
                     del self._books[key]

@@ -179,12 +179,15 @@ class Watch:
             self.waiters.discard(waiter)
             if not self.waiters:
                 self._ask = None  # which is a store's own: one that is dropped would stay
-            for concern in waiter.concerns:
-                told = self._by_concern.get(concern, set())
-                told.discard(waiter)
-                if not told:
-                    self._by_concern.pop(concern, None)
+            self._forget_concerns(waiter)
             waiter.concerns = frozenset()
+
+    def _forget_concerns(self, waiter: Waiter) -> None:
+        for concern in waiter.concerns:
+            told = self._by_concern.get(concern, set())
+            told.discard(waiter)
+            if not told:
+                self._by_concern.pop(concern, None)
 
     def notify(self) -> None:
         """Tell every waiter to look."""
@@ -221,8 +224,8 @@ class Watch:
         self._seen[who] = number
         self._changed_s = monotonic()
         with self._lock:
-            probed = [each for each in self.waiters if each.probe is not None]
-            others = [each for each in self.waiters if each.probe is None]
+            probed = self._probed()
+            others = self.waiters.difference(probed)
             ask, is_asking = self._ask, self._is_asking
             self._is_asking = bool(probed)
         for waiter in others:
@@ -235,8 +238,11 @@ class Watch:
             self._is_asking = (
                 False  # before the snapshot: what is committed later is asked for again
             )
-            probed = [each for each in self.waiters if each.probe is not None]
+            probed = self._probed()
         ask(probed)
+
+    def _probed(self) -> list[Waiter]:
+        return [each for each in self.waiters if each.probe is not None]
 
     def _be_told(self) -> None:
         """Ask to be told of writes, once more: another file may stand in the place of the first."""

@@ -302,23 +302,25 @@ class AsyncStore(Uncopied, Generic[T_co]):
             me = _Waiting()
             self._waiting.add(me)
             try:
-                while self._store is None:
-                    if self._opener.setdefault(_OPENER, me) is not me:
-                        await me.for_its_end()
-                        continue
-                    everybodys: LashStoreError | None = None
-                    try:
-                        # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
-                        self._store = await on_library_thread(
-                            self._open, may_be_left=True, lane=self._lane
-                        )
-                    except LashStoreError as error:
-                        everybodys = None if isinstance(error, StoreBusyError) else error
-                        raise
-                    finally:
-                        self._let_others_go_on(everybodys)
+                return await self._open_in_turn(me)
             finally:
                 self._waiting.discard(me)
+        return self._store
+
+    async def _open_in_turn(self, me: _Waiting) -> Store[T_co]:
+        while self._store is None:
+            if self._opener.setdefault(_OPENER, me) is not me:
+                await me.for_its_end()
+                continue
+            everybodys: LashStoreError | None = None
+            try:
+                # Who is cancelled does not wait: it is open for whoever comes next, or closed then.
+                self._store = await on_library_thread(self._open, may_be_left=True, lane=self._lane)
+            except LashStoreError as error:
+                everybodys = None if isinstance(error, StoreBusyError) else error
+                raise
+            finally:
+                self._let_others_go_on(everybodys)
         return self._store
 
     def _let_others_go_on(self, error: LashStoreError | None) -> None:

@@ -49,14 +49,16 @@ class Place:
             places = [each() for each in self._line]
         return places.index(self) if self in places else 0
 
+    def _those_that_left(self) -> "list[weakref.ref[Place]]":
+        return [each for each in self._line if each() is self or each() is None]
+
     def leave(self) -> None:
         """Stand there no more, and let the next one look."""
         was_first = self.is_first
         with _lock:
-            for each in list(self._line):
-                if each() is self or each() is None:
-                    with suppress(ValueError):  # it is gone by itself
-                        self._line.remove(each)
+            for each in self._those_that_left():
+                with suppress(ValueError):  # it is gone by itself
+                    self._line.remove(each)
         following = _first(self._line)
         if was_first and following is not None:
             following._wake()  # noqa: SLF001 # reason: of the same kind

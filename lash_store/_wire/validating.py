@@ -24,7 +24,7 @@ _LONGEST: Final = 300
 _NO_REMOTE_SCHEMAS: Final[Registry[Any]] = Registry()
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=1_024)  # some 20 KiB each
 def compile_schema(schema_json: str) -> Validator:
     """Return the validator of one schema; ValueError if it is no JSON Schema."""
     schema = on_any_stack(msgspec.json.decode)(schema_json)

@@ -161,18 +161,14 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
     async def _nap(self, seconds: float) -> None:
         store = self._store or await self._opened()
-        loop, rung, until_s = asyncio.get_running_loop(), asyncio.Event(), monotonic() + seconds
+        loop, rung = asyncio.get_running_loop(), asyncio.Event()
 
         def ring() -> None:
             with suppress(RuntimeError):  # the loop has been closed in the meantime
                 loop.call_soon_threadsafe(rung.set)
 
         with store.watch.sleeping(ring):
-            while not store.closed and (left_s := until_s - monotonic()) > 0:
-                rung.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(left_s):
-                        await rung.wait()
+            await _until(store, rung, monotonic() + seconds)
 
     async def _run_under(self, step: Step, function: Callable[[], Awaitable[Any]]) -> Any:
         store = self._store or await self._opened()
@@ -387,3 +383,12 @@ class AsyncEffectStore(EffectOperations, AsyncStore[EffectTx]):
 
 _PASSING: Final = (*PASSING, NestedTransactionError)
 """What passes here as well: a transaction that another task has begun on the loop's own thread."""
+
+
+async def _until(store: Store[EffectTx], rung: asyncio.Event, until_s: float) -> None:
+    """Wait until then, or until it is rung as the store is closed."""
+    while not store.closed and (left_s := until_s - monotonic()) > 0:
+        rung.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await rung.wait()

@@ -168,10 +168,13 @@ class EffectStore(EffectOperations, Store[EffectTx]):
 
     def _nap(self, seconds: float) -> None:
         """Sleep, unless the store is closed: whoever looks next is told of that."""
-        until_s, rung = monotonic() + seconds, Bell()
+        rung = Bell()
         with self.watch.sleeping(rung.ring):
-            while not self.closed and (left_s := until_s - monotonic()) > 0:
-                rung.wait(left_s)
+            self._wait_until_s(rung, monotonic() + seconds)
+
+    def _wait_until_s(self, rung: Bell, until_s: float) -> None:
+        while not self.closed and (left_s := until_s - monotonic()) > 0:
+            rung.wait(left_s)
 
     def _run_under(self, step: Step, function: Callable[[], Any]) -> Any:
         found = self._handle.read("look_up_effect", step.look_up)

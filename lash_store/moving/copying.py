@@ -95,12 +95,11 @@ def copy_deployment(
     options: OpenOptions = {"prefix": prefix, "extras": "any"}
     if is_url(target):
         options["adopt"] = adopt or is_beside
-    copied = []
+    copied, told = [], progress or (lambda _: None)
     with closing(_copies(source, target, reading, options)) as copies:
         for unit in copies:
             copied.append(unit)
-            if progress is not None:
-                progress(unit)
+            told(unit)
     if not copied and not (is_url(source) and has_tables(str(source), reading)):
         what = (
             f"tables of ours in it, under {reading['prefix']!r}"
@@ -238,12 +237,7 @@ def _copy(
     what = _called(kind, session_id)
     with target.read() as there:  # before it is locked: others write to it meanwhile
         there.own_cursor.driver.require_all_rows(there.own_cursor)
-        tables = [
-            (table, new)
-            for table in here.schema.tables
-            for new in there.schema.tables
-            if new.name == table.name
-        ]
+        tables = _tables_of_both(here, there)
         wanted = [_digest(here, table, new) for table, new in tables]
         found = [_digest(there, new, table) for table, new in tables]
     rows = sum(count for count, _ in wanted)
@@ -263,6 +257,15 @@ def _copy(
         if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
     return rows, False
+
+
+def _tables_of_both(here: Tx[Any], there: Tx[Any]) -> list[tuple[Any, Any]]:
+    return [
+        (table, new)
+        for table in here.schema.tables
+        for new in there.schema.tables
+        if new.name == table.name
+    ]
 
 
 def _pages(tx: Tx[Any], rows: Select[Any]) -> Iterator[Sequence[Any]]:

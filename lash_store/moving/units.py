@@ -167,9 +167,9 @@ def _session_of(path: Path, reading: OpenOptions) -> str | None:
         store.read() as tx,
         explained_on(tx),
     ):
-        for name in names_in(tx):
-            if file_name(name) == path.name:
-                return name
+        name = next((name for name in names_in(tx) if file_name(name) == path.name), None)
+        if name is not None:
+            return name
         if not has_rows(tx):
             return None
         bound = next(_bound_to(tx), None)
@@ -186,10 +186,13 @@ def names_in(tx: Tx[Any]) -> Iterator[str]:
     """Give the sessions that a session's rows name, first by its meta and its head."""
     with explained_on(tx):
         yield from _bound_to(tx)
-        for table in tx.schema.tables:
-            if "session_id" in table.c:
-                names = tx.connection.execute(select(table.c.session_id).distinct()).scalars()
-                yield from (name for name in names if isinstance(name, str) and name)
+        for table in _of_sessions(tx):
+            names = tx.connection.execute(select(table.c.session_id).distinct()).scalars()
+            yield from (name for name in names if isinstance(name, str) and name)
+
+
+def _of_sessions(tx: Tx[Any]) -> list[Any]:
+    return [table for table in tx.schema.tables if "session_id" in table.c]
 
 
 def _bound_to(tx: Tx[Any]) -> Iterator[str]:

@@ -53,15 +53,18 @@ class Blocks(Groups):
     def _wait_for_turn(self, call: ThreadCall, stand: Callable[[ThreadCall], object]) -> None:
         try:
             stand(call)
-            while not self._database.turns.has(call):
-                self._wait(call)
-                if call.settled:  # refused: its store is being closed
-                    call.outcome()
+            self._until_its_turn(call)
         except BaseException:
             call.take(call)
             self._database.turns.withdraw(call)
             raise
         call.take(call)
+
+    def _until_its_turn(self, call: ThreadCall) -> None:
+        while not self._database.turns.has(call):
+            self._wait(call)
+            if call.settled:  # refused: its store is being closed
+                call.outcome()
 
     def run_together(self, calls: list[ThreadCall]) -> list[Any]:
         """Run calls as one group, in this order, on this thread; an error in its place: for tests."""

@@ -37,12 +37,7 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
         place = guard.server_place(cursor, database.path, None)
         connection.begin_read(budget_ms=Settings().busy_timeout_ms)
         there = [name for (name,) in cursor.execute(_TABLES, (place,)).fetchall()]
-        drifted = [
-            prefix
-            for prefix in prefixes_among(schemas, there)
-            if is_table_of_versions(cursor, prefix + VERSIONS, place)
-        ]
-        prefixes = tuple(sorted({*_prefixes(cursor, there, place), *drifted}))
+        prefixes = tuple(sorted(_all_prefixes(cursor, schemas, there, place)))
         drift: list[str] = []
         extras: set[str] = set()
         for prefix in prefixes:
@@ -54,6 +49,16 @@ def look_into(url: URL, schemas: Sequence[Schema]) -> Findings:
     finally:
         connection.discard()
     return Findings(database.path, None, 0, tuple(drift), (), prefixes, tuple(sorted(extras)))
+
+
+def _all_prefixes(cursor: Any, schemas: Sequence[Schema], there: list[str], place: str) -> set[str]:
+    """Return those of which there are tables, also where they are no longer as declared."""
+    drifted = [
+        prefix
+        for prefix in prefixes_among(schemas, there)
+        if is_table_of_versions(cursor, prefix + VERSIONS, place)
+    ]
+    return {*_prefixes(cursor, there, place), *drifted}
 
 
 def _prefixes(cursor: Any, there: Sequence[str], place: str) -> Iterator[str]:

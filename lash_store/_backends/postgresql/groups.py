@@ -106,11 +106,7 @@ class Groups:
         turns = self._database.turns
         try:
             turns.enter(call)
-            while not call.settled:
-                if turns.has(call) and call.waits:
-                    self._lead(call, on_library=False)
-                elif not call.settled:
-                    self._wait(call)
+            self._until_settled(call)
         except BaseException:
             call.is_withdrawn = True
             # An interrupt may have come as these were to be left.
@@ -168,6 +164,13 @@ class Groups:
 
     # Leading.
 
+    def _until_settled(self, call: ThreadCall) -> None:
+        while not call.settled:
+            if self._database.turns.has(call) and call.waits:
+                self._lead(call, on_library=False)
+            elif not call.settled:
+                self._wait(call)
+
     def _lead(self, first: Call, *, on_library: bool) -> None:
         """Run a call that has its turn, and what joins it; answer all of them."""
         turns = self._database.turns
@@ -177,10 +180,10 @@ class Groups:
         try:
             self._running[first] = group
             group.calls += turns.joining(first)
-            taken = [call for call in group.calls if call.take(group)]
+            taken = _taken_by(group)
             left = self._do(group, taken, on_library=on_library) if taken else []
             left = _still_wanted(left) if group.is_blocked else left
-            ended = [call for call in taken if call not in left]
+            ended = _without_those(taken, left)
         except BaseException as error:
             # An interrupt is this thread's, whoever's call it strikes.
             left = []
@@ -243,10 +246,9 @@ class Groups:
                 return failed(calls, error)
             if not first.reads:
                 self._inside[get_ident()] = connection
-            for call in calls:
-                if not self._run(connection, call, calls, on_library=on_library):
-                    connection.end(commit=False)
-                    return calls
+            if not self._run_all(connection, calls, on_library=on_library):
+                connection.end(commit=False)
+                return calls
             news = set(connection.touched), list(connection.notes)
             left = self._end(connection, group, calls)
         except BaseException:
@@ -296,6 +298,11 @@ class Groups:
             )
 
         return begin
+
+    def _run_all(
+        self, connection: StoreConnection, calls: Sequence[Call], *, on_library: bool
+    ) -> bool:
+        return all(self._run(connection, call, calls, on_library=on_library) for call in calls)
 
     def _run(
         self, connection: StoreConnection, call: Call, calls: Sequence[Call], *, on_library: bool
@@ -354,6 +361,14 @@ class Groups:
             if monotonic() > until_s:
                 raise caller.busy_error(since_s)
             Event().wait(0.002)
+
+
+def _taken_by(group: Group) -> list[Call]:
+    return [call for call in group.calls if call.take(group)]
+
+
+def _without_those(taken: list[Call], left: Sequence[Call]) -> list[Call]:
+    return [call for call in taken if call not in left]
 
 
 def _still_wanted(calls: Sequence[Call]) -> Sequence[Call]:

@@ -3,11 +3,12 @@
 import secrets
 import sqlite3
 import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, NoReturn, cast
 
-from sqlalchemy import Dialect
+from sqlalchemy import Connection, Dialect
 
 from lash_store._backends import tx_connection
 from lash_store._backends.sqlite import dialect, guard
@@ -165,8 +166,8 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
         `commit` is what its Connections tell their listeners, whose errors are its own.
         """
         try:
-            while self._consumers:
-                tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
+            for consumer in self._taking_consumers():
+                tx_connection.disconnect(consumer, self, commit=commit)
         except BaseException:
             self.leave_nothing_open(commit=False)
             raise
@@ -207,10 +208,13 @@ class StoreConnection(tx_connection.OwnedConnection, sqlite3.Connection):
             raise store_error(error, self) from error
         return open_cursor(self, self.prefix)
 
+    def _taking_consumers(self) -> Iterator[Connection]:
+        while self._consumers:
+            yield self._consumers.popitem()[1]
+
     def _disconnect(self, how: str) -> None:
         try:
-            while self._consumers:
-                consumer = self._consumers.popitem()[1]
+            for consumer in self._taking_consumers():
                 tx_connection.disconnect(consumer, self, commit=how == dialect.COMMIT)
         except BaseException:
             self.end(dialect.ROLLBACK)  # and the others are disconnected with it

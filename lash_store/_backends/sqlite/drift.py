@@ -182,13 +182,13 @@ def objects_of(statements: tuple[str, ...]) -> Objects:
                 raise InvalidRecordError(
                     "extras or tables", shown(statement), str(error)
                 ) from error
-        return {
-            (kind, name.lower()): text
-            for kind, name, _, text in read_catalogue(scratch.cursor()).objects
-            if text
-        }
+        return _texts(read_catalogue(scratch.cursor()))
     finally:
         scratch.close()
+
+
+def _texts(catalogue: Catalogue) -> dict[tuple[str, str], str]:
+    return {(kind, name.lower()): text for kind, name, _, text in catalogue.objects if text}
 
 
 def _tokens(text: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from threading import get_ident
 from time import monotonic
@@ -270,7 +271,7 @@ class Readers:
                 runner.ended.append(call)
             return
         try:
-            while (call := self._next(through)) is not None:
+            for call in iter(partial(self._next, through), None):
                 runner.at = call
                 connection.operation = call.operation or "read"
                 call.run(connection, BaseException)
@@ -288,10 +289,13 @@ class Readers:
 
     def _next(self, through: int) -> LoopCall | None:
         with self._lock:
-            while self._waiting and self._waiting[0][0] <= through:
-                call = self._waiting.popleft()[1]
-                if call.take(self):
-                    return call
+            return self._take_first(through)
+
+    def _take_first(self, through: int) -> LoopCall | None:
+        while self._waiting and self._waiting[0][0] <= through:
+            call = self._waiting.popleft()[1]
+            if call.take(self):
+                return call
         return None
 
     def _look_after(self) -> None:
@@ -300,12 +304,15 @@ class Readers:
             self._ticks = True
             TIMER.after(_TICK_S, self._tick)
 
+    def _stuck(self) -> list[_Runner]:
+        return [each for each in self._runners if each.at and self._seen.get(each) is each.at]
+
     def _tick(self) -> None:
         """Let others past a read that takes long."""
         with self._lock:
             runners = list(self._runners)
             self._ticks = bool(self._waiting) or any(each.ended for each in runners)
-            stuck = [each for each in self._runners if each.at and self._seen.get(each) is each.at]
+            stuck = self._stuck()
             self._seen = {each: each.at for each in self._runners}
             helps = len(stuck) == len(self._runners) < _MOST_RUNNERS and self._waiting
             if helps:

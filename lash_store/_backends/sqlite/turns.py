@@ -176,8 +176,11 @@ class Turns:
 
     def first(self) -> Call | None:
         """Return who waits longest; who has given up, or was served, stands in line no more."""
-        waiting = self.waiting
         with self._mutex:
-            while waiting and not waiting[0].waits:
-                waiting.popleft()
-            return waiting[0] if waiting else None
+            return _first_of(self.waiting)
+
+
+def _first_of(waiting: deque[Call]) -> Call | None:
+    while waiting and not waiting[0].waits:
+        waiting.popleft()
+    return waiting[0] if waiting else None

@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from lash_store._backends.sqlite import dialect
-from lash_store._backends.sqlite.driver import unobserved
+from lash_store._backends.sqlite.driver import StoreCursor, unobserved
 from lash_store._backends.sqlite.files import IN_MEMORY, WAL_SUFFIX
 from lash_store._kernel.logs import Note, long_wal
 from lash_store._kernel.posix import require_systems_own
@@ -136,9 +136,7 @@ class Wal:
             ((_, _, in_file),) = unobserved(cursor, dialect.FOLD_WAL)
             if in_file != self._stuck_at:  # or the same snapshot still is in the way
                 unobserved(cursor, dialect.busy_timeout(_TRY_MS))
-                is_busy, until_s = 1, monotonic() + wait_s
-                while is_busy and monotonic() < until_s:
-                    ((is_busy, _, in_file),) = unobserved(cursor, dialect.CUT_WAL)
+                is_busy, in_file = _cut(cursor, in_file, monotonic() + wait_s)
                 if not is_busy:
                     self._failed, self._stuck_at = 0, None
                     return True
@@ -150,3 +148,11 @@ class Wal:
             unobserved(cursor, dialect.busy_timeout(before_ms))
         self._measure_s = monotonic() + wait_s * _PAUSE
         return False
+
+
+def _cut(cursor: StoreCursor, in_file: int, until_s: float) -> tuple[int, int]:
+    """Try to cut the WAL off until then; return whether somebody was in the way, and how much is in the file."""
+    is_busy = 1
+    while is_busy and monotonic() < until_s:
+        ((is_busy, _, in_file),) = unobserved(cursor, dialect.CUT_WAL)
+    return is_busy, in_file

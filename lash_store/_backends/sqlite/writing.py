@@ -137,8 +137,7 @@ class Writer(Serving):
         waiting = ThreadCall(caller, None, _no_work, budget_s=budget_s, by_itself=True)
         try:
             turns.line_up(waiting)
-            while not turns.try_take_first(hold, waiting):
-                self._wait_or_fail(waiting, waiting.deadline_s)
+            self._until_taken(hold, waiting)
             # Not by `hold`, which must not live for as long as this stands in line.
             waiting.take(waiting)
             self._put_right()
@@ -146,6 +145,10 @@ class Writer(Serving):
             waiting.taken.setdefault("by", waiting)
             self._withdrawn(hold)
             raise
+
+    def _until_taken(self, hold: Hold, waiting: ThreadCall) -> None:
+        while not self.turns.try_take_first(hold, waiting):
+            self._wait_or_fail(waiting, waiting.deadline_s)
 
     def begin_read(
         self, caller: Any, hold: Hold, operation: str, *, budget_s: float
@@ -175,6 +178,16 @@ class Writer(Serving):
 
     # How a thread waits.
 
+    def _until_settled(self, hold: Hold, call: ThreadCall, nap_s: float) -> None:
+        while not call.settled:
+            if nap_s:
+                self._wait_or_fail(call, monotonic() + nap_s)
+            if call.waits and self.turns.try_take_first(hold, call):
+                nap_s = self._lead(hold, call, on_library=False) or 0.0
+            elif not call.settled:
+                nap_s = 0.0
+                self._wait_or_fail(call, call.deadline_s)
+
     # Who stops waiting takes its call by itself, in the handler, by one call into C: one left in
     # line by an interrupt would keep everybody behind it from their turns.
     def _in_line(self, call: ThreadCall, nap_s: float = 0.0, *, stands_there: bool = False) -> Any:
@@ -184,14 +197,7 @@ class Writer(Serving):
             self._connections.check_not_beside()
             if not stands_there:
                 self.turns.line_up(call)
-            while not call.settled:
-                if nap_s:
-                    self._wait_or_fail(call, monotonic() + nap_s)
-                if call.waits and self.turns.try_take_first(hold, call):
-                    nap_s = self._lead(hold, call, on_library=False) or 0.0
-                elif not call.settled:
-                    nap_s = 0.0
-                    self._wait_or_fail(call, call.deadline_s)
+            self._until_settled(hold, call, nap_s)
         except BaseException:
             call.is_withdrawn = True  # first: whoever gives it back in between gives it to nobody
             call.taken.setdefault("by", call)
