@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import ColumnElement, Connection, Select, SQLColumnExpression
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import Grouping
@@ -15,7 +15,7 @@ from lash_store._kernel.checks import shown
 from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, only_scope
 from lash_store.errors import InvalidRecordError, LashStoreError
 
-OrderBy: TypeAlias = ColumnElement[Any] | Sequence[ColumnElement[Any]]
+OrderBy: TypeAlias = SQLColumnExpression[Any] | Sequence[SQLColumnExpression[Any]]
 """A column or an expression, ``desc()`` or not, or several in turn."""
 
 SelectT = TypeVar("SelectT", bound=Select[*tuple[Any, ...]])
@@ -109,11 +109,19 @@ def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choic
     """
     if where is None and order_by is None:
         return None
+    where = _plain(where)
     if where is not None and not isinstance(where, ColumnElement):
         raise InvalidRecordError("where", shown(where), "must be a SQL condition")
-    order: Any = () if order_by is None else order_by
-    if isinstance(order, ColumnElement):
-        order = (order,)
-    if not isinstance(order, (list, tuple)) or not all(isinstance(e, ColumnElement) for e in order):
+    given: Any = () if order_by is None else _plain(order_by)
+    if isinstance(given, ColumnElement):
+        given = (given,)
+    order = tuple(map(_plain, given)) if isinstance(given, (list, tuple)) else (None,)
+    if not all(isinstance(each, ColumnElement) for each in order):
         raise InvalidRecordError("order_by", shown(order_by), "must be SQL expressions")
-    return Choice(where, tuple(order))
+    return Choice(where, order)
+
+
+def _plain(given: Any) -> Any:
+    """Return the column that an attribute of a mapped class stands for; all else as it is."""
+    element = getattr(given, "__clause_element__", None)
+    return given if element is None or isinstance(given, type) else element()

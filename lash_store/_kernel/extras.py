@@ -110,6 +110,9 @@ def check_leased(
 
     `key` names the row, `words` say whose it is, `numbers` count its terms and tell their times.
     """
+    if not isinstance(table, Table):
+        why = "must be a Table, which of a mapped class is its `__table__`"
+        raise InvalidRecordError("table", shown(table), why)
     given = (key, *words, *numbers)
     for column in given:
         if not isinstance(column, Column) or column.table is not table:

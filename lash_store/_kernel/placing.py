@@ -45,11 +45,10 @@ class SharingCompiler(SQLCompiler):
 
     @preparer.setter
     def preparer(self, preparer: Any) -> None:
-        if preparer is not self.dialect.identifier_preparer:  # of a schema_translate_map
-            # Ours are where they are, whatever an application's own schemas are called.
-            named, preparer = preparer.schema_for_object, copy(preparer)
-            preparer.schema_for_object = lambda each: None if self._is_ours(each) else named(each)
-        self._preparer = preparer
+        # Ours are where they are, whatever an application's own schemas are called: in a statement by their names.
+        named, own = preparer.schema_for_object, copy(preparer)
+        own.schema_for_object = lambda each: None if self._is_ours(each) else named(each)
+        self._preparer = own
 
     def _is_ours(self, table: Any) -> bool:
         """Whether a table is one of ours, in a file too, whose own are called as they are declared."""
@@ -74,7 +73,10 @@ class SharingCompiler(SQLCompiler):
         if kw.get("from_linter"):
             kw["from_linter"].froms[table] = table.fullname
         real = self._real(place)
-        suffix = f" AS {self.preparer.quote(table.name)}"
+        # One of two that are called alike, of which the other is in an attached database.
+        alike: Any = (kw.get("ambiguous_table_name_map") or {}).get(table.name)
+        called = table.name if alike is None else self._truncated_identifier("alias", alike)
+        suffix = f" AS {self.preparer.quote(called)}"
         if kw.get("iscrud"):
             return real + suffix
         hint = self.hint_in_place((kw.get("fromhints") or {}).get(table, ""), place)

@@ -27,6 +27,7 @@ compiles nothing.
 import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property, update_wrapper
+from types import NoneType
 from typing import (
     Any,
     Concatenate,
@@ -35,6 +36,7 @@ from typing import (
     ParamSpec,
     TypeVar,
     TypeVarTuple,
+    get_args,
     get_origin,
     get_type_hints,
     overload,
@@ -49,9 +51,11 @@ from sqlalchemy import (
     Text,
     bindparam,
 )
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.elements import BinaryExpression, ClauseElement
 from sqlalchemy.sql.selectable import TypedReturnsRows
+from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeEngine
 
 from lash_store._kernel.backend import Cursor, Driver
@@ -162,6 +166,9 @@ class Prepared(Generic[P, C_co]):
                 if parameter.default is not parameter.empty
             }
             construct = _built(builder, arguments)
+            why = _why_not_prepared(construct, builder)
+            if why is not None:
+                raise UnpreparableStatementError(f"{name_of(builder)} can't be prepared: {why}")
             compiled = CompiledStatement(name_of(builder), construct, arguments, defaults, driver)
             self._compiled[driver] = compiled
         return compiled
@@ -221,6 +228,35 @@ def bound_arguments(builder: Callable[..., object]) -> dict[str, BindParameter[A
             continue
         raise UnpreparableStatementError(f"{name_of(builder)} can't be prepared: {why}")
     return binds
+
+
+def _why_not_prepared(construct: ClauseElement, builder: Callable[..., object]) -> str | None:
+    """Say what of a statement would give other rows than the same builder gives when it is called."""
+    described: Any = getattr(construct, "returning_column_descriptions", None)
+    described = getattr(construct, "column_descriptions", ()) if described is None else described
+    for each in described:
+        if each.get("entity") is not None and each["expr"] is each["entity"]:
+            return (
+                f"it selects {each['name']} as a whole, and rows are plain tuples: name its columns"
+            )
+    hints = get_type_hints(builder)
+    may_be_none = {f"p_{name}": name for name, hint in hints.items() if NoneType in get_args(hint)}
+    compared: set[str] = set()
+    for each in iterate(construct) if may_be_none else ():
+        if isinstance(each, BinaryExpression):
+            sides = (each.left, each.right)
+            names = {side.key for side in sides if isinstance(side, BindParameter)} & {*may_be_none}
+            if each.operator in (operators.eq, operators.ne):
+                compared |= names
+            elif each.operator in (operators.is_, operators.is_not):  # it is seen to
+                for name in names:
+                    del may_be_none[name]
+    for name in compared & {*may_be_none}:
+        return (
+            f"its argument {may_be_none[name]!r} may be None, and what is equal to NULL is nothing: "
+            "compare it by is_not_distinct_from() or is_distinct_from()"
+        )
+    return None
 
 
 def name_of(builder: Any) -> str:

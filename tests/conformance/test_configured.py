@@ -362,6 +362,7 @@ def test_k_tx_8_what_a_view_of_an_engine_is_made_of() -> None:
     with view.begin():
         pass
     assert len(heard) == 1
+    engine.dispose()
 
 
 def test_k_tx_8_reads_are_snapshots_and_writes_are_declared(path: Path) -> None:

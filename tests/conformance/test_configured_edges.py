@@ -723,6 +723,9 @@ def test_k_tx_3_a_wait_for_an_engine_of_this_process_says_so(path: Path) -> None
     engine.dispose()
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # of what aiosqlite leaves behind
 def test_k_tx_14_who_is_cancelled_as_it_connects_leaves_its_place_in_the_pool(path: Path) -> None:
     SessionStore.open(path, session_id="s").close()
 
@@ -752,3 +755,4 @@ def test_k_tx_14_who_is_cancelled_as_it_connects_leaves_its_place_in_the_pool(pa
         await engine.dispose()
 
     asyncio.run(main())
+    gc.collect()

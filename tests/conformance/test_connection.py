@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, exc, insert, select, text
+from sqlalchemy import Connection, exc, func, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from lash_store import NewWork, SessionStore
 from lash_store._backends.sqlite.dialect import check_no_control
 from lash_store._kernel.observing import Event, observed_by
-from lash_store.errors import InvalidRecordError, TransactionControlError, TransactionEndedError
+from lash_store.errors import (
+    InvalidRecordError,
+    StorageError,
+    TransactionControlError,
+    TransactionEndedError,
+)
 from lash_store.session.statements import cancel_work, load_work
 from lash_store.session.tables import blobs
 from tests.support.databases import all_rows
@@ -268,6 +273,27 @@ def test_k_tx_7_results_still_open_are_closed_before_the_end(
     store.claim_lease(owner_id="ann", ttl_ms=1)
     with store.read() as tx:
         assert tx.connection.scalar(text("SELECT count(*) FROM blobs")) == 10
+
+
+@pytest.mark.sqlite("a statement that has begun keeps a savepoint from beginning there")
+def test_k_tx_7_a_result_that_changes_rows_is_named_where_it_is_in_the_way(
+    store: SessionStore, path: Path
+) -> None:
+    """Nothing was waited for, and trying again does not help."""
+    store.put_blob(b"x")
+    store.put_blob(b"y")
+    before = all_rows(path)
+    with store.begin() as tx:
+        changing = update(blobs).values(hash="h" + blobs.c.hash).returning(blobs.c.hash)
+        result = tx.connection.execute(changing)
+        assert result.fetchone() is not None
+        with pytest.raises(StorageError, match="a result that changes rows is open"):
+            tx.enqueue_work(NewWork([1]))
+        result.close()
+        tx.enqueue_work(NewWork([1]))
+        tx.connection.execute(update(blobs).values(hash=func.substr(blobs.c.hash, 2)))
+    assert all_rows(path)["blobs"] == before["blobs"]
+    assert len(store.list_work()) == 1
 
 
 def test_k_tx_7_a_returning_cursor_still_open_does_not_block_commit(

@@ -13,6 +13,7 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import Session, registry
 
 from lash_store import NewWork, SessionStore, SessionTx, configure
+from lash_store.errors import InvalidRecordError
 from lash_store.session.tables import graph_nodes, queued_work_batches
 
 mine = MetaData()
@@ -46,6 +47,25 @@ class Numbered:
 mapping.map_imperatively(Numbered, graph_nodes)
 
 Begin = Callable[[], Any]
+
+
+def test_s_queue_10_what_is_mapped_chooses_and_orders(begin: Begin) -> None:
+    mapped: Any = Batch
+    with begin() as tx:
+        first, second = (tx.enqueue_work(NewWork([each])).batch_id for each in (1, 2))
+        lease = tx.claim_lease(owner_id="ann", ttl_ms=60_000)
+        for order_by, expected in (
+            (mapped.enqueue_seq, first),
+            ([mapped.enqueue_seq.desc()], second),
+            ([mapped.delivery_policy, mapped.enqueue_seq.desc()], second),
+        ):
+            claim = tx.claim_work(lease.fence, owner_id="o", ttl_ms=9, order_by=order_by)
+            assert [batch.batch_id for batch in claim.batches] == [expected]
+            tx.abandon_claim(claim)
+        with pytest.raises(InvalidRecordError, match="order_by"):
+            tx.claim_work(lease.fence, owner_id="o", ttl_ms=9, order_by=mapped)
+        with pytest.raises(InvalidRecordError, match="where"):
+            tx.claim_work(lease.fence, owner_id="o", ttl_ms=9, where=mapped)
 
 
 @pytest.fixture(params=["store", "consumer"])

@@ -234,6 +234,8 @@ def changed_by_the_orm(connection: Any) -> Any:
         return session.execute(update(Node).values(tombstoned=5)).rowcount  # type: ignore[attr-defined] # reason: a cursor's result
 
 
+in_main = graph_nodes.to_metadata(MetaData(), schema="main")
+
 COMPOSED: dict[str, Any] = {
     "all": select(graph_nodes),
     "count": select(func.count()).select_from(blobs),
@@ -274,6 +276,13 @@ COMPOSED: dict[str, Any] = {
     .values(tombstoned=usage_deltas.c.cached_input_tokens),
     "update returning": update(session_head).values(head_revision=9).returning(session_head),
     "update by the orm": changed_by_the_orm,
+    "select in its schema": select(in_main.c.node_id).where(in_main.c.seq > 1),
+    "select beside its schema": select(nodes.node_id).where(
+        exists().where(in_main.c.seq == 1)
+    ),
+    "update in its schema": update(in_main).values(tombstoned=4).where(in_main.c.seq > 1),
+    "delete in its schema": delete(in_main).where(in_main.c.seq == 2),
+    "insert in its schema": insert(in_main).values(node_id="new", node_json="{}"),
     "delete": delete(usage_deltas),
     "delete in": delete(queued_work_batches).where(
         batches.batch_id.in_(select(items.batch_id))

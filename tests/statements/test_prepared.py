@@ -33,11 +33,14 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import registry
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -423,9 +426,59 @@ def clashing_too(*, SQL_: str) -> Select[int]:  # noqa: N803 # reason: that is t
     return select(things.c.id).where(things.c.name == SQL_)
 
 
+def equal_to_none(*, state: str | None) -> Select[int]:
+    return select(things.c.id).where(things.c.state == state)
+
+
+def unequal_to_none(*, state: str | None, name: str) -> Delete:
+    return delete(things).where(things.c.name == name, things.c.state != state)
+
+
+def distinct_or_not(*, state: str | None) -> Select[int]:
+    return select(things.c.id).where(things.c.state.is_not_distinct_from(state))
+
+
+def left_out(*, state: str | None) -> Select[int]:
+    asked: Any = state if isinstance(state, ClauseElement) else bindparam("p", state, Text())
+    return select(things.c.id).where(or_(asked.is_(None), things.c.state == asked))
+
+
+mapped = registry()
+
+
+class Thing:
+    pass
+
+
+mapped.map_imperatively(Thing, things, primary_key=[things.c.id])
+
+
+def whole(*, thing_id: int) -> Select[Any]:
+    return select(Thing).where(things.c.id == thing_id)
+
+
+@pytest.mark.parametrize("builder", [distinct_or_not, left_out])
+@pytest.mark.parametrize("state", [None, "new", "made"])
+def test_an_argument_that_may_be_none_gives_what_its_builder_gives(
+    cursor: StoreCursor, builder: Any, state: Any
+) -> None:
+    for each in ("new", None):
+        cursor.execute("INSERT INTO things (state) VALUES (?)", (each,))
+    expected = ordinary(
+        cursor,
+        builder(state=state)
+        if state
+        else select(things.c.id).where(true() if builder is left_out else things.c.state.is_(None)),
+    )
+    assert prepare(builder).all(cursor, state=state) == expected
+
+
 @pytest.mark.parametrize(
     ("builder", "why"),
     [
+        (equal_to_none, "'state' may be None, and what is equal to NULL is nothing"),
+        (unequal_to_none, "'state' may be None"),
+        (whole, "selects Thing as a whole"),
         (clashing, "its argument cursor_ is called"),
         (clashing_too, "its argument SQL_ is called"),
         (branching, "raises TypeError"),

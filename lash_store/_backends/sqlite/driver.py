@@ -191,6 +191,9 @@ def store_error(
     """Return the error of ours that explains `error`, for the caller to raise from it."""
     path = path or path_of(connection)
     code = primary_code(error)
+    if code == sqlite3.SQLITE_BUSY and "statements in progress" in str(error):
+        why = f"{error}: a result that changes rows is open in this transaction: read it to its end, or close it"
+        return StorageError(path, "SQLITE_BUSY", why)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(path, getattr(connection, "busy_timeout_ms", 0))
     if code is None and "closed database" in str(error):
