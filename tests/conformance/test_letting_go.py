@@ -329,10 +329,12 @@ def test_k_tx_10_an_interrupt_as_a_thread_is_asked_to_lead_keeps_no_call_waiting
 def test_e_run_2_an_interrupt_leaves_no_step_that_is_renewed_and_not_run(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    others: list[sqlite3.Connection] = []
+
     class Interrupted:
         def __init__(self, *_: object) -> None:
-            self.other = sqlite3.connect(path, isolation_level=None)
-            self.other.execute("BEGIN IMMEDIATE")  # so that it can't be given back
+            others.append(sqlite3.connect(path, isolation_level=None))
+            others[0].execute("BEGIN IMMEDIATE")  # so that it can't be given back
             raise KeyboardInterrupt
 
     with EffectStore.open(path, busy_timeout_ms=20) as effects:
@@ -340,6 +342,7 @@ def test_e_run_2_an_interrupt_leaves_no_step_that_is_renewed_and_not_run(
         with pytest.raises(KeyboardInterrupt):
             effects.run("s", "k", None, lambda: "never called", ttl_ms=600)
         assert kept_terms() == 0
+        others[0].close()
         gc.collect()
 
 
