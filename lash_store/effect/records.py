@@ -140,12 +140,22 @@ def turn_scope(session_id: str, turn_id: str) -> str:
     A bare turn id would do only as long as no two sessions have turns of one name (E-REC-1).
     A session id with a / in it is an InvalidRecordError: two sessions could share a scope.
     """
+    return f"{_scope_of_session(session_id)}/{check_words('turn_id', turn_id)}"
+
+
+def scopes_of_session(session_id: str) -> tuple[str, str]:
+    """Return what the scopes of a session's turns are: from the first on, and before the second, as text."""
+    session = _scope_of_session(session_id)
+    return f"{session}/", f"{session}0"  # which follows the / in any order of bytes
+
+
+def _scope_of_session(session_id: str) -> str:
     session = check_words("session_id", session_id)
     if "/" in session:
         raise InvalidRecordError(
             "session_id", ascii(session), "holds the / that ends it in a scope"
         )
-    return f"{session}/{check_words('turn_id', turn_id)}"
+    return session
 
 
 def key_of(scope_id: str, replay_key: str) -> str:

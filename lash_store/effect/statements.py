@@ -337,6 +337,14 @@ def forget_scope(*, scope_id: str) -> Delete:
 
 
 @prepare
+def delete_session(*, scopes_from: str, scopes_to: str) -> Delete:
+    """Remove the steps of all scopes in a range of texts, in progress or not (E-LIST-1)."""
+    return delete(runtime_effect_replay).where(
+        _effects.scope_id >= scopes_from, _effects.scope_id < scopes_to
+    )
+
+
+@prepare
 def prunable_effects(*, updated_before_ms: int, limit: int) -> Select[str, str]:
     """Read a batch of the steps that were completed before a time: scope id and replay key."""
     return (

@@ -432,6 +432,31 @@ def test_e_list_1_work_that_is_under_way_keeps_what_it_has_done(
     assert [e.replay_key for e in effects.list_effects(scope_id="s/t")] == [under_way]
 
 
+def test_e_list_1_the_next_session_of_an_id_has_nothing_of_the_last_ones(
+    effects: EffectStore, path: Path
+) -> None:
+    mine, kept = (
+        ("chat/1", "chat/2/3", "chat/"),
+        ("cha", "chat", "chat0/1", "chats/1", "Chat/1", "b/chat/1"),
+    )
+    for scope in (*mine, *kept):
+        begun = effects.begin_effect(scope, "k", 1, ttl_ms=TTL)
+        assert isinstance(begun, EffectClaim)
+        if scope != "chat/2/3":
+            effects.finish_effect(begun, scope)
+    running = effects.begin_effect("chat/1", "running", 1, ttl_ms=TTL)
+    assert isinstance(running, EffectClaim)
+    effects.begin_sleep("chat/1", "asleep", 5)
+    assert turn_scope("chat", "1") == "chat/1"
+    for bad in ("", " ", "a/b", 7):
+        refused(path, InvalidRecordError, lambda bad=bad: effects.delete_session(bad), "session_id")
+    assert effects.delete_session("chat") == 5
+    assert effects.delete_session("chat") == 0
+    assert {each.scope_id for each in effects.list_effects()} == {*kept}
+    refused(path, LeaseLostError, lambda: effects.finish_effect(running, 1))
+    assert effects.run("chat/1", "k", 1, lambda: "of the next one") == "of the next one"
+
+
 def test_e_sleep_1_a_sleep_is_due_once(
     effects: EffectStore, path: Path, clock: ManualClock
 ) -> None:

@@ -165,6 +165,7 @@ def arguments(store: Any) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         "count_effects": call(),
         "oldest_in_progress_ms": call(),
         "forget_scope": call("s"),
+        "delete_session": call("s"),
         "prune_effects": call(2**62),
     }
 
@@ -245,6 +246,7 @@ REFUSED: dict[Any, dict[str, Callable[[Any], object]]] = {
         "abandon_effect": lambda on: on.abandon_effect(None),
         "begin_sleep": lambda on: on.begin_sleep("s", " ", 1),
         "forget_scope": lambda on: on.forget_scope(" "),
+        "delete_session": lambda on: on.delete_session("a/b"),
         "prune_effects": lambda on: on.prune_effects(-1),
     },
 }

@@ -112,6 +112,7 @@ def test_the_arguments_of_effect_operations(
         lambda: effects.count_effects(scope_id=a, status=b),
         lambda: effects.oldest_in_progress_ms(scope_id=a),
         lambda: effects.forget_scope(a),
+        lambda: effects.delete_session(a),
         lambda: effects.prune_effects(a, limit=b),
         lambda: effects.run(a, "run", b, c) if not callable(c) else None,
     ):

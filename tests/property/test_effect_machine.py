@@ -208,6 +208,11 @@ class EffectMachine(RuleBasedStateMachine):
         for name in gone:
             del self.steps[name]
 
+    @rule()
+    def delete_session(self) -> None:
+        """Of which no scope here is one of a turn."""
+        assert self.effects.delete_session("s") == 0
+
     @rule(by_ms=st.sampled_from([1, 1, TTL - 1, TTL]))
     def wait(self, by_ms: int) -> None:
         self.clock.advance(by_ms)

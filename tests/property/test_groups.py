@@ -365,6 +365,7 @@ EFFECTS: dict[str, Action] = {
     "abandon": lambda w, s, n: partial(s.abandon_effect, w.pick(EffectClaim, n.a, NO_EFFECT)),
     "sleep": lambda _, s, n: partial(s.begin_sleep, "st"[n.a % 2], f"z{n.b}", 10 * n.c),
     "forget": lambda _, s, n: partial(s.forget_scope, "st"[n.a % 2]),
+    "delete": lambda _, s, n: partial(s.delete_session, "st"[n.a % 2]),
     "prune": lambda _, s, n: partial(s.prune_effects, 1_000_000 + 10 * n.a),
     "failing": failing(lambda tx, n: tx.begin_effect("s", "abcd"[n.b], "e", ttl_ms=TTL)),
     "hiding": hiding(

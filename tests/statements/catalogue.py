@@ -101,7 +101,13 @@ _OF_STORE: Final[dict[str, dict[str, Any]]] = {
         "process_id": None,
         "session_id": "",
     },
-    "effect": {"scope_id": "s/t", "replay_key": "k", "status": "completed"},
+    "effect": {
+        "scope_id": "s/t",
+        "replay_key": "k",
+        "status": "completed",
+        "scopes_from": "s/",
+        "scopes_to": "s0",
+    },
 }
 """Values where one store's arguments mean something else."""
 

@@ -197,6 +197,7 @@ WRITES: dict[str, dict[str, Write]] = {
         "abandon_effect": lambda s, h: s.abandon_effect(h.claim),
         "begin_sleep": lambda s, _: s.begin_sleep("s", "z", 5),
         "forget_scope": lambda s, _: s.forget_scope("s"),
+        "delete_session": lambda s, _: s.delete_session("s"),
         "prune_effects": lambda s, _: s.prune_effects(2**60),
     },
 }

@@ -23,4 +23,5 @@ class EffectOperations(Operations):
     count_effects = reads(upkeep.count_effects)
     oldest_in_progress_ms = reads(upkeep.oldest_in_progress_ms)
     forget_scope = writes(upkeep.forget_scope)
+    delete_session = writes(upkeep.delete_session)
     prune_effects = writes(upkeep.prune_effects)

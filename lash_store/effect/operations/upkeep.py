@@ -22,6 +22,7 @@ from lash_store.effect.records import (
     ended,
     key_of,
     read_term,
+    scopes_of_session,
 )
 from lash_store.effect.tables import runtime_effect_replay
 from lash_store.errors import CorruptRecordError
@@ -113,6 +114,22 @@ def forget_scope(_: EffectContext, scope_id: str) -> Work[int]:
         return statements.forget_scope.run(tx.own_cursor, scope_id=scope)
 
     return forget
+
+
+def delete_session(_: EffectContext, session_id: str) -> Work[int]:
+    """Remove the steps of all turns of a session, by the scopes of :func:`turn_scope`; return how many (E-LIST-1).
+
+    Those in progress too: whoever is at one records nothing, by LeaseLostError. A session of the same id has
+    nothing of this one's then. Raises InvalidRecordError for an id with a / in it, as ``turn_scope`` does.
+    """
+    scopes_from, scopes_to = scopes_of_session(session_id)
+
+    def remove(tx: Tx) -> int:
+        return statements.delete_session.run(
+            tx.own_cursor, scopes_from=scopes_from, scopes_to=scopes_to
+        )
+
+    return remove
 
 
 def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_000) -> Work[int]:
