@@ -22,11 +22,14 @@ class DelayedSignals:
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
         self._came: set[int] = set()
+        self._wakeup_fd = -1
+        """Where an event loop hears of signals, whatever their handlers do: it would hear of them twice."""
 
     def hold(self) -> None:
         """Note what comes, from now on."""
         if get_ident() != main_thread().ident:
             return
+        self._wakeup_fd = signal.set_wakeup_fd(-1)
         for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if callable(handler):
@@ -53,6 +56,9 @@ class DelayedSignals:
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
+        if self._wakeup_fd != -1:
+            signal.set_wakeup_fd(self._wakeup_fd)
+            self._wakeup_fd = -1
         return came
 
 
