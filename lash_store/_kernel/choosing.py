@@ -124,4 +124,4 @@ def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choic
 def _plain(given: Any) -> Any:
     """Return the column that an attribute of a mapped class stands for; all else as it is."""
     element = getattr(given, "__clause_element__", None)
-    return given if element is None or isinstance(given, type) else element()
+    return element() if callable(element) and not isinstance(given, type) else given

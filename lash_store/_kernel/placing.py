@@ -111,9 +111,16 @@ class SharingCompiler(SQLCompiler):
                 return
 
     def _hides(self, other: Any, table: Any) -> bool:
-        if other is table or not isinstance(other, _NAMED) or _name(other) != _name(table):
+        if other is table or not isinstance(other, _NAMED):
+            return False
+        if self._name(other) != self._name(table):
             return False
         return other != table and any(map(self.sharing.place_of, (other, table)))
+
+    def _name(self, table: Any) -> tuple[str, str | None]:
+        """Return what a table, an alias, a CTE is called in a statement."""
+        is_ours = self.sharing.place_of(table) is not None
+        return table.name, None if is_ours else getattr(table, "schema", None)
 
     def visit_update(self, update_stmt: Any, *arguments: Any, **kw: Any) -> Any:
         """Change rows of one scope only."""
@@ -199,11 +206,6 @@ class SharingCompiler(SQLCompiler):
             return statement
         store = literal_column(f"{self.preparer.quote(table.name)}.{STORE}", Text())
         return statement.where(store == SCOPE)
-
-
-def _name(table: Any) -> tuple[str, str | None]:
-    """Return what a table, an alias, a CTE is called in a statement."""
-    return table.name, getattr(table, "schema", None)
 
 
 def _selected_within_scope(

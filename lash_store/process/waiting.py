@@ -38,7 +38,8 @@ class EventSearch:
         # The newest sequence first: most commits are about other processes.
         log, highest = self._standing(tx)
         if log != self._log:
-            self._log, self._seen = log, self.after_sequence
+            self._seen = self.after_sequence if self._log is None else 0
+            self._log = log
         if highest <= self._seen:
             return None
         event = tx.first_event_after(self.process_id, self.event_type, self._seen)

@@ -125,60 +125,6 @@ def test_k_open_5_a_signal_handler_forks_while_its_thread_does(path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_k_tx_10_what_a_handler_raises_while_a_fork_is_prepared_is_raised(
-    path: Path, number: str
-) -> None:
-    """Python throws away what comes out of a hook of a fork."""
-    done = program(
-        BESIDE_A_BLOCK
-        + f"""
-    def leave(*_):
-        sys.exit(7)
-
-    signal.signal(signal.{number}, leave)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.{number})).start()
-    if not os.fork():
-        os._exit(0)
-    time.sleep(10)
-    """,
-        path,
-    )
-    assert (done.returncode, done.stderr) == (7, "")
-
-
-def test_k_open_5_a_signal_that_comes_while_a_fork_is_prepared_comes_once(path: Path) -> None:
-    """To its handler, or to the event loop, which hears of it by a descriptor."""
-    done = program(
-        BESIDE_A_BLOCK
-        + """
-    import asyncio
-
-    came = []
-    signal.signal(signal.SIGUSR1, lambda *_: came.append("handler"))
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR2, came.append, "loop")
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            threading.Timer(0.1, lambda number=number: os.kill(os.getpid(), number)).start()
-        if not os.fork():
-            assert not came
-            os.kill(os.getpid(), signal.SIGUSR1)  # the child's own
-            assert came == ["handler"]
-            os._exit(0)
-        assert not came
-        await asyncio.sleep(0.3)
-
-    asyncio.run(main())
-    assert sorted(came) == ["handler", "loop"], came
-    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
-    """,
-        path,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.posix("locks of a folder")
 @pytest.mark.parametrize("end", ["leaves", "is killed"])
 def test_s_dir_2_a_forked_child_keeps_no_lock_of_a_folder(tmp_path: Path, end: str) -> None:

@@ -653,7 +653,14 @@ def test_k_tx_8_foreign_keys_that_the_application_has_off_stay_off(path: Path, s
 
 @pytest.mark.parametrize(
     "statement",
-    ["PRAGMA foreign_keys=OFF", "pragma main.foreign_keys (0)", "PRAGMA FOREIGN_KEYS='no'"],
+    [
+        "PRAGMA foreign_keys=OFF",
+        "pragma main.foreign_keys (0)",
+        "PRAGMA FOREIGN_KEYS='no'",
+        '/* a comment */ PRAGMA "foreign_keys" = disabled',
+        "-- another\nPRAGMA/**/foreign_keys = +00",
+        "; PRAGMA [main] . `foreign_keys` = [off]",
+    ],
 )
 def test_k_tx_7_foreign_keys_are_not_turned_off_where_sqlite_passes_over_it(
     engine: Engine, statement: str
@@ -662,7 +669,9 @@ def test_k_tx_7_foreign_keys_are_not_turned_off_where_sqlite_passes_over_it(
         with pytest.raises(TransactionControlError, match="no effect in a transaction"):
             connection.execute(text(statement))
         assert connection.scalar(text("PRAGMA foreign_keys")) == 1
-        connection.execute(text("PRAGMA foreign_keys = ON"))
+        for kept in ("ON", "1", "'yes'", "(true)", "+01"):
+            given = kept if kept.startswith("(") else f"= {kept}"
+            connection.execute(text(f"PRAGMA foreign_keys {given}"))
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:
         connection.execute(text(statement))

@@ -247,12 +247,13 @@ def test_p_event_9_no_event_is_looked_at_twice(path: Path) -> None:
 
 
 @pytest.mark.parametrize("longer", [0, 5])
+@pytest.mark.parametrize("behind", [0, 2])
 def test_p_ret_1_a_wait_begins_anew_where_its_process_does(
-    registry: ProcessRegistry, clock: ManualClock, longer: int
+    registry: ProcessRegistry, clock: ManualClock, longer: int, behind: int
 ) -> None:
     """The new log is shorter than what the wait has seen of the old one, or longer."""
     register(registry)
-    search = EventSearch("p", "wake", 0)
+    search = EventSearch("p", "wake", behind)
     for _ in range(3):
         registry.append_event("p", "tick")
     with registry.read() as tx:

@@ -380,6 +380,13 @@ SAME_NAME: dict[str, Any] = {
 }
 
 
+def test_k_share_2_a_copy_in_the_schema_itself_hides_the_table_too() -> None:
+    with closing(in_one_database("lash_")) as database:
+        both = select(in_main.c.node_id, nodes.node_id)
+        with pytest.raises(CompileError, match="two tables are called 'graph_nodes'"):
+            by_sqlalchemy(database, "lash_", both)
+
+
 @pytest.mark.parametrize("other", SAME_NAME)
 def test_k_share_2_what_is_called_as_a_table_of_ours_does_not_hide_it(other: str) -> None:
     hidden = SAME_NAME[other]

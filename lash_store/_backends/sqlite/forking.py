@@ -6,7 +6,6 @@ be carried into a child (K-OPEN-5). ``Database.prepare_fork`` says how that is k
 
 import ctypes
 import os
-import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -15,7 +14,6 @@ from time import monotonic, sleep
 from typing import Final, Protocol
 
 from lash_store._backends.sqlite.connection import StoreConnection
-from lash_store._kernel.delayed import DelayedSignals
 from lash_store.errors import NestedTransactionError, StoreOpenError
 
 FORK_WAIT_S: Final = 5.0
@@ -74,6 +72,7 @@ class Opening:
     """
 
     def __enter__(self) -> None:
+        self.thread = get_ident()
         # Under way first, and only then not paused: whoever pauses looks in the other order. No lock,
         # which an interrupt might leave locked; and what one leaves behind here is gone by itself.
         while True:
@@ -98,14 +97,25 @@ _paused: Final[dict[str, int]] = {}
 
 
 def pause_openings(until_s: float) -> None:
-    """Let none begin, and wait for those that have begun, until then at most."""
-    _paused["fork"] = get_ident()
-    while any(each() is not None for each in list(_under_way.values())) and monotonic() < until_s:
+    """Let none begin, and wait for those that have begun in other threads, until then at most."""
+    _paused["fork"] = me = get_ident()
+    while monotonic() < until_s:
+        begun = [each() for each in list(_under_way.values())]
+        if not any(each is not None and each.thread != me for each in begun):
+            return
         sleep(_LOOK_AGAIN_S)
 
 
-_forking = threading.Lock()
-"""One fork at a time: what a fork locks is noted on the database, once."""
+_forking = threading.RLock()
+"""Forks of one thread at a time: what a fork locks is noted on the database, once."""
+
+_PREPARING, _PREPARED, _WITHIN = "preparing", "prepared", "within"
+
+_forks: Final[list[str]] = []
+"""How far the fork of that thread is; behind it that of a signal handler which has struck in there, and so on."""
+
+_again: Final[list[bool]] = []
+"""Not empty if a handler's fork has let all go on that another one was about to hold."""
 
 _prepared: Final[list[Forked]] = []
 """The databases that the fork that is under way has prepared, and has to let go on."""
@@ -116,12 +126,26 @@ def _all_databases() -> list[Forked]:
     return [each for each in (ref() for ref in databases.valuerefs()) if each is not None]
 
 
-_delayed: Final = DelayedSignals()
-
-
 def _prepare_fork() -> None:
-    _delayed.hold()
     _forking.acquire()
+    if _forks and _forks[-1] == _PREPARED:
+        _forks.append(_WITHIN)
+        return
+    is_anew = bool(_forks)
+    _forks.append(_PREPARING)
+    while _forks[-1] == _PREPARING:
+        _again.clear()
+        for database in _all_databases() if is_anew else ():
+            database.after_fork_in_parent()  # of the fork that this one interrupts, or was interrupted by
+        _prepared.clear()
+        is_anew = True
+        _hold_all()
+        _forks[-1] = _PREPARED
+        if _again:
+            _forks[-1] = _PREPARING
+
+
+def _hold_all() -> None:
     until_s = monotonic() + FORK_WAIT_S
     # Who writes may have to open something first, so writes end before nothing is opened any more.
     _hold_writes(until_s)
@@ -146,15 +170,19 @@ def _hold_writes(until_s: float) -> None:
 
 
 def _after_fork_in_parent() -> None:
+    if not _forking._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 # reason: an interrupt came before it was had
+        return
     try:
-        _let_all_go_on()
+        if (_forks.pop() if _forks else None) != _WITHIN:
+            _again.append(True)
+            _let_all_go_on()
     except BaseException:  # an interrupt: the others would be held for good
         _let_all_go_on()
         raise
     finally:
-        _paused.clear()
+        if not _forks or _forks[-1] == _PREPARING:
+            _paused.clear()
         _forking.release()
-        _delayed.let_go(sys._getframe().f_back)  # noqa: SLF001 # reason: whoever called fork()
 
 
 def _let_all_go_on() -> None:
@@ -165,11 +193,11 @@ def _let_all_go_on() -> None:
 
 def _leave_all_to_parent() -> None:
     global _forking  # noqa: PLW0603 # reason: the threads that use them do not exist here
-    _forking = threading.Lock()
+    _forking = threading.RLock()
+    _forks.clear()
     _under_way.clear()
     _paused.clear()
     _prepared.clear()
-    _delayed.forget()
     for database in _all_databases():
         if database.leave_to_parent():
             _carried.add(database.path)

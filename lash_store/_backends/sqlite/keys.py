@@ -12,10 +12,13 @@ from lash_store.errors import NotConfiguredError, TransactionControlError
 
 _INFO_SET: Final = "lash_store_keys"
 
+_GAP: Final = r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*"
 _OFF: Final = re.compile(
-    r"""\s*PRAGMA\s+(?:\w+\s*\.\s*)?foreign_keys\s*[=(]\s*['"]?(?:0|OFF|NO|FALSE)\b""",
-    re.IGNORECASE,
+    rf"""{_GAP}PRAGMA{_GAP}(?:[\w"'`\[\]]+{_GAP}\.{_GAP})?["'`\[]?foreign_keys["'`\]]?{_GAP}"""
+    rf"""[=(](?!{_GAP}["'`\[]?(?:\+?0*[1-9]|ON\b|YES\b|TRUE\b))""",
+    re.IGNORECASE | re.DOTALL,
 )
+"""By every value that is not a true one: SQLite takes whatever else it is for OFF."""
 
 
 def keep_keys(dbapi: Any, record: Any) -> None:
