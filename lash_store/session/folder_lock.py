@@ -9,8 +9,9 @@ from time import monotonic, sleep
 from typing import Final
 
 from lash_store._backends import url_of
+from lash_store._backends.beside import open_beside
 from lash_store._kernel.options import BUSY_TIMEOUT_MS
-from lash_store._kernel.posix import fcntl, in_forked_child, open_beside, require_systems_own
+from lash_store._kernel.posix import fcntl, in_forked_child, require_systems_own
 from lash_store.errors import StoreBusyError, StoreOpenError
 
 _LOCK: Final = ".lock"

@@ -28,6 +28,7 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    orm,
     select,
     text,
     update,
@@ -522,6 +523,14 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
             leased(table.c, token=wrong)
     with pytest.raises(InvalidRecordError, match="a column of its own"):
         leased(table.c, token=table.c.owner)
+
+    class Job:
+        """What is mapped to it has the columns as attributes."""
+
+    orm.registry().map_imperatively(Job, table)
+    mapped: Any = Job
+    with pytest.raises(InvalidRecordError, match=r"table = .*which of a mapped class is its"):
+        LeaseTable(mapped, **parts_of(mapped))
     kept: dict[str, Any] = {**KEPT, "id": lambda: Column("id", String(40), nullable=False)}
     unique: Table[Any] = Table(
         "jobs", MetaData(), *(make() for make in kept.values()), UniqueConstraint("id")
@@ -538,7 +547,11 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
 
 
 def leased(c: Any, **other: Any) -> LeaseTable:
-    given = {
+    return LeaseTable(c.id.table, **{**parts_of(c), **other})
+
+
+def parts_of(c: Any) -> dict[str, Any]:
+    return {
         "key": c.id,
         "owner_id": c.owner,
         "token": c.token,
@@ -546,7 +559,6 @@ def leased(c: Any, **other: Any) -> LeaseTable:
         "claimed_at_ms": c.since,
         "expires_at_ms": c.until,
     }
-    return LeaseTable(c.id.table, **{**given, **other})
 
 
 def test_k_lease_5_numbers_are_compared_by_what_they_are(store: SessionStore) -> None:

@@ -16,11 +16,12 @@ from contextlib import suppress
 from math import inf
 from typing import Final
 
+from lash_store._backends.beside import open_beside
 from lash_store._backends.sqlite.connection import StoreConnection
 from lash_store._backends.sqlite.dialect import BEGIN_WRITE
 from lash_store._backends.sqlite.driver import data_version, is_busy
 from lash_store._backends.sqlite.files import QUEUE_SUFFIX, is_taken
-from lash_store._kernel.posix import NO_LINK, fcntl, open_beside, require_systems_own
+from lash_store._kernel.posix import NO_LINK, fcntl, require_systems_own
 
 _OPEN: Final = b"\0"
 _CLOSED: Final = b"\1"
