@@ -6,6 +6,7 @@ a file. What is written to them goes to the tables, to the session ``s``.
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Iterator
@@ -39,6 +40,14 @@ _kept: set[str] = set()
 """Those of them that more than one test uses."""
 
 _connections: dict[tuple[int, int], psycopg.Connection[Any]] = {}
+
+
+@atexit.register
+def _close_connections() -> None:
+    """Close those of this process: a forked child has its parent's beside its own, which stay open."""
+    for (process_id, _), connection in _connections.items():
+        if process_id == os.getpid():
+            connection.close()
 
 
 def open_on_server(schema: Schema, where: Any, settings: Settings) -> Handle:
