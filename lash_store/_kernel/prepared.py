@@ -3,7 +3,7 @@
 Executing a construct through ``Connection.execute`` costs five to nine times a hand-written
 ``sqlite3`` call: every call looks up the compile cache, orders the parameters and builds a
 result object. Here a *builder* (a function of keyword arguments that returns a construct) is
-called once, with a ``bindparam`` in the place of each argument, and compiled once; what
+called once, with a parameter in the place of each argument (``arguments``), and compiled once; what
 remains per call is a generated function of the same keyword arguments::
 
     @prepare
@@ -27,79 +27,23 @@ compiles nothing.
 import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property, update_wrapper
-from types import NoneType
-from typing import (
-    Any,
-    Concatenate,
-    Final,
-    Generic,
-    ParamSpec,
-    TypeVar,
-    TypeVarTuple,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from sqlalchemy import (
-    BigInteger,
-    BindParameter,
-    CompoundSelect,
-    LargeBinary,
-    Select,
-    Text,
-    bindparam,
-)
-from sqlalchemy.sql import operators
+from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.sql.dml import ReturningDelete, ReturningInsert, ReturningUpdate, UpdateBase
-from sqlalchemy.sql.elements import BinaryExpression, ClauseElement
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.selectable import TypedReturnsRows
-from sqlalchemy.sql.visitors import iterate
-from sqlalchemy.types import TypeEngine
 
+from lash_store._kernel.arguments import bound_arguments, built, construct_of, name_of
 from lash_store._kernel.backend import Cursor, Driver
-from lash_store._kernel.checks import shown
-from lash_store._kernel.dialects import Listed
 from lash_store._kernel.generated import CompiledStatement, driver_of
-from lash_store._kernel.signals import is_from_handler
-from lash_store.errors import CorruptRecordError, LashStoreError, UnpreparableStatementError
+from lash_store.errors import CorruptRecordError
 
 P = ParamSpec("P")
 C_co = TypeVar("C_co", bound=ClauseElement, covariant=True)
 U = TypeVar("U", bound=UpdateBase)
 Row = TypeVar("Row", bound=tuple[Any, ...])
 Ts = TypeVarTuple("Ts")
-
-
-class _Integer(BigInteger):
-    _isnull = True
-
-
-class _Text(Text):
-    _isnull = True
-
-
-class _Bytes(LargeBinary):
-    _isnull = True
-
-
-_TYPES: Final[dict[object, type[TypeEngine[Any]]]] = {
-    int: _Integer,
-    int | None: _Integer,
-    str: _Text,
-    str | None: _Text,
-    bytes: _Bytes,
-    bytes | None: _Bytes,
-    list[str]: Listed,
-    list[int]: Listed,
-}
-"""The type of an argument, by its annotation: one value that a driver takes as it is.
-
-To SQLAlchemy each counts as unknown where the argument is compared with a column or stored in
-one, so that it takes the column's type there, with whatever that converts. Only where nothing
-else gives it a type is it what the annotation says: a database may have to be told.
-"""
 
 
 class Prepared(Generic[P, C_co]):
@@ -165,10 +109,7 @@ class Prepared(Generic[P, C_co]):
                 for name, parameter in inspect.signature(builder).parameters.items()
                 if parameter.default is not parameter.empty
             }
-            construct = _built(builder, arguments)
-            why = _why_not_prepared(construct, builder)
-            if why is not None:
-                raise UnpreparableStatementError(f"{name_of(builder)} can't be prepared: {why}")
+            construct = built(builder, arguments)
             compiled = CompiledStatement(name_of(builder), construct, arguments, defaults, driver)
             self._compiled[driver] = compiled
         return compiled
@@ -191,77 +132,6 @@ class Prepared(Generic[P, C_co]):
                 self.__doc__,
             )
         return self._functions[key]
-
-
-def _built(builder: Callable[..., ClauseElement], arguments: dict[str, Any]) -> ClauseElement:
-    """Call a builder with what stands in the place of its arguments."""
-    try:
-        return builder(**arguments)
-    except (LashStoreError, RecursionError):
-        raise  # the latter is the caller's, who has no frame left
-    except Exception as error:
-        if is_from_handler(error):
-            raise  # it has nothing to do with the builder
-        raise UnpreparableStatementError(
-            f"{name_of(builder)} can't be prepared: it is called once, with bind parameters in the place of "
-            f"its arguments, and raises {type(error).__name__}: {error}"
-        ) from error
-
-
-def bound_arguments(builder: Callable[..., object]) -> dict[str, BindParameter[Any]]:
-    """Return what stands in the place of a builder's arguments: a bindparam ``p_<name>`` for each.
-
-    Raises UnpreparableStatementError unless each is keyword-only and annotated as one value.
-    """
-    hints = get_type_hints(builder)
-    binds = {}
-    for name, parameter in inspect.signature(builder).parameters.items():
-        type_ = _TYPES.get(hints.get(name))
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            why = f"its argument {name!r} is not keyword-only"
-        elif type_ is None:
-            why = (
-                f"its argument {name!r} is no int, str or bytes (or None), nor a list of int or str"
-            )
-        else:
-            binds[name] = bindparam(f"p_{name}", type_=type_())
-            continue
-        raise UnpreparableStatementError(f"{name_of(builder)} can't be prepared: {why}")
-    return binds
-
-
-def _why_not_prepared(construct: ClauseElement, builder: Callable[..., object]) -> str | None:
-    """Say what of a statement would give other rows than the same builder gives when it is called."""
-    described: Any = getattr(construct, "returning_column_descriptions", None)
-    described = getattr(construct, "column_descriptions", ()) if described is None else described
-    for each in described:
-        if each.get("entity") is not None and each["expr"] is each["entity"]:
-            return (
-                f"it selects {each['name']} as a whole, and rows are plain tuples: name its columns"
-            )
-    hints = get_type_hints(builder)
-    may_be_none = {f"p_{name}": name for name, hint in hints.items() if NoneType in get_args(hint)}
-    compared: set[str] = set()
-    for each in iterate(construct) if may_be_none else ():
-        if isinstance(each, BinaryExpression):
-            sides = (each.left, each.right)
-            names = {side.key for side in sides if isinstance(side, BindParameter)} & {*may_be_none}
-            if each.operator in (operators.eq, operators.ne):
-                compared |= names
-            elif each.operator in (operators.is_, operators.is_not):  # it is seen to
-                for name in names:
-                    del may_be_none[name]
-    for name in compared & {*may_be_none}:
-        return (
-            f"its argument {may_be_none[name]!r} may be None, and what is equal to NULL is nothing: "
-            "compare it by is_not_distinct_from() or is_distinct_from()"
-        )
-    return None
-
-
-def name_of(builder: Any) -> str:
-    """Name a builder in messages and tracebacks."""
-    return f"{builder.__module__}.{builder.__qualname__}"
 
 
 class PreparedRows(Prepared[P, C_co], Generic[P, C_co, Row]):
@@ -324,20 +194,10 @@ def prepare(builder: Callable[..., Any]) -> Any:
     The result is callable as the builder is. Its ``one``, ``all`` and ``run`` take the builder's
     own keyword arguments, after a Tx's ``cursor``, and are typed by the construct; ``many`` takes
     a list of rows that ``bind`` has ordered. Raises UnpreparableStatementError, at the first use,
-    for a construct whose text or parameters are not fixed.
+    for a construct whose text or parameters are not fixed, and for a builder that asks what an
+    argument is; at once for one that is not annotated with the construct that it returns.
     """
     if isinstance(builder, Prepared):
         return builder
-    annotations: dict[str, Any] | None = getattr(builder, "__annotations__", None)
-    if annotations is None:
-        raise UnpreparableStatementError(f"{shown(builder)} can't be prepared: it is no function")
-    returns = annotations.get("return")
-    if isinstance(returns, str):
-        returns = get_type_hints(builder)["return"]
-    if returns is None:
-        raise UnpreparableStatementError(
-            f"{name_of(builder)} can't be prepared: it is not annotated with what it returns"
-        )
-    construct = get_origin(returns) or returns
-    kind = PreparedRows if issubclass(construct, TypedReturnsRows) else Prepared
+    kind = PreparedRows if issubclass(construct_of(builder), TypedReturnsRows) else Prepared
     return kind(builder)

@@ -24,8 +24,8 @@ from sqlalchemy.exc import CompileError
 from lash_store import SessionStore
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.sqlite.driver import open_cursor
+from lash_store._kernel.arguments import bound_arguments
 from lash_store._kernel.generated import CompiledStatement
-from lash_store._kernel.prepared import bound_arguments
 from lash_store._kernel.sharing import STORE, VERSIONS, shared
 from lash_store.schemas import SCHEMAS, render_all
 from lash_store.session.tables import queued_work_batches

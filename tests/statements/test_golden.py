@@ -17,7 +17,7 @@ from sqlalchemy import CTE, Dialect, column, select, table, update
 from sqlalchemy.sql.elements import ClauseElement
 
 from lash_store import SessionFence
-from lash_store._kernel.prepared import bound_arguments
+from lash_store._kernel.arguments import bound_arguments
 from tests.statements.catalogue import EXAMPLES, STORES, builders
 from tests.support.dialects import POSTGRESQL, SHARED, SQLITE
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Dialect
 
-from lash_store._kernel.prepared import Prepared, bound_arguments
+from lash_store._kernel.arguments import bound_arguments
+from lash_store._kernel.prepared import Prepared
 from lash_store._kernel.sharing import shared
 from lash_store.process import statements
 from lash_store.schemas import SCHEMAS, canonical_statements

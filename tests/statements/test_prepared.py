@@ -42,7 +42,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import registry
 from sqlalchemy.sql.dml import ReturningInsert
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 import lash_store
 from lash_store import prepare
@@ -418,6 +418,50 @@ def branching(*, thing_id: int) -> Select[int]:
     return select(things.c.id).limit(1) if thing_id > 1 else select(things.c.id)
 
 
+def paged(*, after: int | None) -> Select[int]:
+    found = select(things.c.id)
+    return found if after is None else found.where(things.c.id > after)
+
+
+def paged_within(*, after: int | None) -> Select[int]:
+    conditions = [things.c.id > 0 for _ in range(2) if after is not None]
+    return select(things.c.id).where(*conditions, things.c.id > after)
+
+
+def matching_none(*, after: int | None) -> Select[int]:
+    match after:
+        case None:
+            return select(things.c.id)
+    return select(things.c.id).where(things.c.id > after)
+
+
+def equal_to_a_text(*, state: str) -> Delete:
+    gone = delete(things).where(things.c.state == state)
+    return gone.where(things.c.id > 3) if state == "failed" else gone
+
+
+def in_a_list(*, state: str) -> Select[int]:
+    found = select(things.c.id).where(things.c.state == state)
+    return found if state not in ["open", "new"] else found.limit(1)
+
+
+def formatted(*, state: str) -> Select[int]:
+    return select(things.c.id).where(or_(things.c.state == state, things.c.name.like(f"%{state}%")))
+
+
+def in_words(*, state: str) -> Select[int]:
+    named = things.c.name.like("%%%s%%" % state)  # noqa: UP031 # reason: that is the case
+    return select(things.c.id).where(or_(things.c.state == state, named))
+
+
+def no_statement(*, state: str) -> Select[int]:
+    return state  # type: ignore[return-value] # reason: that is the case
+
+
+def unreadable(*, state: Unheard) -> Select[int]:  # type: ignore[name-defined] # noqa: F821 # reason: that is the case
+    return select(things.c.id).where(things.c.state == state)
+
+
 def clashing(*, cursor_: str) -> Select[int]:
     return select(things.c.id).where(things.c.name == cursor_)
 
@@ -482,6 +526,15 @@ def test_an_argument_that_may_be_none_gives_what_its_builder_gives(
         (clashing, "its argument cursor_ is called"),
         (clashing_too, "its argument SQL_ is called"),
         (branching, "raises TypeError"),
+        (paged, "asks in Python whether its argument 'after' is None"),
+        (paged_within, "asks in Python whether its argument 'after' is None"),
+        (matching_none, "asks in Python whether its argument 'after' is None"),
+        (equal_to_a_text, "raises TypeError: what an argument is, is not known"),
+        (in_a_list, "raises TypeError: what an argument is, is not known"),
+        (formatted, "raises TypeError: what an argument is, is not known"),
+        (in_words, "raises TypeError: what an argument is, is not known"),
+        (no_statement, "which is no statement"),
+        (unreadable, "its annotations can't be read .NameError: name 'Unheard' is not defined"),
         (positional, "'thing_id' is not keyword-only"),
         (expanding, "depends on its parameters"),
         (floating, "'age' is no int, str or bytes"),
@@ -553,8 +606,11 @@ def test_one_prepared_statement_serves_every_driver_by_its_cursor(cursor: StoreC
 
 
 def named_in_nothing(*, at_most: int, wanted: str | None) -> Select[int]:
-    absent = literal(wanted).is_(None) if wanted is None else wanted.is_(None)  # type: ignore[attr-defined] # reason: a bindparam
-    return select(things.c.id).where(absent).limit(at_most)
+    return select(things.c.id).where(_is_absent(wanted)).limit(at_most)
+
+
+def _is_absent(wanted: str | None) -> ColumnElement[bool]:
+    return literal(wanted).is_(None) if wanted is None else wanted.is_(None)  # type: ignore[attr-defined] # reason: a bindparam
 
 
 def test_an_argument_takes_the_type_of_its_annotation_where_nothing_else_gives_it_one(
@@ -583,6 +639,33 @@ def test_a_driver_that_names_its_parameters_is_refused() -> None:
 def test_what_is_no_function_is_refused() -> None:
     with pytest.raises(UnpreparableStatementError, match="5 can't be prepared: it is no function"):
         prepare(5)  # type: ignore[call-overload] # reason: that is the test
+
+
+def to_nowhere(*, state: str) -> Nowhere:  # type: ignore[name-defined] # noqa: F821 # reason: that is the case
+    return select(things.c.id).where(things.c.state == state)
+
+
+def to_anything(*, state: str) -> Any:
+    return select(things.c.id).where(things.c.state == state)
+
+
+def to_a_number(*, state: str) -> int:
+    return len(state)
+
+
+@pytest.mark.parametrize(
+    ("builder", "why"),
+    [
+        (to_nowhere, "its annotations can't be read .NameError: name 'Nowhere' is not defined"),
+        (to_anything, "annotated to return typing.Any, which is no statement"),
+        (to_a_number, "annotated to return <class 'int'>, which is no statement"),
+    ],
+)
+def test_what_is_not_annotated_with_a_statement_is_refused_as_it_is_prepared(
+    builder: Any, why: str
+) -> None:
+    with pytest.raises(UnpreparableStatementError, match=why):
+        prepare(builder)
 
 
 def test_a_generated_function_shows_its_source(cursor: StoreCursor) -> None:

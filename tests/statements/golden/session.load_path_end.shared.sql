@@ -3,7 +3,7 @@ WITH RECURSIVE anon_1(node_id, parent_node_id, depth) AS
 FROM (SELECT *
 FROM lash_graph_nodes
 WHERE store = :lash_store_scope) AS graph_nodes
-WHERE graph_nodes.node_id = :p_leaf_node_id AND graph_nodes.tombstoned = :tombstoned_1 AND :param_2 < :p_limit UNION ALL SELECT graph_nodes.node_id AS node_id, CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.parent_node_id') END AS parent_node_id, anon_1.depth + :depth_1 AS anon_2
+WHERE graph_nodes.node_id = :p_leaf_node_id AND graph_nodes.tombstoned = :tombstoned_1 AND :p_limit > :param_2 UNION ALL SELECT graph_nodes.node_id AS node_id, CASE WHEN json_valid(graph_nodes.node_json) THEN json_extract(graph_nodes.node_json, '$.parent_node_id') END AS parent_node_id, anon_1.depth + :depth_1 AS anon_2
 FROM (SELECT *
 FROM lash_graph_nodes
 WHERE store = :lash_store_scope) AS graph_nodes JOIN anon_1 ON graph_nodes.node_id = anon_1.parent_node_id
