@@ -125,6 +125,15 @@ class Entering:
         """Whether nobody enters it any more: it was entered, or an interrupt has ended that."""
 
 
+class Leaving:
+    """A term that a block which was thrown away gives back in its own time, which has not come yet."""
+
+    def __init__(self, key: str, fence: Any) -> None:
+        self.key, self.fence = key, fence
+        self.is_claimed_again = False
+        """Whether its owner has claimed the very same term by hand since: it is not given back then."""
+
+
 class NotEnteredError(LashStoreError):
     """Undoes a claim that another thread does for somebody whom an interrupt has ended meanwhile."""
 
@@ -137,6 +146,9 @@ class Keeper:
         self._books: dict[str, _Book] = {}
         self._entering: WeakSet[Entering] = WeakSet()
         """Those that have claimed something; an interrupt may leave one here, which lives no longer."""
+
+        self._leaving: WeakSet[Leaving] = WeakSet()
+        """Those that nobody has given back yet; one for which nobody can lives no longer."""
 
         self._wakes: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
         """Which databases a clock looks into when it is moved."""
@@ -186,6 +198,19 @@ class Keeper:
         with self._lock:
             entering.is_over = True
             self._entering.discard(entering)
+
+    def leaving(self, key: str, fence: Any) -> Leaving:
+        """Note that a term is given back later."""
+        leaving = Leaving(key, fence)
+        with self._lock:
+            self._leaving.add(leaving)
+        return leaving
+
+    def claimed_again(self, fence: Any) -> None:
+        """Note that an owner has claimed the term again that it has already; its token is of one database."""
+        with self._lock:
+            for each in self._leaving:
+                each.is_claimed_again = each.is_claimed_again or each.fence == fence
 
     def is_held(self, key: str, fence: Any) -> bool:
         """Whether a block of this process holds a term, or is being entered with it (K-HOLD-5).
@@ -299,7 +324,7 @@ class Keeper:
         """Keep nothing of what the parent process holds."""
         inherited = [each for book in self._books.values() for each in book.kept]
         self._lock = threading.RLock()
-        self._books, self._entering = {}, WeakSet()
+        self._books, self._entering, self._leaving = {}, WeakSet(), WeakSet()
         for each in inherited:
             each.is_inherited = True
             each._lock = threading.RLock()  # noqa: SLF001 # reason: the thread that held it is the parent's

@@ -158,12 +158,11 @@ class Holding(Generic[HeldT_co]):
         timeout_ms: int = 0,
         name: str | None = None,
         is_own: Callable[[Any], bool] = lambda _: False,
-        is_as_known: Callable[[Any, Any], bool] = lambda _, __: True,
     ) -> None:
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing = claiming, renewing
-        self._new_back = partial(Releasing, operations[1:], renewing, releasing, is_as_known)
+        self._new_back = partial(Releasing, operations[1:], renewing, releasing)
         self._back = self._new_back()
         self._let_go: Any = None
         self._ends_ms = ends_ms

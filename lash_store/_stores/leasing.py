@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar, overload
 from lash_store._kernel.backend import Cursor
 from lash_store._kernel.checks import check_count, check_kind, check_name, shown
 from lash_store._kernel.codecs import read_as
+from lash_store._kernel.keeping import KEEPER
 from lash_store._kernel.leases import (
     Fence,
     FenceT,
@@ -117,9 +118,6 @@ class Leases(Generic[FenceT, LeaseT]):
             claiming=claiming or claim,
             renewing=lambda context, term, ms: self.renewing(context, term.fence, ttl_ms=ms),
             releasing=lambda context, term: self.releasing(context, term.fence),
-            is_as_known=lambda tx, term: (
-                getattr(self.load_term(tx, key), "expires_at_ms", None) == term.expires_at_ms
-            ),
             ends_ms=lambda tx: getattr(self.current(tx, key), "expires_at_ms", None),
             lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
             ttl_ms=ttl_ms,
@@ -169,20 +167,24 @@ class Leases(Generic[FenceT, LeaseT]):
 
         def claim(tx: Tx[Any]) -> LeaseT | LeaseHeld:
             before = self.load_term(tx, key) if takeovers_are_told() else None
+            token = new_token(tx.context.ids)
             row = self.table.claim_lease.one(
                 self._cursor(tx),
                 key=key,
                 owner_id=owner_id,
-                token=new_token(tx.context.ids),
+                token=token,
                 now_ms=tx.now_ms,
                 expires_at_ms=end_of_term(tx.now_ms, ttl_ms),
             )
             if row is None:
                 return self._held_by_another(self.load_term(tx, key))
             term = self._read_term(row)
-            if before is not None and before.token not in (None, term.token):
+            lease = self._read_lease(term)
+            if term.token != token:
+                KEEPER.claimed_again(lease.fence)
+            elif before is not None and before.token is not None:
                 tx.note_takeover("the lease on", key, before.owner_id, owner_id)
-            return self._read_lease(term)
+            return lease
 
         return locked_by(claim, key)
 

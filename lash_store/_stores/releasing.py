@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lash_store._kernel.keeping import KEEPER, Entering, NotEnteredError
+from lash_store._kernel.keeping import KEEPER, Entering, Leaving, NotEnteredError
 from lash_store._kernel.later import do_later
 from lash_store._kernel.leases import LeaseHeld
 from lash_store._kernel.locks import locked_as
@@ -36,14 +36,10 @@ class Releasing:
         operations: tuple[str, ...],
         renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
-        is_as_known: Callable[[Any, Any], bool],
     ) -> None:
         self._operations, self._renewing, self._releasing = operations, renewing, releasing
         self.kept_for_ms: int | None = None
         """For how long it is kept, in the place of being given back; None if it is not."""
-
-        self._is_as_known = is_as_known
-        """Whether a term is as its block has known it last, and nobody has claimed the same again since."""
 
     @property
     def _operation(self) -> str:
@@ -86,23 +82,24 @@ class Releasing:
     ) -> None:
         """Have it done, and wait for nothing: a coroutine is thrown away, say, and can't await anything."""
         key, anew = store._handle.key, None
+        leaving = None if in_line else KEEPER.leaving(key, term.fence)
         if given is not None:
             anew = given._anew(
-                self._operation, lambda context: self._work(key, context, term, is_late=True)
+                self._operation, lambda context: self._work(key, context, term, leaving)
             )
         do_later(
             store._handle,
             self._operation,
-            self._work(key, store._context, term, is_late=not in_line),
+            self._work(key, store._context, term, leaving),
             anew=anew,
             failed=lambda error: _tell(store.path, term, error),
             in_line=in_line,
         )
 
-    def _work(self, key: str, context: Context, term: Any, *, is_late: bool = False) -> Work:
+    def _work(self, key: str, context: Context, term: Any, leaving: Leaving | None = None) -> Work:
         """Return what releases a term in a transaction, unless another block has it by then (K-HOLD-5).
 
-        If that `is_late`, its owner may have claimed it again by hand, and has the same one.
+        If that is late, its owner may have claimed it again by hand, and has the same one.
         """
         if self.kept_for_ms is None:
             work = self._releasing(context, term)
@@ -110,7 +107,7 @@ class Releasing:
             work = self._renewing(context, term, self.kept_for_ms)
 
         def release(tx: Any) -> Any:
-            if KEEPER.is_held(key, term.fence) or (is_late and not self._is_as_known(tx, term)):
+            if KEEPER.is_held(key, term.fence) or (leaving and leaving.is_claimed_again):
                 return None
             released = work(tx)
             # A lease on a table of the consumer's own is behind the lock of its row alone.

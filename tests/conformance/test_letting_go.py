@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def store(path: Path) -> Iterator[SessionStore]:
         yield opened
 
 
-async def answers(store: AsyncSessionStore) -> AsyncIterator[str]:
+async def answers(store: AsyncSessionStore) -> AsyncGenerator[str]:
     async with store.hold(owner_id="ann", ttl_ms=60_000):
         yield "first"
         yield "second"
@@ -223,6 +223,63 @@ def test_k_hold_5_a_term_that_its_owner_has_claimed_again_is_not_released_late(
     assert store.current_lease() == lease
     assert isinstance(held.lost, LeaseLostError)
     assert held.wait_lost(timeout_ms=0) is held.lost
+
+
+@pytest.mark.parametrize("where", ["a file", None])
+def test_k_hold_5_nor_if_the_clock_reads_the_same_then(where: str | None, path: Path) -> None:
+    clock = ManualClock()
+
+    async def main() -> None:
+        place = None if where is None else path
+        for _ in range(12):
+            async with AsyncSessionStore.open(place, session_id="s", clock=clock) as store:
+                generator = answers(store)
+                assert await anext(generator) == "first"
+                await generator.aclose()
+                lease = await store.claim_lease(owner_id="ann", ttl_ms=60_000)
+                assert isinstance(lease, SessionLease)
+                await all_done()
+                assert await store.current_lease() == lease
+                await store.release_lease(lease.fence)
+
+    asyncio.run(main())
+
+
+async def all_done() -> None:
+    """Let what is put off be done: the library's timer, and who stands in line."""
+    told = threading.Event()
+    TIMER.after(0.05, told.set)
+    assert await asyncio.to_thread(told.wait, PATIENCE_S)
+
+
+async def held_anew(store: AsyncSessionStore, how: str) -> AsyncGenerator[str]:
+    """Hold a lease of which another renewal comes meanwhile."""
+    async with store.hold(owner_id="ann", ttl_ms=60_000) as held:
+        if how == "renewed by hand":
+            await store.renew_lease(held.fence, ttl_ms=90_000)
+        elif how == "claimed by hand":
+            await store.claim_lease(owner_id="ann", ttl_ms=90_000)
+        else:
+            async with store.hold(owner_id="ann", ttl_ms=90_000):
+                pass
+        yield "first"
+
+
+@pytest.mark.parametrize("how", ["renewed by hand", "claimed by hand", "within another block"])
+@pytest.mark.parametrize("where", ["a file", None])
+def test_k_hold_4_what_was_renewed_meanwhile_is_released_as_well(
+    how: str, where: str | None, path: Path
+) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(None if where is None else path, session_id="s") as store:
+            for _ in range(8):
+                generator = held_anew(store, how)
+                assert await anext(generator) == "first"
+                await generator.aclose()
+                await all_done()
+                assert await store.current_lease() is None
+
+    asyncio.run(main())
 
 
 @pytest.mark.posix("forks")
