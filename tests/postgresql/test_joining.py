@@ -31,15 +31,18 @@ from lash_store.errors import (
     NotConfiguredError,
     ReadOnlyStoreError,
     SchemaVersionError,
+    StorageError,
     StoreBusyError,
     TransactionEndedError,
 )
-from lash_store.process.tables import CLAIM_ORDER, WAKE_EVENTS, processes
+from lash_store.process.tables import CLAIM_ORDER, WAKE_EVENTS, process_leases, processes
 from lash_store.schemas import OwnTables, create_tables, stamp_tables
 from lash_store.session.tables import queued_work_batches
 from lash_store.session.tx import SessionTx
 from lash_store.testing import as_another_process
 from lash_store.trigger.tables import DELIVERIES_OF_SUBSCRIPTION
+from tests.support.registries import lease_on, register
+from tests.support.turns import PATIENCE_S
 
 orders = Table("orders", MetaData(), Column("id", Text), Column("state", Text))
 
@@ -229,6 +232,136 @@ def test_k_tx_14_asyncio_joins_as_well(own_url: str) -> None:
         await engine.dispose()
 
     asyncio.run(main())
+
+
+def test_k_tx_14_the_first_two_in_a_schema_wait_for_each_other_beside_the_loop(
+    own_url: str,
+) -> None:
+    """What the one makes the other finds, once it is committed; outside of `run_sync()` it is busy at once."""
+
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=20_000)
+        second_comes, joined = asyncio.Event(), []
+
+        def join(sync: Any) -> None:
+            joined.append(SessionTx.on(sync, session_id="two").enqueue_work(NewWork([2])))
+
+        async def second() -> None:
+            async with engine.begin() as connection:
+                with pytest.raises(StoreBusyError):
+                    SessionTx.on(connection, session_id="two")
+                await connection.rollback()
+                second_comes.set()
+                async with engine.begin() as other:
+                    await other.run_sync(join)
+
+        async with engine.begin() as connection:
+            SessionTx.on(connection, session_id="one").enqueue_work(NewWork([1]))
+            task = asyncio.create_task(second())
+            await second_comes.wait()
+            await asyncio.sleep(0.05)
+            assert joined == []
+        await task
+        assert len(joined) == 1
+        await engine.dispose()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+def test_k_tx_14_making_tables_waits_no_longer_than_the_budget(own_url: str) -> None:
+    engine = lash_store.configure(create_engine(own_url), busy_timeout_ms=100)
+    with engine.begin() as first, engine.connect() as second:
+        create_tables(first, "session")
+        second.begin()
+        with pytest.raises(StoreBusyError):
+            create_tables(second, "session")
+        with pytest.raises(StoreBusyError):
+            SessionTx.on(second, session_id="one")
+        assert second.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def test_k_lock_3_a_joined_tx_waits_for_a_row_within_its_budget(own_url: str) -> None:
+    engine = lash_store.configure(create_engine(own_url), busy_timeout_ms=200)
+    with ProcessRegistry.open(own_url) as registry:
+        register(registry)
+        lease = lease_on(registry, ttl_ms=600_000)
+        with engine.begin() as first, engine.connect() as second, engine.connect() as third:
+            first.execute(select(process_leases).with_for_update())
+            second.begin()
+            with pytest.raises(StoreBusyError):
+                ProcessTx.on(second).renew_lease(lease.fence, ttl_ms=1_000)
+            third.execute(text("SET LOCAL lock_timeout = '50ms'"))  # the application's own stays
+            tx = ProcessTx.on(third)
+            assert third.scalar(text("SHOW lock_timeout")) == "50ms"
+            with pytest.raises(StoreBusyError):
+                tx.renew_lease(lease.fence, ttl_ms=1_000)
+        assert registry.current_lease("p") == lease
+    engine.dispose()
+
+
+def test_k_tx_14_who_waits_for_a_row_in_run_sync_does_not_stop_the_loop(own_url: str) -> None:
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=20_000)
+        renewed: list[int] = []
+
+        async def second() -> None:
+            async with engine.begin() as connection:
+
+                def renew(sync: Any) -> None:
+                    lease = ProcessTx.on(sync).renew_lease(fence, ttl_ms=60_000)
+                    renewed.append(lease.expires_at_ms)
+
+                await connection.run_sync(renew)
+
+        async with engine.begin() as connection:
+            await connection.execute(select(process_leases).with_for_update())
+            task = asyncio.create_task(second())
+            for _ in range(10):
+                await asyncio.sleep(0.02)
+            assert not renewed
+            cancelled = asyncio.create_task(second())
+            await asyncio.sleep(0.1)
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+        await task
+        assert len(renewed) == 1
+        async with engine.begin() as connection:  # what was cancelled has left no connection behind
+            assert await connection.scalar(text("SELECT 1")) == 1
+        await engine.dispose()
+
+    with ProcessRegistry.open(own_url) as registry:
+        register(registry)
+        fence = lease_on(registry, ttl_ms=600_000).fence
+        asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+def test_k_tx_14_two_tasks_at_one_connection(own_url: str) -> None:
+    """One after another, as long as none is kept waiting; then the other is told."""
+
+    async def main() -> None:
+        engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=20_000)
+        async with engine.begin() as connection:
+            await connection.run_sync(lambda sync: SessionTx.on(sync, session_id="one"))
+
+            def enqueue(sync: Any) -> None:
+                SessionTx.on(sync, session_id="one").enqueue_work(NewWork([1]))
+
+            await asyncio.gather(*(connection.run_sync(enqueue) for _ in range(8)))
+        with SessionStore.open(own_url, session_id="one") as store:
+            assert store.work_depth().batches == 8
+            async with engine.begin() as connection:
+                with store.begin():
+                    waits = asyncio.create_task(connection.run_sync(enqueue))
+                    await asyncio.sleep(0.1)
+                    with pytest.raises(StorageError, match="another task waits for an answer"):
+                        await connection.run_sync(enqueue)
+                await waits
+            assert store.work_depth().batches == 9
+        await engine.dispose()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
 
 
 def test_k_lock_1_what_a_savepoint_undid_is_locked_again(engine: Engine, own_url: str) -> None:

@@ -8,6 +8,7 @@ added is its own: other tables, and indexes on ours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg
@@ -17,7 +18,7 @@ from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.dialect import dialect_for
 from lash_store._backends.postgresql.drift import find_drift
 from lash_store._backends.postgresql.indexes import indexes_of
-from lash_store._backends.postgresql.locks import OPENING, lock_if_need_be_waiting, number_of
+from lash_store._backends.postgresql.locks import OPENING, Lock, lock_if_need_be_waiting, number_of
 from lash_store._kernel.checks import shown
 from lash_store._kernel.extras import is_optional
 from lash_store._kernel.options import Settings
@@ -134,13 +135,18 @@ def _wanted(schema: Schema) -> list[str]:
     return names
 
 
-def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
+def ensure_schema(
+    cursor: Any,
+    schema: Schema,
+    path: str,
+    place: str,
+    take: Callable[[Any, Lock], object] = lock_if_need_be_waiting,
+) -> None:
     """Make a kind's tables if they are not there, in the transaction that is open, under a lock.
 
-    Begins, commits and rolls back nothing (K-GUARD-5).
+    Begins, commits and rolls back nothing (K-GUARD-5). `take` is how that takes the lock.
     """
-    lock = (number_of(f"{place}.{schema.prefix}", OPENING), False)
-    lock_if_need_be_waiting(cursor, lock)
+    take(cursor, (number_of(f"{place}.{schema.prefix}", OPENING), False))
     if not needs_making(cursor, schema, path, place):
         return
     ((before,),) = cursor.execute("SELECT current_setting('search_path')").fetchall()
@@ -157,7 +163,15 @@ def ensure_schema(cursor: Any, schema: Schema, path: str, place: str) -> None:
     cursor.execute("SELECT set_config('search_path', $1, true)", (before,))
 
 
-def hold(cursor: Any, schema: Schema, path: str, place: str, *, writes: bool) -> bool:
+def hold(
+    cursor: Any,
+    schema: Schema,
+    path: str,
+    place: str,
+    *,
+    writes: bool,
+    take: Callable[[Any, Lock], object] = lock_if_need_be_waiting,
+) -> bool:
     """Let the transaction that is open hold a kind's tables; tell whether they were there before it.
 
     Raises SchemaVersionError in one that only reads, in which they can't be made.
@@ -166,7 +180,7 @@ def hold(cursor: Any, schema: Schema, path: str, place: str, *, writes: bool) ->
         return True
     if not writes:
         raise SchemaVersionError(schema.kind, schema.version, 0, path, is_missing=True)
-    ensure_schema(cursor, schema, path, place)
+    ensure_schema(cursor, schema, path, place, take)
     return False
 
 

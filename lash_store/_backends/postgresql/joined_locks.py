@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import psycopg
-from sqlalchemy.exc import MissingGreenlet
-from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.begun import Begun, OnSameServer
@@ -20,26 +19,29 @@ _TIMEOUTS: Final = (
     "SELECT current_setting('lock_timeout'), current_setting('statement_timeout'), "
     "set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)"
 )
-_TRY_S: Final = 0.01
 
 
 def lock_all(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
-    """Take the lock of a Tx; in an event loop without keeping that waiting, where it can go on.
-
-    Whoever waits in vain waits in a savepoint: what its application has done before is kept.
-    """
-    budget_ms, started_s = begun.settings.busy_timeout_ms, time.monotonic()
+    """Take the lock of a Tx."""
+    started_s = time.monotonic()
     for lock in locks:
-        if lock in begun.held:
-            continue
-        while not cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
+        if lock not in begun.held:
             waited_ms = round((time.monotonic() - started_s) * 1000)
-            if not isinstance(begun.raw, OnSameServer):
-                _wait_for(lock, cursor, budget_ms - waited_ms, path)
-                break
-            if waited_ms >= budget_ms or not _nap():
-                raise StoreBusyError(path, waited_ms)
-        begun.held.add(lock)
+            take(lock, cursor, begun.settings.busy_timeout_ms - waited_ms, path)
+            begun.held.add(lock)
+
+
+def take(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
+    """Take a lock in an application's transaction; StoreBusyError if that is not to be had in time.
+
+    Whoever waits in vain waits in a savepoint: what its application has done before is kept. An event loop that
+    could not go on is not kept waiting.
+    """
+    if cursor.execute(dialect.try_lock_statement(lock), prepare=False).fetchall()[0][0]:
+        return
+    if isinstance(cursor.connection, OnSameServer) and not in_greenlet():
+        raise StoreBusyError(path, 0)
+    _wait_for(lock, cursor, budget_ms, path)
 
 
 def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
@@ -63,16 +65,3 @@ def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: 
         lock_all(begun, cursor, lapsed, path)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error
-
-
-def _nap() -> bool:
-    """Let the event loop go on for a moment; False outside of ``run_sync()``, where it can't."""
-    import asyncio  # noqa: PLC0415 # reason: for who uses it, and has
-
-    nap = asyncio.sleep(_TRY_S)
-    try:
-        await_only(nap)
-    except MissingGreenlet:
-        nap.close()
-        return False
-    return True

@@ -28,7 +28,7 @@ from lash_store._backends.beginning import (
 )
 from lash_store._backends.orm_sessions import check_joined
 from lash_store._backends.postgresql import dialect, guard
-from lash_store._backends.postgresql.begun import Begun, OnSameServer
+from lash_store._backends.postgresql.begun import Begun, driver_connection, raw_of
 from lash_store._backends.postgresql.driver import (
     StoreCursor,
     code_of,
@@ -37,7 +37,7 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     opening_error,
 )
-from lash_store._backends.postgresql.joined_locks import lock_again, lock_all
+from lash_store._backends.postgresql.joined_locks import lock_again, lock_all, take
 from lash_store._backends.postgresql.locks import locks_of
 from lash_store._backends.scoping import use_sharing
 from lash_store._backends.tx_connection import explaining
@@ -66,6 +66,12 @@ _HOW: Final = (
     "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
     "current_schema()"
 )
+_HOW_AND_HOW_LONG: Final = (
+    f"{_HOW}, CASE current_setting('lock_timeout') WHEN '0' "  # reason: of constants
+    "THEN set_config('lock_timeout', $1, true) END"
+)
+"""And wait no longer than the budget for any lock from now on, unless the application has said for how long:
+others wait for those that the transaction has meanwhile."""
 
 _explain: Final = explaining(consumer_error, without_password)
 
@@ -172,7 +178,7 @@ def join(session: Any, connection: Connection, schema: Schema, scope: str) -> Jo
         )
     if not isinstance(begun, Begun) or not connection.in_transaction():
         raise no_transaction(connection)
-    if _driver_connection(connection).autocommit:
+    if driver_connection(connection).autocommit:
         raise NotConfiguredError(
             f"{connection!r} is in autocommit, by its driver: it has no transactions to join"
         )
@@ -190,9 +196,10 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
     if connection.get_transaction() is None:
         connection.begin()
     path, begun = _path_of(connection), BEGUN.get(connection)
+    budget_ms = (settings if begun is None else begun.settings).busy_timeout_ms
     # Where a Tx on this connection will look for them.
     where = settings.schema or (None if begun is None else begun.settings.schema)
-    raw = _raw(connection)
+    raw = raw_of(connection)
     cursor = open_cursor(raw, settings.prefix, where)
     try:
         # In AUTOCOMMIT a transaction of its own: locks and settings last for one, and it is all or nothing.
@@ -208,7 +215,13 @@ def create_tables(connection: Connection, schemas: Sequence[Schema], settings: S
                     "another one has just made; tables are made in READ COMMITTED"
                 )
             for schema in wanted:
-                guard.ensure_schema(cursor, schema, path, place)
+                guard.ensure_schema(
+                    cursor,
+                    schema,
+                    path,
+                    place,
+                    lambda cursor, lock: take(lock, cursor, budget_ms, path),
+                )
     except psycopg.Error as error:
         raise opening_error(error, cursor.connection, where, path) from error
 
@@ -243,7 +256,14 @@ def _held(
                 cursor.execute(dialect.FULL).fetchall()
         is_known = wanted in compared or (place, wanted) in begun.compared
         writes = begun.mode == "write"
-        if not is_known and guard.hold(cursor, wanted, path, place, writes=writes):
+        if not is_known and guard.hold(
+            cursor,
+            wanted,
+            path,
+            place,
+            writes=writes,
+            take=lambda cursor, lock: lock_all(begun, cursor, [lock], path),
+        ):
             # What is there may have been made in this transaction, and be undone with it.
             begun.compared[place, wanted] = compared
             if not writes:
@@ -273,7 +293,8 @@ def _look(
             f"{connection!r} talks to its server in {begun.raw.info.encoding}, which can't spell every text: "
             "give its engine client_encoding=utf8"
         )
-    isolation, read_only, current = cursor.execute(_HOW).fetchall()[0]
+    timeout = (f"{max(1, begun.settings.busy_timeout_ms)}ms",)
+    isolation, read_only, current, _ = cursor.execute(_HOW_AND_HOW_LONG, timeout).fetchall()[0]
     if read_only == "on" and isolation == "read committed":
         raise NotConfiguredError(
             f"{connection!r} only reads, in READ COMMITTED: each statement would see another state, and "
@@ -309,27 +330,6 @@ def _executed(cursor: StoreCursor, statement: str) -> Any:
         raise cursor.driver.explain(error, cursor) from error
 
 
-def _raw(connection: Connection) -> psycopg.Connection[Any]:
-    """Return the driver's connection; of one for asyncio one that stands on the same server's."""
-    raw = _driver_connection(connection)
-    if isinstance(raw, psycopg.AsyncConnection):
-        made = OnSameServer(raw.pgconn)
-        made.prepare_threshold = None  # names of prepared statements are the other one's
-        if raw.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-            # Whichever sends the first statement begins the transaction, and how is the application's to say.
-            made.autocommit, made.isolation_level = raw.autocommit, raw.isolation_level
-            made.read_only, made.deferrable = raw.read_only, raw.deferrable
-        return made
-    if not isinstance(raw, psycopg.Connection):
-        raise NotConfiguredError(f"{raw!r} is no connection of psycopg's")
-    return raw
-
-
-def _driver_connection(connection: Connection) -> Any:
-    dbapi: Any = connection.connection.dbapi_connection
-    return getattr(dbapi, "driver_connection", dbapi)
-
-
 def _path_of(connection: Connection) -> str:
     return without_password(connection.engine.url)
 
@@ -339,7 +339,7 @@ def _begin(connection: Connection, settings: Settings, undeclared: Mode) -> None
     if mode is None:
         return
     _lost.pop(connection, None)
-    BEGUN[connection] = Begun(_raw(connection), mode, settings)
+    BEGUN[connection] = Begun(raw_of(connection), mode, settings)
     connection.info[SCOPES] = set()
     if mode == "read":
         # The driver begins with the first statement: this one is that.
