@@ -22,7 +22,13 @@ def scheme_of(text: str) -> str:
     return text.partition(":")[0]
 
 
-_SECRETS = ("password", "sslpassword", "oauth_client_secret")
+_SECRETS = (
+    "password",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+)
 
 
 def without_password(url: URL) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -20,8 +22,10 @@ from lash_store._backends.urls import parsed_url, without_password
 from lash_store.errors import (
     ConnectionLostError,
     CopyError,
+    InvalidRecordError,
     NotConfiguredError,
     ReadOnlyStoreError,
+    StoreBusyError,
     StoreOpenError,
 )
 from lash_store.moving import copy_deployment
@@ -298,7 +302,7 @@ def test_k_pg_7_no_secret_of_a_url_is_shown() -> None:
     shown = without_password(
         parsed_url(
             "postgresql+psycopg://app:geheim@db/x?password=geheim&sslpassword=geheim&PASSWORD=geheim"
-            "&oauth_client_secret=geheim&sslmode=require"
+            "&oauth_client_secret=geheim&scram_client_key=geheim&scram_server_key=geheim&sslmode=require"
         )
     )
     assert "geheim" not in shown
@@ -311,6 +315,81 @@ def test_k_pg_7_no_secret_of_a_url_is_shown() -> None:
         with pytest.raises(StoreOpenError, match="two slashes") as refused:
             SessionStore.open(url, session_id="s")
         assert "geheim" not in str(refused.value)
+
+
+def test_k_pg_7_after_an_opening_that_failed_the_place_is_looked_up_anew(
+    url: str, tenants: tuple[str, str], admin: Admin
+) -> None:
+    role = f"moves_{os.getpid()}"
+    admin.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        admin.execute(f"ALTER ROLE {role} SET search_path = {tenants[0]}")
+        admin.execute(f"GRANT USAGE ON SCHEMA {tenants[0]} TO {role}")
+        admin.execute(f"GRANT CREATE, USAGE ON SCHEMA {tenants[1]} TO {role}")
+        as_role = make_url(url).set(username=role).render_as_string(False)
+        gc.disable()  # what a failure leaves to it must not decide
+        with pytest.raises(StoreOpenError, match="permission denied"):
+            SessionStore.open(as_role, session_id="s")
+        admin.execute(f"ALTER ROLE {role} SET search_path = {tenants[1]}")
+        with SessionStore.open(as_role, session_id="s") as store:
+            store.enqueue_work(NewWork([1]))
+    finally:
+        gc.enable()
+        admin.execute(f"DROP OWNED BY {role} CASCADE")
+        admin.execute(f"DROP ROLE {role}")
+    counted = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
+    assert admin.execute(counted, [tenants[0]]).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("named", ["own", "Own", "user", 'o"wn'])
+def test_k_lock_1_who_has_every_name_quoted_has_the_same_locks(
+    url: str, place: str, admin: Admin, named: str
+) -> None:
+    """Locks are named by the schema as SQL writes it, which a role's setting may not change."""
+    name = f"{place}_{named}" if named != "user" else named
+    written = '"{}"'.format(name.replace('"', '""'))
+    admin.execute(f"CREATE SCHEMA {written}")
+    ((expected,),) = admin.execute("SELECT quote_ident(%s)", [name]).fetchall()
+    looks = f"-csearch_path={written}"
+    plain = make_url(url).update_query_dict({"options": looks})
+    quoting = make_url(url).update_query_dict({"options": f"{looks} -cquote_all_identifiers=on"})
+    try:
+        with (
+            SessionStore.open(plain.render_as_string(False), session_id="s") as one,
+            SessionStore.open(
+                quoting.render_as_string(False), session_id="s", busy_timeout_ms=100
+            ) as two,
+        ):
+            handle: Any = one._handle
+            assert handle.database.schema_name == expected
+            with one.begin(), ThreadPoolExecutor(1) as thread, pytest.raises(StoreBusyError):
+                thread.submit(two.put_blob, b"x").result()
+            assert two.put_blob(b"x")
+        engine = lash_store.configure(create_engine(quoting))
+        with engine.begin() as connection:
+            create_tables(connection, "session")
+            assert connection.scalar(text("SHOW quote_all_identifiers")) == "on"
+        engine.dispose()
+    finally:
+        admin.execute(f"DROP SCHEMA {written} CASCADE")
+
+
+def test_k_tx_8_rows_are_plain_whatever_the_engine_makes_of_them(url: str, place: str) -> None:
+    engine = create_engine(url, connect_args={"row_factory": psycopg.rows.namedtuple_row})
+    with lash_store.configure(engine, schema=place).begin() as connection:
+        tx = SessionTx.on(connection, session_id="s")
+        tx.enqueue_work(NewWork([1]))
+        assert tx.work_depth().batches == 1
+    engine.dispose()
+
+
+def test_k_pg_3_a_text_that_can_not_be_sent_by_now_is_named(url: str, place: str) -> None:
+    with SessionStore.open(url, session_id="s", schema=place) as store, store.begin() as tx:
+        tx.connection.exec_driver_sql("SET LOCAL client_encoding = latin1")
+        with pytest.raises(InvalidRecordError, match="can't be spelt in iso8859-1"):
+            tx.enqueue_work(NewWork(["snow"], source_key="\u2603"))
+        assert tx.connection.exec_driver_sql("SELECT 1").scalar() == 1
+        assert tx.connection.default_isolation_level == "READ COMMITTED"
 
 
 def test_k_pg_7_copying_says_what_a_role_may_not(

@@ -253,25 +253,28 @@ class OpenDatabase:
 
     def _ensure(self, schema: Schema, settings: Settings) -> None:
         with self._apart() as connection:
-            cursor = connection.own_cursor
+            cursor, name, first = connection.own_cursor, self.schema_name, self._looks_first
             try:
                 if not self.place:
-                    self.schema_name = guard.server_place(cursor, self.path, settings.schema)
-                    ((self._looks_first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
-                    at = connection.info
-                    self._server_name = f"{at.hostaddr or at.host} {at.port} {at.dbname}"
-                    self.place = f"{self.schema_name}.{self.key.prefix}"
+                    name = guard.server_place(cursor, self.path, settings.schema)
+                    ((first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
                 connection.begin_read(budget_ms=settings.busy_timeout_ms)
-                makes = guard.needs_making(cursor, schema, self.path, self.schema_name)
+                makes = guard.needs_making(cursor, schema, self.path, name)
                 connection.end(commit=False)
                 if makes and (settings.read_only or not settings.create):
                     raise StoreEmptyError.of(self.path, schema.kind)
                 if makes:
                     connection.begin_write((), budget_ms=settings.busy_timeout_ms, is_full=True)
-                    guard.ensure_schema(cursor, schema, self.path, self.schema_name)
+                    guard.ensure_schema(cursor, schema, self.path, name)
                     connection.end(commit=True)
             except psycopg.Error as error:
                 raise opening_error(error, connection, settings.schema) from error
+            if not self.place:
+                # Only now: where it is to be is looked up anew after an opening that has failed.
+                at = connection.info
+                self._server_name = f"{at.hostaddr or at.host} {at.port} {at.dbname}"
+                self.schema_name, self._looks_first = name, first
+                self.place = f"{name}.{self.key.prefix}"
             self.note_time(connection)
         self.held.add(schema)
 

@@ -90,6 +90,8 @@ def consumer_dialect_for(prefix: str, schema: str | None) -> Dialect:
     # What a dialect finds out when an engine first connects, which ours never does.
     dialect.server_version_info = (16,)
     dialect.default_schema_name = schema or "public"
+    dialect.default_isolation_level = "READ COMMITTED"
+    dialect._has_native_hstore = False  # noqa: SLF001 # reason: an engine registers it with the driver
     return dialect
 
 

@@ -50,6 +50,10 @@ FROM ours JOIN pg_rewrite ON ev_class = ours.oid WHERE ours.relkind = 'r' AND ev
 UNION ALL SELECT relname, 'policies for rows' FROM ours WHERE relrowsecurity
 UNION ALL SELECT relname, 'nothing that outlives a crash: it is unlogged' FROM ours WHERE relpersistence = 'u'"""
 
+_QUOTES: Final = (
+    "SELECT current_setting('quote_all_identifiers'), set_config('quote_all_identifiers', $1, true)"
+)
+
 _BESIDE: Final = ("trigger ", "rule beside: ", "policies ")
 """What an application may add: it sees what is written, and refuses nothing of it by itself.
 
@@ -106,6 +110,15 @@ def _is_an_applications(line: str, ours: set[str]) -> bool:
 
 
 def _catalogue(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]:
+    # A role may ask for quotes around every name.
+    ((quotes, _),) = cursor.execute(_QUOTES, ("off",)).fetchall()
+    found = _lines(cursor, names, place)
+    if quotes != "off":
+        cursor.execute(_QUOTES, (quotes,))
+    return found
+
+
+def _lines(cursor: Any, names: list[str], place: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for table, name, kind, is_required, collation, default in cursor.execute(
         _COLUMNS, (place, names)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, cast
 import psycopg
 from psycopg import errors
 from psycopg.pq import PipelineStatus
+from psycopg.rows import tuple_row
 from sqlalchemy import Dialect, Table
 
 from lash_store._backends.postgresql.dialect import dialect_for
@@ -132,12 +133,15 @@ class StoreCursor(psycopg.RawCursor[Any]):
 
     def execute_now(self, sql: Any, parameters: Any = None, /, **options: Any) -> None:
         """Execute one statement, whatever else waits."""
-        if not observers:
-            super().execute(sql, parameters, **options)
-            return
-        operation, path = whose(self.connection)
-        with telling(operation, sql, path):
-            super().execute(sql, parameters, **options)
+        try:
+            if not observers:
+                super().execute(sql, parameters, **options)
+                return
+            operation, path = whose(self.connection)
+            with telling(operation, sql, path):
+                super().execute(sql, parameters, **options)
+        except UnicodeEncodeError as error:
+            raise self._unspelt(error) from error
 
     def executemany(self, sql: Any, rows: Iterable[Any], /) -> None:  # type: ignore[override] # reason: likewise
         """Execute one statement for each row, and tell of it once."""
@@ -157,8 +161,18 @@ class StoreCursor(psycopg.RawCursor[Any]):
     def execute_many_now(self, sql: Any, rows: list[Any], /) -> None:
         """Execute one statement for each row, whatever else waits."""
         operation, path = whose(self.connection)
-        with telling(operation, sql, path), pipelining(self.connection):
-            super().executemany(sql, rows)
+        try:
+            with telling(operation, sql, path), pipelining(self.connection):
+                super().executemany(sql, rows)
+        except UnicodeEncodeError as error:
+            raise self._unspelt(error) from error
+
+    def _unspelt(self, error: UnicodeEncodeError) -> psycopg.DataError:
+        """Return the driver's error of a text that can't be sent: an application may set another encoding."""
+        encoding = self.connection.info.encoding
+        return psycopg.DataError(
+            f"a text can't be spelt in {encoding}, the client_encoding: {error.reason}"
+        )
 
     def later(self, sql: str, parameters: Any, /) -> None:
         """Send a statement with the next one."""
@@ -254,7 +268,8 @@ def open_cursor(
     connection: psycopg.Connection[Any], prefix: str, schema: str | None
 ) -> StoreCursor:
     """Open a cursor for our own statements."""
-    return _cursor_class(prefix, schema)(connection)
+    # The application's own connection may make something else of a row.
+    return _cursor_class(prefix, schema)(connection, row_factory=tuple_row)
 
 
 def whose(connection: Any) -> tuple[str, str]:

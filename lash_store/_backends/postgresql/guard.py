@@ -8,6 +8,7 @@ added is its own: other tables, and indexes on ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,7 +45,10 @@ UNION SELECT typname FROM pg_type
 WHERE typnamespace = $1::text::regnamespace AND typname = ANY ($2)"""
 """Whatever has one of some names: a table has its name as a type as well."""
 
-_SCHEMA: Final = "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname = $1"
+_SCHEMA: Final = """\
+SELECT nspname, EXISTS (SELECT FROM pg_get_keywords() WHERE word = nspname AND catcode <> 'U')
+FROM pg_namespace WHERE nspname = $1"""
+_PLAIN: Final = re.compile("[a-z_][a-z0-9_]*")
 
 _LONGEST_PREFIX: Final = 27
 """With the longest name of an index behind it that is 63 characters, of which the server takes no more."""
@@ -97,7 +101,13 @@ def server_place(cursor: Any, path: str, schema: str | None) -> str:
     known = cursor.execute(_SCHEMA, (place,)).fetchall()
     if not known:
         raise StoreOpenError(path, f"there is no schema {place!r}: it has to be made first")
-    return str(known[0][0])
+    name, is_keyword = known[0]
+    # As the server itself writes it, but for quotes that a role may ask for everywhere: locks are named by it.
+    return (
+        name
+        if _PLAIN.fullmatch(name) and not is_keyword
+        else '"{}"'.format(name.replace('"', '""'))
+    )
 
 
 def needs_making(cursor: Any, schema: Schema, path: str, place: str) -> bool:

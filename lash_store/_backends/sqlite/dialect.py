@@ -32,6 +32,7 @@ class _StoreDialect(SQLiteDialect_pysqlite):
     # What a dialect finds out when an engine first connects, which ours never does: reflection asks.
     server_version_info = sqlite3.sqlite_version_info
     default_schema_name = "main"
+    default_isolation_level = "SERIALIZABLE"
 
 
 class HintingSharingCompiler(SharingCompiler, _HintingCompiler):
