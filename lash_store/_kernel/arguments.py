@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, get_args, get_origin, get_type_hints
 from sqlalchemy import BigInteger, BindParameter, Executable, LargeBinary, Text
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, ClauseElement
+from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeEngine
 
@@ -137,6 +138,8 @@ def construct_of(builder: Any) -> type[Any]:
         raise _refusal(builder, "it is not annotated with what it returns")
     origin: Any = get_origin(returns)
     construct = returns if origin is None else origin
+    if construct is Any:
+        return TypedReturnsRows  # it may be
     if not isinstance(construct, type) or not issubclass(construct, ClauseElement):
         raise _refusal(
             builder, f"it is annotated to return {shown(returns)}, which is no statement"

@@ -270,8 +270,10 @@ def _tables_of_both(here: Tx[Any], there: Tx[Any]) -> list[tuple[Any, Any]]:
 
 def _pages(tx: Tx[Any], rows: Select[Any]) -> Iterator[Sequence[Any]]:
     """Give what is selected, page by page, from a server too; an error is of whom it is read from."""
-    with explained_on(tx):
-        result = tx.connection.execute(rows, execution_options={"yield_per": _PAGE})
+    with (
+        explained_on(tx),
+        tx.connection.execute(rows, execution_options={"yield_per": _PAGE}) as result,
+    ):
         yield from result.partitions()
 
 
