@@ -45,7 +45,11 @@ class ManualClock:
 
 
 class SequentialIds:
-    """Tokens that count up, the same in every run: ``token-1``, then ``token-2``."""
+    """Tokens that count up, the same in every run: ``token-1``, then ``token-2``.
+
+    One for each database, for as long as the test has it: a second one, of a store that is opened anew or as
+    another process, begins at 1 again, and needs another `prefix`.
+    """
 
     def __init__(self, prefix: str = "token") -> None:
         self._prefix = prefix

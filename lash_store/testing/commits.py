@@ -120,7 +120,7 @@ class CommitMachine(Machine):
         known = self.receipts.get(key)
         got = self.call("", "commit", self.it.commit, key, base, state)
         if known is not None and known[:2] == (base, state):
-            if got.error is not None:
+            if got.refused:
                 self.violates("refused", f"{key!r} was committed, and is refused when sent again")
             elif got.value != known[2]:
                 name = "wrong-receipt" if got.value in self.revisions else "committed-twice"
@@ -128,16 +128,16 @@ class CommitMachine(Machine):
                 self._adopt(key, base, state, got.value)
             self.note("a commit sent again")
         elif known is not None:
-            if got.error is None:
+            if not got.refused:
                 self.violates("key-reused", f"{key!r} was committed with other content")
                 self._adopt(key, base, state, got.value)
         elif base != self.revision:
-            if got.error is None:
+            if not got.refused:
                 self.violates(
                     "lost-update", f"{key!r} was made from {base}, and replaced {self.revision}"
                 )
                 self._adopt(key, base, state, got.value)
-        elif got.error is not None:
+        elif got.refused:
             self.violates("refused", f"{key!r} was made from the present revision")
         else:
             check_kind("commit()", got.value, type(self.revision))

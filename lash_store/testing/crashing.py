@@ -30,7 +30,7 @@ from lash_store._backends import driver_fault
 from lash_store._kernel.checks import check_choice
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import InvalidRecordError
-from lash_store.testing.interleaving import closed_behind
+from lash_store.testing.interleaving import closed_behind, holds
 from lash_store.testing.points import at_points
 
 C = TypeVar("C")
@@ -64,7 +64,7 @@ def kill_at_each_statement(
             with _noted(
                 f"killed at place {at}" if not is_done else "not killed: it came to its end"
             ):
-                check(path, is_done)
+                holds(check, path, is_done)
         if is_done:
             if at == 1:
                 raise InvalidRecordError(
@@ -152,7 +152,7 @@ def _fail_each(
             if places.has_fired:
                 failed += 1
                 with _noted(f"{fault} {when} place {at}, {places.where}"):
-                    check(it, error)
+                    holds(check, it, error)
             elif error is not None:
                 raise InvalidRecordError(
                     "work", repr(work), f"failed by itself: {error!r}"

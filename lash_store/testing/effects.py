@@ -157,7 +157,7 @@ class EffectMachine(Machine):
         if isinstance(got.error, Killed):
             self.do_reopen()
             if self.has(self.it, "lapse"):
-                self.call("", "lapse", self.it.lapse)
+                self.control("lapse", self.it.lapse)
 
     def do_reopen(self) -> None:
         """Lose what is not durable, and remember that it may be gone."""

@@ -41,6 +41,10 @@ def _made(call: Callable[[], Any]) -> tuple[Any, str | None, Callable[[Any], Any
         raise InvalidRecordError("calls", shown(call), "must be calls of a store's methods")
     handle, name = store._handle, method.__name__  # noqa: SLF001 # reason: the tools of the library itself
     if name == "transact":
+        if not args and "work" not in keywords:
+            raise InvalidRecordError(
+                "calls", shown(call), "must have its `work` with it, by partial()"
+            )
         given = {key: value for key, value in keywords.items() if key != "repeatable"}
         return handle, None, plain_function("work", *args, **given)
     return handle, name, work_of(store, name, *args, **keywords)

@@ -75,7 +75,7 @@ def explore(
     """Run `calls` through all orders of their points; OrderError for the first that breaks `check`.
 
     Each order gets what `make` makes anew, and `close` ends that. `check` is given it, and what each
-    call gave, an error as itself; it raises AssertionError, or returns. At most `most` orders are
+    call gave, an error as itself; it raises AssertionError, or gives False, for what is wrong. At most `most` orders are
     tried. A call that does not come to its next point in `patience_s` seconds is taken to wait for another, and
     counted: one that connects to a server first, say, needs more. What a call does before its first point is
     done before any goes on: let it say ``point("start")`` first, if that matters. `only` plays one order, from a message. A call that gives a coroutine has it run to its end,
@@ -251,6 +251,7 @@ class _Play(Generic[C]):
         if call.at is None:
             where = "is over" if call.is_over else f"does not come to a point behind {call.passed}"
             why = f"can't be played: at step {len(self.choices)} call {wanted} {where}"
+            self._let_go()
             raise InvalidRecordError("only", repr(list(given)), why)
 
     def judge(self, check: Callable[[C, list[Any]], object]) -> None:
@@ -258,7 +259,22 @@ class _Play(Generic[C]):
         for each in self._calls:
             each.join()
         with closed_behind(self._it, self._close):
-            check(self._it, [each.outcome for each in self._calls])
+            holds(check, self._it, [each.outcome for each in self._calls])
+
+    def _let_go(self) -> None:
+        """Let each call come to its end, as there is nothing more to play, and close."""
+        for each in self._calls:
+            each.let_go()
+        for each in self._calls:
+            each.join()
+        if self._close is not None:
+            self._close(self._it)
+
+
+def holds(check: Callable[..., object], *arguments: object) -> None:
+    """Check what came of something: by assertions, or by a False."""
+    if check(*arguments) is False:
+        raise AssertionError(f"{getattr(check, '__name__', 'check')}() gave False")
 
 
 @contextmanager

@@ -7,11 +7,15 @@ from operator import attrgetter
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
+from lash_store._kernel.checks import check_choice
 from lash_store.testing.lock_model import LockModel
 from lash_store.testing.violations import WHY
 
 USES = ("acquire", "renew", "release", "write", "wait")
 """What a holder does."""
+
+LATE = ("write", "renew", "release")
+"""What one does that comes back."""
 
 FORGERIES = ("token", "owner", "lower number", "higher number")
 
@@ -82,6 +86,27 @@ class LockMachine(LockModel):
         elif late != "nothing":
             self.do(late, before)
 
+    @rule(
+        data=st.data(),
+        step=st.sampled_from((0, 1)),
+        ttl=st.integers(0, 9),
+        late=st.sampled_from(LATE),
+    )
+    def come_back(self, data: st.DataObject, step: int, ttl: int, late: str) -> None:
+        """A worker is taken for dead, and its name has a new term; then it comes back, as it was."""
+        if self.holder is None or not self._is_live():
+            self.do("acquire", self._any(data), self._ttl(ttl))
+        actor = self.holder
+        if actor is None or not self.has(self.clients[actor], "fence"):
+            return
+        self.do("crash", actor)
+        self.do("end", step)
+        self.do("acquire", actor, self._ttl(ttl))
+        self.do("haunt", actor, late)
+        if self.holder is not None and late == "release":
+            self.do("write", self.holder)
+            self.do("acquire", data.draw(st.sampled_from(self.actors)), self._ttl(ttl))
+
     @rule(data=st.data(), step=st.sampled_from((0, 1)), ttl=st.integers(0, 9))
     def hold(self, data: st.DataObject, step: int, ttl: int) -> None:
         """Whoever has it goes on with it, until another comes."""
@@ -145,6 +170,9 @@ class LockMachine(LockModel):
             self.violates("refused-free", f"{actor!r} was refused a lock that nobody holds")
         elif before != actor:
             self.is_unsure = False  # it is still held
+            if self.is_kept:
+                self.is_kept = False
+                self.violates("release-refused", f"{before!r} could not give back what it holds")
 
     def do_release(self, actor: str) -> None:
         """Release: ends the actor's own term, and nobody else's."""
@@ -156,8 +184,10 @@ class LockMachine(LockModel):
             elif self._is_live() and not gave.refused:
                 self.suspect = "foreign-release"
             return
-        if gave.error is None:
+        if not gave.refused:
             self.holder, self.is_unsure = None, False
+        elif gave.error is None:
+            self.is_kept = self.is_unsure = True  # what comes of it says whether it was
         elif state == "held":
             name = self._blamed("release-refused")
             self.violates(name, f"{actor!r} could not give back what it holds: {WHY[name]}")
@@ -176,9 +206,10 @@ class LockMachine(LockModel):
                 return
             self.ends_ms = self.clock.now_ms() + ttl_ms
             if self.number is not None:
-                before, self.number = self.number, self.resolve(self.clients[actor].fence())
-                self.highest = max(self.highest, self.number)
-                if self.number < before:
+                before, now = self.number, self.resolve(self.clients[actor].fence())
+                self._has_number(now)
+                self.numbers[actor] = now
+                if now < before:
                     self.violates("number", f"{actor!r} has a lower number behind its renewal")
         elif (
             not got.refused and actor == self.holder and state != "free"
@@ -242,8 +273,40 @@ class LockMachine(LockModel):
     def do_crash(self, actor: str) -> None:
         """Lose an actor's memory."""
         self.call(actor, "crash", lambda: None)
+        if actor in self.numbers:
+            self.crashed.setdefault(actor, []).append(
+                (self.clients[actor], self.numbers.pop(actor))
+            )
         self.clients[actor] = self._client(actor)
         self.remembers = self.remembers and actor != self.holder
+
+    def do_haunt(self, actor: str, what: str) -> None:
+        """Come back as one that was lost, under a name that has had a later term since: nothing may come of it."""
+        check_choice("what of haunt", what, LATE)
+        client, number = self.crashed.get(actor, [(None, 0)])[-1]
+        if client is None or self.number is None or number >= self.number:
+            return
+        if not self.has(client, what):
+            return
+        if what == "release":
+            gave = self.call(f"{actor}!", what, client.release)
+            if self._is_live() and not gave.refused:
+                self.suspect = "foreign-release"
+        elif what == "renew":
+            got = self.call(f"{actor}!", what, client.renew, 99 * self.tick_ms)
+            if got.granted:
+                text = f"{actor!r}, as it was before term {self.number}, renewed that"
+                self.violates("stale-renewal", text)
+            elif self._is_live() and not got.refused:
+                self.suspect = "stale-renewal"
+        else:
+            self.writes += 1
+            value = f"write-{self.writes}"
+            self.call(f"{actor}!", what, client.write, value)
+            if self.resolve(self.it.value()) == value:
+                self.value = value
+                text = f"{actor!r}, as it was before term {self.number}, wrote under that"
+                self.violates("stale-write", text)
 
     def do_end(self, step: int) -> None:
         """Move to just before, at or just after the end of the term."""

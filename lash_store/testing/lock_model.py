@@ -55,8 +55,19 @@ class LockModel(Machine):
         self.is_unsure = False
         """Whether a holder that has crashed may have given it back under its name."""
 
-        self.highest = 0
+        self.highest: int | None = None
+        """The highest number of all terms so far."""
+
         self.number: int | None = None
+        self.numbers: dict[str, int] = {}
+        """By actor, the number of the last term that its client was given."""
+
+        self.crashed: dict[str, list[tuple[Any, int]]] = {}
+        """By actor, the clients that were lost, each with the number of its last term."""
+
+        self.is_kept = False
+        """Whether a holder's release said False: it may have given it back all the same."""
+
         self.suspect: str | None = None
         """What may have freed the lock that somebody holds, if somebody else gets it."""
 
@@ -101,12 +112,17 @@ class LockModel(Machine):
         if self.has(client, "fence"):
             number = self.resolve(client.fence())
             check_kind("fence()", number, int)
-            if number <= self.highest:
+            if self.highest is not None and number <= self.highest:
                 self.violates("number", f"term {number} comes after term {self.highest}")
-            self.number, self.highest = number, max(self.highest, number)
-        self.was_held = True
+            self._has_number(number)
+            self.numbers[actor] = number
+        self.was_held, self.is_kept = True, False
         self.holder, self.remembers, self.suspect, self.is_unsure = actor, True, None, False
         self.ends_ms = self.clock.now_ms() + ttl_ms
+
+    def _has_number(self, number: int) -> None:
+        self.number = number
+        self.highest = number if self.highest is None else max(self.highest, number)
 
     def _reentered(self, actor: str, got: Outcome, ttl_ms: int, state: str) -> None:
         if self.reentry == "refuse":

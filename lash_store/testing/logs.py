@@ -111,10 +111,10 @@ class LogMachine(Machine):
         known = None if key is None else self.keys.get((stream, key))
         got = self.call(stream, "append", self.it.append, stream, event, key)
         if known is not None and known[1] != event:
-            if got.error is None:
+            if not got.refused:
                 self.violates("key-reused", f"{key!r} was used for {known[1]!r}")
                 self.events[stream] = self._read(stream)  # tolerated, it is there
-        elif got.error is not None:
+        elif got.refused:
             self.violates("refused", f"{event!r} was refused")
         elif known is not None:
             if got.value != known[0]:
@@ -126,7 +126,8 @@ class LogMachine(Machine):
             check_no_bool("append()", got.value, "must be the number of the event")
             highest = self.events[stream][-1][0] if self.events[stream] else 0
             if got.value <= highest:
-                self.violates("sequence", f"event {got.value} comes after {highest}")
+                after = "0, behind which all are read" if not self.events[stream] else highest
+                self.violates("sequence", f"event {got.value} comes after {after}")
             self.events[stream].append((got.value, event))
             if key is not None:
                 self.keys[stream, key] = (got.value, event)

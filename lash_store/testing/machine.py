@@ -14,7 +14,6 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from time import monotonic
 from typing import Any, ClassVar, Final, Self
 
 from hypothesis import (
@@ -27,10 +26,18 @@ from hypothesis import (
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from lash_store._kernel.checks import check_choice, check_has, check_items, check_kind, shown
+from lash_store._kernel.checks import (
+    check_choice,
+    check_count,
+    check_has,
+    check_items,
+    check_kind,
+    shown,
+)
 from lash_store.errors import InvalidRecordError
 from lash_store.testing.clock import ManualClock
 from lash_store.testing.one_task import OneTask
+from lash_store.testing.shortening import BY_CHANCE, is_shown, leaves, shortened
 from lash_store.testing.violations import (
     Line,
     Outcome,
@@ -128,6 +135,9 @@ class Machine(RuleBasedStateMachine):
 
         InvalidRecordError for what is no step of this machine, before any is played.
         """
+        if isinstance(script, (str, bytes)) or not isinstance(script, Iterable):
+            raise InvalidRecordError("script", shown(script), "must be a list of steps")
+        script = list(script)
         for step in script:
             cls._check_step(step)
         machine = cls()
@@ -156,6 +166,8 @@ class Machine(RuleBasedStateMachine):
             kind = _KINDS.get(signature.parameters[parameter].annotation)
             if kind is not None:
                 check_kind(f"{parameter} of {name}", value, kind)
+            if parameter.endswith("_ms"):
+                check_count(f"{parameter} of {name}", value)
         for parameter, option in (("actor", "actors"), ("stream", "streams")):
             if parameter in given:
                 check_choice(f"{parameter} of {name}", given[parameter], getattr(cls, option))
@@ -174,36 +186,17 @@ class Machine(RuleBasedStateMachine):
         try:
             run_state_machine_as_test(cls, settings=chosen)
         except (Violation, BaseExceptionGroup, Flaky) as found:
-            first, *others = sorted(
-                _leaves(found), key=lambda each: not isinstance(each, Violation)
-            )
+            first, *others = sorted(leaves(found), key=lambda each: not isinstance(each, Violation))
             if isinstance(found, Flaky):
-                first.add_note(
-                    "the same steps do not always give the same: by chance, or by a race"
-                )
+                first.add_note(BY_CHANCE)
             if not isinstance(first, Violation):
                 raise
-            shortest = cls._shortest(first)
+            shortest = shortened(cls.replay, first)
+            if not isinstance(found, Flaky) and not is_shown(cls.replay, shortest):
+                shortest.add_note(BY_CHANCE)
             for other in others:
                 shortest.add_note(f"found as well: {other!r}")
             raise shortest from shortest.__cause__
-
-    @classmethod
-    def _shortest(cls, found: Violation) -> Violation:
-        """Leave out each step without which the same is shown: Hypothesis leaves out whole rules alone."""
-        until_s, at = monotonic() + _SHORTENING_S, len(found.script)
-        while at and monotonic() < until_s:
-            at -= 1
-            without = [*found.script[:at], *found.script[at + 1 :]]
-            try:
-                cls.replay(without)
-            except Violation as again:
-                # Nor does it take longer to be shown: at the end of a run, say, by all that is left.
-                if again.name == found.name and len(again.timeline) <= len(found.timeline):
-                    found, at = again, len(again.script)
-            except Exception:  # noqa: BLE001, S110 # reason: then it takes that step
-                pass
-        return found
 
     def do(self, name: str, *arguments: Any) -> None:
         """Play one step, and check what can be seen."""
@@ -227,7 +220,13 @@ class Machine(RuleBasedStateMachine):
     def do_reopen(self) -> None:
         """Lose what is not durable, if the implementation can."""
         if self.has(self.it, "reopen"):
-            self.call("", "reopen", self.it.reopen)
+            self.control("reopen", self.it.reopen)
+
+    def control(self, what: str, function: Callable[[], Any]) -> None:
+        """Do what the test asks of the implementation, which refuses nobody: what it raises ends the run."""
+        outcome = self.call("", what, function)
+        if outcome.error is not None:
+            raise outcome.error
 
     def look(self) -> None:
         """Check what can be seen from outside after a step."""
@@ -355,19 +354,6 @@ class Machine(RuleBasedStateMachine):
         return found
 
 
-def _leaves(found: BaseException) -> list[BaseException]:
-    """Return what Hypothesis has found: one, or several that differ.
-
-    Of what it calls flaky, as it could not be shown again, what was shown.
-    """
-    if isinstance(found, BaseExceptionGroup):
-        return [leaf for each in found.exceptions for leaf in _leaves(each)]
-    beneath = found.__cause__ or found.__context__
-    if isinstance(found, Flaky) and beneath is not None:
-        return [*_leaves(beneath), found]
-    return [found]
-
-
 def check_texts(option: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return what there is to choose from: any texts, as the implementation may know what to do with them."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
@@ -379,6 +365,3 @@ def check_texts(option: str, values: Iterable[str]) -> tuple[str, ...]:
 
 _KINDS: Final = {"str": str, "int": int}
 """The annotations of steps that a script's values can be held against."""
-
-_SHORTENING_S: Final = 10.0
-"""How long it may take to leave out what is not needed."""

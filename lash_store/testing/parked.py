@@ -53,6 +53,13 @@ class Call:
         self.at = None
         self._go.release()
 
+    def let_go(self) -> None:
+        """Let it go on to its end: it stops nowhere any more."""
+        self._stops_at = lambda _: False
+        self.settles(HANGS_S)
+        if self.at is not None:
+            self.go_on()
+
     def settles(self, timeout_s: float) -> bool:
         """Wait until it is stopped at a point, or over; False if it does not come to either."""
         with self._changed:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 from lash_store._kernel.observing import Event, observed_by
-
-_HERE: Final = threading.local()
 
 
 class Arriving(Protocol):
@@ -19,22 +18,31 @@ class Arriving(Protocol):
         """The thread has come to a point."""
 
 
+_HERE: Final[ContextVar[tuple[Arriving | None, int]]] = ContextVar(
+    "lash_store_call", default=(None, 0)
+)
+"""Whose points they are, and the thread that sends its statements: those of an asyncio store others send."""
+
+
 def point(name: str) -> None:
-    """Stop here, if somebody plays orders, kills or fails; mark it in code of your own, between two steps."""
-    call: Arriving | None = getattr(_HERE, "call", None)
+    """Stop here, if somebody plays orders, kills or fails; mark it in code of your own, between two steps.
+
+    On the thread of a call, in its tasks, and where it goes by ``asyncio.to_thread``. A thread that it starts
+    otherwise belongs to nobody: its points are passed over, unless it runs in a copy of the call's context.
+    """
+    call, _ = _HERE.get()
     if call is not None:
         call.arrive(name)
 
 
 @contextmanager
 def at_points(who: Arriving) -> Iterator[None]:
-    """Tell `who` of the points in code of the consumer's own that this thread comes to."""
-    before = getattr(_HERE, "call", None)
-    _HERE.call = who
+    """Tell `who` of the points in code of the consumer's own that are come to in this context."""
+    before = _HERE.set((who, threading.get_ident()))
     try:
         yield
     finally:
-        _HERE.call = before
+        _HERE.reset(before)
 
 
 class Points:
@@ -42,8 +50,8 @@ class Points:
 
     def before(self, event: Event) -> None:
         """Come to one."""
-        call: Arriving | None = getattr(_HERE, "call", None)
-        if not getattr(call, "stops_at_statements", False):
+        call, thread = _HERE.get()
+        if not getattr(call, "stops_at_statements", False) or thread != threading.get_ident():
             return  # who counts statements sees them by itself
         if event.kind == "begin" and getattr(call, "passed", [])[-1:] == ["begin"]:
             return  # it tries again, for the lock is another's

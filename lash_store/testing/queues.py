@@ -70,6 +70,8 @@ class Claim:
     is_over: bool = False
     """It was completed, given back or taken over: what comes by its handle is stale."""
 
+    is_taken_over: bool = False
+
 
 def queue_machine(
     make: Callable[[ManualClock], Any],
@@ -221,6 +223,7 @@ class QueueMachine(Machine):
         self._check_claimed(worker, item, before, free)
         for claim in self.claims:
             if claim.item == item:
+                claim.is_taken_over = claim.is_taken_over or not claim.is_over
                 claim.is_live, claim.is_over = False, True
         self.maybe.discard(item)
         self.open.add(item)
@@ -247,6 +250,9 @@ class QueueMachine(Machine):
             return
         done = self.call(claim.worker, "complete", self.it.complete, claim.worker, claim.handle)
         if claim.is_over:
+            if claim.is_taken_over and self.lapsed == "refused" and done.granted:
+                text = f"{claim.worker!r} was told that {claim.item!r} is done, which another took over"
+                self.violates("stale-completion", text)
             self._suspect_later(claim, "stale-completion", done)
             return
         if done.refused and (claim.is_live or self.lapsed == "accepted"):
@@ -301,13 +307,13 @@ class QueueMachine(Machine):
             self.violates(name, f"{claim.item!r} is {claim.worker!r}'s to renew")
         elif not claim.is_live:
             # Whether what has run out may go on, as long as nobody has it, is not said.
-            self.call("", "lapse", self.it.lapse)
+            self.control("lapse", self.it.lapse)
             for each in self.claims:
                 each.is_live = False
 
     def do_lapse(self) -> None:
         """Let every claim run out: what was claimed may be claimed again."""
-        self.call("", "lapse", self.it.lapse)
+        self.control("lapse", self.it.lapse)
         for claim in self.claims:
             claim.is_live = False
 

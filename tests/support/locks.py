@@ -340,7 +340,15 @@ class ReleasesAnybodys(PlainClient):
 
 @broken("foreign-release", "stale-write", "stale-renewal")
 class OwnerAlone(PlainClient):
-    """The owner's name is proof enough: a worker that was restarted ends another's term."""
+    """The owner's name is proof enough: a worker that was taken for dead ends the term of its successor."""
+
+    def is_mine(self) -> bool:
+        return self.locks.state.owner == self.actor
+
+
+@broken("foreign-release", "stale-write", "stale-renewal")
+class OwnersFold(PlainClient):
+    """Two owners whose names differ in their case alone are one."""
 
     def is_mine(self) -> bool:
         return self.locks.state.owner == self.actor.lower()
