@@ -179,12 +179,11 @@ class Leases(Generic[FenceT, LeaseT]):
             if row is None:
                 return self._held_by_another(self.load_term(tx, key))
             term = self._read_term(row)
-            lease = self._read_lease(term)
             if term.token != token:
-                KEEPER.claimed_again(lease.fence)
+                KEEPER.claimed_again(self._read_lease(term).fence)
             elif before is not None and before.token is not None:
                 tx.note_takeover("the lease on", key, before.owner_id, owner_id)
-            return lease
+            return self._read_lease(term)
 
         return locked_by(claim, key)
 
