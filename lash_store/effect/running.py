@@ -46,6 +46,7 @@ from lash_store.effect.records import (
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     ConnectionLostError,
+    DiskFullError,
     EffectFailedError,
     InvalidRecordError,
     LeaseLostError,
@@ -311,7 +312,7 @@ def current_step() -> Held[EffectClaim] | None:
 AWAY: Final = (ConnectionLostError, OutcomeUnknownError)
 """What is raised while a server is away."""
 
-PASSING: Final = (StoreBusyError, *AWAY)
+PASSING: Final = (StoreBusyError, DiskFullError, *AWAY)
 """What keeps an outcome from being recorded now, and may be over soon."""
 
 _NAP_S: Final = 0.1

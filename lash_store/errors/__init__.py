@@ -32,11 +32,12 @@
     ├── NodeConflictError         a node id that the graph has already
     ├── NotFoundError             a process, subscription or the like that is not there
     ├── IdempotencyConflictError  the same key again, with other content
-    ├── ProcessEndedError         an end, or a wait, for a process that has ended
+    ├── ProcessEndedError         an end, or a `set_wait`, of a process that has ended
     ├── EffectFailedError         a step that failed for good, now or when it was recorded
     ├── InvalidRecordError        bad input, refused before anything is written (a ValueError)
     ├── CorruptRecordError        a stored row that can't be read as what it should be
-    ├── StorageError              the database reported I/O trouble, a full disk or corruption
+    ├── StorageError              the database reported I/O trouble or corruption
+    │   ├── DiskFullError             there is no room; nothing was kept
     │   ├── ConnectionLostError       the connection to a server was lost; nothing was kept
     │   └── OutcomeUnknownError       it was lost at COMMIT: committed, or not
     ├── CoroutineError            an asynchronous function, where a plain one belongs (a TypeError)
@@ -72,6 +73,7 @@ from lash_store.errors.stores import (
     CopyError as CopyError,
     CorruptRecordError as CorruptRecordError,
     DeadlockError as DeadlockError,
+    DiskFullError as DiskFullError,
     ForeignDatabaseError as ForeignDatabaseError,
     NamesTakenError as NamesTakenError,
     OutcomeUnknownError as OutcomeUnknownError,

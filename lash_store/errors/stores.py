@@ -271,6 +271,10 @@ class StorageError(LashStoreError):
         return f"{self.path!r}: {self.cause} ({self.code})"
 
 
+class DiskFullError(StorageError):
+    """There is no room on the disk, or what a quota allows is used up. Nothing was kept; with room, try again."""
+
+
 class ConnectionLostError(StorageError):
     """The connection to a server was lost before COMMIT was sent, or could not be made again.
 

@@ -22,10 +22,13 @@ from lash_store import (
     ProcessLease,
     Replayed,
     SessionLease,
+    SessionStore,
 )
+from lash_store._backends import driver_fault
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.effect.records import EffectError, ReplayedFailure
 from lash_store.errors import (
+    DiskFullError,
     EffectFailedError,
     IdempotencyConflictError,
     InvalidRecordError,
@@ -532,6 +535,54 @@ def test_e_run_6_what_waits_for_nothing_does_not_spin(
                     assert effects.run("s", "k", "e", call, **options) == 7
         freed.join()
     assert len(tries) < 40
+
+
+@pytest.mark.parametrize("kind", ["under a lease", "by a claim"])
+@pytest.mark.parametrize("facade", ["sync", "asyncio"])
+def test_e_run_6_what_a_step_gave_waits_for_room_on_the_disk(
+    tmp_path: Path, facade: str, kind: str
+) -> None:
+    """A disk that is full as it is to be recorded, and has room a moment later."""
+    url, called, full = f"sqlite:///{tmp_path / 'a.db'}", list[str](), list[str]()
+    with Deployment.open(url) as deployment:
+        deployment.processes.register_process(registration("p"))
+        lease: Any = deployment.processes.claim_lease("p", owner_id="ann", ttl_ms=60_000)
+    options: Any = {"under": lease.fence} if kind == "under a lease" else {}
+
+    def call() -> Any:
+        called.append("called")
+        return 7
+
+    class Full:
+        def before(self, event: Event) -> None:
+            if called and event.kind == "commit" and len(full) < 3:
+                full.append(event.operation)
+                raise driver_fault("full disk", event.path)
+
+        def after(self, _: Event) -> None:
+            """Nothing."""
+
+    async def main() -> Any:
+        async with AsyncEffectStore.open(url) as effects:
+            with observed_by(Full()):
+                assert await effects.run("s", "k", "e", call, **options) == 7
+            return await effects.run("s", "k", "e", call, **options)
+
+    if facade == "asyncio":
+        assert asyncio.run(main()) == 7
+    else:
+        with EffectStore.open(url) as effects:
+            with observed_by(Full()):
+                assert effects.run("s", "k", "e", call, **options) == 7
+            assert effects.run("s", "k", "e", call, **options) == 7
+    assert called == ["called"]
+    assert len(full) == 3
+    with SessionStore.open(url, session_id="s") as store, observed_by(Full()):
+        full.clear()
+        before = all_rows(tmp_path / "a.db")
+        with pytest.raises(DiskFullError, match="disk is full"):
+            store.put_blob(b"x")
+        assert all_rows(tmp_path / "a.db") == before
 
 
 def test_e_run_5_what_it_gave_is_lost_with_the_lease(tmp_path: Path, clock: ManualClock) -> None:

@@ -39,7 +39,13 @@ from lash_store._kernel.observing import Event, observed_by
 from lash_store._stores.operations import operations_of
 from lash_store._stores.store import Store
 from lash_store.effect.records import EffectClaim
-from lash_store.errors import LashStoreError, LeaseLostError, StorageError, StoreBusyError
+from lash_store.errors import (
+    DiskFullError,
+    LashStoreError,
+    LeaseLostError,
+    StorageError,
+    StoreBusyError,
+)
 from lash_store.schemas import check_file
 from lash_store.session.records import Checkpoint, UsageDelta
 from lash_store.testing import (
@@ -529,7 +535,7 @@ def test_a_file_that_may_not_grow_fails_calls_and_loses_none(
         assert [batch.source_key for batch in store.list_work(limit=10_000)] == done
     assert len(done) > 10
     assert failed
-    assert {(type(error), error.code) for error in failed} == {(StorageError, "SQLITE_FULL")}
+    assert {(type(error), error.code) for error in failed} == {(DiskFullError, "SQLITE_FULL")}
     allow(1_000_000)
     works = [NewWork(["x" * 200], source_key=f"last {at}") for at in range(50)]
     run_as_group(*(partial(store.enqueue_work, each) for each in works))

@@ -24,6 +24,7 @@ from lash_store._kernel.signals import is_from_handler
 from lash_store.errors import (
     ConnectionLostError,
     DeadlockError,
+    DiskFullError,
     InvalidRecordError,
     LashStoreError,
     MissingTableError,
@@ -299,7 +300,8 @@ def store_error(
     if isinstance(error, errors.ProgramLimitExceeded):  # a key has to fit into a page of its index
         why = f"is too long for an index, which takes some 2,700 bytes ({first_line(error)})"
         return InvalidRecordError("a name or key", "of a row", why)
-    kind = ConnectionLostError if is_lost(error, connection) else StorageError
+    kind = DiskFullError if isinstance(error, errors.DiskFull) else StorageError
+    kind = ConnectionLostError if is_lost(error, connection) else kind
     return kind(path, code_of(error), first_line(error))
 
 

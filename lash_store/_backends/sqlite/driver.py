@@ -16,6 +16,7 @@ from lash_store._kernel.observing import observers, telling
 from lash_store._kernel.schema import declared
 from lash_store._kernel.sharing import Sharing
 from lash_store.errors import (
+    DiskFullError,
     InvalidRecordError,
     LashStoreError,
     MissingTableError,
@@ -208,7 +209,8 @@ def store_error(
     code_name = getattr(error, "sqlite_errorname", type(error).__name__)
     column = undecodable_column(error)
     cause = str(error) if column is None else f"a text in its column {column!r} is no UTF-8"
-    return StorageError(path, code_name, cause)
+    kind = DiskFullError if code_name == "SQLITE_FULL" else StorageError
+    return kind(path, code_name, cause)
 
 
 def own_error(error: LashStoreError, connection: sqlite3.Connection) -> LashStoreError:
