@@ -154,10 +154,11 @@ def check(
     ] = False,
 ) -> None:
     """Check version, schema, pages, references and counts; exit status 1 if anything is wrong."""
-    sound = True
-    with _refusals_told():
-        found = [each for given in paths for each in _stores_in(given)]
-    for path in found:
+    stores, refused = _stores_in(paths)
+    for error in refused:
+        _say(str(error), err=True)
+    sound = not refused
+    for path in stores:
         try:
             if mend:
                 mend_file(path)
@@ -194,12 +195,26 @@ def _check_in_folder(path: str) -> FileReport | None:
         return check_file(path) if os.path.lexists(path) else None
 
 
-def _stores_in(path: str) -> list[str]:
-    """Return the databases of a deployment's folder, or of a folder of sessions; of anything else itself."""
-    if not os.path.isdir(path):  # nor is a URL, or a name that is too long to be asked for
-        return [path]
-    folders = (Path(path), Path(path) / SESSIONS)
-    return sorted(str(each / name) for each in folders for name in file_names(each)) or [path]
+def _stores_in(paths: list[str]) -> tuple[list[str], list[LashStoreError]]:
+    """Return the databases of deployments' folders and folders of sessions, and of anything else itself.
+
+    And why there are folders that can't be looked into.
+    """
+    stores: list[str] = []
+    refused: list[LashStoreError] = []
+    for path in paths:
+        if not os.path.isdir(path):  # nor is a URL, or a name that is too long to be asked for
+            stores.append(path)
+            continue
+        within: list[str] = []
+        before = len(refused)
+        for folder in (Path(path), Path(path) / SESSIONS):
+            try:
+                within += (str(folder / name) for name in file_names(folder))
+            except LashStoreError as error:
+                refused.append(error)
+        stores += sorted(within) or ([path] if len(refused) == before else [])
+    return stores, refused
 
 
 @app.command()

@@ -60,10 +60,16 @@ def test_check_says_what_it_may_not_look_into(tmp_path: Path, which: str) -> Non
     with Deployment.open(tmp_path / "dep") as deployment:
         deployment.sessions.create("a", model="m").close()
     sessions = tmp_path / "dep" / "sessions"
+    with SessionStore.open(tmp_path / "beside.db", session_id="s"):
+        pass
     with unseen(sessions) as command:
-        checked = run("check", tmp_path / which, command=command)
+        checked = run("check", tmp_path / which, tmp_path / "beside.db", command=command)
     assert checked.returncode == 1
     assert "Permission denied" in checked.stderr
+    looked_at = [line.split("  ")[0] for line in checked.stdout.splitlines()]
+    assert looked_at[-1] == str(tmp_path / "beside.db")
+    names = ["effects.db", "processes.db", "triggers.db"] if which == "dep" else []
+    assert [Path(each).name for each in looked_at[:-1]] == names
 
 
 @pytest.mark.posix("takes a right away from itself")
