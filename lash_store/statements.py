@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, FromClause, SelectBase, Table
+from sqlalchemy import Column, ColumnElement, FromClause, SelectBase, SQLColumnExpression, Table
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
@@ -60,7 +60,9 @@ def _columns_of(element: Any) -> Iterator[Column[Any]]:
             yield from _columns_of(each)
 
 
-def json_text(column: ColumnElement[str], *path: str) -> ColumnElement[str]:
+def json_text(
+    column: SQLColumnExpression[str] | SQLColumnExpression[str | None], *path: str
+) -> ColumnElement[str]:
     """Return the text of a member of the JSON that `column` holds, or NULL: for WHERE and ORDER BY.
 
     `path` names the member, each name of letters, digits and ``_``, not of digits alone; others are refused with

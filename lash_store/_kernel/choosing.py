@@ -15,6 +15,9 @@ from lash_store._kernel.checks import shown
 from lash_store._kernel.sharing import SCOPE, SCOPE_OPTION, only_scope
 from lash_store.errors import InvalidRecordError, LashStoreError
 
+Where: TypeAlias = SQLColumnExpression[bool]
+"""A condition; of a mapped class too."""
+
 OrderBy: TypeAlias = SQLColumnExpression[Any] | Sequence[SQLColumnExpression[Any]]
 """A column or an expression, ``desc()`` or not, or several in turn."""
 
@@ -102,15 +105,15 @@ class Chooser(Protocol):
         """Its SQLAlchemy Connection."""
 
 
-def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choice | None:
+def chosen(where: Where | None, order_by: OrderBy | None) -> Choice | None:
     """Return a consumer's choice, checked; None if it is left to the rules.
 
     Raises InvalidRecordError for what is no SQL expression.
     """
     if where is None and order_by is None:
         return None
-    where = _plain(where)
-    if where is not None and not isinstance(where, ColumnElement):
+    condition = _plain(where)
+    if condition is not None and not isinstance(condition, ColumnElement):
         raise InvalidRecordError("where", shown(where), "must be a SQL condition")
     given: Any = () if order_by is None else _plain(order_by)
     if isinstance(given, ColumnElement):
@@ -118,7 +121,7 @@ def chosen(where: ColumnElement[bool] | None, order_by: OrderBy | None) -> Choic
     order = tuple(map(_plain, given)) if isinstance(given, (list, tuple)) else (None,)
     if not all(isinstance(each, ColumnElement) for each in order):
         raise InvalidRecordError("order_by", shown(order_by), "must be SQL expressions")
-    return Choice(where, order)
+    return Choice(condition, order)
 
 
 def _plain(given: Any) -> Any:

@@ -7,7 +7,7 @@ PostgreSQL alike; what does not comes from here.
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from sqlalchemy import (
     Boolean,
@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     Select,
+    SQLColumnExpression,
     Table,
     Text,
     literal,
@@ -122,7 +123,9 @@ class JsonText(FunctionElement[str]):
     inherit_cache = True
     type = Text()
 
-    def __init__(self, column: ColumnElement[str], *path: str) -> None:
+    def __init__(
+        self, column: SQLColumnExpression[str] | SQLColumnExpression[str | None], *path: str
+    ) -> None:
         super().__init__(column, *_steps(path))
 
 
@@ -211,9 +214,16 @@ class IsOneOf(FunctionElement[bool]):
         return self
 
 
-def is_one_of(
-    column: ColumnElement[str] | ColumnElement[int], values: Sequence[str] | Sequence[int]
-) -> ColumnElement[bool]:
+OneOf: TypeAlias = (
+    SQLColumnExpression[str]
+    | SQLColumnExpression[int]
+    | SQLColumnExpression[str | None]
+    | SQLColumnExpression[int | None]
+)
+"""A column or an expression, of a mapped class too."""
+
+
+def is_one_of(column: OneOf, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:
     """Return the condition that `column` is one of `values`, a list of str or of int.
 
     One parameter, whatever the length of the list, so that the statement can be prepared.

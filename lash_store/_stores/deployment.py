@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
 from lash_store._backends import absolute, join
+from lash_store._kernel.checks import check_kind
 from lash_store._kernel.options import OpenOptions
 from lash_store._stores.async_store import AsyncStore
 from lash_store._stores.cancelling import lane_of
@@ -43,6 +44,7 @@ class DeploymentTx(Tx[Context]):
     @classmethod
     def beside(cls, tx: Tx[Any]) -> Self:
         """Stand on the transaction of another Tx; see :meth:`SessionTx.beside` (K-SHARE-6)."""
+        check_kind("tx", tx, Tx)
         return cls._on_same(tx, Context(tx.context.clock, tx.context.ids))
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lash_store._backends import join
+from lash_store._kernel.checks import check_kind
 from lash_store._kernel.schema import Schema
 from lash_store._stores.tx import Tx, sources
 from lash_store.clock import Clock, IdSource
@@ -43,4 +44,5 @@ class EffectTx(EffectOperations, Tx[EffectContext]):
     @classmethod
     def beside(cls, tx: Tx[Any], *, owner_id: str | None = None) -> Self:
         """Stand on the transaction of another Tx; see :meth:`SessionTx.beside` (K-SHARE-6)."""
+        check_kind("tx", tx, Tx)
         return cls._on_same(tx, effect_context(owner_id, tx.context.clock, tx.context.ids))

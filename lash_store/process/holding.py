@@ -4,9 +4,8 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement
 
-from lash_store._kernel.choosing import OrderBy
+from lash_store._kernel.choosing import OrderBy, Where
 from lash_store._kernel.locks import locked_as
 from lash_store._stores.holding import Held, Holding
 from lash_store._stores.tx import Context
@@ -47,7 +46,7 @@ class ProcessHolding:
         owner_id: str,
         ttl_ms: int,
         matching: ProcessFilter | None = None,
-        where: ColumnElement[bool] | None = None,
+        where: Where | None = None,
         order_by: OrderBy | None = None,
     ) -> Holding[Held[ClaimedProcess] | None]:
         """Hold the process that ``claim_next`` takes, in a block, which gets None if there is none.

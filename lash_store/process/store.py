@@ -27,7 +27,8 @@ class ProcessRegistry(ProcessHolding, ProcessOperations, DeploymentStore[Process
     ) -> ProcessEvent | None:
         """Wait for the first event of one type behind a sequence; None after `timeout_ms` (P-EVENT-9).
 
-        Raises NotFoundError for an unknown process; see ``wait_until`` for how it waits.
+        Raises NotFoundError for an unknown process; see ``wait_until`` for how it waits. The end of the process
+        does not end the wait: events may follow it. Who follows a log waits for its end beside that.
         """
         search = EventSearch(process_id, event_type, after_sequence)
         return self._wait_for(search, timeout_ms)
@@ -58,7 +59,8 @@ class AsyncProcessRegistry(ProcessHolding, ProcessOperations, AsyncDeploymentSto
     ) -> ProcessEvent | None:
         """Wait for the first event of one type behind a sequence; None after `timeout_ms` (P-EVENT-9).
 
-        Raises NotFoundError for an unknown process. Cancelling it ends the wait.
+        Raises NotFoundError for an unknown process. Cancelling it ends the wait. The end of the process
+        does not: events may follow it. Who follows a log waits for its end beside that.
         """
         search = EventSearch(process_id, event_type, after_sequence)
         return await self._wait_for("first_event_after", search, timeout_ms)

@@ -3,10 +3,8 @@
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement
-
 from lash_store._kernel.checks import check_name
-from lash_store._kernel.choosing import OrderBy
+from lash_store._kernel.choosing import OrderBy, Where
 from lash_store._stores.holding import Held, Holding
 from lash_store.errors import ClaimLostError
 from lash_store.session.context import Work
@@ -60,7 +58,7 @@ class SessionHolding:
         ttl_ms: int,
         max_batches: int = 1,
         boundary: Boundary = "idle",
-        where: ColumnElement[bool] | None = None,
+        where: Where | None = None,
         order_by: OrderBy | None = None,
     ) -> Holding[Held[WorkClaim] | None]:
         """Hold what ``claim_work`` takes, in a block, which gets None if it takes nothing.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lash_store._backends import join
+from lash_store._kernel.checks import check_kind
 from lash_store._kernel.schema import Schema
 from lash_store._stores.operations import reads, writes
 from lash_store._stores.tx import Tx, sources
@@ -59,5 +60,6 @@ class SessionTx(SessionOperations, Tx[SessionContext]):
         With its time, its clock and ids, and until its end. In a shared database; in a file there
         is but its own kind: SchemaVersionError.
         """
+        check_kind("tx", tx, Tx)
         context = session_context(session_id, profile, tx.context.clock, tx.context.ids)
         return cls._on_same(tx, context)

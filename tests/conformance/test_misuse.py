@@ -26,12 +26,14 @@ from lash_store import (
     TriggerStore,
     configure,
 )
+from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     InvalidRecordError,
     NotConfiguredError,
     SchemaVersionError,
     StoreClosedError,
 )
+from lash_store.process.tx import ProcessTx
 from lash_store.schemas import create_tables
 from lash_store.session.directory import AsyncSessionDirectory
 from lash_store.session.tx import SessionTx
@@ -113,6 +115,15 @@ def test_k_tx_8_autocommit_is_told_as_that(path: Path) -> None:
             SessionTx.on(connection, session_id="s")
     engine.dispose()
     assert all_rows(path) == rows
+
+
+@pytest.mark.parametrize("kind", [SessionTx, ProcessTx, EffectTx])
+def test_k_share_6_beside_what_is_no_tx_is_refused_by_name(path: Path, kind: Any) -> None:
+    more = {"session_id": "s"} if kind is SessionTx else {}
+    with SessionStore.open(path, session_id="s") as store, store.begin() as tx:
+        for given in (tx.connection, store, None, "tx"):
+            with pytest.raises(InvalidRecordError, match="tx = "):
+                kind.beside(given, **more)
 
 
 def test_k_share_3_a_migration_that_looks_at_nothing_is_told() -> None:

@@ -733,6 +733,18 @@ class TestCollectEvery:
             assert receipt.head_revision == 2
             assert store.commit_turn(turn) == receipt  # and it does not collect again
 
+    @pytest.mark.filterwarnings("error")
+    def test_s_commit_9_nor_do_warnings_that_are_errors(
+        self, path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with SessionStore.open(path, session_id="s", collect_every=1) as store:
+            first = commit(store, checkpoint=FULL)
+            run_script(path, f"DELETE FROM blobs WHERE hash = '{first.checkpoint_ref}'")
+            run_script(path, f"INSERT INTO blobs VALUES ('{first.checkpoint_ref}', x'c1')")
+            turn = TurnCommit(fence=lease_of(store).fence)
+            assert store.commit_turn(turn).head_revision == 2
+        assert "the turn is committed, but collecting blobs after it failed" in caplog.text
+
     def test_s_commit_9_a_receipt_does_not_repeat_the_checkpoints_state(
         self, store: SessionStore, path: Path
     ) -> None:

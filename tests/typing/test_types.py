@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from lash_store import (
@@ -35,7 +36,7 @@ from lash_store import (
 )
 from lash_store.session import statements
 from lash_store.session.tables import blobs
-from lash_store.statements import Prepared, PreparedRows
+from lash_store.statements import Prepared, PreparedRows, is_one_of, json_text
 
 Term = tuple[str, str | None, str | None, int, int, int]
 
@@ -131,6 +132,33 @@ def test_configure() -> None:
     with engine.begin() as connection:
         assert_type(SessionTx.on(connection, session_id="s"), SessionTx)
     engine.dispose()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    notes: Mapped[str | None]
+    priority: Mapped[int | None]
+    ready: Mapped[bool]
+
+
+def test_attributes_of_a_mapped_class() -> None:
+    assert_type(is_one_of(Order.id, [1]), ColumnElement[bool])
+    assert_type(is_one_of(Order.name, ["a"]), ColumnElement[bool])
+    assert_type(is_one_of(Order.priority, [1]), ColumnElement[bool])
+    assert_type(is_one_of(blobs.c.hash, ["a"]), ColumnElement[bool])
+    assert_type(json_text(Order.name, "a"), ColumnElement[str])
+    assert_type(json_text(Order.notes, "a"), ColumnElement[str])
+
+
+def chosen(store: SessionStore, fence: SessionFence) -> None:
+    """What an ORM's attributes are to type checkers; these are of no table that is claimed from."""
+    store.claim_work(fence, owner_id="a", ttl_ms=1, where=Order.ready, order_by=Order.id)
 
 
 def never(store: SessionStore, fence: SessionFence, tx: SessionTx) -> None:

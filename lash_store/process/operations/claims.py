@@ -2,11 +2,9 @@
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement
-
 from lash_store._kernel.backend import KeyLocks
 from lash_store._kernel.checks import check_count, check_name
-from lash_store._kernel.choosing import Choice, OrderBy, chosen
+from lash_store._kernel.choosing import Choice, OrderBy, Where, chosen
 from lash_store._kernel.leases import check_fence
 from lash_store._kernel.locks import goes_alone, locked_by
 from lash_store._stores.tx import Context
@@ -31,7 +29,7 @@ def claim_next(
     owner_id: str,
     ttl_ms: int,
     matching: ProcessFilter | None = None,
-    where: ColumnElement[bool] | None = None,
+    where: Where | None = None,
     order_by: OrderBy | None = None,
 ) -> Work[ClaimedProcess | None]:
     """Claim the oldest running process without a live lease (P-LEASE-3).
@@ -88,7 +86,7 @@ def complete_and_claim_next(
     *,
     ttl_ms: int,
     matching: ProcessFilter | None = None,
-    where: ColumnElement[bool] | None = None,
+    where: Where | None = None,
     order_by: OrderBy | None = None,
 ) -> Work[tuple[Appended, ClaimedProcess | None]]:
     """End a process with what it gave and take the next, for the same owner, in one transaction (P-LEASE-4).

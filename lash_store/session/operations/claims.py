@@ -5,11 +5,10 @@ from typing import Final
 
 import msgspec
 from msgspec.structs import astuple
-from sqlalchemy import ColumnElement
 from sqlalchemy.sql import visitors
 
 from lash_store._kernel.checks import check_choice, check_count, check_items, check_name
-from lash_store._kernel.choosing import Choice, OrderBy, chosen
+from lash_store._kernel.choosing import Choice, OrderBy, Where, chosen
 from lash_store._kernel.codecs import read_as
 from lash_store._kernel.dialects import by_primary_key
 from lash_store._kernel.liveness import end_of_term, new_token
@@ -45,7 +44,7 @@ def claim_work(
     ttl_ms: int,
     max_batches: int = 1,
     boundary: Boundary = "idle",
-    where: ColumnElement[bool] | None = None,
+    where: Where | None = None,
     order_by: OrderBy | None = None,
 ) -> Work[WorkClaim | None]:
     """Take the batches at the head of the queue of the fence's session (S-QUEUE-3, 4, 10).
@@ -208,7 +207,7 @@ def complete_and_claim_work(
     ttl_ms: int,
     max_batches: int = 1,
     boundary: Boundary = "idle",
-    where: ColumnElement[bool] | None = None,
+    where: Where | None = None,
     order_by: OrderBy | None = None,
 ) -> Work[WorkClaim | None]:
     """Complete a claim and take what is next, for the same owner, in one transaction (S-QUEUE-11).
