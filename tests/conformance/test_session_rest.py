@@ -733,6 +733,7 @@ class TestCollectEvery:
             assert receipt.head_revision == 2
             assert store.commit_turn(turn) == receipt  # and it does not collect again
 
+    @pytest.mark.sqlite("writes bytes as it spells them")
     @pytest.mark.filterwarnings("error")
     def test_s_commit_9_nor_do_warnings_that_are_errors(
         self, path: Path, caplog: pytest.LogCaptureFixture
