@@ -207,7 +207,10 @@ def _asked_for_none(code: Any, names: Collection[str]) -> Iterator[str]:
         return
     instructions = [each for each in dis.get_instructions(code) if each.opname not in _SAY_NOTHING]
     for one, *following in zip(instructions, instructions[1:], instructions[2:], strict=False):
-        if one.opname.startswith(("LOAD_FAST", "LOAD_DEREF")) and _is_test_for_none(*following):
+        loads = (
+            "LOAD_FAST" in one.opname or "LOAD_DEREF" in one.opname
+        )  # the last of two, it may be
+        if loads and _is_test_for_none(*following):
             last = one.argval[-1] if isinstance(one.argval, tuple) else one.argval
             if last in names:
                 yield str(last)
