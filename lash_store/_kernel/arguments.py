@@ -81,12 +81,17 @@ class Argument(BindParameter[Any]):
 
     __str__ = __format__ = _refuse
 
+    def _with_binary_element_type(self, type_: Any) -> Any:
+        # A key into JSON is given the class, which SQLAlchemy does not ask of a parameter that has a type.
+        made = type_() if isinstance(type_, type) else type_
+        return super()._with_binary_element_type(made)
+
 
 def built(builder: Callable[..., ClauseElement], arguments: dict[str, Any]) -> ClauseElement:
     """Call a builder with what stands in the place of its arguments; UnpreparableStatementError if it can't be prepared."""
-    asked = next(_asked_for_none(inspect.unwrap(builder), arguments), None)
+    asked = next(_asked(inspect.unwrap(builder), arguments), None)
     if asked is not None:
-        why = f"it asks in Python whether its argument {asked!r} is None, and is built once for all values"
+        why = f"it asks in Python what its argument {asked!r} is, and is built once for all values"
         raise _refusal(builder, why)
     try:
         construct = builder(**arguments)
@@ -200,8 +205,8 @@ def _hints(
         raise _refusal(builder, why) from error
 
 
-def _asked_for_none(code: Any, names: Collection[str]) -> Iterator[str]:
-    """Give each argument of which a builder's own code asks whether it ``is None``: nothing can refuse that."""
+def _asked(code: Any, names: Collection[str]) -> Iterator[str]:
+    """Give each argument of which a builder's own code asks what nothing can refuse: ``is None``, ``in {…}``."""
     code = getattr(code, "__code__", code)
     if not isinstance(code, CodeType):
         return
@@ -210,16 +215,20 @@ def _asked_for_none(code: Any, names: Collection[str]) -> Iterator[str]:
         loads = (
             "LOAD_FAST" in one.opname or "LOAD_DEREF" in one.opname
         )  # the last of two, it may be
-        if loads and _is_test_for_none(*following):
+        if loads and _is_test(*following):
             last = one.argval[-1] if isinstance(one.argval, tuple) else one.argval
             if last in names:
                 yield str(last)
     for inner in code.co_consts:
-        yield from _asked_for_none(inner, names)
+        if isinstance(inner, CodeType):
+            yield from _asked(inner, {*names} & {*inner.co_freevars})
 
 
-def _is_test_for_none(first: dis.Instruction, second: dis.Instruction) -> bool:
-    """Whether two instructions compare what was loaded before them with None, for a jump or for a value."""
+def _is_test(first: dis.Instruction, second: dis.Instruction) -> bool:
+    """Whether two instructions compare what was loaded before them with None or a set, for a jump or for a value."""
     if first.opname.startswith("POP_JUMP") and first.opname.endswith("_NONE"):
         return True
-    return first.opname == "LOAD_CONST" and first.argval is None and second.opname == "IS_OP"
+    if first.opname != "LOAD_CONST":
+        return False
+    is_none = first.argval is None and second.opname == "IS_OP"
+    return is_none or (isinstance(first.argval, frozenset) and second.opname == "CONTAINS_OP")

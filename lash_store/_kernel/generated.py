@@ -130,7 +130,13 @@ class CompiledStatement:
     def compiled(self) -> SQLCompiler:
         """SQLAlchemy's own result; UnpreparableStatementError if its text is not fixed."""
         # No parameters, as when it is executed without any: an INSERT names only what it is given.
-        text: Any = self._construct.compile(dialect=self.driver.dialect, column_keys=[])
+        try:
+            text: Any = self._construct.compile(dialect=self.driver.dialect, column_keys=[])
+        except (
+            TypeError,
+            AttributeError,
+        ) as error:  # of a type that does not know what to make of it
+            self._refuse(f"compiling it raises {type(error).__name__}: {error}")
         compiled = cast("SQLCompiler", text)
         if not compiled.positional:
             self._refuse(f"the {self.driver.dialect.name} driver takes its parameters by name")

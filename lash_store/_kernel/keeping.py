@@ -130,8 +130,8 @@ class Leaving:
 
     def __init__(self, key: str, fence: Any) -> None:
         self.key, self.fence = key, fence
-        self.is_claimed_again = False
-        """Whether its owner has claimed the very same term by hand since: it is not given back then."""
+        self.claimed_until_ms: list[int] = []
+        """Until when its owner has claimed the very same term by hand since: it is not given back if that was kept."""
 
 
 class NotEnteredError(LashStoreError):
@@ -147,7 +147,7 @@ class Keeper:
         self._entering: WeakSet[Entering] = WeakSet()
         """Those that have claimed something; an interrupt may leave one here, which lives no longer."""
 
-        self._leaving: WeakSet[Leaving] = WeakSet()
+        self._leaving: list[ref[Leaving]] = []
         """Those that nobody has given back yet; one for which nobody can lives no longer."""
 
         self._wakes: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -203,14 +203,21 @@ class Keeper:
         """Note that a term is given back later."""
         leaving = Leaving(key, fence)
         with self._lock:
-            self._leaving.add(leaving)
+            self._leaving.append(ref(leaving))
+            if len(self._leaving) > _MOST_PASSED_OVER:
+                self._leaving = [each for each in self._leaving if each() is not None]
         return leaving
 
-    def claimed_again(self, fence: Any) -> None:
-        """Note that an owner has claimed the term again that it has already; its token is of one database."""
+    def claimed_again(self, fence: Any, until_ms: int) -> None:
+        """Note that an owner claims the term again that it has already; its token is of one database."""
         with self._lock:
-            for each in self._leaving:
-                each.is_claimed_again = each.is_claimed_again or each.fence == fence
+            there = [
+                *self._leaving
+            ]  # the collector may come as they are looked through, and leave more
+        for each in there:
+            leaving = each()
+            if leaving is not None and leaving.fence == fence:
+                leaving.claimed_until_ms.append(until_ms)
 
     def is_held(self, key: str, fence: Any) -> bool:
         """Whether a block of this process holds a term, or is being entered with it (K-HOLD-5).
@@ -324,7 +331,7 @@ class Keeper:
         """Keep nothing of what the parent process holds."""
         inherited = [each for book in self._books.values() for each in book.kept]
         self._lock = threading.RLock()
-        self._books, self._entering, self._leaving = {}, WeakSet(), WeakSet()
+        self._books, self._entering, self._leaving = {}, WeakSet(), []
         for each in inherited:
             each.is_inherited = True
             each._lock = threading.RLock()  # noqa: SLF001 # reason: the thread that held it is the parent's

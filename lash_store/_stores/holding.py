@@ -162,7 +162,7 @@ class Holding(Generic[HeldT_co]):
         self._given, self._name, self._is_own = store, name, is_own
         self._operations = operations
         self._claiming, self._renewing = claiming, renewing
-        self._new_back = partial(Releasing, operations[1:], renewing, releasing)
+        self._new_back = partial(Releasing, operations[1:], renewing, releasing, ends_ms)
         self._back = self._new_back()
         self._let_go: Any = None
         self._ends_ms = ends_ms

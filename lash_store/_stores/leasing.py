@@ -180,7 +180,7 @@ class Leases(Generic[FenceT, LeaseT]):
                 return self._held_by_another(self.load_term(tx, key))
             term = self._read_term(row)
             if term.token != token:
-                KEEPER.claimed_again(self._read_lease(term).fence)
+                KEEPER.claimed_again(self._read_lease(term).fence, term.expires_at_ms)
             elif before is not None and before.token is not None:
                 tx.note_takeover("the lease on", key, before.owner_id, owner_id)
             return self._read_lease(term)

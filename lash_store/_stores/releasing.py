@@ -36,8 +36,10 @@ class Releasing:
         operations: tuple[str, ...],
         renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
+        ends_ms: Callable[[Any], int | None],
     ) -> None:
         self._operations, self._renewing, self._releasing = operations, renewing, releasing
+        self._ends_ms = ends_ms
         self.kept_for_ms: int | None = None
         """For how long it is kept, in the place of being given back; None if it is not."""
 
@@ -107,7 +109,8 @@ class Releasing:
             work = self._renewing(context, term, self.kept_for_ms)
 
         def release(tx: Any) -> Any:
-            if KEEPER.is_held(key, term.fence) or (leaving and leaving.is_claimed_again):
+            again = leaving and leaving.claimed_until_ms
+            if KEEPER.is_held(key, term.fence) or (again and self._ends_ms(tx) in again):
                 return None
             released = work(tx)
             # A lease on a table of the consumer's own is behind the lock of its row alone.

@@ -273,11 +273,9 @@ class LockMachine(LockModel):
     def do_crash(self, actor: str) -> None:
         """Lose an actor's memory."""
         self.call(actor, "crash", lambda: None)
-        if actor in self.numbers:
-            self.crashed.setdefault(actor, []).append(
-                (self.clients[actor], self.numbers.pop(actor))
-            )
-        self.clients[actor] = self._client(actor)
+        lost, self.clients[actor] = self.clients[actor], self._client(actor)
+        if lost is not self.clients[actor] and actor in self.numbers:
+            self.crashed.setdefault(actor, []).append((lost, self.numbers.pop(actor)))
         self.remembers = self.remembers and actor != self.holder
 
     def do_haunt(self, actor: str, what: str) -> None:

@@ -24,6 +24,7 @@ class Call:
         self._function = function
         self._stops_at = stops_at
         self._go = threading.Semaphore(0)
+        self._arriving = threading.Lock()  # of several threads of the call one stands at a point
         self._changed = threading.Condition()
         self.at: str | None = None
         """The point at which it is stopped."""
@@ -40,13 +41,14 @@ class Call:
 
     def arrive(self, name: str) -> None:
         """Come to a point: wait there, if it is one to stop at."""
-        self.passed.append(name)
-        if not self._stops_at(name):
-            return
-        with self._changed:
-            self.at = name
-            self._changed.notify_all()
-        self._go.acquire()
+        with self._arriving:
+            self.passed.append(name)
+            if not self._stops_at(name):
+                return
+            with self._changed:
+                self.at = name
+                self._changed.notify_all()
+            self._go.acquire()
 
     def go_on(self) -> None:
         """Let it go on from where it is stopped."""

@@ -245,6 +245,22 @@ def test_k_hold_5_nor_if_the_clock_reads_the_same_then(where: str | None, path: 
     asyncio.run(main())
 
 
+def test_k_hold_4_a_claim_that_is_undone_keeps_nothing_from_being_released(path: Path) -> None:
+    async def main() -> None:
+        async with AsyncSessionStore.open(path, session_id="s") as store:
+            generator = answers(store)
+            assert await anext(generator) == "first"
+            with SessionStore.open(path, session_id="s") as other:
+                with pytest.raises(ValueError, match="undone"), other.begin() as tx:
+                    await generator.aclose()
+                    assert isinstance(tx.claim_lease(owner_id="ann", ttl_ms=90_000), SessionLease)
+                    raise ValueError("undone")
+                await all_done()
+                assert other.current_lease() is None
+
+    asyncio.run(main())
+
+
 async def all_done() -> None:
     """Let what is put off be done: the library's timer, and who stands in line."""
     told = threading.Event()

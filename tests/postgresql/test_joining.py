@@ -300,6 +300,17 @@ def test_k_lock_3_a_joined_tx_waits_for_a_row_within_its_budget(own_url: str) ->
     engine.dispose()
 
 
+def test_k_lock_3_nor_longer_behind_a_savepoint_that_was_undone(own_url: str) -> None:
+    engine = lash_store.configure(create_engine(own_url), busy_timeout_ms=200)
+    with SessionStore.open(own_url, session_id="one"), engine.begin() as connection:
+        with pytest.raises(ValueError, match="no"), connection.begin_nested():
+            tx = SessionTx.on(connection, session_id="one")
+            raise ValueError("no")
+        tx.enqueue_work(NewWork([1]))
+        assert connection.scalar(text("SHOW lock_timeout")) == "200ms"
+    engine.dispose()
+
+
 def test_k_tx_14_who_waits_for_a_row_in_run_sync_does_not_stop_the_loop(own_url: str) -> None:
     async def main() -> None:
         engine = lash_store.configure(create_async_engine(own_url), busy_timeout_ms=20_000)

@@ -30,6 +30,7 @@ from lash_store.testing import (
 )
 from lash_store.testing.shortening import BY_CHANCE, is_shown
 from tests.support.locks import PlainClient, PlainLocks
+from tests.support.turns import PATIENCE_S
 
 
 def locks_of(client: type[PlainClient]) -> type[PlainLocks]:
@@ -260,6 +261,27 @@ def test_points_in_a_thread_of_asyncio_are_the_calls() -> None:
 
     with pytest.raises(OrderError):
         explore(Counter, [call, call], both)
+
+
+def test_several_threads_of_one_call_come_one_after_another() -> None:
+    async def both(counter: Counter) -> None:
+        together = threading.Barrier(2)
+
+        def one(name: str) -> None:
+            together.wait(PATIENCE_S)
+            point(name)
+
+        await asyncio.gather(asyncio.to_thread(one, "a"), asyncio.to_thread(one, "b"))
+
+    assert explore(Counter, [both, add_one], lambda *_: None).orders > 1
+
+
+def test_a_client_that_is_no_other_is_no_zombie() -> None:
+    class Kept(PlainLocks):
+        def client(self, actor: str) -> PlainClient:
+            return self.__dict__.setdefault(actor, PlainClient(self, actor))  # type: ignore[no-any-return] # reason: it is one
+
+    lock_machine(Kept).run()
 
 
 def test_a_check_may_say_false(tmp_path: Path) -> None:

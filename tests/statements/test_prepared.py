@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy
 from hypothesis import given, strategies as st
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Column,
     Delete,
@@ -428,6 +429,11 @@ def paged_within(*, after: int | None) -> Select[int]:
     return select(things.c.id).where(*conditions, things.c.id > after)
 
 
+def among_texts(*, state: str) -> Select[int]:
+    found = select(things.c.id).where(things.c.state == state)
+    return found if state in {"open", "new"} else found.limit(1)
+
+
 def matching_none(*, after: int | None) -> Select[int]:
     match after:
         case None:
@@ -526,9 +532,10 @@ def test_an_argument_that_may_be_none_gives_what_its_builder_gives(
         (clashing, "its argument cursor_ is called"),
         (clashing_too, "its argument SQL_ is called"),
         (branching, "raises TypeError"),
-        (paged, "asks in Python whether its argument 'after' is None"),
-        (paged_within, "asks in Python whether its argument 'after' is None"),
-        (matching_none, "asks in Python whether its argument 'after' is None"),
+        (paged, "asks in Python what its argument 'after' is"),
+        (paged_within, "asks in Python what its argument 'after' is"),
+        (matching_none, "asks in Python what its argument 'after' is"),
+        (among_texts, "asks in Python what its argument 'state' is"),
         (equal_to_a_text, "raises TypeError: what an argument is, is not known"),
         (in_a_list, "raises TypeError: what an argument is, is not known"),
         (formatted, "raises TypeError: what an argument is, is not known"),
@@ -661,6 +668,33 @@ def test_what_is_not_annotated_with_a_statement_is_refused_as_it_is_prepared(
 ) -> None:
     with pytest.raises(UnpreparableStatementError, match=why):
         prepare(builder)
+
+
+documents = Table("documents", MetaData(), Column("id", Integer), Column("body", JSON))
+
+
+def test_a_key_into_json_may_be_an_argument(cursor: StoreCursor) -> None:
+    cursor.execute("CREATE TABLE documents (id INTEGER, body JSON)")
+    for each in ('{"k": "1"}', '{"l": "1"}'):
+        cursor.execute("INSERT INTO documents VALUES (1, ?)", (each,))
+
+    @prepare
+    def by_key(*, key: str) -> Select[str]:
+        found = documents.c.body[key].as_string()
+        return select(found).where(found == "1")
+
+    assert by_key.all(cursor, key="k") == [("1",)] == ordinary(cursor, by_key(key="k"))
+
+
+def test_a_name_within_is_none_of_an_argument(cursor: StoreCursor) -> None:
+    @prepare
+    def shadowing(*, state: str) -> Select[int]:
+        def maybe(state: str | None) -> ColumnElement[bool]:
+            return true() if state is None else things.c.state != state
+
+        return select(things.c.id).where(things.c.state == state, maybe("zzz"))
+
+    assert shadowing.all(cursor, state="new") == []
 
 
 def test_what_is_annotated_with_anything_may_give_rows(cursor: StoreCursor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from math import inf
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -79,7 +80,9 @@ def _for_a_moment(gen: Any) -> Generator[Any, Any, Any]:
         state = next(gen)
         while True:
             ready = yield state
-            if not ready and monotonic() >= until_s:
+            if ready is None:
+                until_s = inf  # anew: an interrupt struck, and what it has cancelled is waited for
+            elif not ready and monotonic() >= until_s:
                 return _Pending(state)
             state = gen.send(ready)
     except StopIteration as end:

@@ -20,6 +20,19 @@ _TIMEOUTS: Final = (
     "set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)"
 )
 
+LIMIT: Final = (
+    "CASE current_setting('lock_timeout') WHEN '0' THEN set_config('lock_timeout', $1, true) END"
+)
+"""Wait no longer for any lock from now on, unless the application has said for how long.
+
+Others wait for those that the transaction has meanwhile. A savepoint that is undone takes it along.
+"""
+
+
+def limit_of(begun: Begun) -> str:
+    """Return the engine's budget, as the server takes it."""
+    return f"{max(1, begun.settings.busy_timeout_ms)}ms"
+
 
 def lock_all(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
     """Take the lock of a Tx."""
@@ -62,6 +75,7 @@ def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> Non
 def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
     """Take those that a rollback to a savepoint has freed."""
     try:
+        cursor.execute(f"SELECT {LIMIT}", (limit_of(begun),)).fetchall()
         lock_all(begun, cursor, lapsed, path)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error

@@ -37,7 +37,7 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     opening_error,
 )
-from lash_store._backends.postgresql.joined_locks import lock_again, lock_all, take
+from lash_store._backends.postgresql.joined_locks import LIMIT, limit_of, lock_again, lock_all, take
 from lash_store._backends.postgresql.locks import locks_of
 from lash_store._backends.scoping import use_sharing
 from lash_store._backends.tx_connection import explaining
@@ -66,13 +66,6 @@ _HOW: Final = (
     "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'), "
     "current_schema()"
 )
-_HOW_AND_HOW_LONG: Final = (
-    f"{_HOW}, CASE current_setting('lock_timeout') WHEN '0' "  # reason: of constants
-    "THEN set_config('lock_timeout', $1, true) END"
-)
-"""And wait no longer than the budget for any lock from now on, unless the application has said for how long:
-others wait for those that the transaction has meanwhile."""
-
 _explain: Final = explaining(consumer_error, without_password)
 
 
@@ -293,8 +286,8 @@ def _look(
             f"{connection!r} talks to its server in {begun.raw.info.encoding}, which can't spell every text: "
             "give its engine client_encoding=utf8"
         )
-    timeout = (f"{max(1, begun.settings.busy_timeout_ms)}ms",)
-    isolation, read_only, current, _ = cursor.execute(_HOW_AND_HOW_LONG, timeout).fetchall()[0]
+    found = cursor.execute(f"{_HOW}, {LIMIT}", (limit_of(begun),)).fetchall()
+    isolation, read_only, current, _ = found[0]
     if read_only == "on" and isolation == "read committed":
         raise NotConfiguredError(
             f"{connection!r} only reads, in READ COMMITTED: each statement would see another state, and "
