@@ -128,8 +128,8 @@ class Entering:
 class Leaving:
     """A term that a block which was thrown away gives back in its own time, which has not come yet."""
 
-    def __init__(self, key: str, fence: Any) -> None:
-        self.key, self.fence = key, fence
+    def __init__(self, fence: Any) -> None:
+        self.fence = fence
         self.claimed_until_ms: list[int] = []
         """Until when its owner has claimed the very same term by hand since: it is not given back if that was kept."""
 
@@ -199,9 +199,9 @@ class Keeper:
             entering.is_over = True
             self._entering.discard(entering)
 
-    def leaving(self, key: str, fence: Any) -> Leaving:
+    def leaving(self, fence: Any) -> Leaving:
         """Note that a term is given back later."""
-        leaving = Leaving(key, fence)
+        leaving = Leaving(fence)
         with self._lock:
             self._leaving.append(ref(leaving))
             if len(self._leaving) > _MOST_PASSED_OVER:

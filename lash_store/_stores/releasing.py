@@ -84,7 +84,7 @@ class Releasing:
     ) -> None:
         """Have it done, and wait for nothing: a coroutine is thrown away, say, and can't await anything."""
         key, anew = store._handle.key, None
-        leaving = None if in_line else KEEPER.leaving(key, term.fence)
+        leaving = None if in_line else KEEPER.leaving(term.fence)
         if given is not None:
             anew = given._anew(
                 self._operation, lambda context: self._work(key, context, term, leaving)

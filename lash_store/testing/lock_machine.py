@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -228,11 +229,8 @@ class LockMachine(LockModel):
         client = self.clients[actor]
         if not self.has(client, "write"):
             return
-        self.writes += 1
-        value = f"write-{self.writes}"
         state, is_own = self._state(), self._owns(actor)
-        self.call(actor, "write", client.write, value)
-        found = self.resolve(self.it.value())
+        value, found = self._write(actor, client)
         landed = found == value
         if landed and (actor != self.holder or state == "free"):
             self.violates("stale-write", f"{actor!r} wrote without holding the lock")
@@ -243,6 +241,13 @@ class LockMachine(LockModel):
             self.value = found
         if landed:
             self.note("a write that succeeded")
+
+    def _write(self, who: str, client: Any) -> tuple[str, Any]:
+        """Write something new; return it, and what is there behind that."""
+        self.writes += 1
+        value = f"write-{self.writes}"
+        self.call(who, "write", client.write, value)
+        return value, self.resolve(self.it.value())
 
     def do_forge(self, change: str) -> None:
         """Act with what differs from the live term in one value: nothing may come of it."""
@@ -275,13 +280,13 @@ class LockMachine(LockModel):
         self.call(actor, "crash", lambda: None)
         lost, self.clients[actor] = self.clients[actor], self._client(actor)
         if lost is not self.clients[actor] and actor in self.numbers:
-            self.crashed.setdefault(actor, []).append((lost, self.numbers.pop(actor)))
+            self.crashed[actor] = lost, self.numbers.pop(actor)
         self.remembers = self.remembers and actor != self.holder
 
     def do_haunt(self, actor: str, what: str) -> None:
         """Come back as one that was lost, under a name that has had a later term since: nothing may come of it."""
         check_choice("what of haunt", what, LATE)
-        client, number = self.crashed.get(actor, [(None, 0)])[-1]
+        client, number = self.crashed.get(actor, (None, 0))
         if client is None or self.number is None or number >= self.number:
             return
         if not self.has(client, what):
@@ -298,10 +303,8 @@ class LockMachine(LockModel):
             elif self._is_live() and not got.refused:
                 self.suspect = "stale-renewal"
         else:
-            self.writes += 1
-            value = f"write-{self.writes}"
-            self.call(f"{actor}!", what, client.write, value)
-            if self.resolve(self.it.value()) == value:
+            value, found = self._write(f"{actor}!", client)
+            if found == value:
                 self.value = value
                 text = f"{actor!r}, as it was before term {self.number}, wrote under that"
                 self.violates("stale-write", text)

@@ -62,8 +62,8 @@ class LockModel(Machine):
         self.numbers: dict[str, int] = {}
         """By actor, the number of the last term that its client was given."""
 
-        self.crashed: dict[str, list[tuple[Any, int]]] = {}
-        """By actor, the clients that were lost, each with the number of its last term."""
+        self.crashed: dict[str, tuple[Any, int]] = {}
+        """By actor, the client that was lost last, with the number of its last term."""
 
         self.is_kept = False
         """Whether a holder's release said False: it may have given it back all the same."""

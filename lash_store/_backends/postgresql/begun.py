@@ -190,5 +190,6 @@ def raw_of(connection: Connection) -> psycopg.Connection[Any]:
 
 
 def driver_connection(connection: Connection) -> Any:
+    """Return the driver's own connection, or the driver's own for asyncio."""
     dbapi: Any = connection.connection.dbapi_connection
     return getattr(dbapi, "driver_connection", dbapi)

@@ -29,9 +29,9 @@ Others wait for those that the transaction has meanwhile. A savepoint that is un
 """
 
 
-def limit_of(begun: Begun) -> str:
-    """Return the engine's budget, as the server takes it."""
-    return f"{max(1, begun.settings.busy_timeout_ms)}ms"
+def limit_of(budget_ms: int) -> str:
+    """Return a budget as the server takes it, to which 0 would be none."""
+    return f"{max(1, budget_ms)}ms"
 
 
 def lock_all(begun: Begun, cursor: StoreCursor, locks: Sequence[Lock], path: str) -> None:
@@ -60,7 +60,7 @@ def take(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
 def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> None:
     started_s = time.monotonic()
     cursor.execute("SAVEPOINT lash_store_lock")
-    timeouts = (f"{max(1, budget_ms)}ms", "0")  # a role's own limit ends no such wait (K-LOCK-3)
+    timeouts = (limit_of(budget_ms), "0")  # a role's own limit ends no such wait (K-LOCK-3)
     ((*before, _, _),) = cursor.execute(_TIMEOUTS, timeouts).fetchall()
     try:
         cursor.execute(dialect.lock_statement(lock), prepare=False)
@@ -75,7 +75,7 @@ def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> Non
 def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
     """Take those that a rollback to a savepoint has freed."""
     try:
-        cursor.execute(f"SELECT {LIMIT}", (limit_of(begun),)).fetchall()
+        cursor.execute(f"SELECT {LIMIT}", (limit_of(begun.settings.busy_timeout_ms),)).fetchall()
         lock_all(begun, cursor, lapsed, path)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error

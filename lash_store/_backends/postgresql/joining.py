@@ -286,7 +286,8 @@ def _look(
             f"{connection!r} talks to its server in {begun.raw.info.encoding}, which can't spell every text: "
             "give its engine client_encoding=utf8"
         )
-    found = cursor.execute(f"{_HOW}, {LIMIT}", (limit_of(begun),)).fetchall()
+    limit = limit_of(begun.settings.busy_timeout_ms)
+    found = cursor.execute(f"{_HOW}, {LIMIT}", (limit,)).fetchall()
     isolation, read_only, current, _ = found[0]
     if read_only == "on" and isolation == "read committed":
         raise NotConfiguredError(
