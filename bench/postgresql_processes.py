@@ -1,6 +1,6 @@
 """PostgreSQL with eight processes at it: by their locks, claims of processes, appends, and a slow wire.
 
-    python -m bench.postgresql_processes [--seconds S] [--rounds N]
+    python -m bench.postgresql_processes [--seconds S] [--hammer-seconds S] [--rounds N]
 
 On a server of its own, with its settings as they come, in one run: each way in turn, medians of the rounds.
 """
@@ -32,6 +32,7 @@ from tests.support.registries import register
 PLACE = "bench"
 WORKERS = 8
 MANY = 10**9
+LOCKS = ("own", "none", "global")
 WIRES = {0.0: "", 0.001: ", each answer 1 ms later"}
 """A server on the same cores, which are then what all wait for; and one that is elsewhere."""
 
@@ -43,6 +44,7 @@ def main() -> None:
     """Run all, one after another."""
     parser = argparse.ArgumentParser(prog="python -m bench.postgresql_processes")
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--hammer-seconds", type=float, default=20.0)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     with (
@@ -57,9 +59,14 @@ def main() -> None:
                 given.rounds,
                 {
                     locks: partial(turns, admin, url, given.seconds, locks, delay_s)
-                    for locks in ("own", "none", "global")
+                    for locks in LOCKS
                 },
             )
+        show(
+            "turns of 8 processes in 32 sessions, which are stopped and killed, under",
+            given.rounds,
+            {locks: partial(hammered, admin, url, given.hammer_seconds, locks) for locks in LOCKS},
+        )
         show(
             "claims of the next process by 8",
             given.rounds,
@@ -112,8 +119,26 @@ def turns(admin: psycopg.Connection, url: str, seconds: float, locks: str, delay
         ]
         for each in started:
             each.wait()
-        completed = sum(what == "completed" for what, _ in hammer.answers(Path(folder)))
-    return completed / seconds
+        return completed(Path(folder)) / seconds
+
+
+def hammered(admin: psycopg.Connection, url: str, seconds: float, locks: str) -> float:
+    """Return how many turns a second were committed by workers that are stopped beyond their terms, and killed.
+
+    Who is stopped may hold a lock, and who waits for it waits on: for its own session, or for all of them.
+    """
+    fresh(admin)
+    SessionStore.open(url, session_id="first", schema=PLACE).close()
+    with tempfile.TemporaryDirectory() as folder:
+        hammer.hammer(url, PLACE, Path(folder), seconds, workers=WORKERS, locks=locks)
+        if locks != "none":
+            hammer.check(admin, PLACE, Path(folder))
+        return completed(Path(folder)) / seconds
+
+
+def completed(folder: Path) -> int:
+    """Return of how many turns the workers were told that they are committed."""
+    return sum(what == "completed" for what, _ in hammer.answers(folder))
 
 
 def by_workers(

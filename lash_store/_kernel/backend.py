@@ -165,8 +165,10 @@ class KeyLocks(Protocol):
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
         """Have the thing of `key` alone until the end; tells, when called, if nobody else was about it.
 
-        If somebody was they have ended then, what was read before may be out of date, and the rows that
-        were locked since the point are locked no more: they may have wanted one.
+        If somebody was they have ended then, and it is had alone from now on; but what was read before may
+        be out of date, and the rows that were locked since the point are locked no more: they may have wanted
+        one. Whoever asks looks again before it lets go: if all did that who wait for one thing, they
+        would hand its lock round, and nobody would act on it.
         """
         ...
 

@@ -46,7 +46,7 @@ from lash_store import (
     SessionStore,
     Success,
 )
-from lash_store._backends.postgresql import guard
+from lash_store._backends.postgresql import guard, things
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.dialect import check_no_control
 from lash_store._backends.postgresql.locks import locks_of, number_of, together
@@ -73,6 +73,7 @@ from lash_store.errors import (
     TransactionEndedError,
 )
 from lash_store.process.operations import claims
+from lash_store.process.operations.claims import _Look
 from lash_store.process.records import ProcessFilter, signal_wait
 from lash_store.process.tables import SCHEMA as PROCESS, processes
 from lash_store.schemas import check_file, create_tables
@@ -438,20 +439,92 @@ def test_k_lock_2_claim_next_waits_in_no_ring(
                     owner_id=f"for {second}", ttl_ms=60_000, where=wanted, order_by=fresh.desc()
                 )
 
-        def waiting() -> bool:
-            rows = admin.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            ).fetchone()
-            return rows == (2,)
-
         with (
             in_thread(lambda: claim("p", "q")) as one,
             in_thread(lambda: claim("q", "p")) as two,
         ):
-            eventually(waiting)
+            eventually(lambda: _waiting_for_locks(admin) == 2)
             for other in others:
                 other.commit()
         assert [each.record.id for each in (*one, *two)] == ["q", "p"]
+
+
+def test_k_lock_1_claim_next_keeps_the_lock_that_it_has_waited_for(
+    url: str, place: str, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all who wait for one process would hand its lock round, and none of them would claim it."""
+    *_, (number, _) = locks_of(f"{place}.lash_", PROCESS, "", ("p",))
+    can_be_had: list[bool] = []
+    first = _Look.first
+
+    def looking(self: _Look, tx: Any, statement: Any, **which: str) -> Any:
+        row = admin.execute(f"SELECT pg_try_advisory_xact_lock({number})").fetchone()
+        assert row is not None
+        can_be_had.append(row[0])
+        return first(self, tx, statement, **which)
+
+    with (
+        ProcessRegistry.open(url, schema=place) as registry,
+        psycopg.connect(admin.info.dsn) as other,
+    ):
+        register(registry, "p")
+        other.execute(f"SELECT pg_advisory_xact_lock({number})")
+        monkeypatch.setattr(_Look, "first", looking)
+        with in_thread(partial(registry.claim_next, owner_id="ann", ttl_ms=60_000)) as given:
+            eventually(lambda: _waiting_for_locks(admin) == 1)
+            can_be_had.clear()
+            other.commit()
+    (found,) = given
+    assert found is not None
+    assert found.lease.fence.fencing_token == 1
+    assert can_be_had
+    assert not any(can_be_had)
+
+
+def test_k_tx_3_claim_next_waits_as_long_as_its_budget_however_often(
+    url: str, place: str, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that it has waited, another is the next, which somebody else is at."""
+    numbers = [
+        locks_of(f"{place}.lash_", PROCESS, "", (name,))[-1][0] for name in ("p0", "p1", "p2")
+    ]
+    passed_s = 0.0
+    monkeypatch.setattr(things, "monotonic", lambda: time.monotonic() + passed_s)
+    with ExitStack() as stack:
+        registry = stack.enter_context(
+            ProcessRegistry.open(url, schema=place, busy_timeout_ms=30_000)
+        )
+        others = [stack.enter_context(psycopg.connect(admin.info.dsn)) for _ in numbers]
+        for at, (other, number) in enumerate(zip(others, numbers, strict=True)):
+            register(registry, f"p{at}")
+            other.execute(f"SELECT pg_advisory_xact_lock({number})")
+        before = admin.execute(f"SELECT * FROM {place}.lash_process_leases").fetchall()
+
+        def claim() -> object:
+            try:
+                return registry.claim_next(owner_id="ann", ttl_ms=60_000)
+            except LashStoreError as error:
+                return error
+
+        given = stack.enter_context(in_thread(claim))
+        for at, other in enumerate(others[:2]):
+            eventually(lambda: _waiting_for_locks(admin) == 1)
+            admin.execute(
+                f"UPDATE {place}.lash_processes SET status = 'completed' WHERE process_id = 'p{at}'"
+            )
+            passed_s += 20.0
+            other.commit()
+        eventually(lambda: bool(given))
+    (error,) = given
+    assert type(error) is StoreBusyError
+    assert admin.execute(f"SELECT * FROM {place}.lash_process_leases").fetchall() == before
+
+
+def _waiting_for_locks(admin: psycopg.Connection[Any]) -> int:
+    rows = admin.execute(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    ).fetchall()
+    return int(rows[0][0])
 
 
 def test_k_lock_2_who_waits_for_a_lock_of_this_process_takes_no_connection(

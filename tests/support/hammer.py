@@ -114,12 +114,19 @@ def started(
 
 
 def hammer(
-    url: str, place: str, folder: Path, seconds: float, *, workers: int = 8, **options: Any
+    url: str,
+    place: str,
+    folder: Path,
+    seconds: float,
+    *,
+    workers: int = 8,
+    locks: str = "own",
+    **options: Any,
 ) -> int:
     """Let workers work, kill one after another, and stop some beyond their terms; return how many died."""
     chance, killed = random.Random(7), 0
     until_s = time.monotonic() + seconds
-    running = [started(url, place, folder, seconds, options) for _ in range(workers)]
+    running = [started(url, place, folder, seconds, options, locks=locks) for _ in range(workers)]
     while (left_s := until_s - time.monotonic()) > 0:
         time.sleep(min(left_s, chance.uniform(0.1, 0.4)))
         at = chance.randrange(workers)
@@ -127,7 +134,8 @@ def hammer(
             running[at].kill()
             running[at].wait()
             killed += 1
-            running[at] = started(url, place, folder, max(0.0, until_s - time.monotonic()), options)
+            left_s = max(0.0, until_s - time.monotonic())
+            running[at] = started(url, place, folder, left_s, options, locks=locks)
         else:
             running[at].send_signal(signal.SIGSTOP)
             time.sleep(TTL_MS / 1000)

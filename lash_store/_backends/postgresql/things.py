@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,6 +12,7 @@ from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.driver import store_error
 from lash_store._backends.postgresql.locks import Lock, lock_if_need_be_waiting, locks_of
 from lash_store._kernel.schema import Schema
+from lash_store.errors import StoreBusyError
 
 if TYPE_CHECKING:
     from lash_store._backends.postgresql.connection import StoreConnection
@@ -33,10 +35,10 @@ def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
 class ThingLocks:
     """See ``KeyLocks``."""
 
-    __slots__ = ("_before", "_connection")
+    __slots__ = ("_before", "_connection", "_since_s")
 
     def __init__(self, connection: StoreConnection) -> None:
-        self._connection = connection
+        self._connection, self._since_s = connection, monotonic()
         self._before = set(connection.held)
 
     def set_point(self) -> None:
@@ -56,7 +58,8 @@ class ThingLocks:
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
         """Ask for the lock, with the next statement, in case that it is free.
 
-        If it is not, let go of the rows, which its holder may want, and wait for it.
+        If it is not, let go of the rows, which its holder may want, and wait for it: as long as is left
+        of the budget, however often that is.
         """
         connection = self._connection
         *_, lock = locks_of(connection.place, schema, scope, key)
@@ -73,7 +76,16 @@ class ThingLocks:
                 connection.held.add(lock)
                 return True
             self.let_go()
-            connection.further_cursor(schema, scope, key)
+            self._wait_for(lock)
             return False
 
         return is_had
+
+    def _wait_for(self, lock: Lock) -> None:
+        connection = self._connection
+        waited_ms = round((monotonic() - self._since_s) * 1000)
+        if waited_ms >= connection.budget_ms:
+            raise StoreBusyError(connection.path, waited_ms)
+        limit = dialect.lock_timeout(connection.budget_ms - waited_ms)
+        connection.own_cursor.later(limit, None)
+        lock_late(connection, (lock,))

@@ -63,11 +63,9 @@ def claim_next(
                 raise choice.misleads()
             # First: nobody can run what can't be read.
             record = read_record(process_id, record_json, RUNNING)
-            if locks is not None and not (
-                _has_alone(tx, locks, process_id, held)
-                and (is_locked or look.finds_again(tx, found))
+            if locks is not None and not look.has_alone(
+                tx, locks, found, held, is_locked=is_locked
             ):
-                locks.let_go()
                 tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
                 continue
             lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
@@ -133,19 +131,27 @@ class _Look(NamedTuple):
             rows = self.choice.rows(tx, tx.context.scope, self.choice.applied(claimable, *order))
         return (rows[0][0], rows[0][1]) if rows else None
 
-    def finds_again(self, tx: Tx, found: tuple[str, str]) -> bool:
+    def has_alone(
+        self, tx: Tx, locks: KeyLocks, found: tuple[str, str], held: list[str], *, is_locked: bool
+    ) -> bool:
+        """Whether what was found is free still, and nobody else is about it from now on.
+
+        A stale worker may be writing under the term before: it ends first, and the next look is taken with
+        the lock that was waited for. And somebody may have claimed it since it was looked at, of the same
+        owner too: the next look sees that. Then it is `held`.
+        """
+        process_id, _ = found
+        is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
+        holder = LEASES.current(tx, process_id)
+        if holder is not None:
+            held.append(process_id)
+        if not is_had():
+            return False
+        if holder is None and (is_locked or self._finds_again(tx, found)):
+            return True
+        locks.let_go()
+        return False
+
+    def _finds_again(self, tx: Tx, found: tuple[str, str]) -> bool:
         """Whether what was read before its lock was had is the same: it may have been run to its end since."""
         return self.first(tx, statements.claimable_process, process_id=found[0]) == found
-
-
-def _has_alone(tx: Tx, locks: KeyLocks, process_id: str, held: list[str]) -> bool:
-    """Whether it is free still, and nobody else is about it from now on.
-
-    A stale worker may be writing under the term before: it ends first. And somebody may have claimed it
-    since it was looked at, of the same owner too: the next look sees that. Then it is `held`.
-    """
-    is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
-    holder = LEASES.current(tx, process_id)
-    if holder is not None:
-        held.append(process_id)
-    return is_had() and holder is None
