@@ -159,7 +159,8 @@ def _check_sync(connection: object) -> None:
     if not isinstance(connection, Connection):
         raise NotConfiguredError(
             f"{connection!r} is no synchronous SQLAlchemy Connection, which looks at what is there: `alembic … --sql`, "
-            "offline, has none (`lash-store schema` prints what a new database gets), and asyncio's has run_sync()"
+            "offline, has none (for PostgreSQL `lash-store schema --dialect postgresql` prints what a new database gets; "
+            "in SQLite's `lash-store adopt` makes it), and asyncio's has run_sync()"
         )
 
 

@@ -6,6 +6,13 @@ import sys
 def main() -> None:
     """Run the command; without the extra, say how to get it."""
     try:
+        _run()
+    except KeyboardInterrupt:  # as it is still being loaded
+        sys.exit(130)
+
+
+def _run() -> None:
+    try:
         from lash_store.cli.app import app  # noqa: PLC0415 # reason: the extra may be missing
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):

@@ -19,7 +19,6 @@ from lash_store.moving import Copied, copy_deployment
 from lash_store.schemas import (
     DIALECTS,
     KINDS,
-    SCHEMAS,
     FileReport,
     adopt_database,
     check_file,
@@ -134,12 +133,12 @@ def copy(
 
 @app.command()
 def schema(
-    kind: Annotated[KindName | None, typer.Argument(help="One kind only.")] = None,
+    kinds: Annotated[list[KindName] | None, typer.Argument(help="These kinds only.")] = None,
     dialect: Annotated[DialectName, typer.Option(help="Of which database.")] = OWN,
     prefix: Annotated[str, typer.Option(help="Of our tables on PostgreSQL.")] = "lash_",
 ) -> None:
     """Print the DDL: the canonical one, or that of a shared database on PostgreSQL."""
-    wanted = list(SCHEMAS.values()) if kind is None else [schema_of(str(kind))]
+    wanted = [schema_of(str(kind)) for kind in dict.fromkeys(kinds or KINDS)]
     with _refusals_told():
         typer.echo(render_all(wanted, dialect=str(dialect), prefix=prefix), nl=False)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Column, Select, Table, insert, select
+from sqlalchemy import Column, LargeBinary, Row, Select, Table, insert, select
 
 from lash_store._backends import (
+    database_path,
     is_in_memory,
     is_server,
     is_url,
@@ -25,6 +26,7 @@ from lash_store.deployment import SESSIONS
 from lash_store.errors import (
     ConnectionLostError,
     CopyError,
+    CorruptRecordError,
     InvalidRecordError,
     OutcomeUnknownError,
     StorageError,
@@ -78,7 +80,8 @@ def copy_deployment(
     both may be in one database. With `adopt` the target may be an application's. The source is only read, unit by unit: a deployment that is in use meanwhile is copied as each unit
     stood when it was its turn. Raises CopyError for a unit of the target that holds other rows, for a value
     that the target can't hold (a NUL in text, on PostgreSQL), and if a digest differs, with nothing of
-    that unit copied; StorageError for a source that is damaged; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
+    that unit copied; StorageError for a source that is damaged, and CorruptRecordError for a blob of it that holds
+    something else; StoreOpenError if there is no source, or nothing in it, and for a target in memory; and
     what opening raises.
     """
     source, target = place_at("source", source), place_at("target", target)
@@ -111,12 +114,16 @@ def copy_deployment(
 
 
 def _check_apart(source: str | Path, target: str | Path) -> None:
-    """Refuse a folder among the source's sessions: what is made there would be taken for one."""
-    if is_url(source) or is_url(target):
-        return
-    sessions, there = (Path(source) / SESSIONS).resolve(), Path(target).resolve()
-    if there == sessions or sessions in there.parents:
-        raise StoreOpenError(str(target), f"it is where the sessions of {str(source)!r} are")
+    """Refuse a place among the other's sessions: what is there would be taken for one, or is made to be."""
+    for one, folder in ((target, source), (source, target)):
+        if is_server(one) or is_url(folder):
+            continue
+        place = database_path(str(one)) if is_url(one) else one
+        sessions = os.path.realpath(os.path.join(folder, SESSIONS))
+        if place is not None and Path(os.path.realpath(place)).is_relative_to(sessions):
+            raise StoreOpenError(
+                place_name(str(one)), f"it is where the sessions of {str(folder)!r} are"
+            )
 
 
 def _copies(
@@ -252,7 +259,7 @@ def _copy(
         for table, new in tables:
             for page in _pages(here, select(*_common(table, new)).order_by(*table.primary_key)):
                 with explained_on(there):
-                    there.connection.execute(insert(new), [row._asdict() for row in page])
+                    there.connection.execute(insert(new), [_read(table, row) for row in page])
             there.own_cursor.driver.continue_numbers(there.own_cursor, new)
         if [_digest(there, new, table) for table, new in tables] != wanted:
             raise CopyError(target.path, what, "what was written there is not what was read")
@@ -275,6 +282,18 @@ def _pages(tx: Tx[Any], rows: Select[Any]) -> Iterator[Sequence[Any]]:
         tx.connection.execute(rows, execution_options={"yield_per": _PAGE}) as result,
     ):
         yield from result.partitions()
+
+
+def _read(table: Table[Any], row: Row[Any]) -> dict[str, Any]:
+    """Return what is to be written; CorruptRecordError for what is no BLOB where one should be, which no driver takes."""
+    values = row._asdict()
+    for column in table.columns:
+        value = values.get(column.name, b"")
+        if isinstance(column.type, LargeBinary) and not isinstance(value, bytes):
+            key = ", ".join(str(values[each.name]) for each in table.primary_key)
+            why = f"its {column.name} is a {type(value).__name__}, and no BLOB"
+            raise CorruptRecordError(table.name, key, why)
+    return values
 
 
 def _called(kind: Kind, session_id: str | None) -> str:

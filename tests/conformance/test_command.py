@@ -53,6 +53,23 @@ def test_it_says_its_version() -> None:
     assert (said.returncode, said.stdout) == (0, f"lash-store {lash_store.__version__}\n")
 
 
+def test_an_interrupt_as_it_is_loaded_is_no_traceback() -> None:
+    code = """
+import sys
+class Struck:
+    def find_spec(self, name, *_):
+        if name == "lash_store.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Struck())
+from lash_store.cli import main
+main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 @pytest.mark.canonical("folders")
 @pytest.mark.posix("takes a right away from itself")
 @pytest.mark.parametrize("which", ["dep", "dep/sessions"])
@@ -120,6 +137,9 @@ def test_schema_prints_the_canonical_ddl() -> None:
     assert every.returncode == 0
     assert every.stdout == "\n".join(render(schema_of(kind)) for kind in KINDS)
     assert run("schema", "effect").stdout == render(schema_of("effect"))
+    both = run("schema", "effect", "session", "effect", "--dialect", "postgresql").stdout
+    assert both == render_all([schema_of("effect"), schema_of("session")], dialect="postgresql")
+    assert both.count("CREATE TABLE lash_versions") == 1
     there = run("schema", "effect", "--dialect", "postgresql", "--prefix", "our_").stdout
     assert there == render_all([schema_of("effect")], dialect="postgresql", prefix="our_")
     assert "our_runtime_effect_replay" in there

@@ -79,6 +79,10 @@ DRIFTS = {
         "DROP TABLE blobs; CREATE VIEW blobs AS SELECT 1 AS hash",
         "table blobs: missing",
     ),
+    "and what the view is told to be": (
+        "DROP TABLE blobs; CREATE VIEW blobs AS SELECT 1 AS hash",
+        "view blobs: a table should be there",
+    ),
 }
 
 

@@ -513,6 +513,58 @@ def test_k_share_7_nothing_is_copied_in_among_the_sessions(
     assert len(copy_deployment(folder, folder / "copy")) == SESSIONS + 3
 
 
+@pytest.mark.layouts("a database of its own")
+def test_k_share_7_no_database_is_made_among_the_sessions_nor_copied_out_of_there(
+    folder: Path, tmp_path: Path
+) -> None:
+    """It would be taken for one: neither side could list its sessions any more."""
+    inside = f"sqlite:///{folder}/sessions/backup.db"
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(StoreOpenError, match="where the sessions of"):
+        copy_deployment(folder, inside)
+    assert sorted(folder.rglob("*")) == before
+    there = tmp_path / "there"
+    (there / "sessions").mkdir(parents=True)
+    copy_deployment(folder, f"sqlite:///{there}/sessions/all.db")
+    before = sorted(there.rglob("*"))
+    with pytest.raises(StoreOpenError, match="where the sessions of"):
+        copy_deployment(f"sqlite:///{there}/sessions/all.db", there)
+    assert sorted(there.rglob("*")) == before
+    assert len(copy_deployment(folder, f"sqlite:///{folder}/beside.db")) == SESSIONS + 3
+
+
+@pytest.mark.layouts("a database of its own")
+def test_k_open_14_a_ring_of_links_leads_nowhere(folder: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(StoreOpenError, match="there is no folder to copy"):
+        copy_deployment(loop, tmp_path / "new")
+    with pytest.raises(StoreOpenError, match="Too many levels"):
+        copy_deployment(folder, loop)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.layouts("a database of its own")
+@pytest.mark.parametrize("value", ["'text'", "''", "1.5", "7"])
+@pytest.mark.parametrize("target", ["folder", "database"])
+def test_k_codec_2_what_is_no_blob_is_told_by_copy(
+    folder: Path, tmp_path: Path, value: str, target: str
+) -> None:
+    """A driver would say what a bytes-like object is, and SQLite's checks say nothing."""
+    with Deployment.open(folder) as deployment:
+        store = deployment.sessions.create("broken", model="m")
+        (key,) = [store.put_blob(b"what it was")]
+        path = Path(store.path)
+    run_script(path, f"UPDATE blobs SET content = {value} WHERE hash = '{key}'")
+    there = tmp_path / "there"
+    where = there if target == "folder" else f"sqlite:///{tmp_path}/there.db"
+    with pytest.raises(CorruptRecordError, match="no BLOB") as refusal:
+        copy_deployment(folder, where)
+    assert (refusal.value.table, refusal.value.key) == ("blobs", key)
+    if target == "folder":
+        assert all_rows(there / "sessions" / file_name("broken"))["blobs"] == []
+
+
 def test_k_share_7_beside_itself_in_a_database_that_is_not_in_wal(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     with Deployment.open(url) as deployment:

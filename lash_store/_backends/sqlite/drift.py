@@ -120,9 +120,9 @@ def undeclared(schema: Schema | OwnTables, catalogue: Catalogue) -> list[str]:
     known = _declared(schema)
     how = "in their metadata" if isinstance(schema, OwnTables) else "by extras=[...] at open"
     return [
-        f"{' '.join(key)}: not declared ({how}): {text}"
-        for key, text in _found(schema, catalogue).items()
-        if key not in known
+        f"{kind} {name}: {'a table should be there' if kind == 'view' else f'not declared ({how})'}: {text}"
+        for (kind, name), text in _found(schema, catalogue).items()
+        if (kind, name) not in known
     ]
 
 
