@@ -80,7 +80,7 @@ def check_message(field: str, value: str) -> str:
 
 def check_names(field: str, values: Iterable[str]) -> list[str]:
     """Return `values` as a list if each of them can name something; one str is no list of ids."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes, memoryview)) or not isinstance(values, Iterable):
         raise InvalidRecordError(field, shown(values), "must be an iterable of str")
     return [check_name(field, value) for value in values]
 

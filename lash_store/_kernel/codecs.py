@@ -221,7 +221,10 @@ def _plain(place: _Place, value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):
-        return list(value)
+        try:
+            return list(value)
+        except (NotImplementedError, ValueError) as error:  # a memoryview of several dimensions
+            raise _refused(place, value, str(error)) from error
     if isinstance(value, int):
         return int.__pos__(value)  # whatever its type makes of int()
     if isinstance(value, float):

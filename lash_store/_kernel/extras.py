@@ -11,7 +11,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import force_setattr
-from sqlalchemy import Column, Index, MetaData, Table, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Enum,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    Uuid,
+)
 
 from lash_store._kernel.checks import check_count, check_kind, shown
 from lash_store._kernel.schema import declared, ours_of
@@ -153,11 +164,16 @@ def _why_not_leased(
             "has to be unique by itself: a lease has a key of one column",
         ),
         (
-            (is_key or is_word) and kind not in (str, None),
-            "has to be a text, as what it is given is",
+            (is_key or is_word)
+            and (kind not in (str, None) or isinstance(column.type, (Enum, Uuid))),
+            "has to be a text, as what it is given is: any that names something",
         ),
         (is_word and not column.nullable, "must be nullable: a lease that nobody holds has none"),
         (is_number and kind not in (int, None), "has to be a number: times are milliseconds"),
+        (
+            is_number and _is_narrow(table, column),
+            "has to be a BigInteger: a server's Integer holds no milliseconds since the epoch",
+        ),
         (
             is_number and column.nullable,
             "must not be nullable: a row that is there before its first claim has a 0, by a server_default",
@@ -167,8 +183,13 @@ def _why_not_leased(
 
 
 def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
-    sets = [list(table.primary_key.columns), [column] if column.unique else []]
-    sets += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
+    # One that is looked at as the transaction ends is no target of a claim's upsert, on a server.
+    keys = (
+        each
+        for each in table.constraints
+        if isinstance(each, (PrimaryKeyConstraint, UniqueConstraint)) and not each.deferrable
+    )
+    sets: list[list[Any]] = [list(each.columns) for each in keys]
     # One that is about some rows alone is no target of a claim's upsert, whatever the database.
     whole = (
         each
@@ -178,8 +199,14 @@ def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
             for name, given in each.dialect_kwargs.items()
         )
     )
-    sets += [list(each.columns) for each in whole if each.unique]
-    return [column] in sets
+    sets += [list(each.expressions) for each in whole if each.unique]
+    return any(len(each) == 1 and each[0] is column for each in sets)
+
+
+def _is_narrow(table: Table[Any], column: Column[Any]) -> bool:
+    # In SQLite all are as wide; ours are what the canonical tables say, and BIGINT on a server.
+    is_big = isinstance(column.type, BigInteger) or ours_of(table) is not None
+    return isinstance(column.type, Integer) and not is_big
 
 
 def _python_type(column: Column[Any]) -> type[Any] | None:

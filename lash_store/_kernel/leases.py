@@ -119,6 +119,9 @@ class Fence(Guarded, msgspec.Struct, frozen=True):
         at_ms: Any = now_ms if tx is None else getattr(tx, "now_ms", None)
         if at_ms is None:
             raise InvalidRecordError("tx", shown(tx), "must be a Tx, or what else has a now_ms")
+        if not isinstance(getattr(self, "leases", None), LeaseTable):
+            why = "must be of a class that names its table: `leases = LeaseTable(…)`"
+            raise InvalidRecordError("fence", f"a {type(self).__name__}", why)
         return self.leases.holds(
             key=self.key,
             owner_id=self.owner_id,
@@ -209,7 +212,7 @@ class LeaseTable:
     `reentrant`, the live owner that claims again re-enters its term; without, it gets a new one. The first
     claim of a key makes its row: every other column is nullable or has a ``server_default``, which is
     ``FetchedValue()`` where a trigger fills it. The key is a text, unique by itself; owner and token are nullable
-    texts, the numbers NOT NULL. InvalidRecordError names a column that is not so.
+    texts, the numbers BigIntegers, NOT NULL. InvalidRecordError names a column that is not so.
 
     ``select_leases``, ``current_lease``, ``claim_lease``, ``renew_lease``, ``release_lease`` and
     ``release_live_lease`` are prepared statements: called, each gives its SQLAlchemy construct, to
@@ -278,10 +281,7 @@ class LeaseTable:
         return exists().where(live)
 
     def _select_leases(self) -> Select[str, str | None, str | None, int, int, int]:
-        """Every lease of the table, live or not.
-
-        Columns: key, owner id, token, fencing number, claimed-at, expires-at.
-        """
+        """Every lease, live or not: key, owner id, token, fencing number, claimed-at, expires-at."""
         return select(*self._term())
 
     def _current_lease(self, *, key: str) -> Select[str, str | None, str | None, int, int, int]:

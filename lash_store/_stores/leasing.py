@@ -17,7 +17,7 @@ which type checkers tell from others'::
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, overload
 
@@ -255,7 +255,8 @@ class Leases(Generic[FenceT, LeaseT]):
     def requiring(self, _: Context, fence: FenceT) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
 
-        In a write transaction the answer holds until its end: nobody else can write meanwhile.
+        In a write transaction the answer holds until its end: nobody else can write meanwhile; on PostgreSQL, for
+        a table of your own, if you have locked the row (``select(…).with_for_update()``).
         """
         check_fence(fence, self.fence)
         return lambda tx: self._check_live(tx, fence, self.load_term(tx, fence.key))
@@ -263,9 +264,8 @@ class Leases(Generic[FenceT, LeaseT]):
     def requiring_any(self, context: Context, fence: Fence) -> Callable[[Tx[Any]], None]:
         """Raise LeaseLostError unless `fence` is live in this transaction (K-LEASE-6).
 
-        A fence of this store's, or of a lease on a table of your own in the same database. In a
-        write transaction the answer holds until its end: nobody else can write meanwhile.
-        InvalidRecordError for a fence of another kind of store.
+        A fence of this store's, or of a lease on a table of your own in the same database. How long the answer
+        holds: see :meth:`requiring`. InvalidRecordError for a fence of another kind of store.
         """
         check_kind("fence", fence, Fence)
         if isinstance(fence, self.fence) or _is_ours(fence):
@@ -389,7 +389,7 @@ class BoundLeases(Generic[FenceT, LeaseT]):
         return self._leases.current(self._tx, key)
 
 
-@cache
+@lru_cache(maxsize=256)  # of so many: one is a class, which a program may make again and again
 def leases_of(kind: type[FenceT]) -> Leases[FenceT, Lease[FenceT]]:
     """Return the operations on the leases that one kind of fence stands for."""
     return Leases(kind)

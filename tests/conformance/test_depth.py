@@ -89,6 +89,21 @@ def test_k_codec_4_the_limit_is_the_same_everywhere(store: SessionStore, path: P
     assert all_rows(path) == before
 
 
+def test_k_codec_4_a_view_that_is_no_list_is_named(store: SessionStore, path: Path) -> None:
+    released = memoryview(b"abcd")
+    released.release()
+    before = all_rows(path)
+    for bad in (memoryview(b"abcd").cast("B", (2, 2)), released):
+        with pytest.raises(InvalidRecordError) as caught:
+            store.enqueue_work(NewWork([1, {"a": bad}]))
+        assert caught.value.field == "payloads[1].a"
+        with pytest.raises(InvalidRecordError, match="must be an iterable of str"):
+            store.tombstone_nodes(bad)  # type: ignore[arg-type] # reason: what is refused
+    assert all_rows(path) == before
+    store.enqueue_work(NewWork([memoryview(b"ab")]))
+    assert store.list_work()[0].items[0].payload == [97, 98]
+
+
 def test_k_codec_4_a_deep_value_is_read_from_a_deep_stack(store: SessionStore) -> None:
     payload = nested(DEEPEST)
     enqueue(store, payload)

@@ -6,6 +6,8 @@ A condition that says ``<=`` where it should say ``==`` holds for the right row 
 from __future__ import annotations
 
 import datetime as dt
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Enum,
     FetchedValue,
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -34,7 +38,15 @@ from sqlalchemy import (
     update,
 )
 
-from lash_store import EffectStore, LeaseTable, NewWork, ProcessRegistry, SessionStore
+from lash_store import (
+    EffectStore,
+    Fence,
+    LeaseTable,
+    NewWork,
+    ProcessRegistry,
+    SessionStore,
+)
+from lash_store._stores.leasing import leases_of
 from lash_store.effect.records import EffectClaim, EffectError
 from lash_store.effect.statements import is_live_claim, select_effects
 from lash_store.effect.tables import runtime_effect_replay
@@ -489,6 +501,8 @@ KEPT: dict[str, Callable[[], Column[Any]]] = {
 OTHERS: list[tuple[str, Column[Any], str]] = [
     ("id", Column("id", Integer, primary_key=True), "text"),
     ("id", Column("id", Uuid, primary_key=True), "text"),
+    ("id", Column("id", Uuid(as_uuid=False), primary_key=True), "text"),
+    ("id", Column("id", Enum("mail", "sms", name="kind"), primary_key=True), "text"),
     ("id", Column("id", Text, nullable=False), "unique by itself"),
     ("id", Column("id", Text, primary_key=True, default="x"), "default in Python"),
     ("tenant", Column("tenant", Text, primary_key=True, server_default="t"), "unique by itself"),
@@ -497,6 +511,8 @@ OTHERS: list[tuple[str, Column[Any], str]] = [
     ("term", Column("term", BigInteger), "must not be nullable"),
     ("since", Column("since", DateTime, nullable=False), "number"),
     ("until", Column("until", BigInteger, nullable=True), "must not be nullable"),
+    ("until", Column("until", Integer, nullable=False, server_default="0"), "BigInteger"),
+    ("term", Column("term", SmallInteger, nullable=False, server_default="0"), "BigInteger"),
     ("state", Column("state", Text, default="new"), "default in Python"),
     ("at", Column("at", DateTime, onupdate=dt.datetime.now), "default in Python"),
 ]
@@ -544,6 +560,37 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
         else:
             with pytest.raises(InvalidRecordError, match="unique by itself"):
                 leased(indexed.c)
+    for unlike in (
+        lambda column: Index("ix_lower", func.lower(column), unique=True),
+        lambda column: UniqueConstraint(column, deferrable=True),
+    ):
+        loose: Table[Any] = Table("jobs", MetaData(), *(make() for make in kept.values()))
+        constraint = unlike(loose.c.id)
+        if isinstance(constraint, UniqueConstraint):
+            loose.append_constraint(constraint)
+        with pytest.raises(InvalidRecordError, match="unique by itself"):
+            leased(loose.c)
+
+
+@pytest.mark.canonical("nothing of it is stored")
+def test_classes_of_fences_may_be_made_again_and_again(store: SessionStore) -> None:
+    """A class that was required once is kept no longer than some hundred others."""
+
+    def declared() -> weakref.ref[type[Fence]]:
+        table: Table[Any] = Table("jobs", MetaData(), *(make() for make in KEPT.values()))
+
+        class JobFence(Fence, frozen=True):
+            leases = leased(table.c)
+
+        leases_of(JobFence)
+        return weakref.ref(JobFence)
+
+    first = declared()
+    assert first() is not None
+    for _ in range(300):
+        declared()
+    gc.collect()
+    assert first() is None
 
 
 def leased(c: Any, **other: Any) -> LeaseTable:

@@ -512,6 +512,12 @@ def test_k_compose_4_a_fence_takes_one_time() -> None:
         bad.holds(tx, now_ms=1)
 
 
+def test_k_compose_4_a_fence_of_no_table_is_refused() -> None:
+    """As one is that was read by its common class."""
+    with pytest.raises(InvalidRecordError, match="of a class that names its table"):
+        Fence("key", "ann", "c0ffee", 1).holds(now_ms=5)
+
+
 def test_k_compose_4_a_fence_of_another_kind_of_store_is_refused(where: str) -> None:
     process = ProcessFence("p", "ann", "c0ffee", 1)
     with SessionStore.open(where, session_id="s") as store, store.begin() as tx:
