@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from lash_store._kernel.checks import shown
 from lash_store.effect.running import RecordedOptions, check_run
@@ -42,24 +42,39 @@ class Recording:
         bound = signature.bind(*args, **kwargs)
         given = set(bound.arguments)
         bound.apply_defaults()
-        defaults = {name: value for name, value in bound.arguments.items() if name not in given}
-        scope_id, replay_key = (
-            name if isinstance(name, str) else name(*args, **{**_only(defaults, taken), **kwargs})
-            for name, taken in self._names
-        )
+        plain = {
+            name: bound.arguments[name]
+            for name, parameter in signature.parameters.items()
+            if parameter.kind not in _SEVERAL
+        }
+
+        def named(name: str | Callable[..., str], taken: frozenset[str] | None) -> str:
+            if isinstance(name, str):
+                return name
+            if taken is not None and taken <= plain.keys():  # one call has one name, too
+                return name(**_only(plain, taken))
+            # It calls them something else, or takes any: what was given, as it was given.
+            others = {each: plain[each] for each in plain.keys() - given if each in (taken or ())}
+            return name(*args, **others, **kwargs)
+
+        scope_id, replay_key = (named(name, taken) for name, taken in self._names)
         name = f"{function.__module__}.{function.__qualname__}"
         envelope = {"function": name, "arguments": dict(bound.arguments)}
         return scope_id, replay_key, envelope, lambda: function(*args, **kwargs)
 
 
-def _taken_by(name: str | Callable[..., str]) -> frozenset[str]:
-    """Return what a function that makes a scope or a key may be given by name."""
+_SEVERAL: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _taken_by(name: str | Callable[..., str]) -> frozenset[str] | None:
+    """Return what a function that makes a scope or a key takes, by name; None if it says not, or takes any."""
     try:
         parameters = () if isinstance(name, str) else inspect.signature(name).parameters.values()
-    except ValueError:  # it says not, written in C
-        return frozenset()
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return frozenset(each.name for each in parameters if each.kind in by_name)
+    except ValueError:  # written in C
+        return None
+    if any(each.kind in (*_SEVERAL, inspect.Parameter.POSITIONAL_ONLY) for each in parameters):
+        return None
+    return frozenset(each.name for each in parameters)
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:

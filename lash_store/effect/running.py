@@ -46,6 +46,7 @@ from lash_store.effect.records import (
 from lash_store.effect.tx import EffectTx
 from lash_store.errors import (
     ConnectionLostError,
+    CoroutineError,
     DiskFullError,
     EffectFailedError,
     InvalidRecordError,
@@ -164,7 +165,8 @@ class Step(msgspec.Struct, frozen=True):
         """Return what to record if `error` means that the step failed for good."""
         if isinstance(error, EffectFailedError):
             return EffectError(safe_text(error.code), safe_text(error.message))
-        if isinstance(error, self.terminal):
+        # That it is no function for this store says nothing of the step: a mended program runs it.
+        if isinstance(error, self.terminal) and not isinstance(error, CoroutineError):
             return EffectError(type(error).__name__, safe_text(error))
         return None
 

@@ -330,9 +330,11 @@ def oldest_in_progress(*, scope_id: str | None) -> Select[int | None]:
 
 @prepare
 def forget_scope(*, scope_id: str) -> Delete:
-    """Remove the steps of a scope that have ended; those in progress stay (E-LIST-1)."""
+    """Remove the steps of a scope that have ended or were given back; those in progress stay (E-LIST-1)."""
+    # Whoever gave it back may never come again. At a sleep nobody is between two looks.
+    is_given_back = and_(_effects.lease_token.is_(None), _effects.due_at_ms.is_(None))
     return delete(runtime_effect_replay).where(
-        _effects.scope_id == scope_id, _effects.status != _IN_PROGRESS
+        _effects.scope_id == scope_id, or_(_effects.status != _IN_PROGRESS, is_given_back)
     )
 
 

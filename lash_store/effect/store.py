@@ -121,7 +121,7 @@ class EffectStore(EffectOperations, Store[EffectTx]):
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make calls of a function steps that are run once: the decorator form of ``run``.
 
-        Scope and key are given, or made by functions of the call's own arguments, defaults included. The
+        Scope and key are given, or made by functions of the call's own arguments, by name, defaults included. The
         envelope is the function's name and the same arguments by name, which have to be JSON; so
         a method, whose `self` is none, is not for it. What comes back is what was recorded: a
         tuple comes back as a list. Raises InvalidRecordError for bad arguments at once.

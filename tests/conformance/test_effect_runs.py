@@ -40,6 +40,7 @@ from lash_store.errors import (
 from lash_store.testing import ManualClock
 from tests.support.bad_input import NoJson
 from tests.support.databases import all_rows, apart
+from tests.support.leased import JOBS, jobs
 from tests.support.processes import Says, workers
 from tests.support.timing import within
 from tests.support.turns import eventually
@@ -294,6 +295,29 @@ def test_e_fin_2_a_terminal_error_is_recorded_and_replayed(effects: EffectStore)
     assert statuses(effects) == ["failed", "failed"]
 
 
+@pytest.mark.parametrize("under", [False, True])
+def test_e_fin_2_a_function_for_another_facade_is_no_failure_of_its_step(
+    effects: EffectStore, under: bool
+) -> None:
+    """Whatever is terminal: the program was wrong, and the mended one runs the step."""
+    lease: Any = JOBS.claim if under else None
+
+    async def call() -> str:
+        raise AssertionError
+
+    options: dict[str, Any] = {"terminal": Exception}
+    if under:
+        with effects.begin() as tx:
+            jobs.create(tx.connection)
+            lease = JOBS.claim(tx, "job", owner_id="ann", ttl_ms=60_000)
+        options["under"] = lease.fence
+    for wrong in (call, lambda: call()):  # noqa: PLW0108 # reason: a plain function, by its looks
+        with pytest.raises(CoroutineError):
+            effects.run("s", "k", ENVELOPE, wrong, **options)
+    assert effects.run("s", "k", ENVELOPE, lambda: "mended", **options) == "mended"
+    assert statuses(effects) == ["completed"]
+
+
 def test_e_run_1_an_outcome_that_is_no_json_gives_the_step_back(effects: EffectStore) -> None:
     with pytest.raises(InvalidRecordError, match="outcome"):
         effects.run("s", "k", ENVELOPE, object)
@@ -350,6 +374,15 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
 
     assert ask("x") == ask("x", "m") == ask(model="m", prompt="x") == "m x"
     assert effects.count_effects(scope_id="s") == 1
+
+    @effects.recorded(lambda prompt: f"of {prompt}", lambda prompt, **_: f"any:{prompt}")
+    def answer(prompt: str, /, *, heat: float = 0.0, times: int = 1) -> str:
+        calls.append(prompt)
+        return f"{prompt} {heat} {times}"
+
+    # Whichever of its defaults are written out, it is one call.
+    assert answer("x") == answer("x", heat=0.0) == answer("x", times=1, heat=0.0) == "x 0.0 1"
+    assert calls.count("x") == 1
 
     @effects.recorded("moves", lambda source, target: f"{target}<-{source}")
     def move(target: str, source: str, retries: int = 3) -> list[Any]:

@@ -410,6 +410,28 @@ def test_e_list_1_forgetting_and_pruning(
         refused(path, InvalidRecordError, bad)
 
 
+def test_e_list_1_what_was_given_back_is_forgotten_and_keeps_its_scope_from_pruning(
+    effects: EffectStore, clock: ManualClock, path: Path
+) -> None:
+    """Nobody is at it, and nobody may ever be again; at a sleep nobody is between two looks either."""
+    effects.finish_effect(claim(effects, "done"), 1)
+    assert effects.abandon_effect(claim(effects, "given-back"))
+    asleep = effects.begin_effect("s/t", "asleep", "hash", due_at_ms=clock.now_ms() + 1_000_000)
+    assert isinstance(asleep, EffectClaim)
+    assert effects.abandon_effect(asleep)
+    running = claim(effects, "running")
+    clock.advance(1_000)
+    before = all_rows(path)
+    assert effects.prune_effects(clock.now_ms()) == 0
+    assert all_rows(path) == before
+    assert effects.forget_scope("s/t") == 2
+    assert [e.replay_key for e in effects.list_effects()] == ["asleep", "running"]
+    assert effects.abandon_effect(running)
+    assert effects.forget_scope("s/t") == 1
+    assert effects.forget_scope("s/t") == 0
+    assert [e.replay_key for e in effects.list_effects()] == ["asleep"]
+
+
 @pytest.mark.parametrize("under_way", ["step", "sleep"])
 def test_e_list_1_work_that_is_under_way_keeps_what_it_has_done(
     effects: EffectStore, clock: ManualClock, path: Path, under_way: str

@@ -203,7 +203,11 @@ class EffectMachine(RuleBasedStateMachine):
 
     @rule(scope_id=st.sampled_from(["s", "t"]))
     def forget_scope(self, scope_id: str) -> None:
-        gone = [n for n, step in self.steps.items() if n[0] == scope_id and step.ended]
+        gone = [
+            n
+            for n, step in self.steps.items()
+            if n[0] == scope_id and (step.ended or (step.token is None and step.due_ms is None))
+        ]
         assert self.effects.forget_scope(scope_id) == len(gone)
         for name in gone:
             del self.steps[name]

@@ -104,9 +104,9 @@ def oldest_in_progress_ms(_: EffectContext, *, scope_id: str | None = None) -> W
 
 
 def forget_scope(_: EffectContext, scope_id: str) -> Work[int]:
-    """Remove the steps of a scope that have ended; return how many (E-LIST-1).
+    """Remove the steps of a scope that have ended or were given back; return how many (E-LIST-1).
 
-    Those in progress stay. A step that is forgotten is done again if it is begun again.
+    Those in progress stay, sleeps too. A step that is forgotten is done again if it is begun again.
     """
     scope = check_words("scope_id", scope_id)
 
@@ -137,7 +137,7 @@ def prune_effects(_: EffectContext, updated_before_ms: int, *, limit: int = 1_00
 
     At most `limit`; call again until it returns less. `updated_before_ms` is exclusive,
     milliseconds since the epoch (E-LIST-1). A scope in which a step is in progress, a sleep too, keeps all
-    of its steps. Of others, what is removed is done again by whoever goes on there: let it be a time
+    of its steps; so does one in which a step was given back, until it has ended, or :func:`forget_scope`. Of others, what is removed is done again by whoever goes on there: let it be a time
     before which no work that may still go on has done anything.
     """
     before = check_time("updated_before_ms", updated_before_ms)

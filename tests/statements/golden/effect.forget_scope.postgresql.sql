@@ -1,4 +1,4 @@
 DELETE
 FROM runtime_effect_replay
-WHERE runtime_effect_replay.scope_id = %(p_scope_id)s::VARCHAR AND runtime_effect_replay.status != %(status_1)s::VARCHAR
+WHERE runtime_effect_replay.scope_id = %(p_scope_id)s::VARCHAR AND (runtime_effect_replay.status != %(status_1)s::VARCHAR OR runtime_effect_replay.lease_token IS NULL AND runtime_effect_replay.due_at_ms IS NULL)
 -- status_1 = 'in_progress'
