@@ -172,7 +172,7 @@ def _why_not_leased(
         (is_number and kind not in (int, None), "has to be a number: times are milliseconds"),
         (
             is_number and _is_narrow(table, column),
-            "has to be a BigInteger: a server's Integer holds no milliseconds since the epoch",
+            "has to be a BigInteger: a server's Integer is too small for a time, or for terms without end",
         ),
         (
             is_number and column.nullable,
