@@ -33,6 +33,7 @@ PLACE = "bench"
 WORKERS = 8
 MANY = 10**9
 LOCKS = ("own", "none", "global")
+APPENDING = {"own locks": "own", "no lock": "none", "one lock": "global"}
 WIRES = {0.0: "", 0.001: ", each answer 1 ms later"}
 """A server on the same cores, which are then what all wait for; and one that is elsewhere."""
 
@@ -67,21 +68,22 @@ def main() -> None:
             given.rounds,
             {locks: partial(hammered, admin, url, given.hammer_seconds, locks) for locks in LOCKS},
         )
-        show(
-            "claims of the next process by 8",
-            given.rounds,
-            {
-                how: partial(by_workers, admin, url, given.seconds, how)
-                for how in ("claim_next", "retrying")
-            },
-        )
+        for delay_s, wire in WIRES.items():
+            show(
+                f"claims of the next process by 8{wire}",
+                given.rounds,
+                {
+                    how: partial(by_workers, admin, url, given.seconds, how, delay_s)
+                    for how in ("claim_next", "retrying")
+                },
+            )
         for delay_s, wire in FURTHER.items():
             show(
                 f"appends to 8 processes by 8{wire}, under",
                 given.rounds,
                 {
                     how: partial(by_workers, admin, url, given.seconds, how, delay_s)
-                    for how in ("own locks", "one lock")
+                    for how in APPENDING
                 },
             )
         fresh(admin)
@@ -147,7 +149,7 @@ def by_workers(
     """Return how many calls a second eight processes made; nobody claimed what another had."""
     fresh(admin)
     with ProcessRegistry.open(url, schema=PLACE) as registry:
-        for at in range(8 if "lock" in how else 400):
+        for at in range(8 if how in APPENDING else 400):
             register(registry, f"p{at:03}")
     code = f"from bench.postgresql_processes import worker; worker({url!r}, {seconds}, {how!r}, {delay_s}, "
     started = [
@@ -163,14 +165,13 @@ def by_workers(
 
 def worker(url: str, seconds: float, how: str, delay_s: float, at: int) -> None:
     """Do one thing again and again, in a process of its own, and print how often."""
-    if how == "one lock":
-        hammer.under("global")
+    hammer.under(APPENDING.get(how, "own"))
     with late(url, delay_s) as there, ProcessRegistry.open(there, schema=PLACE) as registry:
         numbers, done = count(), 0
         time.sleep(max(0.0, 1.5 - time.process_time()))  # until the others are there
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
-            if "lock" in how:
+            if how in APPENDING:
                 registry.append_event(f"p{at:03}", "tick", next(numbers))
                 done += 1
             else:

@@ -163,14 +163,19 @@ class KeyLocks(Protocol):
         """Note what is locked so far."""
 
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
-        """Have the thing of `key` alone until the end; tells, when called, if nobody else was about it.
+        """Have the thing of `key` alone until the end, if nobody else is about it; tells that when called.
 
-        If somebody was they have ended then, and it is had alone from now on; but what was read before may
-        be out of date, and the rows that were locked since the point are locked no more: they may have wanted
-        one. Whoever asks looks again before it lets go: if all did that who wait for one thing, they
-        would hand its lock round, and nobody would act on it.
+        If somebody is, the rows that were locked since the point are locked no more: they may want one.
         """
         ...
+
+    def wait_for(self, schema: Schema, scope: str, key: tuple[str, ...]) -> None:
+        """Have the thing of `key` alone until the end, once who is about it has ended.
+
+        What was read before may be out of date then. Whoever asks looks again before it lets go: if all
+        did that who wait for one thing, they would hand its lock round, and nobody would act on it. It lets go
+        of what it has locked since the point first, and waits only if it had nothing alone before that.
+        """
 
     def let_go(self) -> None:
         """Lock nothing any more that was locked since the point, before something else is asked for.

@@ -7,9 +7,12 @@ PostgreSQL alike; what does not comes from here.
 import json
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from sqlalchemy import (
+    INTEGER,
+    BigInteger,
     Boolean,
     Column,
     ColumnElement,
@@ -29,7 +32,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from lash_store._kernel.checks import shown
 from lash_store.errors import InvalidRecordError
@@ -221,6 +224,17 @@ OneOf: TypeAlias = (
     | SQLColumnExpression[int | None]
 )
 """A column or an expression, of a mapped class too."""
+
+
+def holds_big_numbers(kind: TypeEngine[Any]) -> bool:
+    """Whether a column of a type of integers holds 64 bits on a server too; in SQLite each does.
+
+    Of INTEGER, as it is reflected, only its database could say.
+    """
+    if isinstance(kind, (BigInteger, INTEGER)):
+        return True
+    on_server = import_module("sqlalchemy.dialects.postgresql").dialect()
+    return isinstance(kind.dialect_impl(on_server), BigInteger)
 
 
 def is_one_of(column: OneOf, values: Sequence[str] | Sequence[int]) -> ColumnElement[bool]:

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec.structs import force_setattr
 from sqlalchemy import (
-    BigInteger,
     Column,
     Enum,
     Index,
@@ -20,11 +19,13 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Table,
+    UnaryExpression,
     UniqueConstraint,
     Uuid,
 )
 
 from lash_store._kernel.checks import check_count, check_kind, shown
+from lash_store._kernel.dialects import holds_big_numbers
 from lash_store._kernel.schema import declared, ours_of
 from lash_store.errors import InvalidRecordError
 
@@ -111,6 +112,12 @@ def check_extras(extras: Extras) -> Extras:
     return tuple(extras)
 
 
+_NARROW: Final = (
+    "has to be a BigInteger: a server's Integer is too small for a time, or for terms without end "
+    '(a file that has an INTEGER there keeps it as `BigInteger().with_variant(Integer, "sqlite")`)'
+)
+
+
 def check_leased(
     table: Table[Any],
     key: Column[Any],
@@ -172,7 +179,7 @@ def _why_not_leased(
         (is_number and kind not in (int, None), "has to be a number: times are milliseconds"),
         (
             is_number and _is_narrow(table, column),
-            "has to be a BigInteger: a server's Integer is too small for a time, or for terms without end",
+            _NARROW,
         ),
         (
             is_number and column.nullable,
@@ -187,7 +194,8 @@ def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
     keys = (
         each
         for each in table.constraints
-        if isinstance(each, (PrimaryKeyConstraint, UniqueConstraint)) and not each.deferrable
+        if isinstance(each, (PrimaryKeyConstraint, UniqueConstraint))
+        and not (each.deferrable or each.initially)
     )
     sets: list[list[Any]] = [list(each.columns) for each in keys]
     # One that is about some rows alone is no target of a claim's upsert, whatever the database.
@@ -200,13 +208,19 @@ def _is_unique(table: Table[Any], column: Column[Any]) -> bool:
         )
     )
     sets += [list(each.expressions) for each in whole if each.unique]
-    return any(len(each) == 1 and each[0] is column for each in sets)
+    return any(len(each) == 1 and _plain(each[0]) is column for each in sets)
+
+
+def _plain(expression: Any) -> Any:
+    """Return what an index orders, in whatever direction."""
+    is_ordered = isinstance(expression, UnaryExpression) and expression.modifier is not None
+    return expression.element if is_ordered else expression
 
 
 def _is_narrow(table: Table[Any], column: Column[Any]) -> bool:
-    # In SQLite all are as wide; ours are what the canonical tables say, and BIGINT on a server.
-    is_big = isinstance(column.type, BigInteger) or ours_of(table) is not None
-    return isinstance(column.type, Integer) and not is_big
+    # Ours are what the canonical tables say, and BIGINT on a server.
+    is_number = isinstance(column.type, Integer)
+    return is_number and ours_of(table) is None and not holds_big_numbers(column.type)
 
 
 def _python_type(column: Column[Any]) -> type[Any] | None:

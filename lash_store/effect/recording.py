@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lash_store._kernel.checks import shown
 from lash_store.effect.running import RecordedOptions, check_run
@@ -29,7 +29,7 @@ class Recording:
                 )
         # As for any call of it: a name and a function that there could be.
         check_run("scope", "key", None, self.step_of, **options)
-        self._names = tuple((name, _taken_by(name)) for name in (scope_id, replay_key))
+        self._names = tuple((name, _takes(name)) for name in (scope_id, replay_key))
 
     def step_of(
         self, function: Callable[..., R], signature: inspect.Signature, args: Any, kwargs: Any
@@ -42,39 +42,66 @@ class Recording:
         bound = signature.bind(*args, **kwargs)
         given = set(bound.arguments)
         bound.apply_defaults()
-        plain = {
-            name: bound.arguments[name]
-            for name, parameter in signature.parameters.items()
-            if parameter.kind not in _SEVERAL
-        }
+        values: dict[str, Any] = {}
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                values.update(bound.arguments[name])
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                values[name] = bound.arguments[name]
+        defaults = values.keys() - given - kwargs.keys()
 
-        def named(name: str | Callable[..., str], taken: frozenset[str] | None) -> str:
+        def named(name: str | Callable[..., str], takes: _Takes | None) -> str:
             if isinstance(name, str):
                 return name
-            if taken is not None and taken <= plain.keys():  # one call has one name, too
-                return name(**_only(plain, taken))
-            # It calls them something else, or takes any: what was given, as it was given.
-            others = {each: plain[each] for each in plain.keys() - given if each in (taken or ())}
-            return name(*args, **others, **kwargs)
+            if takes is not None and takes.required <= values.keys():  # one call has one name, too
+                return takes.called(name, values)
+            # It calls them something else, or takes whatever there is: what was given, as it was given.
+            known = defaults & (frozenset() if takes is None else takes.by_name)
+            return name(*args, **{each: values[each] for each in known}, **kwargs)
 
-        scope_id, replay_key = (named(name, taken) for name, taken in self._names)
+        scope_id, replay_key = (named(name, takes) for name, takes in self._names)
         name = f"{function.__module__}.{function.__qualname__}"
         envelope = {"function": name, "arguments": dict(bound.arguments)}
         return scope_id, replay_key, envelope, lambda: function(*args, **kwargs)
 
 
-_SEVERAL: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+class _Takes(NamedTuple):
+    """What a function that makes a scope or a key takes."""
+
+    by_place: tuple[str, ...]
+    by_name: frozenset[str]
+    required: frozenset[str]
+    takes_others: bool
+
+    def called(self, name: Callable[..., str], values: dict[str, Any]) -> str:
+        """Return what it makes of the arguments that it names, and of the others if it takes any."""
+        placed = [values[each] for each in self.by_place if each in values]
+        named = {
+            each: value
+            for each, value in values.items()
+            if each in self.by_name or (self.takes_others and each not in self.by_place)
+        }
+        return name(*placed, **named)
 
 
-def _taken_by(name: str | Callable[..., str]) -> frozenset[str] | None:
-    """Return what a function that makes a scope or a key takes, by name; None if it says not, or takes any."""
+def _takes(name: str | Callable[..., str]) -> _Takes | None:
+    """Return what a function that makes a scope or a key takes; None if it does not say, or names nothing."""
     try:
         parameters = () if isinstance(name, str) else inspect.signature(name).parameters.values()
     except ValueError:  # written in C
         return None
-    if any(each.kind in (*_SEVERAL, inspect.Parameter.POSITIONAL_ONLY) for each in parameters):
+    plain = [
+        each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if not plain and any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return None
-    return frozenset(each.name for each in parameters)
+    by_place = tuple(each.name for each in plain if each.kind is each.POSITIONAL_ONLY)
+    return _Takes(
+        by_place,
+        frozenset(each.name for each in plain if each.name not in by_place),
+        frozenset(each.name for each in plain if each.default is each.empty),
+        any(each.kind is each.VAR_KEYWORD for each in parameters),
+    )
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -91,7 +118,3 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
             "is a method, whose `self` is no JSON: make it a function of what it needs, or call run() inside it",
         )
     return signature
-
-
-def _only(values: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name in names}

@@ -384,6 +384,38 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
     assert answer("x") == answer("x", heat=0.0) == answer("x", times=1, heat=0.0) == "x 0.0 1"
     assert calls.count("x") == 1
 
+    def charge(customer: str, order: str = "first", **others: str) -> str:
+        calls.append((customer, order, others))
+        return order
+
+    names: list[tuple[Any, str | None]] = [
+        (lambda order, **_: order, "first"),
+        (lambda *_, order, **__: order, "first"),
+        (lambda customer, /, order: f"{customer}:{order}", "ann:first"),
+        (lambda order, tenant="t": f"{tenant}:{order}", "t:first"),
+        (lambda order, customer: f"{order}/{customer}", "first/ann"),
+        (
+            lambda **given: ",".join(f"{k}={v}" for k, v in given.items()),
+            "customer=ann,order=first",
+        ),
+        (lambda: "fixed", "fixed"),
+        (lambda *given: "+".join(given), None),
+        (lambda a, b="b": f"{a}-{b}", None),
+        ("{0}!".format, None),
+    ]
+    for at, (name, key) in enumerate(names):
+        scope = f"names {at}"
+        charged = effects.recorded(scope, name)(charge)
+        before = len(calls)
+        charged("ann")
+        if key is not None:  # else it does not say by their names what it is of
+            assert charged("ann", "first") == charged(customer="ann", order="first") == "first"
+            assert len(calls) == before + 1
+            assert [each.replay_key for each in effects.list_effects(scope_id=scope)] == [key]
+    tagged = effects.recorded("tagged", lambda tag: f"tag:{tag}")(charge)
+    assert tagged("ann", tag="x") == tagged(customer="ann", tag="x") == "first"
+    assert [each.replay_key for each in effects.list_effects(scope_id="tagged")] == ["tag:x"]
+
     @effects.recorded("moves", lambda source, target: f"{target}<-{source}")
     def move(target: str, source: str, retries: int = 3) -> list[Any]:
         return [target, source, retries]

@@ -9,12 +9,14 @@ import datetime as dt
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import (
+    INTEGER,
     BigInteger,
     Column,
     DateTime,
@@ -563,6 +565,7 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
     for unlike in (
         lambda column: Index("ix_lower", func.lower(column), unique=True),
         lambda column: UniqueConstraint(column, deferrable=True),
+        lambda column: UniqueConstraint(column, initially="DEFERRED"),
     ):
         loose: Table[Any] = Table("jobs", MetaData(), *(make() for make in kept.values()))
         constraint = unlike(loose.c.id)
@@ -570,6 +573,27 @@ def test_k_lease_5_columns_of_a_lease_are_the_tables_own() -> None:
             loose.append_constraint(constraint)
         with pytest.raises(InvalidRecordError, match="unique by itself"):
             leased(loose.c)
+
+
+@pytest.mark.canonical("nothing of it is stored")
+def test_k_lease_5_numbers_are_wide_wherever_they_stand() -> None:
+    """By a variant, too; and what was reflected is what is there."""
+    metadata = MetaData()
+    for at, wide in enumerate(
+        (
+            BigInteger(),
+            BigInteger().with_variant(Integer(), "sqlite"),
+            Integer().with_variant(BigInteger(), "postgresql"),
+            INTEGER(),
+        )
+    ):
+        kept: dict[str, Any] = {**KEPT, "until": partial(Column, "until", wide, nullable=False)}
+        table: Table[Any] = Table(f"t{at}", metadata, *(make() for make in kept.values()))
+        assert leased(table.c).expires_at_ms is table.c.until
+    kept = {**KEPT, "id": lambda: Column("id", Text, nullable=False)}
+    ordered: Table[Any] = Table("jobs", MetaData(), *(make() for make in kept.values()))
+    Index("ix_id", ordered.c.id.desc(), unique=True)
+    assert leased(ordered.c).key is ordered.c.id
 
 
 @pytest.mark.canonical("nothing of it is stored")

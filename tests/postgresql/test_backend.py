@@ -46,7 +46,7 @@ from lash_store import (
     SessionStore,
     Success,
 )
-from lash_store._backends.postgresql import guard, things
+from lash_store._backends.postgresql import guard
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.dialect import check_no_control
 from lash_store._backends.postgresql.locks import locks_of, number_of, together
@@ -481,43 +481,88 @@ def test_k_lock_1_claim_next_keeps_the_lock_that_it_has_waited_for(
     assert not any(can_be_had)
 
 
-def test_k_tx_3_claim_next_waits_as_long_as_its_budget_however_often(
-    url: str, place: str, admin: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each time that it has waited, another is the next, which somebody else is at."""
-    numbers = [
-        locks_of(f"{place}.lash_", PROCESS, "", (name,))[-1][0] for name in ("p0", "p1", "p2")
-    ]
-    passed_s = 0.0
-    monkeypatch.setattr(things, "monotonic", lambda: time.monotonic() + passed_s)
-    with ExitStack() as stack:
-        registry = stack.enter_context(
-            ProcessRegistry.open(url, schema=place, busy_timeout_ms=30_000)
-        )
-        others = [stack.enter_context(psycopg.connect(admin.info.dsn)) for _ in numbers]
-        for at, (other, number) in enumerate(zip(others, numbers, strict=True)):
-            register(registry, f"p{at}")
+@contextmanager
+def another_at(
+    admin: psycopg.Connection[Any], place: str, *process_ids: str
+) -> Iterator[psycopg.Connection[Any]]:
+    """Have the locks of processes, as a worker has that was stopped behind its BEGIN."""
+    with psycopg.connect(admin.info.dsn) as other:
+        for name in process_ids:
+            *_, (number, _) = locks_of(f"{place}.lash_", PROCESS, "", (name,))
             other.execute(f"SELECT pg_advisory_xact_lock({number})")
+        yield other
+
+
+def test_k_lock_1_claim_next_passes_over_whom_somebody_else_is_about(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    """One worker that is stopped in the midst of a write keeps nobody from the next process."""
+    with ProcessRegistry.open(url, schema=place) as registry:
+        for name in ("p0", "p1", "p2", "p3"):
+            register(registry, name)
+        with another_at(admin, place, "p0", "p2"):
+            found = [registry.claim_next(owner_id="ann", ttl_ms=60_000) for _ in range(2)]
+        assert [each and each.record.id for each in found] == ["p1", "p3"]
+        assert [
+            each and each.record.id
+            for each in (registry.claim_next(owner_id="ann", ttl_ms=60_000) for _ in range(3))
+        ] == ["p0", "p2", None]
+
+
+def test_k_lock_3_claim_next_lends_its_connection_while_it_waits(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    """And fails once its budget is spent, of which it was told nothing in between."""
+    with Deployment.open(url, schema=place, pool_size=1, busy_timeout_ms=20_000) as deployment:
+        registry = deployment.processes
+        register(registry, "p")
+        with another_at(admin, place, "p") as other:
+            claim = partial(registry.claim_next, owner_id="ann", ttl_ms=60_000)
+            with in_thread(claim) as given:
+                eventually(lambda: _waiting_for_locks(admin) == 1)
+                with in_thread(lambda: registry.load_process("p")) as loaded:
+                    eventually(lambda: bool(loaded))
+                    assert given == []
+                    other.commit()
+        (found,) = given
+        assert found is not None
+        registry.release_lease(found.lease.fence)
+    with (
+        ProcessRegistry.open(url, schema=place, busy_timeout_ms=600) as brief,
+        another_at(admin, place, "p"),
+    ):
         before = admin.execute(f"SELECT * FROM {place}.lash_process_leases").fetchall()
+        with pytest.raises(StoreBusyError) as refusal:
+            brief.claim_next(owner_id="ann", ttl_ms=60_000)
+        assert type(refusal.value) is StoreBusyError
+        assert refusal.value.waited_ms >= 600
+        assert admin.execute(f"SELECT * FROM {place}.lash_process_leases").fetchall() == before
 
-        def claim() -> object:
-            try:
-                return registry.claim_next(owner_id="ann", ttl_ms=60_000)
-            except LashStoreError as error:
-                return error
 
-        given = stack.enter_context(in_thread(claim))
-        for at, other in enumerate(others[:2]):
-            eventually(lambda: _waiting_for_locks(admin) == 1)
-            admin.execute(
-                f"UPDATE {place}.lash_processes SET status = 'completed' WHERE process_id = 'p{at}'"
+def test_k_lock_2_complete_and_claim_next_waits_for_nobody(
+    url: str, place: str, admin: psycopg.Connection[Any]
+) -> None:
+    """It has its own process alone, which whoever it would wait for may want."""
+    with ProcessRegistry.open(url, schema=place) as registry:
+        for name in ("p", "q", "r"):
+            register(registry, name)
+        first = registry.claim_lease("q", owner_id="ann", ttl_ms=60_000)
+        assert isinstance(first, ProcessLease)
+        with another_at(admin, place, "p", "r"):
+            ended, following = registry.complete_and_claim_next(
+                first.fence, Success("q"), ttl_ms=60_000
             )
-            passed_s += 20.0
-            other.commit()
-        eventually(lambda: bool(given))
-    (error,) = given
-    assert type(error) is StoreBusyError
-    assert admin.execute(f"SELECT * FROM {place}.lash_process_leases").fetchall() == before
+            assert following is None
+        assert ended.event.sequence == 1
+        assert registry.await_process("q") == Success("q")
+        found = registry.claim_next(owner_id="ann", ttl_ms=60_000)
+        assert found is not None
+        assert found.record.id == "p"
+        _, following = registry.complete_and_claim_next(
+            found.lease.fence, Success("p"), ttl_ms=60_000
+        )
+        assert following is not None
+        assert following.record.id == "r"
 
 
 def _waiting_for_locks(admin: psycopg.Connection[Any]) -> int:

@@ -29,6 +29,7 @@ _VALUES: Final[dict[str, Any]] = {
     "expires_at_ms": 31000,
     "batch_id": "qwb:2",
     "batch_ids": ["qwb:1", "qwb:2"],
+    "passed": ["p1", "p2"],
     "claim_id": "qwc:1:1",
     "source_key": "source-1",
     "node_id": "n2",

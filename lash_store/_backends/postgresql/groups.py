@@ -21,7 +21,7 @@ import psycopg
 
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.ending import Group, blocked, failed
-from lash_store._backends.postgresql.locks import PATIENCE_MS, together
+from lash_store._backends.postgresql.locks import PATIENCE_MS, StillBlockedError, together
 from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, ToldCall, settle
 from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
@@ -331,9 +331,13 @@ class Groups:
 
         None once something was committed, which others are to hear of.
         """
-        if len(calls) == 1 and calls[0].error is not None:
+        error = calls[0].error
+        if len(calls) == 1 and error is not None:
             connection.end(commit=False)
-            return []
+            if not isinstance(error, StillBlockedError):
+                return []
+            group.is_blocked, calls[0].error = True, None
+            return blocked(calls, error)
         try:
             group.is_committing = True
             connection.end(commit=not calls[0].reads)

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from lash_store._backends.postgresql import dialect
 from lash_store._kernel.schema import Schema
+from lash_store.errors import StoreBusyError
 
 Lock: TypeAlias = tuple[int, bool]
 """Its number, and whether it is shared."""
@@ -31,6 +32,13 @@ OPENING: Final = "opening"
 _IN_ORDER: Final = ("effect", "process", "session", "trigger", OPENING)
 _BITS: Final = 60
 _BACK: Final = re.compile("rollback", re.IGNORECASE)
+
+
+class StillBlockedError(StoreBusyError):
+    """What a call has to lock in the midst of its transaction was not to be had for as long as it may keep a connection.
+
+    No caller sees it: the call stands in line once more.
+    """
 
 
 class Held(set[Lock]):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from lash_store._backends.postgresql import dialect
 from lash_store._backends.postgresql.driver import store_error
-from lash_store._backends.postgresql.locks import Lock, lock_if_need_be_waiting, locks_of
+from lash_store._backends.postgresql.locks import (
+    PATIENCE_MS,
+    Lock,
+    StillBlockedError,
+    lock_if_need_be_waiting,
+    locks_of,
+)
 from lash_store._kernel.schema import Schema
 from lash_store.errors import StoreBusyError
 
@@ -35,10 +40,10 @@ def lock_late(connection: StoreConnection, locks: Iterable[Lock]) -> None:
 class ThingLocks:
     """See ``KeyLocks``."""
 
-    __slots__ = ("_before", "_connection", "_since_s")
+    __slots__ = ("_before", "_connection")
 
     def __init__(self, connection: StoreConnection) -> None:
-        self._connection, self._since_s = connection, monotonic()
+        self._connection = connection
         self._before = set(connection.held)
 
     def set_point(self) -> None:
@@ -56,13 +61,9 @@ class ThingLocks:
         connection.held.intersection_update(self._before)
 
     def lock_if_free(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Callable[[], bool]:
-        """Ask for the lock, with the next statement, in case that it is free.
-
-        If it is not, let go of the rows, which its holder may want, and wait for it: as long as is left
-        of the budget, however often that is.
-        """
+        """Ask for the lock, with the next statement, in case that it is free."""
         connection = self._connection
-        *_, lock = locks_of(connection.place, schema, scope, key)
+        lock = self._lock_of(schema, scope, key)
         if lock in connection.held:
             return lambda: True
         answer = connection.own_cursor.ask(dialect.try_lock_statement(lock), None)
@@ -76,16 +77,24 @@ class ThingLocks:
                 connection.held.add(lock)
                 return True
             self.let_go()
-            self._wait_for(lock)
             return False
 
         return is_had
 
-    def _wait_for(self, lock: Lock) -> None:
+    def wait_for(self, schema: Schema, scope: str, key: tuple[str, ...]) -> None:
+        """Wait for the lock with the connection for a while, and then without one (K-LOCK-3)."""
         connection = self._connection
-        waited_ms = round((monotonic() - self._since_s) * 1000)
-        if waited_ms >= connection.budget_ms:
-            raise StoreBusyError(connection.path, waited_ms)
-        limit = dialect.lock_timeout(connection.budget_ms - waited_ms)
-        connection.own_cursor.later(limit, None)
-        lock_late(connection, (lock,))
+        self.let_go()
+        budget_ms, cursor = connection.budget_ms, connection.own_cursor
+        cursor.later(dialect.lock_timeout(min(budget_ms, PATIENCE_MS)), None)
+        try:
+            lock_late(connection, (self._lock_of(schema, scope, key),))
+        except StoreBusyError as error:
+            if type(error) is StoreBusyError:
+                raise StillBlockedError(*error.args) from error.__cause__
+            raise
+        cursor.later(dialect.lock_timeout(budget_ms), None)
+
+    def _lock_of(self, schema: Schema, scope: str, key: tuple[str, ...]) -> Lock:
+        *_, lock = locks_of(self._connection.place, schema, scope, key)
+        return lock

@@ -1,5 +1,6 @@
 """Claiming the next process: of those that nobody runs, and for who has just ended one."""
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from lash_store._kernel.backend import KeyLocks
@@ -36,7 +37,7 @@ def claim_next(
 
     The recovery sweep of a worker: None if there is no such process, or none that
     `matching` lets through. Raises InvalidRecordError for an empty owner, a bad `ttl_ms` or
-    a bad filter. `where` and `order_by`, on columns of ``processes``, let through fewer of them
+    a bad filter; on PostgreSQL, where it waits for who is writing about the only one, StoreBusyError. `where` and `order_by`, on columns of ``processes``, let through fewer of them
     and put others first (K-COMPOSE-1).
     """
     choice = chosen(where, order_by)
@@ -44,41 +45,48 @@ def claim_next(
     check_count("ttl_ms", ttl_ms)
     look = _Look(filter_arguments(matching), choice)
 
-    def claim(tx: Tx) -> ClaimedProcess | None:
-        locks = tx.key_locks
-        if locks is not None:
-            locks.set_point()
-        held: list[str] = []
-        while True:
-            found = look.first(tx, statements.lock_claimable)
-            is_locked = found is not None
-            if found is None and locks is not None:
-                # What is passed over because somebody else is at its row may yet be claimable.
-                found = look.first(tx, statements.next_claimable)
-            if found is None:
-                return None
-            process_id, record_json = found
-            # Somebody may have claimed it as it was looked at; again and again, it never was to be claimed.
-            if choice is not None and held.count(process_id) > _OFTEN:
-                raise choice.misleads()
-            # First: nobody can run what can't be read.
-            record = read_record(process_id, record_json, RUNNING)
-            if locks is not None and not look.has_alone(
-                tx, locks, found, held, is_locked=is_locked
-            ):
-                tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
-                continue
-            lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
-            if isinstance(lease, ProcessLease):
-                return ClaimedProcess(lease, record)
-            held.append(process_id)
-
     # About no one process to begin with: its row's own lock decides which, and then it has that one's.
-    return goes_alone(locked_by(claim))
+    return goes_alone(locked_by(partial(_claim, look, owner_id, ttl_ms, may_wait=True)))
+
+
+def _claim(
+    look: "_Look", owner_id: str, ttl_ms: int, tx: Tx, *, may_wait: bool
+) -> ClaimedProcess | None:
+    """Claim the first that nobody else is about; if others are about all, and it may, wait for one of them."""
+    locks = tx.key_locks
+    if locks is not None:
+        locks.set_point()
+    held: list[str] = []
+    busy: list[str] = []
+    while True:
+        found, is_locked = look.next(tx, busy)
+        if found is None:
+            if locks is None or not busy or not may_wait:
+                return None
+            # Its worker may end it, or release it; and who stops at None would miss it.
+            locks.wait_for(tx.schema, tx.context.scope, (busy[0],))
+            busy.clear()
+            tx._read_time_again()  # noqa: SLF001 # reason: its own Tx; or what is claimed now might be over by then
+            continue
+        process_id, record_json = found
+        # Somebody may have claimed it as it was looked at; again and again, it never was to be claimed.
+        if look.choice is not None and held.count(process_id) > _OFTEN:
+            raise look.choice.misleads()
+        # First: nobody can run what can't be read.
+        record = read_record(process_id, record_json, RUNNING)
+        if locks is not None and not look.has_alone(
+            tx, locks, found, (held, busy), is_locked=is_locked
+        ):
+            tx._read_time_again()  # noqa: SLF001 # reason: likewise
+            continue
+        lease = LEASES.claim(tx, process_id, owner_id=owner_id, ttl_ms=ttl_ms)
+        if isinstance(lease, ProcessLease):
+            return ClaimedProcess(lease, record)
+        held.append(process_id)
 
 
 def complete_and_claim_next(
-    context: Context,
+    _: Context,
     fence: ProcessFence,
     await_output: AwaitOutput,
     *,
@@ -90,25 +98,21 @@ def complete_and_claim_next(
     """End a process with what it gave and take the next, for the same owner, in one transaction (P-LEASE-4).
 
     As ``complete_process`` under `fence`, of its process, and then ``claim_next``. Returns the event that
-    ended the one, with the wake that it gives, and the next; None if nothing more is to be had. Raises what they raise; nothing is ended or taken then. Sent again, it ends
+    ended the one, with the wake that it gives, and the next; None if nothing more is to be had (on PostgreSQL also
+    if others are just writing about all that is: ``claim_next`` waits for them). Raises what they raise; nothing is ended or taken then. Sent again, it ends
     nothing twice, and takes one more: what the first took is free once its term is over.
     """
     check_fence(fence, ProcessFence)
     name = check_name("process_id", fence.process_id)
     end = ending(name, await_output, fence)
-    take = claim_next(
-        context,
-        owner_id=fence.owner_id,
-        ttl_ms=ttl_ms,
-        matching=matching,
-        where=where,
-        order_by=order_by,
-    )
+    check_count("ttl_ms", ttl_ms)
+    look = _Look(filter_arguments(matching), chosen(where, order_by))
 
     def complete_and_claim(tx: Tx) -> tuple[Appended, ClaimedProcess | None]:
         with tx.all_or_nothing():
             ended, *_ = end(tx)
-            return ended, take(tx)
+            # It waits for nobody: whoever it would wait for may wait for the process that has ended here.
+            return ended, _claim(look, fence.owner_id, ttl_ms, tx, may_wait=False)
 
     return goes_alone(locked_by(complete_and_claim, name))
 
@@ -119,7 +123,7 @@ class _Look(NamedTuple):
     given: FilterArguments
     choice: Choice | None
 
-    def first(self, tx: Tx, statement: Any, **which: str) -> tuple[str, str] | None:
+    def first(self, tx: Tx, statement: Any, **which: Any) -> tuple[str, str] | None:
         """Return the first that `statement` finds: id and record_json."""
         asked = {**self.given, **which}
         if self.choice is None:
@@ -131,21 +135,38 @@ class _Look(NamedTuple):
             rows = self.choice.rows(tx, tx.context.scope, self.choice.applied(claimable, *order))
         return (rows[0][0], rows[0][1]) if rows else None
 
+    def next(self, tx: Tx, busy: list[str]) -> tuple[tuple[str, str] | None, bool]:
+        """Return the first of those that are not `busy`, and whether its row is locked."""
+        if not busy:
+            found = self.first(tx, statements.lock_claimable)
+            # What is passed over because somebody else is at its row may yet be claimable.
+            if found is not None or tx.key_locks is None:
+                return found, True
+        return self.first(tx, statements.claimable_besides, passed=busy), False
+
     def has_alone(
-        self, tx: Tx, locks: KeyLocks, found: tuple[str, str], held: list[str], *, is_locked: bool
+        self,
+        tx: Tx,
+        locks: KeyLocks,
+        found: tuple[str, str],
+        others: tuple[list[str], list[str]],
+        *,
+        is_locked: bool,
     ) -> bool:
         """Whether what was found is free still, and nobody else is about it from now on.
 
-        A stale worker may be writing under the term before: it ends first, and the next look is taken with
-        the lock that was waited for. And somebody may have claimed it since it was looked at, of the same
-        owner too: the next look sees that. Then it is `held`.
+        A stale worker may be writing under the term before: then it is `busy`, and passed over while there are
+        others. And somebody may have claimed it since it was looked at, of the same owner too: the next look
+        sees that. Then it is `held`.
         """
+        held, busy = others
         process_id, _ = found
         is_had = locks.lock_if_free(tx.schema, tx.context.scope, (process_id,))
         holder = LEASES.current(tx, process_id)
         if holder is not None:
             held.append(process_id)
         if not is_had():
+            busy.append(process_id)
             return False
         if holder is None and (is_locked or self._finds_again(tx, found)):
             return True

@@ -41,6 +41,7 @@ from lash_store.process.statements.leases import (
     select_leases as select_leases,
 )
 from lash_store.process.statements.processes import (
+    claimable_besides as claimable_besides,
     claimable_process as claimable_process,
     count_status as count_status,
     delete_process as delete_process,

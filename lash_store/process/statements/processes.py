@@ -11,6 +11,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    not_,
     select,
     update,
 )
@@ -264,6 +265,29 @@ def lock_claimable(
         created_before_ms=created_before_ms,
     )
     return found.with_for_update(of=processes, skip_locked=True, key_share=True)
+
+
+@prepare
+def claimable_besides(
+    *,
+    passed: list[str],
+    now_ms: int,
+    waiting: int | None = None,
+    definition: str | None = None,
+    definition_json: str | None = None,
+    owner_scope_id: str | None = None,
+    created_before_ms: int | None = None,
+) -> Select[str, str]:
+    """Read the oldest such process that is not `passed` over, whoever is at its row."""
+    found = next_claimable(
+        now_ms=now_ms,
+        waiting=waiting,
+        definition=definition,
+        definition_json=definition_json,
+        owner_scope_id=owner_scope_id,
+        created_before_ms=created_before_ms,
+    )
+    return found.where(not_(is_one_of(_processes.process_id, passed)))
 
 
 def matches_filter(
