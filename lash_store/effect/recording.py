@@ -68,14 +68,16 @@ class Recording:
 class _Takes(NamedTuple):
     """What a function that makes a scope or a key takes."""
 
-    by_place: tuple[str, ...]
+    by_place: dict[str, Any]
+    """Those that have no name in a call, each with its default."""
+
     by_name: frozenset[str]
     required: frozenset[str]
     takes_others: bool
 
     def called(self, name: Callable[..., str], values: dict[str, Any]) -> str:
         """Return what it makes of the arguments that it names, and of the others if it takes any."""
-        placed = [values[each] for each in self.by_place if each in values]
+        placed = [values.get(each, default) for each, default in self.by_place.items()]
         named = {
             each: value
             for each, value in values.items()
@@ -95,7 +97,7 @@ def _takes(name: str | Callable[..., str]) -> _Takes | None:
     ]
     if not plain and any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return None
-    by_place = tuple(each.name for each in plain if each.kind is each.POSITIONAL_ONLY)
+    by_place = {each.name: each.default for each in plain if each.kind is each.POSITIONAL_ONLY}
     return _Takes(
         by_place,
         frozenset(each.name for each in plain if each.name not in by_place),

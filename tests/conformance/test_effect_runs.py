@@ -392,6 +392,7 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
         (lambda order, **_: order, "first"),
         (lambda *_, order, **__: order, "first"),
         (lambda customer, /, order: f"{customer}:{order}", "ann:first"),
+        (lambda tenant="t", order="o", /: f"{tenant}:{order}", "t:first"),
         (lambda order, tenant="t": f"{tenant}:{order}", "t:first"),
         (lambda order, customer: f"{order}/{customer}", "first/ann"),
         (
