@@ -172,9 +172,9 @@ class KeyLocks(Protocol):
     def wait_for(self, schema: Schema, scope: str, key: tuple[str, ...]) -> None:
         """Have the thing of `key` alone until the end, once who is about it has ended.
 
-        What was read before may be out of date then. Whoever asks looks again before it lets go: if all
-        did that who wait for one thing, they would hand its lock round, and nobody would act on it. It lets go
-        of what it has locked since the point first, and waits only if it had nothing alone before that.
+        What was locked since the point is let go of first, and what was read before may be out of date then:
+        whoever asks looks again before it lets go. If all let go who wait for one thing, they would hand its
+        lock round, and nobody would act on it. Not for who had a thing alone before the point.
         """
 
     def let_go(self) -> None:
