@@ -190,7 +190,7 @@ def adopt_database(where: str | os.PathLike[str], *, prefix: str = "lash_") -> N
 
 
 def check_file(path: str | os.PathLike[str]) -> FileReport:
-    """Read a file's version, schema, pages and references, and say what is wrong with them.
+    """Read a file's version, schema, pages, references and sessions' last checkpoints, and say what is wrong with them.
 
     Of a shared database all kinds and all sessions are looked at; `path` may be its URL. Opens it read-only, while others may write. Raises StoreOpenError if it can't be opened.
     """
@@ -284,6 +284,11 @@ def _stale_in(tx: SessionTx) -> list[str]:
     head, count, problems = tx.load_head(), count_nodes(tx), _rings_in(tx)
     if head is not None and head.graph_node_count != count:
         problems.append(f"{STALE_COUNT} {head.graph_node_count}, and there are {count} live nodes")
+    if head is not None and head.checkpoint_ref is not None:
+        try:
+            tx.load_checkpoint(head.checkpoint_ref)
+        except CorruptRecordError as error:  # who takes the session up again would begin with it
+            problems.append(f"the head's checkpoint can't be read: {error}")
     return problems
 
 

@@ -87,6 +87,10 @@ _URL_AS_PATH: Final = re.compile(
     r"\s*(sqlite|postgres|postgresql|mysql|mariadb|oracle|mssql)(\+\w+)?:(/|[^/:@]*:[^/@]*@)"
 )
 """A database's, also with white space before it, or without its slashes: a password may stand in it."""
+_CONNINFO: Final = re.compile(
+    r"(?:^|(?<=\s))(?:host|hostaddr|port|dbname|user|password|service)\s*="
+)
+"""What a server's own drivers take in the place of a URL, ``host=… dbname=…``, has several of these."""
 _DRIVERS: Final = ("sqlite", "sqlite+pysqlite")
 _SERVERS: Final = ("postgresql",)
 
@@ -198,6 +202,8 @@ def is_url(where: object) -> bool:
             "it has lost one"
         )
         raise StoreOpenError(scheme_of(str(where).strip()), why)
+    if isinstance(where, str) and len(_CONNINFO.findall(where)) > 1:
+        raise StoreOpenError("host=…", "a server is named by a URL: postgresql+psycopg://…")
     return False
 
 

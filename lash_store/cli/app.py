@@ -152,7 +152,7 @@ def check(
         bool, typer.Option(help="Vacuum a session's graph, which mends its count.")
     ] = False,
 ) -> None:
-    """Check version, schema, pages, references and counts; exit status 1 if anything is wrong."""
+    """Check version, schema, pages, references, counts and last checkpoints; exit status 1 if anything is wrong."""
     stores, refused = _stores_in(paths)
     for error in refused:
         _say(str(error), err=True)

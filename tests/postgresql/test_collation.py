@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -19,9 +20,33 @@ RANGES = ("process_handles", "triggers", "neighbours")
 """The suites whose statements read ranges of keys, and pages in an order."""
 
 
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[str]:
-    """The URL of a database in which "a" comes before "B"; its locale is compiled for this test."""
+@pytest.fixture(scope="module", params=["libc", *(["icu"] if postgresql.URL in os.environ else [])])
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a database in which "a" comes before "B".
+
+    By the system's library, on the wheel's server, which has no other; and by ICU on one that a URL names.
+    """
+    with of_icu() if request.param == "icu" else of_the_system() as url:
+        yield url
+
+
+@contextmanager
+def of_icu() -> Iterator[str]:
+    """Make such a database on the server that a URL names, and drop it."""
+    name, named = f"icu_{os.getpid()}", os.environ[postgresql.URL]
+    with psycopg.connect(named, autocommit=True) as admin:
+        admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+        )
+        try:
+            yield make_url(named).set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def of_the_system() -> Iterator[str]:
+    """Make one on a server of its own; its locale is compiled for this test."""
     with (
         tempfile.TemporaryDirectory(prefix="locales", dir="/tmp") as folder,
         pytest.MonkeyPatch.context() as patch,

@@ -289,6 +289,26 @@ def test_k_pg_7_the_drivers_name_for_asyncio_leads_to_the_server(url: str, place
     assert asyncio.run(main()) == 1
 
 
+def test_k_pg_7_the_rest_of_a_password_that_is_not_quoted_is_no_host() -> None:
+    with pytest.raises(StoreOpenError, match="has to be quoted") as refused:
+        Deployment.open("postgresql+psycopg://app:pa@geheim@127.0.0.1:1/db")
+    assert "geheim" not in f"{refused.value!r} {refused.value.__cause__!r}"
+
+
+def test_k_pg_7_what_a_driver_takes_beside_urls_is_no_folder(tmp_path: Any) -> None:
+    os.chdir(tmp_path)
+    for named in (
+        "host=127.0.0.1 port=5432 user=app password=geheim dbname=db",
+        "user = app dbname = 'd b'",
+    ):
+        with pytest.raises(StoreOpenError, match="by a URL") as refused:
+            Deployment.open(named)
+        assert "geheim" not in str(refused.value)
+        assert list(tmp_path.iterdir()) == []
+    Deployment.open("tenant=a").close()  # a folder's name
+    assert [each.name for each in tmp_path.iterdir()] == ["tenant=a"]
+
+
 def test_k_pg_7_no_driver_makes_a_folder_of_a_url(tmp_path: Any) -> None:
     os.chdir(tmp_path)
     with pytest.raises(StoreOpenError):
@@ -303,6 +323,7 @@ def test_k_pg_7_no_secret_of_a_url_is_shown() -> None:
         parsed_url(
             "postgresql+psycopg://app:geheim@db/x?password=geheim&sslpassword=geheim&PASSWORD=geheim"
             "&oauth_client_secret=geheim&scram_client_key=geheim&scram_server_key=geheim&sslmode=require"
+            "&passwd=geheim&pwd=geheim"
         )
     )
     assert "geheim" not in shown

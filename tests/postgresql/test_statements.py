@@ -11,7 +11,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -42,6 +42,8 @@ TABLES: list[Table[Any]] = [
 ]
 BUILDERS = [name for name in EXAMPLES if name not in CONDITIONS]
 TRIES = 12
+ROLES = ("SUPERUSER NOBYPASSRLS", "NOSUPERUSER BYPASSRLS")
+"""Whom the server shows every row: what keeps one store from another's is in the statements alone."""
 IDENTITIES = {"trigger.next_subscription_number"}
 
 
@@ -120,8 +122,10 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def both(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
+@pytest.fixture(scope="module", params=ROLES)
+def both(
+    server: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[list[Database]]:
     path = tmp_path_factory.mktemp("both") / "app.db"
     fill(path)
     with (
@@ -136,7 +140,29 @@ def both(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list
         postgres.execute(render_all(SCHEMAS.values(), dialect="postgresql", prefix=PREFIX))
         postgres.execute(f"DELETE FROM {PREFIX}{VERSIONS}")
         copy(here, there)
-        yield [here, there]
+        with acting_as(postgres, request.param):
+            yield [here, there]
+
+
+@contextmanager
+def acting_as(postgres: psycopg.Connection[Any], attribute: str) -> Iterator[None]:
+    """Be a role that the server hides no row from, though everything is hidden: for one of two reasons."""
+    name = f"sees_all_{os.getpid()}"
+    postgres.execute(f"CREATE ROLE {name} {attribute}")
+    try:
+        for table in TABLES:
+            postgres.execute(f"ALTER TABLE {table.name} FORCE ROW LEVEL SECURITY")
+            postgres.execute(f"ALTER TABLE {table.name} ENABLE ROW LEVEL SECURITY")
+        ((place,),) = postgres.execute("SELECT current_schema()").fetchall()
+        postgres.execute(f"GRANT ALL ON SCHEMA {place} TO {name}")
+        for kind in ("TABLES", "SEQUENCES"):
+            postgres.execute(f"GRANT ALL ON ALL {kind} IN SCHEMA {place} TO {name}")
+        postgres.execute(f"SET ROLE {name}")
+        yield
+    finally:
+        postgres.execute("RESET ROLE")
+        postgres.execute(f"DROP OWNED BY {name}")
+        postgres.execute(f"DROP ROLE {name}")
 
 
 def fill(path: Path) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from lash_store import (
     Append,
     AsyncSessionStore,
+    Checkpoint,
     Deployment,
     EffectStore,
     External,
@@ -326,6 +327,24 @@ def test_k_share_4_drift_is_found(kind: str, path: Path, url: str) -> None:
         report = check_file(path)
         assert report.kind == "shared"
         assert report.problems or "CREATE TRIGGER mine" in str(report.extras)
+
+
+@pytest.mark.parametrize("where", ["file", "shared"])
+def test_k_share_4_check_finds_a_checkpoint_that_nobody_can_go_on_from(
+    path: Path, where: str
+) -> None:
+    place = path if where == "file" else f"sqlite:///{path}"
+    table = "blobs" if where == "file" else "lash_blobs"
+    with SessionStore.open(place, session_id="s") as store:
+        lease = lease_of(store)
+        store.commit_turn(TurnCommit(fence=lease.fence, checkpoint=Checkpoint({"n": 1})))
+    assert check_file(path).problems == ()
+    for damage in (f"UPDATE {table} SET content = x'00'", f"DELETE FROM {table}"):
+        run_script(path, damage)
+        (problem,) = check_file(path).problems
+        assert "the head's checkpoint can't be read" in problem
+        with pytest.raises(StorageError, match="not sound"):
+            mend_file(place)
 
 
 @pytest.mark.parametrize("where", ["file", "shared"])
