@@ -31,7 +31,10 @@ BY_THEMSELVES = (
 )
 """What measures waits, kills processes, or installs: not beside other tests."""
 
-ON_SERVER = ("pytest", "--layout=postgresql", "-n2")
+BY_TWO = ("pytest", "-n", "2", "--dist", "worksteal")
+"""A worker that has nothing left takes over from the other: some files take minutes."""
+
+ON_SERVER = (*BY_TWO, "--layout=postgresql")
 SERVED = (
     "--at-least=2100",
     *("tests/conformance", "tests/faults", "tests/property/test_histories.py"),
@@ -106,11 +109,11 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     apart = (*BY_THEMSELVES, OTHERS)
-    session.run("pytest", "-n", "2", "tests", *(f"--ignore={folder}" for folder in apart))
+    session.run(*BY_TWO, "tests", *(f"--ignore={folder}" for folder in apart))
     session.run("pytest", *BY_THEMSELVES)
-    shared = ("pytest", "--layout", "shared")
-    session.run(*shared, "-n", "2", "tests/conformance", "tests/property", "tests/faults")
-    session.run(*shared, "tests/concurrency", "tests/crash")
+    shared = ("--layout", "shared")
+    session.run(*BY_TWO, *shared, "tests/conformance", "tests/property", "tests/faults")
+    session.run("pytest", *shared, "tests/concurrency", "tests/crash")
     session.run(*ON_SERVER, *SERVED, env={"LASH_STORE_PROFILE": "server"})
 
 
@@ -128,7 +131,7 @@ def postgresql16(session: nox.Session) -> None:
     _install(session, "test")
     _install_beside_a_server(session)
     chosen = session.posargs or ["tests/postgresql"]
-    session.run("pytest", "-n", "2", *chosen, env={"PGSERVER_POSTGRES_VERSION": "16"})
+    session.run(*BY_TWO, *chosen, env={"PGSERVER_POSTGRES_VERSION": "16"})
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
