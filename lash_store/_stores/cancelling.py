@@ -5,6 +5,7 @@ import os
 import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from inspect import CORO_CREATED, getcoroutinestate
 from math import inf
 from typing import Any, Final, Protocol, TypeVar
 
@@ -60,13 +61,21 @@ def close_thrown_away(close: Callable[[], None]) -> None:
     CHORES.submit(close_it)
 
 
+async def _run(work: Coroutine[Any, Any, R]) -> R:
+    return await work
+
+
 async def finish_first(work: Coroutine[Any, Any, R]) -> R:
     """Await `work` to its end even if the caller is cancelled, and raise CancelledError then."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(_run(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not task.done():
+        while not task.done() or getcoroutinestate(work) == CORO_CREATED:
+            if (
+                task.done()
+            ):  # the loop's end cancels every task, one that has not begun its work too
+                task = asyncio.ensure_future(_run(work))
             try:
                 await asyncio.wait([task])
             except asyncio.CancelledError:

@@ -56,6 +56,10 @@ class SessionDirectory(Uncopied):
     def _find(self, session_id: str, options: OpenOptions) -> SessionStore | None:
         return self._place.find(session_id, lambda at: self._open(at, session_id, options))
 
+    def _find_apart(self, session_id: str, options: OpenOptions) -> SessionStore | None:
+        """Do so for who closes it by itself, whatever is closed here meanwhile."""
+        return self._place.find(session_id, lambda at: self._open_apart(at, session_id, options))
+
     def _check_there(self) -> None:
         """Do nothing: whatever is there now is what is meant."""
 
@@ -166,10 +170,13 @@ class SessionDirectory(Uncopied):
         self.close()
 
     def _open(self, at: str | Path, session_id: str, options: OpenOptions) -> SessionStore:
-        chosen: OpenOptions = {**self._options, **options}
-        store = SessionStore.open(at, session_id=session_id, **chosen)
+        store = self._open_apart(at, session_id, options)
         self._opened.add(store)
         return store
+
+    def _open_apart(self, at: str | Path, session_id: str, options: OpenOptions) -> SessionStore:
+        chosen: OpenOptions = {**self._options, **options}
+        return SessionStore.open(at, session_id=session_id, **chosen)
 
 
 def _own_folder() -> str:
@@ -248,7 +255,7 @@ class AsyncSessionDirectory(Uncopied):
     def _over(self, store: SessionStore, options: OpenOptions) -> AsyncSessionStore:
         def open_anew(**_: Any) -> SessionStore:
             # Of a deployment that was closed as well: what is held is given back after it.
-            found = self._directory._find(store.session_id, options)  # noqa: SLF001 # reason: its own
+            found = self._directory._find_apart(store.session_id, options)  # noqa: SLF001 # reason: its own
             if found is None:
                 raise StoreClosedError(store.path)  # it was deleted since
             return found

@@ -614,6 +614,27 @@ def test_k_hold_4_a_loop_that_is_closed_holds_nothing(path: Path, what: str) -> 
     task._log_destroy_pending = False  # type: ignore[attr-defined] # reason: it is what this is about
 
 
+def test_k_hold_4_a_loop_that_ends_as_a_block_is_left_releases(path: Path) -> None:
+    """Every task is cancelled then, also one that was made to release and has not begun to."""
+
+    async def hold(store: AsyncSessionStore, stop: asyncio.Event) -> None:
+        async with store.hold(owner_id="ann", ttl_ms=600_000):
+            await stop.wait()
+
+    async def main() -> None:
+        store, stop = AsyncSessionStore.open(path, session_id="s"), asyncio.Event()
+        task = asyncio.create_task(hold(store, stop))
+        while not kept_terms():
+            await asyncio.sleep(0.001)
+        stop.set()
+        kept.append(task)
+
+    kept: list[Any] = []
+    asyncio.run(main())
+    with SessionStore.open(path, session_id="s") as store:
+        assert store.current_lease() is None
+
+
 @pytest.mark.parametrize("what", ["hold", "step"])
 def test_k_hold_4_a_coroutine_that_is_thrown_away_releases(path: Path, what: str) -> None:
     """As it is collected, say, once its loop is closed: it can't await anything more."""

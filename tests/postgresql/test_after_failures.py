@@ -217,6 +217,12 @@ def test_full_is_at_least_what_it_says(
                 raise ZeroDivisionError
             SessionTx.on(connection, session_id="s").enqueue_work(NewWork([1]))
             assert connection.scalar(show) == found
+        with connection.begin():
+            with suppress(ZeroDivisionError), connection.begin_nested():
+                tx = SessionTx.on(connection, session_id="s")
+                raise ZeroDivisionError
+            tx.enqueue_work(NewWork([1]))
+            assert connection.scalar(show) == found
     engine.dispose()
 
 

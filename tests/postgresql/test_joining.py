@@ -370,6 +370,16 @@ def test_k_tx_14_two_tasks_at_one_connection(own_url: str) -> None:
                         await connection.run_sync(enqueue)
                 await waits
             assert store.work_depth().batches == 9
+            async with engine.begin() as connection:
+                tx = await connection.run_sync(lambda sync: SessionTx.on(sync, session_id="one"))
+                asks = asyncio.create_task(connection.execute(text("SELECT pg_sleep(0.3)")))
+                await asyncio.sleep(0.1)
+                with pytest.raises(StorageError, match="another task waits for an answer"):
+                    await connection.run_sync(lambda _: tx.work_depth())
+                with pytest.raises(StorageError, match="another task waits for an answer"):
+                    tx.work_depth()
+                await asks
+                assert tx.work_depth().batches == 9
         await engine.dispose()
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE_S))

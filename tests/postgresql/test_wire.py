@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,8 @@ from sqlalchemy.exc import OperationalError
 
 from lash_store import (
     Append,
+    AsyncDeployment,
+    AsyncSessionStore,
     Checkpoint,
     Deployment,
     EffectStore,
@@ -465,3 +468,35 @@ def waits_for(admin: Admin, number: int) -> bool:
         [number],
     ).fetchall()
     return bool(found)
+
+
+def test_k_hold_1_what_is_left_as_the_deployment_closes_is_released(
+    wire: Proxy, place: str
+) -> None:
+    """What a closing has open meanwhile, to release what its own stores can't any more, it leaves alone."""
+    names = [f"s{number}" for number in range(20)]
+
+    async def hold(store: AsyncSessionStore, stop: asyncio.Event, held: list[str]) -> None:
+        async with store.hold(owner_id="ann", ttl_ms=600_000):
+            held.append(store.session_id)
+            await stop.wait()
+
+    async def main() -> None:
+        stop, held = asyncio.Event(), list[str]()
+        async with AsyncDeployment.open(wire.url, schema=place) as deployment:
+            stores = [await deployment.sessions.create(name, model="m") for name in names]
+            tasks = [asyncio.create_task(hold(store, stop, held)) for store in stores]
+            while len(held) < len(names):
+                await asyncio.sleep(0.01)
+            wire.delay_s = 0.005
+            stop.set()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        wire.delay_s = 0.0
+
+    asyncio.run(main())
+    with Deployment.open(wire.url, schema=place) as deployment:
+        for name in names:
+            store = deployment.sessions.open(name)
+            assert store is not None
+            assert store.current_lease() is None

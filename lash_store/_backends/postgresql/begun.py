@@ -106,8 +106,13 @@ class _OneAtATime:
         self._given = given
         self._is_taken = False
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether a task waits for an answer."""
+        return self._is_taken or self._given.lock.locked()
+
     def __enter__(self) -> None:
-        if self._is_taken or self._given.lock.locked():
+        if self.is_taken:
             raise psycopg.OperationalError(
                 "another task waits for an answer on this connection: each needs one of its own"
             )
@@ -159,6 +164,12 @@ class Begun:
         pgconn = self.raw.pgconn
         is_asked = pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
         return is_asked or pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether its connection waits for the answer to another task: what is asked of it now says so."""
+        lock = self.raw.lock
+        return isinstance(lock, _OneAtATime) and lock.is_taken
 
     def note_lost(self) -> None:
         """Note that its connection is lost, so that it can't even be rolled back."""

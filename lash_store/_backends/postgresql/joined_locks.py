@@ -72,10 +72,17 @@ def _wait_for(lock: Lock, cursor: StoreCursor, budget_ms: int, path: str) -> Non
     cursor.execute("RELEASE SAVEPOINT lash_store_lock")
 
 
+def be_durable(begun: Begun, cursor: StoreCursor) -> None:
+    """Have its COMMIT wait for the disk, if it was configured so; a savepoint that is undone takes it along."""
+    if begun.settings.synchronous == "FULL":
+        cursor.execute(dialect.FULL).fetchall()
+
+
 def lock_again(begun: Begun, cursor: StoreCursor, lapsed: Sequence[Lock], path: str) -> None:
     """Take those that a rollback to a savepoint has freed."""
     try:
         cursor.execute(f"SELECT {LIMIT}", (limit_of(begun.settings.busy_timeout_ms),)).fetchall()
         lock_all(begun, cursor, lapsed, path)
+        be_durable(begun, cursor)
     except psycopg.Error as error:
         raise cursor.driver.explain(error, cursor) from error

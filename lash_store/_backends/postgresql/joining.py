@@ -37,7 +37,14 @@ from lash_store._backends.postgresql.driver import (
     open_cursor,
     opening_error,
 )
-from lash_store._backends.postgresql.joined_locks import LIMIT, limit_of, lock_again, lock_all, take
+from lash_store._backends.postgresql.joined_locks import (
+    LIMIT,
+    be_durable,
+    limit_of,
+    lock_again,
+    lock_all,
+    take,
+)
 from lash_store._backends.postgresql.locks import locks_of
 from lash_store._backends.scoping import use_sharing
 from lash_store._backends.tx_connection import explaining
@@ -90,6 +97,8 @@ class JoinedTransaction:
     @property
     def in_transaction(self) -> bool:
         """Whether it is still open, and can be spoken to."""
+        if self._begun.is_anothers:
+            return True
         status = self._begun.raw.info.transaction_status
         return not (self._begun.is_torn or self._begun.was_ended) and status in (
             psycopg.pq.TransactionStatus.INTRANS,
@@ -243,10 +252,7 @@ def _held(
         if begun.mode == "write":
             locks = locks_of(f"{place}.{settings.prefix}", wanted, scope, key)
             lock_all(begun, cursor, locks, path)
-            if (
-                settings.synchronous == "FULL"
-            ):  # each time: a savepoint that is undone takes it along
-                cursor.execute(dialect.FULL).fetchall()
+            be_durable(begun, cursor)
         is_known = wanted in compared or (place, wanted) in begun.compared
         writes = begun.mode == "write"
         if not is_known and guard.hold(
