@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import get_ident
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import URL, Connection, Dialect, Engine, event, make_url
@@ -210,13 +211,27 @@ def disconnect(connection: Connection, raw: OwnedConnection, *, commit: bool = F
     too tells of before the COMMIT, or ``rollback``.
     """
     transaction = connection.get_transaction()
-    with raw.letting_go():
-        try:
-            is_open = transaction is not None and transaction.is_active
-            if commit and is_open and connection.connection.dbapi_connection is not None:
-                Connection.commit(connection)
-        finally:
-            Connection.close(connection)
+    try:
+        with raw.letting_go():
+            try:
+                is_open = transaction is not None and transaction.is_active
+                if commit and is_open and connection.connection.dbapi_connection is not None:
+                    Connection.commit(connection)
+            finally:
+                Connection.close(connection)
+    except AssertionError as error:
+        struck = _struck(error)
+        if struck is None:
+            raise
+        raise struck from None
+
+
+def _struck(error: AssertionError) -> BaseException | None:
+    """Return the interrupt whose place an assertion of SQLAlchemy's has taken: it states what that has skipped."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    before = error.__context__
+    trace = None if before is None else before.__traceback__
+    return before if trace is not None and trace.tb_frame is frame else None
 
 
 def _engine(raw: OwnedConnection, explain_own: ExplainOwn) -> Engine:

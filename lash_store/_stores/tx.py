@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from lash_store._kernel.backend import Cursor, KeyLocks, OpenTransaction, Standing
 from lash_store._kernel.checks import check_has
 from lash_store._kernel.logs import taken_over
 from lash_store._kernel.schema import Schema
+from lash_store._kernel.signals import is_from_handler
 from lash_store._kernel.watching import ANYTHING, Concern
 from lash_store.clock import Clock, IdSource, RandomIds, SystemClock
 from lash_store.errors import InvalidRecordError, LashStoreError, TransactionEndedError
@@ -341,8 +342,12 @@ def explained_on(tx: Tx[Any]) -> Iterator[None]:
     )  # asked for later, it would say that the transaction has ended, and not why
     try:
         yield
-    except DBAPIError as error:
+    except StatementError as error:
         cause: Any = error.orig
+        if cause is not None and is_from_handler(cause):
+            raise cause from None
+        if not isinstance(error, DBAPIError):
+            raise
         raise cursor.driver.explain(cause, cursor) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, exc, func, insert, select, text, update
+from sqlalchemy.engine.base import RootTransaction
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
-from lash_store import NewWork, SessionStore
+from lash_store import Deployment, NewWork, SessionStore
 from lash_store._backends.sqlite.dialect import check_no_control
 from lash_store._kernel.observing import Event, observed_by
 from lash_store.errors import (
@@ -402,6 +405,64 @@ def test_k_tx_10_an_interrupt_in_a_consumers_statement_is_that_interrupt(
     store.put_blob(b"y")
     with store.begin() as tx, pytest.raises(TransactionControlError):
         tx.connection.invalidate()
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_k_tx_10_an_interrupt_as_a_consumers_connection_closes_is_that_interrupt(
+    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch, *, write: bool
+) -> None:
+    """SQLAlchemy asserts then what it has not come to, and that would be raised in its place."""
+    struck: list[object] = []
+    closing_it = RootTransaction._deactivate_from_connection
+
+    def strike(self: RootTransaction) -> None:
+        if not struck:
+            struck.append(self)
+            signal.raise_signal(signal.SIGINT)
+        closing_it(self)
+
+    before = all_rows(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(RootTransaction, "_deactivate_from_connection", strike)
+        with pytest.raises(KeyboardInterrupt), store.begin() if write else store.read() as tx:
+            if write:
+                tx.put_blob(b"x")
+            tx.connection.execute(text("SELECT 1"))
+    assert struck
+    assert all_rows(path) == before
+    store.put_blob(b"y")
+
+
+def test_k_tx_10_what_a_handler_raises_in_a_listing_is_that_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Shutdown(Exception):  # noqa: N818 # reason: a stand-in for an application's own
+        pass
+
+    def handle(*_: object) -> None:
+        raise Shutdown
+
+    struck: list[object] = []
+    binding: Any = DefaultExecutionContext._init_compiled
+
+    def strike(_: Any, *given: Any, **options: Any) -> Any:
+        if not struck:
+            struck.append(given)
+            signal.raise_signal(signal.SIGTERM)
+        return binding(*given, **options)
+
+    with Deployment.open(f"sqlite:///{tmp_path / 'app.db'}") as deployment:
+        deployment.sessions.create("s", model="m").close()
+        before = signal.signal(signal.SIGTERM, handle)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(DefaultExecutionContext, "_init_compiled", classmethod(strike))
+                with pytest.raises(Shutdown):
+                    deployment.sessions.list()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert struck
+        assert len(deployment.sessions.list()) == 1
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,19 @@ def test_k_tx_7_rows_are_streamed_and_copied_by_the_driver_s_cursors(store: Sess
 def test_k_tx_9_a_stream_that_is_kept_does_not_keep_its_transaction_from_its_end(
     store: SessionStore,
 ) -> None:
+    much = (
+        "SELECT repeat('x', 1000) FROM generate_series(1, 20000)"  # more than is on its way at once
+    )
     for block in (store.begin, store.read):
         with block() as tx:
+            if block == store.begin:
+                tx.enqueue_work(NewWork([1]))
             cursor: Any = tx.connection.connection.cursor()
-            rows = cursor.stream("SELECT generate_series(1, 1000)")
-            assert next(rows) == (1,)
+            rows, unread = cursor.stream(much), cursor.stream("SELECT 1 / 0")
+            assert next(rows) == ("x" * 1000,)
         assert list(rows) == []
-        assert store.work_depth().batches == 0
+        assert list(unread) == []
+        assert store.work_depth().batches == 1
 
 
 def test_k_lock_1_a_savepoint_of_the_driver_s_is_refused(store: SessionStore) -> None:

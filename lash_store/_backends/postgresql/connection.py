@@ -32,6 +32,7 @@ from lash_store._backends.postgresql.guarded import (
     GuardedConnection,
     GuardedCursor,
     GuardedServerCursor,
+    close_cursors,
 )
 from lash_store._backends.postgresql.locks import PATIENCE_MS, Held, Lock, locks_of
 from lash_store._backends.postgresql.things import ThingLocks, lock_late
@@ -305,9 +306,7 @@ class StoreConnection(GuardedConnection):
     def _close_consumers(self, *, commit: bool) -> None:
         while self._consumers:
             tx_connection.disconnect(self._consumers.popitem()[1], self, commit=commit)
-        for cursor in list(self.cursors):
-            cursor.close()
-        self.cursors.clear()
+        close_cursors(self.cursors, commit=commit)
 
     def discard(self) -> None:
         """Close it for good, whatever it is in the midst of; the server rolls that back."""

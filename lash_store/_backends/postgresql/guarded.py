@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import GEN_SUSPENDED, getgeneratorstate, isgenerator
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -100,6 +103,19 @@ class GuardedCursor(_Guarded, psycopg.Cursor[Any]):
 
 class GuardedServerCursor(_Guarded, psycopg.ServerCursor[Any]):
     """One that the server keeps, under a name: of a result that is streamed."""
+
+
+def close_cursors(cursors: WeakSet[Any], *, commit: bool) -> None:
+    """Close cursors, and what streams from one, as their transaction ends.
+
+    For a stream that is closed in its midst the driver cancels the statement, which undoes the transaction
+    unless the server is done with it: what is to be committed reads it to its end.
+    """
+    for cursor in list(cursors):
+        if commit and isgenerator(cursor) and getgeneratorstate(cursor) == GEN_SUSPENDED:
+            deque(cursor, maxlen=0)
+        cursor.close()
+    cursors.clear()
 
 
 class GuardedConnection(OwnedConnection, psycopg.Connection[Any]):
