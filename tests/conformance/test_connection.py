@@ -422,12 +422,16 @@ def test_k_tx_10_an_interrupt_as_a_consumers_connection_closes_is_that_interrupt
         closing_it(self)
 
     before = all_rows(path)
-    with monkeypatch.context() as patched:
-        patched.setattr(RootTransaction, "_deactivate_from_connection", strike)
-        with pytest.raises(KeyboardInterrupt), store.begin() if write else store.read() as tx:
-            if write:
-                tx.put_blob(b"x")
-            tx.connection.execute(text("SELECT 1"))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore it
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(RootTransaction, "_deactivate_from_connection", strike)
+            with pytest.raises(KeyboardInterrupt), store.begin() if write else store.read() as tx:
+                if write:
+                    tx.put_blob(b"x")
+                tx.connection.execute(text("SELECT 1"))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert struck
     assert all_rows(path) == before
     store.put_blob(b"y")
