@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -64,7 +63,7 @@ class _Book:
         self.moved.discard(kept)
         token = kept.fence.token
         same = self.by_token.get(token, [])
-        with suppress(ValueError):  # an interrupt may have kept it from being added
+        if kept in same:  # an interrupt may have kept it from being added
             same.remove(kept)
         if not same:
             self.by_token.pop(token, None)
@@ -108,6 +107,11 @@ class _Book:
     def of_token(self, token: str) -> list[Kept]:
         """Not by its tokens: an interrupt may have kept it from being there as well."""
         return [each for each in self.kept if each.fence.token == token]
+
+    def others(self, kept: Kept) -> list[Kept]:
+        """Return the other blocks that have the very same term."""
+        same = self.by_token.get(kept.fence.token, ())
+        return [each for each in same if each is not kept and each.holds(kept.fence)]
 
     def holders(self, fence: Any) -> list[Kept]:
         return [each for each in self.by_token.get(fence.token, ()) if each.holds(fence)]
@@ -157,7 +161,10 @@ class Keeper:
         """Renew a term from now on."""
         kept.keeper = self
         with self._lock:
-            self._books.setdefault(kept.handle.key, _Book()).add(kept)
+            book = self._books.get(kept.handle.key) or self._books.setdefault(
+                kept.handle.key, _Book()
+            )
+            book.add(kept)
         self.tell_others(kept)
         subscribe = getattr(kept.clock, "when_moved", None)
         if subscribe is not None:
@@ -210,6 +217,8 @@ class Keeper:
 
     def claimed_again(self, fence: Any, until_ms: int) -> None:
         """Note that an owner claims the term again that it has already; its token is of one database."""
+        if not self._leaving:
+            return
         with self._lock:
             there = [
                 *self._leaving
@@ -250,14 +259,12 @@ class Keeper:
     def tell_others(self, kept: Kept) -> None:
         """Tell the other blocks that have the very same term when it is over now."""
         with self._lock:
-            others = self._others(kept)
+            book = self._books.get(kept.handle.key)
+            others = [] if book is None else book.others(kept)
             for each in others:
                 each.end_with(kept)
         for each in others:
             self.look_soon(each)
-
-    def _others(self, kept: Kept) -> list[Kept]:
-        return [e for e in self._holders(kept.handle.key, kept.fence) if e is not kept]
 
     def _holders(self, key: str, fence: Any) -> list[Kept]:
         book = self._books.get(key)
@@ -307,7 +314,7 @@ class Keeper:
         for each in kept:
             now_ms = steady_ms(each.clock)
             if now_ms >= each.until_ms:
-                each.lose(each._lost_error(each.term))  # noqa: SLF001 # reason: of the same module
+                each.lose_in_time()
             if each.loop is not None and each.loop.is_closed():
                 each.forget_who_waits()  # in that loop, which they would keep
                 self.drop(each)
@@ -333,9 +340,7 @@ class Keeper:
         self._lock = threading.RLock()
         self._books, self._entering, self._leaving = {}, WeakSet(), []
         for each in inherited:
-            each.is_inherited = True
-            each._lock = threading.RLock()  # noqa: SLF001 # reason: the thread that held it is the parent's
-            each.end(each._lost_error(each.term))  # noqa: SLF001 # reason: likewise
+            each.leave_to_parent()
 
 
 KEEPER: Final = Keeper()

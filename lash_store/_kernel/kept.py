@@ -18,7 +18,7 @@ from lash_store._kernel.steady import steady_ms
 from lash_store.clock import Clock
 from lash_store.errors import (
     LashStoreError,
-    LeaseLostError,
+    LeaseLostReason,
     StorageError,
     StoreBusyError,
     StoreOpenError,
@@ -54,7 +54,7 @@ class Kept:
         sent_ms: float,
         operation: str,
         renewing: Callable[[Any], Callable[[Any], Any]],
-        lost_error: Callable[[Any], LashStoreError],
+        lost_error: Callable[[Any, LeaseLostReason], LashStoreError],
     ) -> None:
         self.handle = handle
         self.clock = clock
@@ -97,7 +97,7 @@ class Kept:
             self.handle.read_clock(self.clock) >= self._expires_at_ms
             or steady_ms(self.clock) >= self.until_ms
         ):
-            self.lose(self._lost_error(self.term))
+            self.lose_in_time()
         if self.lost is not None:
             raise self.error()
 
@@ -115,6 +115,10 @@ class Kept:
         """
         if self.end(error) and getattr(error, "reason", None) not in ("released", "completed"):
             tell([lost_term(self.handle.path, self.term, error)])
+
+    def lose_in_time(self) -> None:
+        """Note that it is over by the clocks of this process."""
+        self.lose(self._lost_error(self.term, "expired"))
 
     def end(self, error: LashStoreError) -> bool:
         """Do that without a word in the log; tell whether it was not lost before."""
@@ -161,6 +165,12 @@ class Kept:
         with self._lock, suppress(ValueError):
             self._told.remove(told)
 
+    def leave_to_parent(self) -> None:
+        """Let it be over in a child: it is the parent's, of which this process was forked."""
+        self.is_inherited = True
+        self._lock = threading.RLock()  # the thread that held it is the parent's
+        self.end(self._lost_error(self.term, "expired"))
+
     def forget_who_waits(self) -> None:
         """Tell nobody: there is no event loop left to tell it in."""
         with self._lock:
@@ -168,10 +178,7 @@ class Kept:
 
     def leave(self) -> None:
         """Let it be over: its block was left, and what it has held was released, or is another block's."""
-        error = self._lost_error(self.term)
-        if isinstance(error, LeaseLostError):
-            error = LeaseLostError(error.expected, None, "released")
-        self.end(error)
+        self.end(self._lost_error(self.term, "released"))
 
     def wait_lost(self, timeout_s: float | None) -> LashStoreError | None:
         """Wait until it is lost, and return why; None after `timeout_s`."""
@@ -215,6 +222,6 @@ class Kept:
         elif isinstance(error, LashStoreError):
             self.lose(error)
         else:
-            self.lose(self._lost_error(self.term))
+            self.lose_in_time()
         self._is_in_flight = False
         self.keeper.look_soon(self)

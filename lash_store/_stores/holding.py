@@ -34,6 +34,7 @@ from lash_store.errors import (
     InvalidRecordError,
     LashStoreError,
     LeaseHeldError,
+    LeaseLostReason,
     NestedTransactionError,
     StoreClosedError,
 )
@@ -153,7 +154,7 @@ class Holding(Generic[HeldT_co]):
         renewing: Callable[[Context, Any, int], Work],
         releasing: Callable[[Context, Any], Work],
         ends_ms: Callable[[Any], int | None],
-        lost_error: Callable[[Any], LashStoreError],
+        lost_error: Callable[[Any, LeaseLostReason], LashStoreError],
         ttl_ms: int,
         timeout_ms: int = 0,
         name: str | None = None,

@@ -119,7 +119,7 @@ class Leases(Generic[FenceT, LeaseT]):
             renewing=lambda context, term, ms: self.renewing(context, term.fence, ttl_ms=ms),
             releasing=lambda context, term: self.releasing(context, term.fence),
             ends_ms=lambda tx: getattr(self.current(tx, key), "expires_at_ms", None),
-            lost_error=lambda term: LeaseLostError(term.fence, None, "expired"),
+            lost_error=lambda term, why: LeaseLostError(term.fence, None, why),
             ttl_ms=ttl_ms,
             timeout_ms=timeout_ms,
             name=f"{self.table.table.name} {key}",
@@ -178,12 +178,12 @@ class Leases(Generic[FenceT, LeaseT]):
             )
             if row is None:
                 return self._held_by_another(self.load_term(tx, key))
-            term = self._read_term(row)
-            if term.token != token:
-                KEEPER.claimed_again(self._read_lease(term).fence, term.expires_at_ms)
+            lease = self._read_lease(self._read_term(row))
+            if lease.fence.token != token:
+                KEEPER.claimed_again(lease.fence, lease.expires_at_ms)
             elif before is not None and before.token is not None:
                 tx.note_takeover("the lease on", key, before.owner_id, owner_id)
-            return self._read_lease(term)
+            return lease
 
         return locked_by(claim, key)
 

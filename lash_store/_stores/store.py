@@ -29,6 +29,9 @@ from lash_store.errors import (
     ThreadError,
 )
 
+_NOT_AWAITABLE: Final = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
+"""What most functions give: one look at the type."""
+
 _RUNS_LATER: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 R = TypeVar("R")
@@ -300,7 +303,7 @@ def plain_function(what: str, function: Callable[..., R]) -> Callable[..., R]:
 
     def plain(*given: Any) -> R:
         result = function(*given)
-        if inspect.isawaitable(result):
+        if type(result) not in _NOT_AWAITABLE and inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()  # it never runs, and says nothing about that
             raise CoroutineError(what)

@@ -293,7 +293,7 @@ def keep_step(store: Any, step: Step, claim: EffectClaim, sent_ms: float) -> Kep
         sent_ms=sent_ms,
         operation="renew_effect",
         renewing=lambda held: renew_effect(context, held, ttl_ms=step.ttl_ms),
-        lost_error=lambda held: LeaseLostError(held, None, "expired"),
+        lost_error=lambda held, why: LeaseLostError(held, None, why),
     )
     KEEPER.keep(kept)
     return kept

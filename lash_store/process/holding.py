@@ -76,6 +76,6 @@ class ProcessHolding:
                 context, claimed.lease.fence
             ),
             ends_ms=lambda _: None,
-            lost_error=lambda claimed: LeaseLostError(claimed.lease.fence, None, "expired"),
+            lost_error=lambda claimed, why: LeaseLostError(claimed.lease.fence, None, why),
             ttl_ms=ttl_ms,
         )

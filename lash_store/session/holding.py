@@ -82,6 +82,6 @@ class SessionHolding:
             renewing=_renew,
             releasing=_abandon,
             ends_ms=lambda _: None,
-            lost_error=lambda claim: ClaimLostError(claim.claim_id, claim.batch_ids, ()),
+            lost_error=lambda claim, _: ClaimLostError(claim.claim_id, claim.batch_ids, ()),
             ttl_ms=ttl_ms,
         )
