@@ -92,6 +92,23 @@ class TestAttachments:
         assert store.forget_attachment("a") is True
         assert store.forget_attachment("a") is False
 
+    def test_s_att_1_one_that_was_listed_is_swept_unless_somebody_has_it_since(
+        self, store: SessionStore, path: Path
+    ) -> None:
+        names = ("at the time", "committed since", "announced anew", "later")
+        for name, at_ms in zip(names, (30, 20, 20, 31), strict=True):
+            store.record_attachment_intent(name, canonical_uri="u", intent_at_ms=at_ms)
+        commit(store, attachment_ids=["committed since"])
+        store.record_attachment_intent("announced anew", canonical_uri="u", intent_at_ms=31)
+        before = all_rows(path)
+        for name in (*names[1:], "unknown"):
+            assert store.sweep_attachment(name, older_than_ms=30) is False
+        assert all_rows(path) == before
+        assert store.sweep_attachment("at the time", older_than_ms=30) is True
+        assert store.sweep_attachment("at the time", older_than_ms=30) is False
+        left = sorted(row[0] for row in all_rows(path)["attachment_manifest"])
+        assert left == sorted(names[1:])
+
     @pytest.mark.canonical("writes to the tables by their canonical names")
     @pytest.mark.parametrize("spoilt", ["canonical_uri = x'ff'", "intent_at_ms = 1.5"])
     def test_s_att_1_one_that_cant_be_read_is_corrupt(
@@ -111,6 +128,7 @@ class TestAttachments:
             lambda: store.record_attachment_intent("b", canonical_uri=bad),
             lambda: store.commit_attachments(["a", bad]),
             lambda: store.forget_attachment(bad),
+            lambda: store.sweep_attachment(bad, older_than_ms=9),
             lambda: store.put_artifact(bad, kind="k", content=b""),
             lambda: store.put_artifact("a", kind=bad, content=b""),
             lambda: store.load_artifact(bad),

@@ -95,6 +95,7 @@ REFUSED: dict[str, Callable[[SessionStore], object]] = {
     "record_attachment_intent": lambda s: s.record_attachment_intent("a", canonical_uri=""),
     "commit_attachments": lambda s: s.commit_attachments(["a", ""]),
     "forget_attachment": lambda s: s.forget_attachment(""),
+    "sweep_attachment": lambda s: s.sweep_attachment("a", older_than_ms=-1),
     "put_artifact": lambda s: s.put_artifact("a", kind="", content=b""),
 }
 

@@ -148,6 +148,7 @@ WRITES: dict[str, dict[str, Write]] = {
         ),
         "commit_attachments": lambda s, _: s.commit_attachments(["att-1", "att-2"]),
         "forget_attachment": lambda s, _: s.forget_attachment("att-2"),
+        "sweep_attachment": lambda s, _: s.sweep_attachment("att-1", older_than_ms=10**15),
         "put_artifact": lambda s, _: s.put_artifact("ref", kind="env", content=b"content"),
         "collect_blobs": lambda s, _: s.collect_blobs(),
         "commit_turn": lambda s, h: s.commit_turn(h.turn),

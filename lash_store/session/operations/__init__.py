@@ -61,6 +61,7 @@ class SessionOperations(Operations):
     record_attachment_intent = writes(attachments.record_attachment_intent)
     commit_attachments = writes(attachments.commit_attachments)
     forget_attachment = writes(attachments.forget_attachment)
+    sweep_attachment = writes(attachments.sweep_attachment)
     list_uncommitted_attachments = reads(attachments.list_uncommitted_attachments)
     put_artifact = writes(attachments.put_artifact)
     load_artifact = reads(attachments.load_artifact)

@@ -92,13 +92,31 @@ def list_uncommitted_attachments(
 
 
 def forget_attachment(_: SessionContext, attachment_id: str) -> Work[bool]:
-    """Remove an attachment's row; tell whether there was one."""
+    """Remove an attachment's row, committed or not; tell whether there was one."""
     name = check_name("attachment_id", attachment_id)
 
     def forget(tx: Tx) -> bool:
         return statements.forget_attachment.run(tx.own_cursor, attachment_id=name) == 1
 
     return forget
+
+
+def sweep_attachment(_: SessionContext, attachment_id: str, *, older_than_ms: int) -> Work[bool]:
+    """Remove what ``list_uncommitted_attachments`` has given, if it still does (S-ATT-1).
+
+    True if this call removed it: now its bytes can be deleted. False, and nothing changed, if a turn has
+    committed it since, it was announced anew, or is no more: its bytes are somebody's, or nobody's to delete.
+    """
+    name = check_name("attachment_id", attachment_id)
+    check_time("older_than_ms", older_than_ms)
+
+    def sweep(tx: Tx) -> bool:
+        swept = statements.sweep_attachment.run(
+            tx.own_cursor, attachment_id=name, older_than_ms=older_than_ms
+        )
+        return swept == 1
+
+    return sweep
 
 
 def put_artifact(

@@ -15,6 +15,7 @@ from lash_store.session.statements.attachments import (
     record_attachment_intent as record_attachment_intent,
     select_artifacts as select_artifacts,
     select_attachments as select_attachments,
+    sweep_attachment as sweep_attachment,
 )
 from lash_store.session.statements.blobs import (
     delete_blob as delete_blob,

@@ -1,6 +1,6 @@
 """Statements on attachments: announced, committed, forgotten."""
 
-from sqlalchemy import Delete, Insert, Select, Update, and_, delete, select, update
+from sqlalchemy import ColumnElement, Delete, Insert, Select, Update, and_, delete, select, update
 
 from lash_store._kernel.dialects import offered, upsert_insert
 from lash_store._kernel.prepared import prepare
@@ -38,9 +38,8 @@ def select_attachments() -> Select[str, str, str, int, int | None]:
 @prepare
 def list_uncommitted_attachments(*, older_than_ms: int) -> Select[str, str, str, int, int | None]:
     """Read the attachments announced up to a time and never committed, the oldest first."""
-    waiting = and_(_manifest.committed_at_ms.is_(None), _manifest.intent_at_ms <= older_than_ms)
     order = (_manifest.intent_at_ms, _manifest.attachment_id)
-    return select_attachments().where(waiting).order_by(*order)
+    return select_attachments().where(_is_uncommitted(older_than_ms)).order_by(*order)
 
 
 @prepare
@@ -65,6 +64,18 @@ def record_attachment_intent(
 def forget_attachment(*, attachment_id: str) -> Delete:
     """Remove an attachment's row."""
     return delete(attachment_manifest).where(_manifest.attachment_id == attachment_id)
+
+
+@prepare
+def sweep_attachment(*, attachment_id: str, older_than_ms: int) -> Delete:
+    """Remove an attachment's row, if it was announced up to a time and never committed."""
+    of_it = _manifest.attachment_id == attachment_id
+    # Not by the id alone: since it was listed a turn may have committed it, or its writer begun anew.
+    return delete(attachment_manifest).where(of_it, _is_uncommitted(older_than_ms))
+
+
+def _is_uncommitted(older_than_ms: int) -> ColumnElement[bool]:
+    return and_(_manifest.committed_at_ms.is_(None), _manifest.intent_at_ms <= older_than_ms)
 
 
 @prepare

@@ -1,0 +1,3 @@
+DELETE
+FROM lash_attachment_manifest AS attachment_manifest
+WHERE attachment_manifest.attachment_id = :p_attachment_id AND attachment_manifest.committed_at_ms IS NULL AND attachment_manifest.intent_at_ms <= :p_older_than_ms AND attachment_manifest.store = :lash_store_scope
