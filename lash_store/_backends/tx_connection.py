@@ -185,11 +185,14 @@ def connect(raw: OwnedConnection, scope: str, explain_own: ExplainOwn) -> Transa
         raw.engine = _engine(raw, explain_own)
     if raw.prefix:
         watch_sessions()
-    connection = TransactionConnection(raw.engine)
-    if raw.prefix:
-        connection.execution_options(**{SCOPE_OPTION: scope})
-    # Begun, so that an ORM Session joins this transaction instead of owning it.
-    connection.begin()
+    with (
+        raw.letting_go()
+    ):  # what a signal's handler raises in here SQLAlchemy answers by a rollback
+        connection = TransactionConnection(raw.engine)
+        if raw.prefix:
+            connection.execution_options(**{SCOPE_OPTION: scope})
+        # Begun, so that an ORM Session joins this transaction instead of owning it.
+        connection.begin()
     return connection
 
 

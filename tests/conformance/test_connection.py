@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, exc, func, insert, select, text, update
 from sqlalchemy.engine.base import RootTransaction
-from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.engine.default import DefaultDialect, DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from lash_store import Deployment, NewWork, SessionStore
@@ -435,6 +435,29 @@ def test_k_tx_10_an_interrupt_as_a_consumers_connection_closes_is_that_interrupt
     assert struck
     assert all_rows(path) == before
     store.put_blob(b"y")
+
+
+def test_k_tx_10_what_a_handler_raises_as_a_consumers_connection_opens_is_that_error(
+    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy rolls back then, which is no consumer's doing, and is refused to one."""
+
+    class ShutdownError(Exception):
+        pass
+
+    def strike(*_: object) -> None:
+        raise ShutdownError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DefaultDialect, "do_begin", strike)
+        with store.begin() as tx:
+            tx.put_blob(b"x")
+            with pytest.raises(ShutdownError):
+                tx.connection.scalar(text("SELECT 1"))
+            tx.put_blob(b"y")
+    assert len(all_rows(path)["blobs"]) == 2  # nothing was rolled back
+    with store.begin() as tx:
+        assert tx.connection.scalar(text("SELECT 1")) == 1
 
 
 def test_k_tx_10_what_a_handler_raises_in_a_listing_is_that_error(
