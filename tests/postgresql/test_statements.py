@@ -221,6 +221,7 @@ def _candidates(argument: str, known: dict[str, list[Any]]) -> list[Any]:
         f"claim_{argument}",
         *(["session_id", "process_id"] if argument == "key" else []),
         *(["scope_id"] if argument.endswith("scope_id") else []),
+        *(["intent_at_ms"] if argument == "older_than_ms" else []),
     ]
     lists = [
         [value] for value in known.get(argument.removesuffix("s"), []) if argument not in known

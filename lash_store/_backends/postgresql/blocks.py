@@ -9,9 +9,10 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
+from lash_store._backends.postgresql.beginnings import begin_read
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.ending import Group, blocked
-from lash_store._backends.postgresql.groups import Groups, begin_read
+from lash_store._backends.postgresql.groups import Groups
 from lash_store._backends.postgresql.locks import together
 from lash_store._kernel.calls import ThreadCall
 from lash_store.errors import StoreBusyError

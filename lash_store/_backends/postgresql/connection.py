@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic
@@ -120,7 +120,7 @@ class StoreConnection(GuardedConnection):
 
     # The store's own control.
 
-    def begin_write(self, locks: Sequence[Lock], *, budget_ms: int, is_full: bool) -> None:
+    def begin_write(self, locks: Sequence[Lock], *, budget_ms: int, setting: Iterable[str]) -> None:
         """Begin a transaction that writes, take its locks, and read the clock: in one round trip.
 
         Those are waited for as long as others can wait for this connection; what is locked later,
@@ -132,7 +132,7 @@ class StoreConnection(GuardedConnection):
             self._begin(
                 dialect.BEGIN_WRITE,
                 dialect.lock_timeout(min(budget_ms, PATIENCE_MS)) if locks else budget,
-                *([dialect.FULL] if is_full else []),
+                *setting,
                 *map(dialect.lock_statement, locks),
                 *([budget] if locks and budget_ms > PATIENCE_MS else []),
             )
@@ -145,10 +145,10 @@ class StoreConnection(GuardedConnection):
         self._writes_alone = not any(is_shared for _, is_shared in locks)
         self._writes = True
 
-    def begin_read(self, *, budget_ms: int) -> None:
+    def begin_read(self, *, budget_ms: int, setting: Iterable[str] = ()) -> None:
         """Begin a snapshot, in which each wait for a lock is bounded, and read the clock."""
         self.budget_ms = budget_ms
-        self._begin(dialect.BEGIN_READ, dialect.lock_timeout(budget_ms))
+        self._begin(dialect.BEGIN_READ, *setting, dialect.lock_timeout(budget_ms))
         self.held = Held()
         self._writes, self._writes_alone = False, False
 
@@ -228,6 +228,7 @@ class StoreConnection(GuardedConnection):
         whoever sent it looks for the reason next.
         """
         ending = open_cursor(self, self.prefix, self.schema)
+        self._require_connected()
         self.unsent.append(lambda: cursor.execute_now(sql, parameters))
         try:
             self.send(lambda: ending.execute_now(dialect.COMMIT))
@@ -280,8 +281,6 @@ class StoreConnection(GuardedConnection):
 
     def _require_connected(self) -> None:
         """Raise ConnectionLostError if the server has said that it is gone, before COMMIT is sent (K-PG-2)."""
-        if self.unsent:
-            return
         try:
             for _ in range(2):  # what it has said last, and then that it is gone; neither waits
                 self.pgconn.consume_input()

@@ -264,7 +264,11 @@ class OpenDatabase:
                 if makes and (settings.read_only or not settings.create):
                     raise StoreEmptyError.of(self.path, schema.kind)
                 if makes:
-                    connection.begin_write((), budget_ms=settings.busy_timeout_ms, is_full=True)
+                    connection.begin_write(
+                        (),
+                        budget_ms=settings.busy_timeout_ms,
+                        setting=(dialect.FULL, dialect.BOUND_IDLE),
+                    )
                     guard.ensure_schema(cursor, schema, self.path, name)
                     connection.end(commit=True)
             except psycopg.Error as error:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from lash_store._backends.postgresql.beginnings import begin_read, begin_write
 from lash_store._backends.postgresql.connection import StoreConnection
 from lash_store._backends.postgresql.ending import Group, blocked, failed
-from lash_store._backends.postgresql.locks import PATIENCE_MS, StillBlockedError, together
-from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, ToldCall, settle
+from lash_store._backends.postgresql.locks import StillBlockedError
+from lash_store._kernel.calls import LOOK_AGAIN_S, Call, LibraryCall, ThreadCall, settle
 from lash_store._kernel.locks import may_commit_with_first
 from lash_store._kernel.logs import LONG_WAIT_S, done_again, long_wait, tell
 from lash_store._kernel.threads import TIMER, Pool
@@ -274,30 +275,8 @@ class Groups:
             begin: Callable[[StoreConnection], None] = begin_read(first)
         else:
             deadline_s = min(call.deadline_s for call in calls)
-            begin = self.beginning(calls, deadline_s)
+            begin = begin_write(calls, deadline_s)
         return self._database.begin(begin, had)
-
-    def beginning(
-        self, calls: Sequence[Call], deadline_s: float
-    ) -> Callable[[StoreConnection], None]:
-        """Return what begins a transaction that writes, with the locks of these calls."""
-        first = calls[0]
-        locks = together(lock for call in calls for lock in call.locks)
-
-        def begin(connection: StoreConnection) -> None:
-            connection.operation = first.operation or "begin"
-            budget_ms = round(max(0.0, deadline_s - monotonic()) * 1000)
-            # A row that is locked, of an application's own table say, may keep one renewal waiting, but not
-            # the others beside it, nor those behind its lock: it is asked for once more.
-            is_asked_again = any(isinstance(call, ToldCall) for call in calls)
-            most_ms = PATIENCE_MS if is_asked_again else 2**31 - 1
-            connection.begin_write(
-                locks,
-                budget_ms=min(budget_ms, most_ms),
-                is_full=any(call.caller.is_full for call in calls),
-            )
-
-        return begin
 
     def _run_all(
         self, connection: StoreConnection, calls: Sequence[Call], *, on_library: bool
@@ -384,14 +363,6 @@ def _still_wanted(calls: Sequence[Call]) -> Sequence[Call]:
         if call.caller.closed:
             call.error = call.caller.closed_error()
     return [call for call in calls if not (call.caller.closed or call.is_left)]
-
-
-def begin_read(first: Call) -> Callable[[StoreConnection], None]:
-    def begin(connection: StoreConnection) -> None:
-        connection.operation = first.operation or "read"
-        connection.begin_read(budget_ms=round(max(0.0, first.deadline_s - monotonic()) * 1000))
-
-    return begin
 
 
 def _nobody() -> None:
