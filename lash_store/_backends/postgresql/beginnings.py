@@ -52,4 +52,4 @@ def _setting(calls: Sequence[Call]) -> Iterator[str]:
     if any(call.caller.is_full for call in calls) and not calls[0].reads:
         yield dialect.FULL
     if all(call.operation is not None for call in calls):
-        yield dialect.BOUND_IDLE
+        yield from calls[0].caller.database.bounds

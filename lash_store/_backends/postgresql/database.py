@@ -92,6 +92,9 @@ class OpenDatabase:
         self._looks_first: str | None = None
         """The same as it is written without quotes: whatever a consumer's transaction looks into, it is that."""
 
+        self.bounds: tuple[str, ...] = ()
+        """What bounds a transaction of the library's own, where nobody else has."""
+
         self.handles: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open stores that stand on it."""
 
@@ -258,6 +261,8 @@ class OpenDatabase:
                 if not self.place:
                     name = guard.server_place(cursor, self.path, settings.schema)
                     ((first,),) = cursor.execute(dialect.LOOKS_FIRST).fetchall()
+                    ((is_unbound,),) = cursor.execute(dialect.IDLES_FOR_EVER).fetchall()
+                    self.bounds = (dialect.BOUND_IDLE,) if is_unbound else ()
                 connection.begin_read(budget_ms=settings.busy_timeout_ms)
                 makes = guard.needs_making(cursor, schema, self.path, name)
                 connection.end(commit=False)
@@ -267,7 +272,7 @@ class OpenDatabase:
                     connection.begin_write(
                         (),
                         budget_ms=settings.busy_timeout_ms,
-                        setting=(dialect.FULL, dialect.BOUND_IDLE),
+                        setting=(dialect.FULL, *self.bounds),
                     )
                     guard.ensure_schema(cursor, schema, self.path, name)
                     connection.end(commit=True)

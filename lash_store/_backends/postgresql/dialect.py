@@ -149,14 +149,11 @@ FULL: Final = (
 )
 """Whatever the role or the database says, COMMIT waits for the disk; for more, where they say so."""
 
-BOUND_IDLE: Final = (
-    "SELECT set_config('idle_in_transaction_session_timeout', '30s', true) "
-    "WHERE current_setting('idle_in_transaction_session_timeout') = '0'"
-)
+IDLES_FOR_EVER: Final = "SELECT current_setting('idle_in_transaction_session_timeout') = '0'"
+BOUND_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = '30s'"
 """A machine that is gone, or frozen, in the midst of a transaction keeps its locks for so long at most.
 
-Unless the role, the database or the server says for how long. Of a lost machine the server would hear by
-itself once TCP has asked in vain, by default two hours later.
+Of a lost machine the server would hear by itself once TCP has asked in vain, by default two hours later.
 """
 
 _CONTROL: Final = re.compile(
