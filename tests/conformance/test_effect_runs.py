@@ -388,7 +388,7 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
         calls.append((customer, order, others))
         return order
 
-    names: list[tuple[Any, str | None]] = [
+    names: list[tuple[Any, str]] = [
         (lambda order, **_: order, "first"),
         (lambda *_, order, **__: order, "first"),
         (lambda customer, /, order: f"{customer}:{order}", "ann:first"),
@@ -400,22 +400,45 @@ def test_e_run_1_the_decorator(effects: EffectStore) -> None:
             "customer=ann,order=first",
         ),
         (lambda: "fixed", "fixed"),
-        (lambda *given: "+".join(given), None),
-        (lambda a, b="b": f"{a}-{b}", None),
-        ("{0}!".format, None),
+        (lambda *given: "+".join(given), "ann+first"),
+        (lambda *given, **others: f"{given}{others}", "('ann', 'first'){}"),
+        (lambda customer, *given: f"{customer}{given}", "ann()"),
+        (lambda a, b="b": f"{a}-{b}", "ann-first"),
+        (lambda a: a, "ann"),
+        ("{0}!".format, "ann!"),
     ]
     for at, (name, key) in enumerate(names):
         scope = f"names {at}"
         charged = effects.recorded(scope, name)(charge)
         before = len(calls)
         charged("ann")
-        if key is not None:  # else it does not say by their names what it is of
-            assert charged("ann", "first") == charged(customer="ann", order="first") == "first"
-            assert len(calls) == before + 1
-            assert [each.replay_key for each in effects.list_effects(scope_id=scope)] == [key]
+        assert charged("ann", "first") == charged(order="first", customer="ann") == "first"
+        assert len(calls) == before + 1
+        assert [each.replay_key for each in effects.list_effects(scope_id=scope)] == [key]
     tagged = effects.recorded("tagged", lambda tag: f"tag:{tag}")(charge)
     assert tagged("ann", tag="x") == tagged(customer="ann", tag="x") == "first"
     assert [each.replay_key for each in effects.list_effects(scope_id="tagged")] == ["tag:x"]
+
+    whatever = effects.recorded("whatever", lambda *given, **others: f"{given}{others}")(charge)
+    assert whatever("ann", b="2", a="1") == whatever(a="1", b="2", customer="ann") == "first"
+    assert effects.count_effects(scope_id="whatever") == 1
+
+    # What has no name of its own comes behind what has, and a name is the function's own before a caller's.
+    @effects.recorded("tools", lambda tool, *given: f"{tool}{given}")
+    def use(tool: str, *given: int) -> list[Any]:
+        return [tool, *given]
+
+    assert [use("add", 1, 2), use("add", 3)] == [["add", 1, 2], ["add", 3]]
+    keys = [each.replay_key for each in effects.list_effects(scope_id="tools")]
+    assert sorted(keys) == ["add(1, 2)", "add(3,)"]
+
+    @effects.recorded("own", lambda name, **_: name)
+    def greet(name: str, /, **others: str) -> list[Any]:
+        return [name, others]
+
+    assert greet("ann", name="x") == ["ann", {"name": "x"}]
+    assert greet("bob", name="x") == ["bob", {"name": "x"}]
+    assert {each.replay_key for each in effects.list_effects(scope_id="own")} == {"ann", "bob"}
 
     @effects.recorded("moves", lambda source, target: f"{target}<-{source}")
     def move(target: str, source: str, retries: int = 3) -> list[Any]:
